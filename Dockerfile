@@ -1,0 +1,36 @@
+# The broker in a small image that can stand in for Apache Kafka's own: the same variables
+# (KAFKA_…, CLUSTER_ID), start script, data volume and mounted configuration.
+#
+#   docker build -t ottla .
+#   docker run --rm -p 9092:9092 ottla
+
+FROM rust:1-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+# The image's own toolchain, whatever rust-toolchain.toml asks rustup for.
+ENV RUSTUP_TOOLCHAIN=stable
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin ottla \
+    && cp target/release/ottla /usr/local/bin/ottla
+
+FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="Ottla" \
+      org.opencontainers.image.description="A Kafka-wire-compatible streaming server in one binary" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --create-home --uid 1000 --shell /bin/bash appuser \
+    && mkdir -p /etc/kafka/docker /etc/kafka/secrets /mnt/shared/config /var/lib/kafka/data \
+    && chown -R appuser:appuser /var/lib/kafka /mnt/shared/config /etc/kafka
+COPY --from=build /usr/local/bin/ottla /usr/local/bin/ottla
+COPY docker/run /etc/kafka/docker/run
+USER appuser
+# The default log.dir is ./data, so data is in the volume without a setting.
+WORKDIR /var/lib/kafka
+VOLUME ["/var/lib/kafka/data", "/mnt/shared/config"]
+EXPOSE 9092
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=6s --start-period=2s --retries=3 CMD ["ottla", "health"]
+CMD ["/etc/kafka/docker/run"]

@@ -1,0 +1,268 @@
+//! A broker under test: started on a free port and a data directory of its own, stopped, killed and started again on both.
+//! At its end its log must be clean (see `log_gate`); when the test fails, its log is printed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::kafka::{Kafka, KafkaOptions};
+use crate::log_gate;
+use crate::process::{Process, free_port};
+
+/// How long a start may take on a machine that is busy with other tests.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a controlled shutdown may take.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the broker is started with.
+#[derive(Debug, Default)]
+pub struct BrokerOptions {
+    settings: Vec<(String, String)>,
+    expected_log: Vec<String>,
+}
+
+impl BrokerOptions {
+    /// A broker setting by Kafka's name. The last value given for a name wins.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// A WARN or ERROR line that contains `text` is part of the test.
+    pub fn expect_log(mut self, text: &str) -> Self {
+        self.expected_log.push(text.to_owned());
+        self
+    }
+
+    pub fn start(self) -> Broker {
+        let directory = tempfile::Builder::new().prefix("ottla-test-").tempdir().expect("create a temporary directory");
+        let mut broker = Broker { options: self, directory, port: 0, running: None, earlier_log: Vec::new() };
+        broker.start();
+        broker
+    }
+}
+
+/// A broker, running or stopped. Dropping it kills the process, checks its log and removes its files.
+pub struct Broker {
+    options: BrokerOptions,
+    directory: TempDir,
+    /// 0 until the first start: then what the broker said it listens on, and the same at each later start.
+    port: u16,
+    running: Option<Running>,
+    earlier_log: Vec<String>,
+}
+
+enum Running {
+    Ottla(Process),
+    Kafka(Kafka),
+}
+
+impl Broker {
+    /// With the settings that every test wants: no waiting for a group's first members.
+    pub fn options() -> BrokerOptions {
+        BrokerOptions::default().set("group.initial.rebalance.delay.ms", 0)
+    }
+
+    pub fn start_default() -> Broker {
+        Broker::options().start()
+    }
+
+    /// True when the scenarios run against Apache Kafka, to prove them fair.
+    pub fn is_kafka() -> bool {
+        std::env::var("OTTLA_TEST_SERVER").is_ok_and(|server| server == "kafka")
+    }
+
+    /// What a client's bootstrap.servers takes.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory that `log.dirs` names: partition directories are directly below it.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Starts the stopped broker again, on the same directory and port.
+    pub fn start(&mut self) {
+        assert!(self.running.is_none(), "the broker runs already");
+        self.running = Some(if Broker::is_kafka() { self.start_kafka() } else { self.start_ottla() });
+    }
+
+    /// The command line that starts Ottla on this directory and port.
+    pub fn command(&self) -> Command {
+        let mut command = ottla(self.directory.path());
+        command.arg("serve");
+        command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
+        if !self.options.settings.iter().any(|(key, _)| key == "listeners") {
+            command.arg("--set").arg(format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port));
+        }
+        for (key, value) in &self.options.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        command
+    }
+
+    fn start_ottla(&mut self) -> Running {
+        let mut process = Process::start(self.command());
+        let started = process.wait_for_line(START_LIMIT, |line| line.contains("Kafka Server started"));
+        if started.is_none() {
+            self.fail_start(&process.lines());
+        }
+        self.port = listening_port(&process.lines()).unwrap_or_else(|| self.fail_start(&process.lines()));
+        Running::Ottla(process)
+    }
+
+    fn fail_start(&self, lines: &[String]) -> ! {
+        panic!("the broker did not start: {:?}\n{}", self.command(), lines.join("\n"));
+    }
+
+    fn start_kafka(&mut self) -> Running {
+        if self.port == 0 {
+            self.port = free_port();
+        }
+        let mut options = KafkaOptions::default().directory(self.directory.path()).port(self.port);
+        for (key, value) in self.options.settings.iter().filter(|(key, _)| key != "listeners") {
+            options = options.property(key, value);
+        }
+        let kafka = Kafka::start(&options).expect("start Apache Kafka");
+        // The port opens before the broker is unfenced; a start is over when it can be asked to create a topic.
+        crate::clients::wait_until_ready(&self.bootstrap());
+        Running::Kafka(kafka)
+    }
+
+    /// SIGKILL: nothing is flushed, nothing is said.
+    pub fn kill(&mut self) {
+        self.earlier_log = self.log();
+        match self.running.take() {
+            Some(Running::Ottla(mut process)) => process.kill(),
+            Some(Running::Kafka(mut kafka)) => kafka.kill(),
+            None => panic!("the broker does not run"),
+        }
+    }
+
+    /// SIGTERM and the end of the controlled shutdown, which must be a success. Answers how long it took.
+    pub fn stop(&mut self) -> Duration {
+        let begun = Instant::now();
+        match self.running.as_mut() {
+            Some(Running::Ottla(process)) => {
+                process.signal("TERM");
+                let status: ExitStatus = process.wait(STOP_LIMIT);
+                assert!(status.success(), "stopped with {status}\n{}", self.log().join("\n"));
+            }
+            Some(Running::Kafka(kafka)) => kafka.stop().expect("stop Apache Kafka"),
+            None => panic!("the broker does not run"),
+        }
+        // The last lines may still be on their way through the pipe.
+        std::thread::sleep(Duration::from_millis(20));
+        self.earlier_log = self.log();
+        self.running = None;
+        begun.elapsed()
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    /// The process of Ottla: for its memory and CPU time, or to send it a signal.
+    pub fn process(&mut self) -> &mut Process {
+        match self.running.as_mut() {
+            Some(Running::Ottla(process)) => process,
+            _ => panic!("Ottla does not run"),
+        }
+    }
+
+    /// Every line of all the starts so far.
+    pub fn log(&self) -> Vec<String> {
+        let mut lines = self.earlier_log.clone();
+        match &self.running {
+            Some(Running::Ottla(process)) => lines.extend(process.lines()),
+            Some(Running::Kafka(kafka)) => lines.extend(kafka.output().lines().map(String::from)),
+            None => {}
+        }
+        lines
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let log = self.log();
+        self.running = None;
+        if std::thread::panicking() {
+            let shown = &log[log.len().saturating_sub(200)..];
+            eprintln!("--- the broker's log (last {} lines)\n{}\n---", shown.len(), shown.join("\n"));
+        } else if !Broker::is_kafka() {
+            let unexpected = log_gate::unexpected(&log, &self.options.expected_log);
+            assert!(unexpected.is_empty(), "unexpected lines in the broker's log:\n{}", unexpected.join("\n"));
+        }
+    }
+}
+
+/// `ottla`, to be run in `directory`, without settings of this test's own environment.
+pub fn ottla(directory: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.current_dir(directory);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KAFKA_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The binary under test: `$OTTLA_BIN`, else this workspace's, built once beside the tests and with their profile.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("OTTLA_BIN") {
+            return std::fs::canonicalize(path).expect("find $OTTLA_BIN");
+        }
+        let test = std::env::current_exe().expect("path of the test binary");
+        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
+        let name = profile.file_name().and_then(|name| name.to_str()).expect("name of the profile");
+        let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+            .args([
+                "build",
+                "--quiet",
+                "--workspace",
+                "--bin",
+                "ottla",
+                "--profile",
+                if name == "debug" { "dev" } else { name },
+            ])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status();
+        assert!(built.expect("run cargo").success(), "cargo could not build the broker");
+        profile.join("ottla")
+    })
+}
+
+/// The port of the line `… listening on PLAINTEXT://127.0.0.1:PORT`.
+pub fn listening_port(lines: &[String]) -> Option<u16> {
+    lines.iter().find_map(|line| {
+        let address = line.split("listening on ").nth(1)?.split("://").nth(1)?.split([',', ' ']).next()?;
+        let port = address.rsplit(':').next()?;
+        port.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_from_the_start_up_line() {
+        let lines = ["x".to_owned(), "INFO ottla: listening on PLAINTEXT://127.0.0.1:40123, data in /d".to_owned()];
+        assert_eq!(listening_port(&lines[..1]), None);
+        // A list of listeners: the address ends at the comma, not at the line's last colon.
+        assert_eq!(listening_port(&lines), Some(40123));
+    }
+}

@@ -1,0 +1,318 @@
+//! What a case can do: ask on one connection or several, prepare topics and groups without leaving a trace, and keep a
+//! transcript of what it asked and what came back. How the transcript is made comparable is in mask.rs.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::codec;
+use super::mask::Names;
+use super::schema::Schemas;
+use super::wire::{ANSWER_LIMIT, Connection, Outcome};
+
+/// The versions that Ottla serves. Each has at least one case.
+pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[
+    ("Produce", 3..=13),
+    ("Fetch", 4..=18),
+    ("ListOffsets", 1..=11),
+    ("Metadata", 0..=13),
+    ("OffsetCommit", 2..=10),
+    ("OffsetFetch", 1..=10),
+    ("FindCoordinator", 0..=6),
+    ("JoinGroup", 0..=9),
+    ("Heartbeat", 0..=4),
+    ("LeaveGroup", 0..=5),
+    ("SyncGroup", 0..=5),
+    ("DescribeGroups", 0..=6),
+    ("ListGroups", 0..=5),
+    ("SaslHandshake", 0..=1),
+    ("ApiVersions", 0..=4),
+    ("CreateTopics", 2..=7),
+    ("DeleteTopics", 1..=6),
+    ("InitProducerId", 0..=5),
+    ("OffsetForLeaderEpoch", 2..=4),
+    ("DescribeConfigs", 1..=4),
+    ("AlterConfigs", 0..=2),
+    ("DescribeLogDirs", 1..=5),
+    ("CreatePartitions", 0..=3),
+    ("DeleteGroups", 0..=2),
+    ("IncrementalAlterConfigs", 0..=1),
+    ("OffsetDelete", 0..=0),
+    ("DescribeClientQuotas", 0..=1),
+    ("AlterClientQuotas", 0..=1),
+    ("DescribeQuorum", 0..=2),
+    ("DescribeCluster", 0..=2),
+    ("ListConfigResources", 0..=1),
+    ("DescribeTopicPartitions", 0..=0),
+];
+
+/// # Panics
+/// If the API is not served.
+pub fn served(api: &str) -> RangeInclusive<i16> {
+    let row = SERVED.iter().find(|(name, _)| *name == api);
+    row.unwrap_or_else(|| panic!("{api} is not served")).1.clone()
+}
+
+/// One line of a transcript: what was asked, what came back (masked).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub ask: String,
+    pub answer: Value,
+}
+
+pub struct Case<'a> {
+    pub name: &'static str,
+    schemas: &'a Schemas,
+    address: SocketAddr,
+    main: Connection,
+    names: Names,
+    note: String,
+    pub steps: Vec<Step>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Pending {
+    api: &'static str,
+    version: i16,
+    correlation_id: i32,
+}
+
+impl<'a> Case<'a> {
+    pub fn new(name: &'static str, schemas: &'a Schemas, address: SocketAddr) -> Result<Case<'a>> {
+        let main = Connection::open(address)?;
+        Ok(Case { name, schemas, address, main, names: Names::default(), note: String::new(), steps: Vec::new() })
+    }
+
+    /// A name that no other case uses, for topics and groups.
+    pub fn named(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.name)
+    }
+
+    /// Words that the following steps carry in the transcript.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.note = note.into();
+    }
+
+    /// Asks at one version, on the case's connection; the answer as it came is returned, and `Null` if none came.
+    pub fn ask(&mut self, api: &'static str, version: i16, body: Value) -> Value {
+        let (answer, text) = self.exchange(api, version, body);
+        self.push(format!("{api} v{version}"), text.map_or_else(|| answer.clone(), Value::from), Some(api));
+        answer
+    }
+
+    /// Asks the same at every version that is served.
+    pub fn ask_all(&mut self, api: &'static str, body: Value) {
+        for version in served(api) {
+            self.ask(api, version, body.clone());
+        }
+    }
+
+    /// Asks without leaving a trace in the transcript.
+    pub fn quietly(&mut self, api: &'static str, version: i16, body: Value) -> Value {
+        self.exchange(api, version, body).0
+    }
+
+    /// Asks, and notes whether the answer came within the limit or later.
+    pub fn ask_timed(&mut self, limit_ms: u64, api: &'static str, version: i16, body: Value) -> Value {
+        let start = Instant::now();
+        let answer = self.ask(api, version, body);
+        self.push_time(start, limit_ms);
+        answer
+    }
+
+    pub fn push_time(&mut self, start: Instant, limit_ms: u64) {
+        let early = start.elapsed() < Duration::from_millis(limit_ms);
+        self.push(format!("time of that, limit {limit_ms} ms"), if early { "early" } else { "late" }.into(), None);
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address).expect("a second connection opens")
+    }
+
+    pub fn send(&self, connection: &mut Connection, api: &'static str, version: i16, body: &Value) -> Pending {
+        self.send_as(connection, Some("differential"), api, version, body)
+    }
+
+    pub fn send_as(
+        &self,
+        connection: &mut Connection,
+        client_id: Option<&str>,
+        api: &'static str,
+        version: i16,
+        body: &Value,
+    ) -> Pending {
+        let schema = self.schemas.api(api);
+        let body = codec::encode(&schema.request, version, body);
+        let correlation_id = connection.send(schema, version, client_id, &body);
+        Pending { api, version, correlation_id }
+    }
+
+    /// Takes the answer to an earlier `send` into the transcript.
+    pub fn receive(&mut self, connection: &mut Connection, pending: &Pending) -> Value {
+        let outcome = connection.receive(ANSWER_LIMIT);
+        let (answer, text) = self.decode(pending, outcome);
+        let ask = format!("{} v{}", pending.api, pending.version);
+        self.push(ask, text.map_or_else(|| answer.clone(), Value::from), Some(pending.api));
+        answer
+    }
+
+    /// Asks on another connection, with a trace.
+    pub fn ask_on(&mut self, connection: &mut Connection, api: &'static str, version: i16, body: Value) -> Value {
+        let pending = self.send(connection, api, version, &body);
+        self.receive(connection, &pending)
+    }
+
+    /// Sends bytes on a new connection and notes what comes: frames in hex, the end, or nothing within half a second.
+    pub fn raw(&mut self, what: &str, bytes: &[u8]) {
+        let mut connection = self.connect();
+        connection.send_bytes(bytes);
+        self.outcome(what, &mut connection);
+    }
+
+    /// Notes what comes on a connection.
+    pub fn outcome(&mut self, what: &str, connection: &mut Connection) {
+        let text = match connection.receive(Duration::from_millis(500)) {
+            Outcome::Frame(frame) => format!("frame {}", codec::hex(&frame)),
+            Outcome::Closed => "closed".into(),
+            Outcome::Silent => "silent".into(),
+        };
+        self.push(what.to_owned(), text.into(), None);
+    }
+
+    /// Notes only what kind of thing comes on a connection, for answers that hold values of the server's own.
+    pub fn outcome_kind(&mut self, what: &str, connection: &mut Connection) {
+        let text = match connection.receive(Duration::from_millis(500)) {
+            Outcome::Frame(_) => "a frame",
+            Outcome::Closed => "closed",
+            Outcome::Silent => "silent",
+        };
+        self.push(what.to_owned(), text.into(), None);
+    }
+
+    pub fn key(&self, api: &str) -> i16 {
+        self.schemas.api(api).key
+    }
+
+    /// The body of a request, for cases that send bytes of their own making.
+    pub fn body(&self, api: &'static str, version: i16, body: &Value) -> Vec<u8> {
+        codec::encode(&self.schemas.api(api).request, version, body)
+    }
+
+    /// Notes something that the case found out by itself.
+    pub fn push(&mut self, ask: String, mut answer: Value, api: Option<&str>) {
+        self.names.mask(api.unwrap_or_default(), &mut answer);
+        let ask = if self.note.is_empty() { ask } else { format!("{ask} [{}]", self.note) };
+        self.steps.push(Step { ask, answer });
+    }
+
+    /// The following answers call the value by this name.
+    pub fn name(&mut self, value: &Value, name: &str) {
+        self.names.insert(value, name);
+    }
+
+    /// The following answers call the member by its number, so that lists of members have an order.
+    pub fn name_member(&mut self, id: &Value) {
+        let text = id.as_str().unwrap_or_default();
+        let uuid = text.len().checked_sub(36).and_then(|at| text.get(at..)).unwrap_or_default();
+        self.names.insert_next(uuid, "member");
+    }
+
+    /// Makes a topic that answers on all partitions, and returns its name and id.
+    pub fn topic(&mut self, suffix: &str, partitions: i32, configs: &[(&str, &str)]) -> (String, Value) {
+        let name = self.named(suffix);
+        let configs: Vec<Value> = configs.iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
+        let answer = self.quietly(
+            "CreateTopics",
+            7,
+            json!({"timeoutMs": 10_000, "Topics": [{"Name": name, "NumPartitions": partitions, "ReplicationFactor": 1, "Configs": configs}]}),
+        );
+        let id = answer["Topics"][0]["TopicId"].clone();
+        self.names.insert(&id, &format!("<id of {suffix}>"));
+        self.await_topic(&name, partitions);
+        (name, id)
+    }
+
+    /// Waits until every partition of a topic answers ListOffsets (Kafka answers CreateTopics before that).
+    pub fn await_topic(&mut self, name: &str, partitions: i32) {
+        let all: Vec<Value> = (0..partitions).map(|index| json!({"PartitionIndex": index, "Timestamp": -1})).collect();
+        self.until("a topic's partitions answer", |case| {
+            let body = json!({"ReplicaId": -1, "Topics": [{"Name": name, "Partitions": all}]});
+            let answer = case.quietly("ListOffsets", 5, body);
+            let answered = answer["Topics"][0]["Partitions"].as_array();
+            answered.is_some_and(|list| list.len() == all.len() && list.iter().all(|one| one["ErrorCode"] == 0))
+        });
+    }
+
+    /// Repeats until it is so. That it never becomes so goes into the transcript.
+    pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&mut Case) -> bool) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !is_so(self) {
+            if Instant::now() > limit {
+                self.push(format!("wait until {what}"), "never".into(), None);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Appends a batch (in hex) to partition 0 of a topic without a trace.
+    pub fn append(&mut self, topic: &str, records: &str) -> Value {
+        self.quietly("Produce", 9, produce(topic, &Value::Null, -1, records))
+    }
+
+    fn exchange(&mut self, api: &'static str, version: i16, body: Value) -> (Value, Option<String>) {
+        let schema = self.schemas.api(api);
+        let bytes = codec::encode(&schema.request, version, &body);
+        let correlation_id = self.main.send(schema, version, Some("differential"), &bytes);
+        let outcome = self.main.receive(ANSWER_LIMIT);
+        if !matches!(outcome, Outcome::Frame(_)) {
+            self.main = self.connect();
+        }
+        self.decode(&Pending { api, version, correlation_id }, outcome)
+    }
+
+    /// The answer, or `Null` and the words for what came instead.
+    fn decode(&self, pending: &Pending, outcome: Outcome) -> (Value, Option<String>) {
+        let frame = match outcome {
+            Outcome::Frame(frame) => frame,
+            Outcome::Closed => return (Value::Null, Some("closed".into())),
+            Outcome::Silent => return (Value::Null, Some("silent".into())),
+        };
+        match self.response(pending, &frame) {
+            Ok(answer) => (answer, None),
+            Err(error) => (Value::Null, Some(format!("unreadable: {error:#}"))),
+        }
+    }
+
+    fn response(&self, pending: &Pending, frame: &[u8]) -> Result<Value> {
+        let api = self.schemas.api(pending.api);
+        let (id, rest) = frame.split_first_chunk::<4>().context("a response without a header")?;
+        ensure!(i32::from_be_bytes(*id) == pending.correlation_id, "another correlation id");
+        // ApiVersions has header v0 always; and its answer to a version that the server does not know is of version 0.
+        if pending.api == "ApiVersions" {
+            let version = if rest.starts_with(&[0, 35]) { 0 } else { pending.version };
+            return codec::decode(&api.response, version, rest);
+        }
+        let rest = match api.response.flexible.contains(pending.version) {
+            true => rest.strip_prefix(&[0]).context("a response header without tags")?,
+            false => rest,
+        };
+        codec::decode(&api.response, pending.version, rest)
+    }
+}
+
+/// A Produce request with one batch for partition 0, by name (up to v12) and id (from v13).
+pub fn produce(topic: &str, id: &Value, acks: i16, records: &str) -> Value {
+    json!({"Acks": acks, "TimeoutMs": 5000, "TopicData": [
+        {"Name": topic, "TopicId": id, "PartitionData": [{"Index": 0, "Records": records}]}]})
+}
+
+/// A Fetch request for partition 0, by name (up to v12) and id (from v13), that does not wait.
+pub fn fetch(topic: &str, id: &Value, offset: i64) -> Value {
+    json!({"MaxWaitMs": 0, "MinBytes": 1, "Topics": [
+        {"Topic": topic, "TopicId": id, "Partitions": [{"Partition": 0, "FetchOffset": offset, "PartitionMaxBytes": 1 << 20}]}]})
+}

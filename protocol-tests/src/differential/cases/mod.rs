@@ -1,0 +1,101 @@
+//! The cases, one file per family of APIs. A case shares its server with others, so it names its topics and groups after
+//! itself (`case.named`); what needs settings of its own, or asks for everything that is there, has a setup of its own.
+
+use super::case::Case;
+
+mod admin;
+mod api_versions;
+mod configs;
+mod connection;
+mod fetch;
+mod group_offsets;
+mod groups;
+mod limits;
+mod metadata;
+mod offsets;
+mod produce;
+
+/// A server's settings for some of the cases.
+#[derive(Debug)]
+pub struct Setup {
+    pub name: &'static str,
+    /// In the form of server.properties; both servers get the same.
+    pub properties: &'static [(&'static str, &'static str)],
+    /// How many cases run at a time.
+    pub at_a_time: usize,
+}
+
+/// The server that most cases share. Nothing is deleted by time: the batches of the cases are old.
+pub static SHARED: Setup = Setup {
+    name: "shared",
+    properties: &[
+        ("log.retention.ms", "-1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("auto.create.topics.enable", "false"),
+    ],
+    at_a_time: 4,
+};
+
+/// For cases that ask for everything that is there: one after the other.
+pub static ALONE: Setup = Setup { name: "alone", properties: SHARED.properties, at_a_time: 1 };
+
+pub static AUTO_CREATE: Setup =
+    Setup { name: "auto-create", properties: &[("log.retention.ms", "-1"), ("num.partitions", "3")], at_a_time: 4 };
+
+pub static DELAYED: Setup =
+    Setup { name: "delayed", properties: &[("group.initial.rebalance.delay.ms", "800")], at_a_time: 4 };
+
+pub static LIMITS: Setup = Setup {
+    name: "limits",
+    properties: &[
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("group.min.session.timeout.ms", "100"),
+        ("group.max.session.timeout.ms", "20000"),
+        ("group.max.size", "2"),
+        ("socket.request.max.bytes", "100000"),
+        ("fetch.max.bytes", "2048"),
+        ("message.max.bytes", "3000"),
+        ("max.incremental.fetch.session.cache.slots", "0"),
+        ("max.request.partition.size.limit", "3"),
+        ("delete.topic.enable", "false"),
+        ("offset.metadata.max.bytes", "10"),
+        ("num.partitions", "4"),
+        ("log.message.timestamp.type", "LogAppendTime"),
+        ("log.retention.hours", "5"),
+        ("log.roll.hours", "6"),
+        ("compression.type", "lz4"),
+    ],
+    at_a_time: 4,
+};
+
+impl Setup {
+    pub const ALL: &[&Setup] = &[&SHARED, &ALONE, &AUTO_CREATE, &DELAYED, &LIMITS];
+}
+
+pub struct Row {
+    pub name: &'static str,
+    pub setup: &'static Setup,
+    pub run: fn(&mut Case),
+}
+
+const fn shared(name: &'static str, run: fn(&mut Case)) -> Row {
+    Row { name, setup: &SHARED, run }
+}
+
+const fn alone(name: &'static str, run: fn(&mut Case)) -> Row {
+    Row { name, setup: &ALONE, run }
+}
+
+pub const CASES: &[&[Row]] = &[
+    api_versions::CASES,
+    connection::CASES,
+    produce::CASES,
+    fetch::CASES,
+    offsets::CASES,
+    metadata::CASES,
+    groups::CASES,
+    group_offsets::CASES,
+    admin::CASES,
+    configs::CASES,
+    limits::CASES,
+];

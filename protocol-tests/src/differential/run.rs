@@ -1,0 +1,217 @@
+//! Runs the cases against Apache Kafka or Ottla, keeps Kafka's transcripts as files, and compares.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::case::{Case, Step};
+use super::cases::{CASES, Row, Setup};
+use super::compare::{Accepted, Difference, differences, matches_any};
+use super::schema::Schemas;
+use crate::broker::Broker;
+use crate::kafka::{Kafka, KafkaOptions, jar_directory};
+
+/// Transcripts by case.
+pub type Transcripts = BTreeMap<String, Vec<Step>>;
+
+/// A server under test for as long as the value lives.
+pub trait Server {
+    fn address(&self) -> SocketAddr;
+}
+
+impl Server for Kafka {
+    fn address(&self) -> SocketAddr {
+        Kafka::address(self)
+    }
+}
+
+/// Starts a server for a setup.
+pub type Start<'a> = &'a dyn Fn(&Setup) -> Result<Box<dyn Server>>;
+
+pub fn start_kafka(setup: &Setup) -> Result<Box<dyn Server>> {
+    let options =
+        setup.properties.iter().fold(KafkaOptions::default(), |options, (key, value)| options.property(key, value));
+    Ok(Box::new(Kafka::start(&options)?))
+}
+
+fn all_rows() -> impl Iterator<Item = &'static Row> {
+    CASES.iter().flat_map(|rows| rows.iter())
+}
+
+impl Server for Broker {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port()))
+    }
+}
+
+/// The broker that the other tests start too: its log must be clean at the end, although half of the cases are bad requests.
+pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
+    // What Kafka has to be told to start as a single node (kafka.rs), so that DescribeConfigs has the same sources.
+    let told = [
+        ("node.id", "1"),
+        ("process.roles", "broker,controller"),
+        ("offsets.topic.replication.factor", "1"),
+        ("transaction.state.log.replication.factor", "1"),
+        ("transaction.state.log.min.isr", "1"),
+        ("share.coordinator.state.topic.replication.factor", "1"),
+        ("share.coordinator.state.topic.min.isr", "1"),
+    ];
+    let options = told.iter().fold(Broker::options(), |options, (key, value)| options.set(key, value));
+    let options = setup.properties.iter().fold(options, |options, (key, value)| options.set(key, value));
+    Ok(Box::new(options.start()))
+}
+
+/// Runs all cases whose name fits one of the patterns, which commas separate.
+pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Transcripts> {
+    let mut all = Transcripts::new();
+    for setup in Setup::ALL {
+        let rows: Vec<&Row> =
+            all_rows().filter(|row| row.setup.name == setup.name && matches_any(pattern, row.name)).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let server = start(setup).with_context(|| format!("start a server for setup {}", setup.name))?;
+        prepare(schemas, server.address())?;
+        all.extend(run_rows(schemas, &rows, server.address(), setup.at_a_time));
+    }
+    ensure!(!all.is_empty(), "no case fits {pattern:?}");
+    Ok(all)
+}
+
+/// Waits until the server has its group coordinator (Kafka makes its topic when it is first asked for). If it never has, the
+/// cases about groups will tell.
+fn prepare(schemas: &Schemas, address: SocketAddr) -> Result<()> {
+    let mut case = Case::new("prepare", schemas, address)?;
+    case.until("the group coordinator answers", |case| {
+        let found = case.quietly("FindCoordinator", 0, json!({"Key": "prepare"}));
+        let heartbeat =
+            case.quietly("Heartbeat", 0, json!({"GroupId": "prepare", "MemberId": "none", "GenerationId": 1}));
+        found["ErrorCode"] == 0 && heartbeat["ErrorCode"] == 25
+    });
+    Ok(())
+}
+
+fn run_rows(schemas: &Schemas, rows: &[&Row], address: SocketAddr, at_a_time: usize) -> Vec<(String, Vec<Step>)> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_a_time {
+            scope.spawn(|| {
+                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let steps = run_row(schemas, row, address);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((row.name.to_owned(), steps));
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One case. A server that is gone, or a case that trips over an answer, is a last step, not the end of the run.
+fn run_row(schemas: &Schemas, row: &Row, address: SocketAddr) -> Vec<Step> {
+    let mut case = match Case::new(row.name, schemas, address) {
+        Ok(case) => case,
+        Err(error) => return vec![Step { ask: "connect".into(), answer: format!("{error:#}").into() }],
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut case)));
+    if ended.is_err() {
+        case.push("run".into(), "the case broke off".into(), None);
+    }
+    case.steps
+}
+
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("differential")
+}
+
+/// Writes Kafka's transcripts, one file per group of cases (the part of the name before the first `-`). Records of cases that
+/// were not asked this time stay; those of cases that are no more go.
+pub fn record(transcripts: Transcripts) -> Result<()> {
+    let directory = directory().join("recorded");
+    fs::create_dir_all(&directory).context("create the directory of records")?;
+    let mut all = recorded()?;
+    all.extend(transcripts);
+    all.retain(|case, _| all_rows().any(|row| row.name == case));
+    let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    for (case, steps) in &all {
+        let group = case.split('-').next().unwrap_or(case);
+        let file = files.entry(group).or_default();
+        let mut before: Option<&Value> = None;
+        for step in steps {
+            // Many versions answer alike; an answer that repeats the one before is left out.
+            let line = match before == Some(&step.answer) {
+                true => json!({"case": case, "ask": step.ask}),
+                false => json!({"case": case, "ask": step.ask, "answer": step.answer}),
+            };
+            file.push_str(&format!("{line}\n"));
+            before = Some(&step.answer);
+        }
+    }
+    for (group, text) in files {
+        fs::write(directory.join(format!("{group}.jsonl")), text)
+            .with_context(|| format!("write the record {group}"))?;
+    }
+    Ok(())
+}
+
+pub fn recorded() -> Result<Transcripts> {
+    let mut all = Transcripts::new();
+    for entry in fs::read_dir(directory().join("recorded")).context("list the records")? {
+        let text = fs::read_to_string(entry?.path()).context("read a record")?;
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).context("parse a record")?;
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            let steps = all.entry(text("case")).or_default();
+            let answer = match line.get("answer") {
+                Some(answer) => answer.clone(),
+                None => steps.last().map(|step: &Step| step.answer.clone()).context("a record that repeats nothing")?,
+            };
+            steps.push(Step { ask: text("ask"), answer });
+        }
+    }
+    Ok(all)
+}
+
+/// What differs between Kafka's transcripts and others, without what is accepted.
+#[derive(Debug)]
+pub struct Verdict {
+    pub steps: usize,
+    pub unaccepted: Vec<Difference>,
+    pub accepted: usize,
+    pub unused_rows: Vec<String>,
+}
+
+pub fn compare(kafka: &Transcripts, ottla: &Transcripts) -> Result<Verdict> {
+    let accepted =
+        Accepted::parse(&fs::read_to_string(directory().join("accepted.txt")).context("read accepted.txt")?)?;
+    let mut verdict = Verdict { steps: 0, unaccepted: Vec::new(), accepted: 0, unused_rows: Vec::new() };
+    let mut used = Vec::new();
+    for (case, ours) in ottla {
+        let Some(theirs) = kafka.get(case) else {
+            bail!("{case} has no record: run the differential tests with RECORD=1")
+        };
+        verdict.steps += theirs.len();
+        for difference in differences(case, theirs, ours) {
+            match accepted.row(&difference) {
+                Some(row) => {
+                    used.push(row);
+                    verdict.accepted += 1;
+                }
+                None => verdict.unaccepted.push(difference),
+            }
+        }
+    }
+    verdict.unused_rows = accepted.unused(&used);
+    Ok(verdict)
+}
+
+pub fn load_schemas() -> Result<Schemas> {
+    Schemas::load(&jar_directory()?)
+}

@@ -1,0 +1,265 @@
+//! Apache Kafka 4.3.1 as a child process: one combined broker and controller (KRaft) on free loopback ports, in a directory
+//! of its own, started from jars of Maven Central. The other side of the differential tests and the benchmarks, and the
+//! writer of directories that Ottla must be able to serve. What is asked of it belongs to the callers.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long a start may take before it counts as failed. A loaded two-core machine needs about ten seconds.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// How long a stop by SIGTERM may take before the process is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The cluster id of every node started here (22 characters of base64url, as Kafka wants it).
+pub const CLUSTER_ID: &str = "b3R0bGEtZGlmZmVyZW5jZQ";
+
+/// A running Apache Kafka. Dropping it kills the process and, unless the directory was given, removes its files.
+#[derive(Debug)]
+pub struct Kafka {
+    child: Child,
+    port: u16,
+    directory: PathBuf,
+    owns_directory: bool,
+}
+
+/// What a node is started with.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaOptions {
+    /// Lines of server.properties, after the defaults (so they win).
+    pub properties: Vec<(String, String)>,
+    /// Where data, settings and the log of the process go; a temporary directory if unset. A directory that holds a
+    /// formatted log directory already is started as it is.
+    pub directory: Option<PathBuf>,
+    /// The port for clients; a free one if unset.
+    pub port: Option<u16>,
+    /// Flags for the JVM instead of the quick-start ones (for benchmarks: `-Xmx1g` and a warm JIT).
+    pub java_flags: Option<Vec<String>>,
+}
+
+impl KafkaOptions {
+    pub fn property(mut self, key: &str, value: impl ToString) -> Self {
+        self.properties.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    pub fn java_flags<'a>(mut self, flags: impl IntoIterator<Item = &'a str>) -> Self {
+        self.java_flags = Some(flags.into_iter().map(str::to_owned).collect());
+        self
+    }
+}
+
+impl Kafka {
+    /// Formats the options' directory, which `start` does too if it is not done. On its own for those who time the start.
+    pub fn format(options: &KafkaOptions) -> Result<()> {
+        let directory = options.directory.as_ref().context("formatting needs a directory")?;
+        prepare(directory, free_ports()?, options).map(drop)
+    }
+
+    /// Starts a node and returns when it accepts connections.
+    pub fn start(options: &KafkaOptions) -> Result<Kafka> {
+        let (directory, owns_directory) = match &options.directory {
+            Some(directory) => (directory.clone(), false),
+            None => (fresh_directory()?, true),
+        };
+        let mut ports = free_ports::<2>()?;
+        ports[0] = options.port.unwrap_or(ports[0]);
+        let settings = prepare(&directory, ports, options)?;
+        let log = fs::File::create(directory.join("server.log")).context("create server.log")?;
+        let child = java(options.java_flags.as_deref())?
+            .arg("kafka.Kafka")
+            .arg(&settings)
+            .current_dir(&directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start java")?;
+        let mut kafka = Kafka { child, port: ports[0], directory, owns_directory };
+        kafka.wait_until_open()?;
+        Ok(kafka)
+    }
+
+    /// What a client's bootstrap.servers takes.
+    pub fn bootstrap(&self) -> String {
+        self.address().to_string()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The directory that `log.dirs` names: partition directories are directly below it.
+    pub fn log_directory(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Everything that the process has printed.
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.directory.join("server.log")).unwrap_or_default()
+    }
+
+    /// Controlled shutdown: SIGTERM, then wait for the end. The files stay until drop.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = Command::new("kill").arg(self.process_id().to_string()).status().context("run kill")?;
+        ensure!(status.success(), "kill failed: {status}");
+        let limit = Instant::now() + STOP_LIMIT;
+        while self.child.try_wait().context("wait for Kafka")?.is_none() {
+            if Instant::now() > limit {
+                self.kill();
+                bail!("Kafka did not stop within {STOP_LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn wait_until_open(&mut self) -> Result<()> {
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if TcpStream::connect_timeout(&self.address(), Duration::from_millis(200)).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait().context("wait for Kafka")? {
+                bail!("Kafka ended with {status}:\n{}", self.output());
+            }
+            ensure!(Instant::now() < limit, "Kafka did not open its port within {START_LIMIT:?}:\n{}", self.output());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.kill();
+        if self.owns_directory {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// The directory that holds kafka_2.13-4.3.1.jar and all that it needs: `$APACHE_KAFKA_JARS`, else what Maven copied for the Java
+/// clients (protocol-tests/clients/java/target/jars; Maven is run once if they are not there yet).
+pub fn jar_directory() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("APACHE_KAFKA_JARS") {
+        return Ok(directory.into());
+    }
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/java");
+    let directory = project.join("target/jars");
+    if !directory.join("kafka_2.13-4.3.1.jar").exists() {
+        let status = Command::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=target/jars"])
+            .current_dir(&project)
+            .status()
+            .context("run mvn to fetch Apache Kafka's jars")?;
+        ensure!(status.success(), "mvn failed: {status}");
+    }
+    Ok(directory)
+}
+
+/// One of Kafka's command line tools by its class name, for example `kafka.tools.StorageTool`, with a small quick JVM.
+pub fn tool(class: &str) -> Result<Command> {
+    let mut command = java(None)?;
+    command.arg(class).stdin(Stdio::null());
+    Ok(command)
+}
+
+fn java(flags: Option<&[String]>) -> Result<Command> {
+    let mut command = Command::new("java");
+    match flags {
+        Some(flags) => command.args(flags),
+        None => command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]),
+    };
+    command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+    command.arg("-cp").arg(format!("{}/*", jar_directory()?.display()));
+    Ok(command)
+}
+
+fn server_properties(directory: &Path, [client, controller]: [u16; 2], more: &[(String, String)]) -> String {
+    let mut text = format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}
+log.dirs={}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+",
+        directory.join("data").display()
+    );
+    for (key, value) in more {
+        text.push_str(&format!("{key}={value}\n"));
+    }
+    text
+}
+
+/// Writes the settings, formats the log directory if it is new, and returns the path of the settings.
+fn prepare(directory: &Path, ports: [u16; 2], options: &KafkaOptions) -> Result<PathBuf> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let settings = directory.join("server.properties");
+    fs::write(&settings, server_properties(directory, ports, &options.properties))
+        .context("write server.properties")?;
+    if !directory.join("data/meta.properties").exists() {
+        format_log_directory(&settings)?;
+    }
+    Ok(settings)
+}
+
+fn format_log_directory(settings: &Path) -> Result<()> {
+    let done = tool("kafka.tools.StorageTool")?
+        .args(["format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
+        .arg(settings)
+        .output()
+        .context("run kafka-storage format")?;
+    ensure!(done.status.success(), "kafka-storage format failed: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
+/// Ports that were free a moment ago; all are held open together so that they differ.
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+        *port = listener.local_addr()?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
+}
+
+fn fresh_directory() -> Result<PathBuf> {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let directory = std::env::temp_dir().join(format!("kafka-{}-{count}", std::process::id()));
+    if directory.exists() {
+        fs::remove_dir_all(&directory).with_context(|| format!("clear {}", directory.display()))?;
+    }
+    Ok(directory)
+}

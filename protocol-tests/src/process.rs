@@ -1,0 +1,149 @@
+//! Child processes: start, collect their output line by line, signal, wait with a deadline, read their cost from /proc.
+//! Knows nothing of brokers.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// A started program and everything it printed so far.
+pub struct Process {
+    child: Child,
+    output: Arc<Output>,
+    status: Option<ExitStatus>,
+}
+
+#[derive(Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    grew: Condvar,
+}
+
+impl Process {
+    /// Starts `command`; standard output and standard error are collected, together, in the order of arrival.
+    pub fn start(mut command: Command) -> Process {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let output = Arc::new(Output::default());
+        collect(child.stdout.take().expect("stdout is piped"), output.clone());
+        collect(child.stderr.take().expect("stderr is piped"), output.clone());
+        Process { child, output, status: None }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Every line printed so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.output.lines.lock().expect("output lock").clone()
+    }
+
+    /// The first line that `wanted` accepts, once it is printed; None when the program ends or `limit` passes before.
+    pub fn wait_for_line(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let deadline = Instant::now() + limit;
+        let mut seen = 0;
+        loop {
+            let ended = self.try_wait().is_some();
+            let mut lines = self.output.lines.lock().expect("output lock");
+            if let Some(line) = lines[seen..].iter().find(|line| wanted(line)) {
+                return Some(line.clone());
+            }
+            if ended && seen == lines.len() || Instant::now() >= deadline {
+                return None;
+            }
+            seen = lines.len();
+            // The reader wakes us for each line; the short limit notices a program that ended without a word.
+            lines = self.output.grew.wait_timeout(lines, Duration::from_millis(20)).expect("output lock").0;
+            drop(lines);
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.try_wait().is_none()
+    }
+
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("wait for child");
+        }
+        self.status
+    }
+
+    /// How the program ended; panics when it still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.try_wait() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "process {} still runs after {limit:?}", self.id());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal by its name (`TERM`, `KILL`, `STOP`, `CONT`) to this process only.
+    pub fn signal(&mut self, name: &str) {
+        if self.is_running() {
+            let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status();
+            assert!(sent.expect("run kill").success() || !self.is_running(), "kill -{name} {}", self.id());
+        }
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        if self.is_running() {
+            let _ = self.child.kill();
+            self.status = Some(self.child.wait().expect("wait for killed child"));
+        }
+    }
+
+    /// User and system time spent so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc/PID/stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("command name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+        Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux
+    }
+
+    /// A field of /proc/PID/status that counts kB, such as `VmRSS` or `VmHWM`, in bytes.
+    pub fn memory_bytes(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("read /proc/PID/status");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("field of status");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n') {
+            let Ok(line) = line else { break };
+            output.lines.lock().expect("output lock").push(String::from_utf8_lossy(&line).into_owned());
+            output.grew.notify_all();
+        }
+    });
+}
+
+/// Asks again and again until `condition` gives a value; panics with `what` when `limit` passes.
+pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("bind a free port").port()
+}

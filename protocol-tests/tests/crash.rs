@@ -1,0 +1,222 @@
+//! kill -9 under load, again and again: what was acknowledged is there once and in order, and so are committed offsets.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use protocol_tests::broker::Broker;
+use protocol_tests::clients::{CALL_LIMIT, config, consumer, create_topic, read_all};
+use protocol_tests::process::eventually;
+use rdkafka::ClientContext;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+
+const PARTITIONS: i32 = 4;
+const PRODUCERS: usize = 2;
+
+/// Collects what was acknowledged, by partition: (offset, value).
+#[derive(Default)]
+struct Acknowledged {
+    count: AtomicU64,
+    records: Mutex<Vec<(i32, i64, Vec<u8>)>>,
+    failures: Mutex<Vec<String>>,
+}
+
+#[derive(Clone)]
+struct Recorder(Arc<Acknowledged>);
+
+impl ClientContext for Recorder {}
+
+impl ProducerContext for Recorder {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(message) => {
+                let value = message.payload().unwrap_or_default().to_vec();
+                self.0.records.lock().expect("lock").push((message.partition(), message.offset(), value));
+                self.0.count.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, message)) => {
+                let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
+                self.0.failures.lock().expect("lock").push(format!("{value}: {error}"));
+            }
+        }
+    }
+}
+
+/// Sends numbered values without a pause until told to stop, then waits for the last acknowledgement. Answers how many it sent.
+fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
+    let settings = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("linger.ms", "2"),
+        ("batch.num.messages", "100"),
+        ("queue.buffering.max.messages", "2000"),
+        ("message.timeout.ms", "120000"),
+        ("reconnect.backoff.ms", "10"),
+        ("reconnect.backoff.max.ms", "50"),
+        ("retry.backoff.ms", "10"),
+        ("topic.metadata.refresh.interval.ms", "1000"),
+        ("log_level", "2"),
+    ];
+    let producer: ThreadedProducer<Recorder> =
+        config(bootstrap, &settings).create_with_context(Recorder(acknowledged)).expect("create a producer");
+    std::thread::spawn(move || {
+        let mut next = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let value = format!("{name}-{next}");
+            let record = BaseRecord::<(), str>::to("crash").partition(next as i32 % PARTITIONS).payload(&value);
+            match producer.send(record) {
+                Ok(()) => next += 1,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    // Full while the broker is away: nothing to wait on but the clock.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((error, _)) => panic!("produce: {error}"),
+            }
+        }
+        producer.flush(Duration::from_secs(120)).expect("the last records are acknowledged");
+        next
+    })
+}
+
+/// Commits ever higher offsets of a group and remembers the last one that was acknowledged.
+fn commit_offsets(bootstrap: &str, acknowledged: Arc<AtomicI64>, stop: Arc<AtomicBool>) -> JoinHandle<i64> {
+    let settings = [("reconnect.backoff.ms", "10"), ("reconnect.backoff.max.ms", "50"), ("log_level", "2")];
+    let consumer = consumer(bootstrap, "crash-group", &settings);
+    std::thread::spawn(move || {
+        let mut next = 1;
+        while !stop.load(Ordering::Relaxed) {
+            let mut offsets = TopicPartitionList::new();
+            offsets.add_partition_offset("crash", 0, Offset::Offset(next)).expect("an offset");
+            // A commit that failed may have happened all the same: the next one is higher.
+            if consumer.commit(&offsets, CommitMode::Sync).is_ok() {
+                acknowledged.store(next, Ordering::Relaxed);
+            }
+            next += 1;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        next - 1
+    })
+}
+
+fn committed_offset(bootstrap: &str) -> Option<i64> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition("crash", 0);
+    let reader = consumer(bootstrap, "crash-group", &[]);
+    // NOT_COORDINATOR and the like are retried inside; a group without commits yet answers no offset.
+    let list = reader.committed_offsets(list, CALL_LIMIT).ok()?;
+    match list.find_partition("crash", 0)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+#[test]
+fn fifty_kills_under_load_lose_and_repeat_nothing() {
+    let cycles = if Broker::is_kafka() { 3 } else { 50 };
+    // Small segments: crashes also fall on rolls, and recovery meets several segments.
+    let mut broker = Broker::options().set("log.segment.bytes", 1 << 20).start();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "crash", PARTITIONS, &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged: Vec<Arc<Acknowledged>> = (0..PRODUCERS).map(|_| Arc::default()).collect();
+    let producers: Vec<_> =
+        acknowledged.iter().enumerate().map(|(name, of)| load(&bootstrap, name, of.clone(), stop.clone())).collect();
+    let committed = Arc::new(AtomicI64::new(-1));
+    let committer = commit_offsets(&bootstrap, committed.clone(), stop.clone());
+    let total = || acknowledged.iter().map(|of| of.count.load(Ordering::Relaxed)).sum::<u64>();
+
+    for cycle in 0..cycles {
+        let before = (total(), committed.load(Ordering::Relaxed));
+        // The moment of the kill moves through the load from cycle to cycle.
+        let wanted = before.0 + 200 + 137 * (cycle % 7);
+        eventually(&format!("cycle {cycle}: producers and committer make progress"), Duration::from_secs(60), || {
+            (total() >= wanted && committed.load(Ordering::Relaxed) > before.1).then_some(())
+        });
+        let known = committed.load(Ordering::Relaxed);
+        broker.kill();
+        broker.start();
+        let found = eventually(&format!("cycle {cycle}: the committed offset is told"), CALL_LIMIT, || {
+            committed_offset(&bootstrap)
+        });
+        assert!(found >= known, "cycle {cycle}: offset {known} was committed, {found} is told after the kill");
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let sent: Vec<u64> = producers.into_iter().map(|thread| thread.join().expect("producer thread")).collect();
+    let last_commit = committer.join().expect("committer thread");
+    let found = committed_offset(&bootstrap).expect("a committed offset");
+    assert!((committed.load(Ordering::Relaxed)..=last_commit).contains(&found), "{found} was never committed last");
+
+    let read = read_all(&bootstrap, "crash");
+    for (name, (sent, acknowledged)) in sent.iter().zip(&acknowledged).enumerate() {
+        let failures = acknowledged.failures.lock().expect("lock");
+        assert!(
+            failures.is_empty(),
+            "producer {name}: {} deliveries failed, first {:?}",
+            failures.len(),
+            failures.first()
+        );
+        for partition in 0..PARTITIONS {
+            let prefix = format!("{name}-");
+            let values: Vec<u64> = read
+                .iter()
+                .filter(|record| record.partition == partition)
+                .filter_map(|record| record.text().strip_prefix(&prefix)?.parse().ok())
+                .collect();
+            let expected: Vec<u64> = (0..*sent).filter(|number| *number as i32 % PARTITIONS == partition).collect();
+            let differs = values.iter().zip(&expected).position(|(read, sent)| read != sent);
+            assert!(
+                values == expected,
+                "producer {name}, partition {partition}: {} records read, {} sent, first difference at {differs:?}",
+                values.len(),
+                expected.len()
+            );
+        }
+        // Each acknowledgement named the place where the record is.
+        for (partition, offset, value) in acknowledged.records.lock().expect("lock").iter() {
+            let at = read.binary_search_by_key(&(*partition, *offset), |record| (record.partition, record.offset));
+            assert_eq!(read[at.expect("a record at the acknowledged offset")].value.as_ref(), Some(value));
+        }
+    }
+}
+
+#[test]
+fn a_kill_while_topics_are_created_and_deleted_keeps_what_was_answered() {
+    let cycles = if Broker::is_kafka() { 2 } else { 10 };
+    let mut broker = Broker::start_default();
+    let bootstrap = broker.bootstrap();
+    for cycle in 0..cycles {
+        for number in 0..5 {
+            create_topic(&bootstrap, &format!("t-{cycle}-{number}"), 2, &[("retention.ms", "1234567")]);
+        }
+        if cycle > 0 {
+            let name = format!("t-{}-0", cycle - 1);
+            let admin = protocol_tests::clients::admin(&bootstrap);
+            let deleted = protocol_tests::clients::block_on(
+                admin.delete_topics(&[&name], &protocol_tests::clients::admin_options()),
+            );
+            assert_eq!(deleted.expect("call DeleteTopics"), [Ok(name)]);
+        }
+        broker.kill();
+        broker.start();
+        let metadata = consumer(&bootstrap, "g", &[]).fetch_metadata(None, CALL_LIMIT).expect("metadata");
+        let mut names: Vec<&str> =
+            metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
+        names.sort_unstable();
+        let mut expected: Vec<String> = Vec::new();
+        for earlier in 0..=cycle {
+            let first = if earlier < cycle { 1 } else { 0 };
+            expected.extend((first..5).map(|number| format!("t-{earlier}-{number}")));
+        }
+        expected.sort_unstable();
+        assert_eq!(names, expected, "after kill {cycle}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Files cross over: what Apache Kafka wrote is served by Ottla byte for byte, and what Ottla wrote is opened by Apache Kafka.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::protocol::StrBytes;
+use protocol_tests::broker::Broker;
+use protocol_tests::clients::{Record, create_topic, produce, read_all, wait_until_ready};
+use protocol_tests::kafka::{Kafka, KafkaOptions};
+use protocol_tests::wire::Wire;
+
+/// Segments so small that there are several of them.
+const SEGMENT_BYTES: i64 = 1 << 20;
+
+fn fill(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let mut all = Vec::new();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let records: Vec<Record> = (0..2000)
+            .map(|i| Record {
+                headers: vec![("codec".into(), Some(codec.into()))],
+                timestamp_ms: Some(1_700_000_000_000 + i64::from(i)),
+                partition: Some(0),
+                ..Record::of(format!("key {i}"), format!("{codec} {i} {}", "pq".repeat(i as usize % 400)))
+            })
+            .collect();
+        let settings = [("compression.codec", codec), ("enable.idempotence", "true"), ("batch.num.messages", "100")];
+        produce(bootstrap, topic, &settings, &records);
+        all.extend(records);
+    }
+    all
+}
+
+/// Every byte of partition 0, as Fetch gives it.
+fn fetch_everything(bootstrap: &str, topic: &str) -> Vec<u8> {
+    let mut wire = Wire::connect(bootstrap);
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut offset = 0;
+    loop {
+        let partition =
+            FetchPartition::default().with_partition(0).with_fetch_offset(offset).with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default()
+            .with_topic(StrBytes::from_string(topic.to_owned()).into())
+            .with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_max_wait_ms(100)
+            .with_min_bytes(1)
+            .with_max_bytes(1 << 20)
+            .with_topics(vec![topic]);
+        let answer = wire.ask(4, &request);
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!(partition.error_code, 0);
+        let records = partition.records.clone().unwrap_or_default();
+        if offset >= partition.high_watermark {
+            return bytes;
+        }
+        // Whole batches only: the tail of an answer may be cut.
+        let mut rest = &records[..];
+        while let Some(size) = batch_size(rest).filter(|size| *size <= rest.len()) {
+            bytes.extend_from_slice(&rest[..size]);
+            let base = i64::from_be_bytes(rest[..8].try_into().expect("8 bytes"));
+            offset = base + i64::from(i32::from_be_bytes(rest[23..27].try_into().expect("4 bytes"))) + 1;
+            rest = &rest[size..];
+        }
+    }
+}
+
+fn batch_size(bytes: &[u8]) -> Option<usize> {
+    let length = i32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    (bytes.len() > 27).then_some(12 + length as usize)
+}
+
+/// The segments of a partition, one after another.
+fn segments(directory: &Path) -> Vec<u8> {
+    let mut logs = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).expect("list the partition") {
+        let path = entry.expect("directory entry").path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            logs.insert(path.file_name().map(|name| name.to_owned()), std::fs::read(&path).expect("read a segment"));
+        }
+    }
+    assert!(logs.len() > 1, "several segments are wanted");
+    logs.into_values().flatten().collect()
+}
+
+/// Replaces the files of a partition by another's, all but the one that names the topic's id.
+fn replace_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(to).expect("list the partition") {
+        let path = entry.expect("directory entry").path();
+        if path.file_name().is_some_and(|name| name != "partition.metadata") {
+            std::fs::remove_file(path).expect("remove a file");
+        }
+    }
+    for entry in std::fs::read_dir(from).expect("list the partition") {
+        let path = entry.expect("directory entry").path();
+        let name = path.file_name().expect("a name");
+        if name != "partition.metadata" {
+            std::fs::copy(&path, to.join(name)).expect("copy a file");
+        }
+    }
+}
+
+fn same(sent: &[Record], bootstrap: &str, topic: &str) {
+    let read = read_all(bootstrap, topic);
+    assert_eq!(read.len(), sent.len());
+    for (sent, read) in sent.iter().zip(&read) {
+        assert_eq!(
+            (&sent.key, &sent.value, &sent.headers, sent.timestamp_ms),
+            (&read.key, &read.value, &read.headers, read.timestamp_ms)
+        );
+    }
+}
+
+#[test]
+fn a_partition_written_by_apache_kafka_is_served_byte_for_byte() {
+    let mut kafka = Kafka::start(&KafkaOptions::default().property("log.segment.bytes", SEGMENT_BYTES))
+        .expect("start Apache Kafka");
+    wait_until_ready(&kafka.bootstrap());
+    create_topic(&kafka.bootstrap(), "t", 1, &[]);
+    let sent = fill(&kafka.bootstrap(), "t");
+    kafka.stop().expect("stop Apache Kafka");
+    let written = segments(&kafka.log_directory().join("t-0"));
+
+    let mut broker = Broker::options().set("log.segment.bytes", SEGMENT_BYTES).start();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 1, &[]);
+    broker.stop();
+    replace_files(&kafka.log_directory().join("t-0"), &broker.data().join("t-0"));
+    // The checkpoints are Ottla's own and know nothing of these files: as after a crash.
+    let _ = std::fs::remove_file(broker.data().join(".kafka_cleanshutdown"));
+    broker.start();
+    assert!(fetch_everything(&bootstrap, "t") == written, "Fetch gives other bytes than Kafka wrote");
+    same(&sent, &bootstrap, "t");
+    // It goes on behind them, and still has them after a restart.
+    produce(&bootstrap, "t", &[], &[Record::to_partition(0, "more")]);
+    broker.restart();
+    let read = read_all(&bootstrap, "t");
+    assert_eq!((read.len(), read[read.len() - 1].text().as_str()), (sent.len() + 1, "more"));
+}
+
+#[test]
+fn a_partition_written_by_ottla_is_served_by_apache_kafka() {
+    let mut broker = Broker::options().set("log.segment.bytes", SEGMENT_BYTES).start();
+    create_topic(&broker.bootstrap(), "t", 1, &[]);
+    let sent = fill(&broker.bootstrap(), "t");
+    broker.stop();
+
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let options = KafkaOptions::default().property("log.segment.bytes", SEGMENT_BYTES).directory(directory.path());
+    let mut kafka = Kafka::start(&options).expect("start Apache Kafka");
+    wait_until_ready(&kafka.bootstrap());
+    create_topic(&kafka.bootstrap(), "t", 1, &[]);
+    kafka.stop().expect("stop Apache Kafka");
+    let partition = kafka.log_directory().join("t-0");
+    replace_files(&broker.data().join("t-0"), &partition);
+    let written = segments(&partition);
+    // The recovery points of the empty partition would make Kafka look at the wrong end: it may look at all of it.
+    for file in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint", "replication-offset-checkpoint"] {
+        let _ = std::fs::remove_file(kafka.log_directory().join(file));
+    }
+    let kafka = Kafka::start(&options).expect("start Apache Kafka again");
+    wait_until_ready(&kafka.bootstrap());
+    same(&sent, &kafka.bootstrap(), "t");
+    assert!(segments(&partition) == written, "Kafka found something to cut or to mend");
+}

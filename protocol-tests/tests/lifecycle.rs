@@ -1,0 +1,211 @@
+//! Start, stop, settings and addresses: what an operator meets first.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::MetadataRequest;
+use protocol_tests::broker::{Broker, listening_port, ottla};
+use protocol_tests::clients::{Record, create_topic, produce, read_all};
+use protocol_tests::process::{Process, eventually};
+use protocol_tests::wire::Wire;
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a command that must end by itself.
+fn run(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } = command.output().expect("run ottla");
+    (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+/// Starts a command that must become a broker; answers it and the port of its first listener.
+fn start(command: Command) -> (Process, u16) {
+    let mut process = Process::start(command);
+    let line = process.wait_for_line(START_LIMIT, |line| line.contains("Kafka Server started"));
+    let port = listening_port(&process.lines());
+    assert!(line.is_some() && port.is_some(), "not started:\n{}", process.lines().join("\n"));
+    (process, port.expect("a port"))
+}
+
+fn end(mut process: Process) {
+    process.signal("TERM");
+    assert!(process.wait(START_LIMIT).success(), "{}", process.lines().join("\n"));
+}
+
+/// The address that Metadata tells a client which reached the broker at `bootstrap`.
+fn advertised(bootstrap: &str) -> String {
+    let answer = Wire::connect(bootstrap).ask(12, &MetadataRequest::default().with_topics(Some(Vec::new())));
+    format!("{}:{}", answer.brokers[0].host, answer.brokers[0].port)
+}
+
+#[test]
+fn a_first_start_on_an_empty_directory_needs_nothing() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut command = ottla(directory.path());
+    // Only the port differs from a start without any argument: 9092 may be taken on this machine.
+    command.args(["--set", "listeners=PLAINTEXT://:0"]);
+    let (process, port) = start(command);
+    let bootstrap = format!("127.0.0.1:{port}");
+    produce(&bootstrap, "hello", &[], &[Record::of("k", "v")]);
+    assert_eq!(read_all(&bootstrap, "hello").len(), 1);
+    assert!(directory.path().join("data/meta.properties").exists());
+    assert!(directory.path().join("data/hello-0/00000000000000000000.log").exists());
+    end(process);
+}
+
+#[test]
+fn a_second_start_on_the_same_directory_is_refused_by_name() {
+    let mut broker = Broker::start_default();
+    let mut second = ottla(Path::new("/"));
+    second.args(["serve", "--set", "listeners=PLAINTEXT://127.0.0.1:0", "--set"]);
+    second.arg(format!("log.dirs={}", broker.data().display()));
+    let (success, said) = run(&mut second);
+    assert!(!success && said.contains(&broker.data().display().to_string()), "{said}");
+    assert!(said.contains("use") || said.contains("lock"), "it should say why: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(broker.process().is_running());
+    produce(&broker.bootstrap(), "t", &[], &[Record::of("k", "v")]);
+}
+
+#[test]
+fn a_stop_leaves_the_mark_of_a_clean_shutdown_and_a_kill_does_not() {
+    let mut broker = Broker::start_default();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 10, &[]);
+    let records: Vec<Record> = (0..20_000).map(|i| Record::to_partition(i % 10, "x".repeat(1000))).collect();
+    produce(&bootstrap, "t", &[], &records);
+    let mark = broker.data().join(".kafka_cleanshutdown");
+    assert!(!mark.exists());
+    broker.stop();
+    assert!(mark.exists(), "no mark in {:?}", broker.data());
+    let begun = Instant::now();
+    broker.start();
+    let restart = begun.elapsed();
+    // Generous for a busy machine; without the mark's shortcut 20 MB would be read again.
+    assert!(restart < Duration::from_secs(10), "a clean restart took {restart:?}");
+    assert!(!mark.exists(), "the mark belongs to one start only");
+    broker.kill();
+    assert!(!mark.exists());
+    broker.start();
+    assert_eq!(read_all(&bootstrap, "t").len(), records.len());
+}
+
+#[test]
+fn an_idle_broker_uses_no_cpu() {
+    let mut broker = Broker::start_default();
+    let bootstrap = broker.bootstrap();
+    // It has topics, a connection and a group's topic, and still rests.
+    create_topic(&bootstrap, "t", 20, &[]);
+    let mut connection = Wire::connect(&bootstrap);
+    connection.ask(12, &MetadataRequest::default());
+    // Idle once, within a minute: a window of three seconds with at most one tick (10 ms) of work.
+    eventually("three seconds of rest", Duration::from_secs(60), || {
+        let before = broker.process().cpu_time();
+        std::thread::sleep(Duration::from_secs(3));
+        (broker.process().cpu_time() - before <= Duration::from_millis(10)).then_some(())
+    });
+    // No noise at rest either.
+    let lines = broker.log().len();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(broker.log().len(), lines, "{:?}", broker.log());
+}
+
+#[test]
+fn unknown_settings_are_errors_that_name_the_nearest_known_one() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (success, said) = run(ottla(directory.path()).args(["serve", "--set", "log.segment.byte=1000000"]));
+    assert!(!success && said.contains("log.segment.byte") && said.contains("log.segment.bytes"), "{said}");
+    let (success, said) = run(ottla(directory.path()).args(["serve", "--set", "log.segment.bytes=large"]));
+    assert!(!success && said.contains("log.segment.bytes") && said.contains("large"), "{said}");
+    let (success, said) = run(ottla(directory.path()).args(["serve", "--config", "absent.properties"]));
+    assert!(!success && said.contains("absent.properties"), "{said}");
+    let (success, said) = run(ottla(directory.path()).arg("--no-such-flag"));
+    assert!(!success && said.contains("--no-such-flag"), "{said}");
+    assert!(!directory.path().join("data").exists(), "a start that fails leaves nothing behind");
+}
+
+#[test]
+fn settings_come_from_files_environment_and_flags_and_later_ones_win() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let properties = "# as for Apache Kafka\nlisteners=PLAINTEXT://127.0.0.1:0\nnum.partitions=2\nlog.retention.hours=5\n\
+                      num.network.threads=3\ngroup.initial.rebalance.delay.ms=1\nlog.dirs=kafka-data\n";
+    std::fs::write(directory.path().join("server.properties"), properties).expect("write server.properties");
+    let mut command = ottla(directory.path());
+    command.args(["serve", "--config", "server.properties", "--set", "num.partitions=4"]);
+    command.env("KAFKA_NUM_PARTITIONS", "3").env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "2");
+    let (process, port) = start(command);
+    let bootstrap = format!("127.0.0.1:{port}");
+    let admin = protocol_tests::clients::admin(&bootstrap);
+    let resource = rdkafka::admin::ResourceSpecifier::Broker(1);
+    let described = protocol_tests::clients::block_on(
+        admin.describe_configs([&resource], &protocol_tests::clients::admin_options()),
+    )
+    .expect("call DescribeConfigs")
+    .remove(0)
+    .expect("described");
+    let value = |key: &str| described.get(key).and_then(|entry| entry.value.clone());
+    assert_eq!(value("num.partitions").as_deref(), Some("4"), "--set");
+    assert_eq!(value("group.initial.rebalance.delay.ms").as_deref(), Some("2"), "the environment");
+    assert_eq!(value("log.retention.hours").as_deref(), Some("5"), "the file");
+    assert!(directory.path().join("kafka-data/meta.properties").exists());
+    end(process);
+}
+
+#[test]
+fn clients_are_answered_with_the_address_they_used() {
+    let broker = Broker::options().set("listeners", "PLAINTEXT://0.0.0.0:0").start();
+    let port = broker.port();
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        assert_eq!(advertised(&format!("{host}:{port}")), format!("{host}:{port}"));
+    }
+    let fixed = Broker::options().set("advertised.listeners", "PLAINTEXT://kafka.example:1234").start();
+    assert_eq!(advertised(&fixed.bootstrap()), "kafka.example:1234");
+}
+
+#[test]
+fn every_named_listener_answers_for_itself() {
+    let broker = Broker::options()
+        .set("listeners", "INSIDE://127.0.0.1:0,OUTSIDE://127.0.0.1:0")
+        .set("listener.security.protocol.map", "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT")
+        .set("inter.broker.listener.name", "INSIDE")
+        .start();
+    let log = broker.log();
+    let line = log.iter().find(|line| line.contains("listening on ")).expect("the start-up line");
+    let ports: BTreeSet<u16> = line
+        .split("127.0.0.1:")
+        .skip(1)
+        .filter_map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok())
+        .collect();
+    assert_eq!(ports.len(), 2, "{line}");
+    for port in ports {
+        assert_eq!(advertised(&format!("127.0.0.1:{port}")), format!("127.0.0.1:{port}"));
+    }
+}
+
+#[test]
+fn the_command_tells_its_version_and_its_use() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (success, said) = run(ottla(directory.path()).arg("--version"));
+    assert!(success && said.contains("ottla") && said.contains(env!("CARGO_PKG_VERSION")), "{said}");
+    let (success, said) = run(ottla(directory.path()).arg("--help"));
+    assert!(success && said.contains("--set") && said.contains("--config"), "{said}");
+}
+
+#[test]
+fn a_data_directory_keeps_its_cluster_id() {
+    let mut broker = Broker::start_default();
+    let cluster_id = |broker: &Broker| {
+        let answer = Wire::connect(&broker.bootstrap()).ask(12, &MetadataRequest::default());
+        answer.cluster_id.expect("a cluster id").to_string()
+    };
+    let first = cluster_id(&broker);
+    assert_eq!(first.len(), 22, "{first}");
+    broker.restart();
+    assert_eq!(cluster_id(&broker), first);
+    broker.kill();
+    broker.start();
+    assert_eq!(cluster_id(&broker), first);
+    let properties = std::fs::read_to_string(broker.data().join("meta.properties")).expect("read meta.properties");
+    assert!(properties.contains(&format!("cluster.id={first}")), "{properties}");
+}

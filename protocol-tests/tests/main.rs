@@ -1,0 +1,17 @@
+//! The black-box tests, in one binary: they run side by side, each against a broker of its own.
+
+mod bombs;
+mod cli;
+mod clients_go;
+mod clients_js;
+mod clients_python;
+mod crash;
+mod differential;
+mod java_clients;
+mod kafka_files;
+mod kcat;
+mod lifecycle;
+mod rdkafka_admin;
+mod rdkafka_groups;
+mod rdkafka_produce;
+mod suites;

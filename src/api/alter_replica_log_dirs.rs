@@ -1,0 +1,113 @@
+//! AlterReplicaLogDirs (key 34): whether a partition may go to another of this broker's log directories.
+//!
+//! Behavior: Apache's `ReplicaManager.alterReplicaLogDirs` for the directory that a partition is in.
+//! Deviations: a partition stays where it is; any other directory of ours is answered KAFKA_STORAGE_ERROR.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, TopicName,
+        alter_replica_log_dirs_request::AlterReplicaLogDir,
+        alter_replica_log_dirs_response::{AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult},
+    },
+};
+
+use super::RequestContext;
+use crate::types::TopicPartition;
+
+/// What counts of a log directory here.
+struct LogDir {
+    path: PathBuf,
+    offline: bool,
+    partitions: HashSet<TopicPartition>,
+}
+
+pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    let log_manager = ctx.parts.log_manager.clone();
+    let described = ctx.parts.env.tasks.blocking("describe log dirs", move || log_manager.describe()).await;
+    let dirs: Vec<LogDir> = described
+        .into_iter()
+        .map(|dir| LogDir { path: dir.path, offline: dir.offline, partitions: dir.logs.into_iter().map(|(partition, ..)| partition).collect() })
+        .collect();
+    let hosted = |partition: &TopicPartition| ctx.partition(&partition.topic, partition.partition).map(|_| ());
+    let results = request.dirs.iter().flat_map(|wanted| alter(&dirs, wanted, &hosted));
+    AlterReplicaLogDirsResponse::default().with_results(merge(results))
+}
+
+/// The outcome for each partition that is to be in the wanted directory.
+fn alter<'a>(
+    dirs: &'a [LogDir],
+    wanted: &'a AlterReplicaLogDir,
+    hosted: &'a dyn Fn(&TopicPartition) -> Result<(), ResponseError>,
+) -> impl Iterator<Item = (TopicName, i32, i16)> + 'a {
+    wanted.topics.iter().flat_map(move |topic| {
+        topic.partitions.iter().map(move |index| {
+            let partition = TopicPartition { topic: (&*topic.name.0).into(), partition: *index };
+            let outcome = alter_partition(dirs, Path::new(&*wanted.path), &partition, hosted);
+            (topic.name.clone(), *index, outcome.err().map_or(0, |error| error.code()))
+        })
+    })
+}
+
+fn alter_partition(
+    dirs: &[LogDir],
+    wanted: &Path,
+    partition: &TopicPartition,
+    hosted: &dyn Fn(&TopicPartition) -> Result<(), ResponseError>,
+) -> Result<(), ResponseError> {
+    let dir = dirs.iter().find(|dir| dir.path == wanted).ok_or(ResponseError::LogDirNotFound)?;
+    if dir.offline {
+        return Err(ResponseError::KafkaStorageError);
+    }
+    hosted(partition)?;
+    if dir.partitions.contains(partition) { Ok(()) } else { Err(ResponseError::KafkaStorageError) }
+}
+
+/// One entry per topic, in the order of the request.
+fn merge(outcomes: impl Iterator<Item = (TopicName, i32, i16)>) -> Vec<AlterReplicaLogDirTopicResult> {
+    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
+    for (topic, index, error_code) in outcomes {
+        let partition = AlterReplicaLogDirPartitionResult::default().with_partition_index(index).with_error_code(error_code);
+        match results.iter_mut().find(|result| result.topic_name == topic) {
+            Some(result) => result.partitions.push(partition),
+            None => results.push(AlterReplicaLogDirTopicResult::default().with_topic_name(topic).with_partitions(vec![partition])),
+        }
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_may_be_where_it_is() {
+        let here = TopicPartition { topic: "t".into(), partition: 0 };
+        let dir = |path: &str, offline, partitions: &[&TopicPartition]| LogDir {
+            path: path.into(),
+            offline,
+            partitions: partitions.iter().map(|partition| (*partition).clone()).collect(),
+        };
+        let dirs = [dir("/a", false, &[&here]), dir("/b", false, &[]), dir("/c", true, &[])];
+        let hosted = |partition: &TopicPartition| if *partition == here { Ok(()) } else { Err(ResponseError::UnknownTopicOrPartition) };
+        let ask = |path: &str, partition: &TopicPartition| alter_partition(&dirs, Path::new(path), partition, &hosted);
+        assert_eq!(ask("/a", &here), Ok(()));
+        assert_eq!(ask("/b", &here), Err(ResponseError::KafkaStorageError));
+        assert_eq!(ask("/c", &here), Err(ResponseError::KafkaStorageError));
+        assert_eq!(ask("/d", &here), Err(ResponseError::LogDirNotFound));
+        assert_eq!(ask("/a", &TopicPartition { topic: "t".into(), partition: 1 }), Err(ResponseError::UnknownTopicOrPartition));
+    }
+
+    #[test]
+    fn a_topic_is_told_once() {
+        let name = |name: &'static str| TopicName(kafka_protocol::protocol::StrBytes::from_static_str(name));
+        let merged = merge([(name("t"), 0, 0), (name("u"), 0, 57), (name("t"), 1, 56)].into_iter());
+        let told: Vec<_> = merged.iter().map(|topic| (topic.topic_name.to_string(), topic.partitions.len())).collect();
+        assert_eq!(told, [("t".to_owned(), 2), ("u".to_owned(), 1)]);
+    }
+}

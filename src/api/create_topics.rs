@@ -1,0 +1,116 @@
+//! CreateTopics (key 19).
+//!
+//! Behavior: A1; decided by the controller topic by topic, answered once the topics' logs exist. Results come in the order of the
+//! request, names that stand in it more than once last, each once.
+//! Version notes: 5+ tells settings and counts (KIP-525), 7 the topic id.
+
+use kafka_protocol::{
+    messages::{
+        CreateTopicsRequest, CreateTopicsResponse, TopicName,
+        create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
+    },
+    protocol::StrBytes,
+};
+
+use super::RequestContext;
+use crate::controller::{
+    ApiError, EffectiveConfig,
+    topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
+};
+
+pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let reply = ctx.parts.controller.create_topics(question(request)).await;
+    response(ctx.api_version, names, reply)
+}
+
+fn question(request: CreateTopicsRequest) -> CreateTopics {
+    let topics = request.topics.into_iter().map(|topic| CreatableTopic {
+        name: topic.name.to_string(),
+        num_partitions: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments: topic
+            .assignments
+            .into_iter()
+            .map(|assignment| (assignment.partition_index, assignment.broker_ids.into_iter().map(|id| id.0).collect()))
+            .collect(),
+        configs: topic.configs.into_iter().map(|config| (config.name.to_string(), config.value.map(|value| value.to_string()))).collect(),
+    });
+    CreateTopics { topics: topics.collect(), validate_only: request.validate_only }
+}
+
+fn response(version: i16, names: Vec<TopicName>, reply: CreateTopicsReply) -> CreateTopicsResponse {
+    let topics = match reply {
+        Ok(results) => results.into_iter().map(|(name, result)| topic_result(version, TopicName(StrBytes::from_string(name)), result)).collect(),
+        Err(error) => names.into_iter().map(|name| topic_result(version, name, Err(error.clone()))).collect(),
+    };
+    CreateTopicsResponse::default().with_topics(topics)
+}
+
+fn topic_result(version: i16, name: TopicName, result: Result<CreatedTopic, ApiError>) -> CreatableTopicResult {
+    let topic = CreatableTopicResult::default().with_name(name);
+    match result {
+        // Without settings to tell, Kafka leaves the list empty, not null.
+        Err(error) => topic
+            .with_error_code(error.code())
+            .with_error_message(super::error_message(&error))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(Some(Vec::new())),
+        Ok(created) => topic
+            .with_error_message(None)
+            .with_topic_id(created.topic_id.0)
+            .with_num_partitions(created.num_partitions)
+            .with_replication_factor(created.replication_factor)
+            .with_configs(Some(if version >= 5 { created.configs.into_iter().map(config).collect() } else { Vec::new() })),
+    }
+}
+
+fn config(config: EffectiveConfig) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default()
+        .with_name(StrBytes::from_string(config.name))
+        .with_value(config.value.map(StrBytes::from_string))
+        .with_read_only(config.read_only)
+        .with_config_source(config.source)
+        .with_is_sensitive(config.is_sensitive)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::error::ResponseError;
+    use kafka_protocol::protocol::{Decodable, Encodable};
+
+    use super::*;
+    use crate::types::TopicId;
+
+    fn created() -> CreatedTopic {
+        let config = EffectiveConfig { name: "retention.ms".into(), value: Some("1".into()), read_only: false, source: 1, is_sensitive: false };
+        CreatedTopic { topic_id: TopicId(uuid::Uuid::from_u128(7)), num_partitions: 3, replication_factor: 1, configs: vec![config] }
+    }
+
+    #[test]
+    fn a1_answers_encode_at_every_version_with_what_each_can_tell() {
+        for version in 2..=7 {
+            let refused = ApiError::new(ResponseError::TopicAlreadyExists, "Topic 'b' already exists.");
+            let reply = Ok(vec![("a".to_owned(), Ok(created())), ("b".to_owned(), Err(refused))]);
+            let mut bytes = BytesMut::new();
+            response(version, vec![], reply).encode(&mut bytes, version).unwrap();
+            let decoded = CreateTopicsResponse::decode(&mut bytes, version).unwrap();
+            assert_eq!(decoded.topics[1].error_code, 36);
+            assert_eq!(decoded.topics[1].error_message.as_deref(), Some("Topic 'b' already exists."));
+            assert_eq!(decoded.topics[0].topic_id.as_u128(), if version >= 7 { 7 } else { 0 });
+            if version >= 5 {
+                assert_eq!((decoded.topics[0].num_partitions, decoded.topics[1].num_partitions), (3, -1));
+                assert_eq!(decoded.topics[0].configs.as_ref().unwrap().len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a1_an_error_of_the_whole_request_is_every_topic_s() {
+        let names = vec![TopicName(StrBytes::from_static_str("a")), TopicName(StrBytes::from_static_str("b"))];
+        let response = response(5, names, Err(ApiError::code_only(ResponseError::NotController)));
+        assert_eq!(response.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), [41, 41]);
+    }
+}

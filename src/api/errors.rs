@@ -1,0 +1,93 @@
+//! Domain errors meet the wire here, and only here: one exhaustive match per kind, so that a new
+//! variant forces a decision.
+
+use kafka_protocol::error::ResponseError;
+
+use crate::{
+    coordinator::group::GroupError,
+    log::{AppendError, InvalidKind, LogError, ReadError},
+    replica::PartitionError,
+};
+
+/// What a partition's refusal is called on the wire.
+pub(crate) fn partition(error: &PartitionError) -> ResponseError {
+    match error {
+        PartitionError::NotLeader(_) => ResponseError::NotLeaderOrFollower,
+        PartitionError::FencedLeaderEpoch { .. } => ResponseError::FencedLeaderEpoch,
+        PartitionError::UnknownLeaderEpoch { .. } => ResponseError::UnknownLeaderEpoch,
+        PartitionError::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
+        PartitionError::Append(error) => append(error),
+        PartitionError::Read(error) => read(error),
+        PartitionError::Storage(error) => storage(error),
+    }
+}
+
+/// P3–P8: what is wrong with a client's batch.
+pub(crate) fn invalid_records(kind: InvalidKind) -> ResponseError {
+    match kind {
+        InvalidKind::CorruptMessage => ResponseError::CorruptMessage,
+        InvalidKind::InvalidRecord => ResponseError::InvalidRecord,
+        InvalidKind::InvalidTimestamp => ResponseError::InvalidTimestamp,
+        InvalidKind::MessageTooLarge => ResponseError::MessageTooLarge,
+        InvalidKind::UnsupportedCompressionType => ResponseError::UnsupportedCompressionType,
+    }
+}
+
+fn append(error: &AppendError) -> ResponseError {
+    match error {
+        AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        AppendError::InvalidTxnState { .. } => ResponseError::InvalidTxnState,
+        AppendError::TransactionCoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
+        AppendError::LargerThanSegment { .. } => ResponseError::RecordListTooLarge,
+        AppendError::UnexpectedOffset { .. } | AppendError::Corrupt { .. } => ResponseError::CorruptMessage,
+        AppendError::Storage(error) => storage(error),
+    }
+}
+
+fn read(error: &ReadError) -> ResponseError {
+    match error {
+        ReadError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        ReadError::Storage(error) => storage(error),
+    }
+}
+
+/// A client can only come back later, to this broker or another.
+pub(crate) fn storage(error: &LogError) -> ResponseError {
+    match error {
+        LogError::Io { .. }
+        | LogError::Corrupt { .. }
+        | LogError::DirOffline { .. }
+        | LogError::Locked { .. }
+        | LogError::Invalid { .. } => ResponseError::KafkaStorageError,
+    }
+}
+
+/// What the group coordinator's refusal is called on the wire.
+pub(crate) fn group(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::UnknownServerError => ResponseError::UnknownServerError,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        GroupError::NotCoordinator => ResponseError::NotCoordinator,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::UnknownMemberId => ResponseError::UnknownMemberId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::GroupIdNotFound => ResponseError::GroupIdNotFound,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+        GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+        GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
+    }
+}
+
+/// The controller's text for the client; no text lets the client print the code's own.
+pub(super) fn error_message(error: &crate::controller::ApiError) -> Option<kafka_protocol::protocol::StrBytes> {
+    error.message.clone().map(kafka_protocol::protocol::StrBytes::from_string)
+}

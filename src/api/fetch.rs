@@ -1,0 +1,283 @@
+//! Fetch (key 1): batches from an offset on, as they lie on disk.
+//!
+//! Behavior: F1–F9, F11, F13. The session names the partitions; they are read in turn within the byte
+//! limits; where there is too little, the request waits for watermarks to move and reads again, until
+//! there is enough or its time is over. Reads that may wait for a disk run on the blocking pool.
+//! Deviations: a replica id is answered NOT_LEADER_OR_FOLLOWER: there are no other replicas yet.
+//! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
+//! ids 13 (KIP-516), hints at the leader 16 (KIP-951).
+
+use std::{sync::Arc, time::Duration};
+
+use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+
+use super::{RequestContext, errors};
+use crate::{
+    env::{Env, Tasks},
+    log::Records,
+    protocol::{
+        fetch::{
+            AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, FetchedRecords, PartitionData,
+        },
+    },
+    replica::{
+        FetchIsolation, Partition, PartitionError,
+        fetch_session::{FetchContext, FetchKey, FetchWanted, PartitionNews, SessionError},
+        partition::FetchFrom,
+        waiters::Waiter,
+    },
+    types::TopicId,
+};
+
+/// From this version on topics are named by id.
+const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// Up to this version clients do not know KAFKA_STORAGE_ERROR (F11).
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest) -> FetchResponse {
+    let clock = &ctx.parts.env.clock;
+    let start = clock.monotonic();
+    let sessions = &ctx.parts.fetch_sessions;
+    let context = match begin(ctx, &request, start) {
+        Ok(context) => context,
+        Err(error) => return FetchResponse { error_code: session_error(error).code(), ..Default::default() },
+    };
+    let fetch = Fetch::new(ctx, &request, &context);
+    let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    let found = fetch.read_until(deadline).await;
+    let news: Vec<PartitionNews> = found.partitions.iter().map(news_of).collect();
+    let (session_id, tells) = sessions.finish(&context, &news, clock.monotonic());
+    FetchResponse { session_id, topics: by_topic(&context, found.partitions, tells), ..Default::default() }
+}
+
+fn session_error(error: SessionError) -> ResponseError {
+    match error {
+        SessionError::NotFound => ResponseError::FetchSessionIdNotFound,
+        SessionError::InvalidEpoch => ResponseError::InvalidFetchSessionEpoch,
+        SessionError::TopicIdMix => ResponseError::FetchSessionTopicIdError,
+    }
+}
+
+fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
+    let key = |name: &StrBytes, topic_id: TopicId, partition: i32| FetchKey { topic: name.as_str().into(), topic_id, partition };
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| {
+            let from = FetchFrom {
+                offset: partition.fetch_offset,
+                // Every negative epoch is none here (`FetchRequest.optionalEpoch`).
+                current_leader_epoch: partition.current_leader_epoch.max(-1),
+                last_fetched_epoch: partition.last_fetched_epoch,
+            };
+            (key(&topic.name, topic.topic_id, partition.partition), FetchWanted { from, max_bytes: partition.partition_max_bytes })
+        })
+    });
+    let forgotten = request.forgotten_topics.iter().flat_map(|topic| topic.partitions.iter().map(|index| key(&topic.name, topic.topic_id, *index)));
+    let forgotten: Vec<FetchKey> = forgotten.collect();
+    let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    ctx.parts.fetch_sessions.begin(request.session_id, request.session_epoch, named.collect(), &forgotten, uses_topic_ids, now)
+}
+
+/// Everything that reading takes; owned, so that it can move to the blocking pool.
+#[derive(Clone)]
+struct Fetch {
+    partitions: Arc<Vec<Target>>,
+    env: Env,
+    network: Tasks,
+    isolation: FetchIsolation,
+    max_bytes: usize,
+    min_bytes: usize,
+    api_version: i16,
+}
+
+struct Target {
+    partition: Result<Arc<Partition>, ResponseError>,
+    index: i32,
+    wanted: FetchWanted,
+}
+
+impl Target {
+    /// What nobody knows is told at the end of the wait, as in `KafkaApis.handleFetchRequest`: a client that goes on asking
+    /// for it until its metadata are fresh does not spin.
+    fn is_read(&self) -> bool {
+        !matches!(self.partition, Err(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
+    }
+}
+
+/// What a pass over the partitions found.
+struct Found {
+    partitions: Vec<PartitionData>,
+    bytes: usize,
+    /// An error or a diverging epoch is answered at once.
+    is_urgent: bool,
+}
+
+impl Fetch {
+    fn new(ctx: &RequestContext, request: &FetchRequest, context: &FetchContext) -> Fetch {
+        let is_replica = request.replica_id >= 0;
+        let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+        let partitions = context.partitions.iter().map(|(key, wanted)| {
+            let partition = if is_replica {
+                Err(ResponseError::NotLeaderOrFollower)
+            } else if by_id && key.topic_id.is_zero() {
+                Err(ResponseError::UnknownTopicId)
+            } else {
+                ctx.topic(&key.topic, key.topic_id).and_then(|topic| ctx.partition_of(&topic, key.partition))
+            };
+            Target { partition, index: key.partition, wanted: *wanted }
+        });
+        Fetch {
+            partitions: Arc::new(partitions.collect()),
+            env: ctx.parts.env.clone(),
+            network: ctx.parts.network.clone(),
+            isolation: if request.isolation_level == 1 { FetchIsolation::LastStable } else { FetchIsolation::HighWatermark },
+            max_bytes: request.max_bytes.min(ctx.parts.config.fetch_max_bytes).max(0) as usize,
+            min_bytes: request.min_bytes.max(0) as usize,
+            api_version: ctx.api_version,
+        }
+    }
+
+    /// F1: reads until there is enough, something urgent, or no more time.
+    async fn read_until(&self, deadline: Duration) -> Found {
+        let clock = &self.env.clock;
+        let found = self.read().await;
+        if self.is_enough(&found) || clock.monotonic() >= deadline {
+            return found;
+        }
+        drop(found);
+        let waiter = Waiter::new();
+        let timeout = clock.sleep_until(deadline);
+        tokio::pin!(timeout);
+        loop {
+            // Registered before reading: what comes after the read wakes.
+            for partition in self.partitions.iter().filter_map(|target| target.partition.as_ref().ok()) {
+                partition.register(&waiter);
+            }
+            let found = self.read().await;
+            if self.is_enough(&found) {
+                return found;
+            }
+            tokio::select! {
+                biased;
+                () = waiter.woken() => {}
+                () = &mut timeout => return self.read().await,
+                () = self.network.stopping() => return found,
+            }
+        }
+    }
+
+    fn is_enough(&self, found: &Found) -> bool {
+        !self.partitions.iter().any(Target::is_read) || found.is_urgent || found.bytes >= self.min_bytes
+    }
+
+    async fn read(&self) -> Found {
+        if let Some(found) = self.pass(false) {
+            return found;
+        }
+        let fetch = self.clone();
+        self.env.tasks.blocking("fetch", move || fetch.pass(true).unwrap_or_else(|| unreachable!("every read may wait here"))).await
+    }
+
+    /// Reads all partitions in turn (F2). `None` where that takes I/O and `may_wait` is not given.
+    fn pass(&self, may_wait: bool) -> Option<Found> {
+        let mut found = Found { partitions: Vec::with_capacity(self.partitions.len()), bytes: 0, is_urgent: false };
+        for target in self.partitions.iter() {
+            let data = self.read_partition(target, &found, may_wait)?;
+            found.bytes += data.records.size_bytes();
+            found.is_urgent |= target.is_read() && data.error_code != 0 || data.diverging_epoch.is_some();
+            found.partitions.push(data);
+        }
+        Some(found)
+    }
+
+    fn read_partition(&self, target: &Target, found: &Found, may_wait: bool) -> Option<PartitionData> {
+        let refused = |error: ResponseError| {
+            let error = match error {
+                ResponseError::KafkaStorageError if self.api_version <= LAST_WITHOUT_STORAGE_ERROR => ResponseError::NotLeaderOrFollower,
+                other => other,
+            };
+            Some(PartitionData::error(target.index, error.code()))
+        };
+        let partition = match &target.partition {
+            Ok(partition) => partition,
+            // Of what is not read, Kafka answers the schema's default, which is no null.
+            Err(error) if !target.is_read() => return refused(*error).map(|data| PartitionData { aborted_transactions: Some(Vec::new()), ..data }),
+            Err(error) => return refused(*error),
+        };
+        let max_bytes = self.max_bytes.saturating_sub(found.bytes).min(target.wanted.max_bytes.max(0) as usize);
+        match self.read_from(partition, target, max_bytes, found.bytes == 0, may_wait) {
+            Ok(data) => data,
+            Err(error) => {
+                let code = errors::partition(&error);
+                if code == ResponseError::KafkaStorageError {
+                    tracing::error!(partition = %partition.topic_partition(), %error, "cannot read for a fetch request");
+                }
+                refused(code)
+            }
+        }
+    }
+
+    fn read_from(
+        &self,
+        partition: &Partition,
+        target: &Target,
+        max_bytes: usize,
+        min_one_batch: bool,
+        may_wait: bool,
+    ) -> Result<Option<PartitionData>, PartitionError> {
+        let read = partition.read(&target.wanted.from, max_bytes, self.isolation, min_one_batch)?;
+        let mut data = PartitionData {
+            error_code: 0,
+            high_watermark: read.watermarks.high_watermark,
+            last_stable_offset: read.watermarks.last_stable_offset,
+            log_start_offset: read.watermarks.log_start_offset,
+            diverging_epoch: read.diverging_epoch.map(|(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
+            ..PartitionData::error(target.index, 0)
+        };
+        let Some(plan) = read.plan else { return Ok(Some(data)) };
+        let records = match plan.from_memory() {
+            Some(records) => records,
+            None if may_wait => plan.records()?,
+            None => return Ok(None),
+        };
+        if self.isolation == FetchIsolation::LastStable {
+            let aborted = plan.aborted_transactions(read.watermarks.last_stable_offset)?;
+            let aborted = aborted.into_iter().map(|aborted| AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first_offset });
+            data.aborted_transactions = Some(aborted.collect());
+        }
+        data.records = match records {
+            Records::Empty => FetchedRecords::Empty,
+            Records::Memory(pieces) => FetchedRecords::Memory(pieces),
+            Records::File { file, position, length } => FetchedRecords::File { file, position, length },
+        };
+        Ok(Some(data))
+    }
+}
+
+fn news_of(data: &PartitionData) -> PartitionNews {
+    let has_records = data.records.size_bytes() > 0;
+    let is_error = data.error_code != 0;
+    PartitionNews {
+        must_tell: has_records || is_error || data.diverging_epoch.is_some(),
+        has_records,
+        is_error,
+        high_watermark: data.high_watermark,
+        log_start_offset: data.log_start_offset,
+    }
+}
+
+/// Groups what is told by topic, in the order of the context.
+fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<bool>) -> Vec<FetchableTopicResponse> {
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    let told = context.partitions.iter().zip(partitions).zip(tells).filter(|(_, told)| *told);
+    for (((key, _), data), _) in told {
+        match topics.last_mut() {
+            Some(topic) if topic.name.as_str() == &*key.topic && topic.topic_id == key.topic_id => topic.partitions.push(data),
+            _ => topics.push(FetchableTopicResponse {
+                name: StrBytes::from_string(key.topic.to_string()),
+                topic_id: key.topic_id,
+                partitions: vec![data],
+            }),
+        }
+    }
+    topics
+}

@@ -1,0 +1,172 @@
+//! FindCoordinator (key 10): which broker coordinates a group.
+//!
+//! Behavior: M7. The broker that leads the group's partition of `__consumer_offsets`; the topic is created
+//! when it is first needed.
+//! Deviations: Apache answers COORDINATOR_NOT_AVAILABLE while the topic is being created; here the answer
+//! waits for it, which spares the client a retry. Transactional ids and share groups have no coordinator yet.
+//! Version notes: 1 key types, 4 several keys, each with its own outcome (KIP-699), 6 share groups (KIP-932).
+
+use std::sync::Arc;
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, find_coordinator_response::Coordinator},
+    protocol::StrBytes,
+};
+
+use super::{RequestContext, groups::wire, topics};
+use crate::{
+    controller::topics::CreateTopics,
+    metadata::image::{MetadataImage, TopicImage},
+    types::GROUP_METADATA_TOPIC,
+};
+
+const GROUP: i8 = 0;
+// 1 is a transactional id.
+const SHARE: i8 = 2;
+
+const FIRST_WITH_KEYS: i16 = 4;
+const FIRST_WITH_SHARE_GROUPS: i16 = 6;
+
+/// Apache's words for INVALID_REQUEST.
+const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or the \
+    message was sent to an incompatible broker. See the broker logs for more details.";
+/// Apache's words for COORDINATOR_NOT_AVAILABLE.
+const NOT_AVAILABLE: &str = "The coordinator is not available.";
+
+pub(crate) async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let keys = if ctx.api_version >= FIRST_WITH_KEYS { request.coordinator_keys } else { vec![request.key] };
+    let key_type = if ctx.api_version >= 1 { request.key_type } else { GROUP };
+    if !(GROUP..=SHARE).contains(&key_type) {
+        return refuse_all(ctx.api_version, keys);
+    }
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let node = find(ctx, key_type, &key).await;
+        found.push((key, node));
+    }
+    response(ctx.api_version, found)
+}
+
+/// Node id, host and port as this client sees them.
+type Node = (i32, StrBytes, i32);
+
+async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, ResponseError> {
+    match key_type {
+        GROUP => group_coordinator(ctx, key).await,
+        SHARE if ctx.api_version < FIRST_WITH_SHARE_GROUPS || !is_share_key(key) => Err(ResponseError::InvalidRequest),
+        _ => Err(ResponseError::CoordinatorNotAvailable),
+    }
+}
+
+/// `group:topicUuid:partition`.
+fn is_share_key(key: &str) -> bool {
+    let mut parts = key.split(':').rev();
+    let (Some(partition), Some(topic_id), Some(group_id)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    !group_id.is_empty()
+        && parts.next().is_none()
+        && topic_id.parse::<crate::types::TopicId>().is_ok()
+        && partition.parse::<i32>().is_ok()
+}
+
+async fn group_coordinator(ctx: &RequestContext, group_id: &str) -> Result<Node, ResponseError> {
+    let image = ctx.parts.metadata.image();
+    let image = match image.topic(GROUP_METADATA_TOPIC) {
+        Some(_) => image,
+        None => create_offsets_topic(ctx, &image).await,
+    };
+    let topic = image.topic(GROUP_METADATA_TOPIC).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let partition = ctx.parts.groups.partition_for(group_id);
+    leader(ctx, &image, topic, partition).ok_or(ResponseError::CoordinatorNotAvailable)
+}
+
+async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Arc<MetadataImage> {
+    let topic = topics::internal_topic(&ctx.parts.config, image, GROUP_METADATA_TOPIC);
+    let create = CreateTopics { topics: topic.into_iter().collect(), validate_only: false };
+    match ctx.parts.controller.create_topics(create).await {
+        Err(error) => tracing::warn!(?error, "cannot create {GROUP_METADATA_TOPIC}"),
+        Ok(created) => {
+            // Another request may have been faster: the image tells.
+            let refused = created.into_iter().filter_map(|(_, result)| result.err());
+            refused.for_each(|error| tracing::debug!(?error, "{GROUP_METADATA_TOPIC} was not created"));
+        }
+    }
+    ctx.parts.metadata.image()
+}
+
+fn leader(ctx: &RequestContext, image: &MetadataImage, topic: &TopicImage, partition: i32) -> Option<Node> {
+    let broker = image.broker(topic.partitions.get(&partition)?.leader).filter(|broker| !broker.fenced)?;
+    let (host, port) = ctx.endpoint_of(broker)?;
+    Some((broker.id, host, port))
+}
+
+fn response(version: i16, found: Vec<(StrBytes, Result<Node, ResponseError>)>) -> FindCoordinatorResponse {
+    if version >= FIRST_WITH_KEYS {
+        let coordinators = found.into_iter().map(|(key, node)| {
+            let coordinator = Coordinator::default().with_key(key).with_error_message(Some(StrBytes::new()));
+            match node {
+                Ok((id, host, port)) => coordinator.with_node_id(BrokerId(id)).with_host(host).with_port(port),
+                Err(error) => {
+                    coordinator.with_node_id(BrokerId(-1)).with_port(-1).with_error_code(error.code())
+                }
+            }
+        });
+        return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
+    }
+    let (error_code, message, (id, host, port)) = match found.into_iter().next().map(|(_, node)| node) {
+        Some(Ok(node)) => (0, "NONE", node),
+        Some(Err(ResponseError::InvalidRequest)) => (ResponseError::InvalidRequest.code(), INVALID_REQUEST, no_node()),
+        Some(Err(error)) => (error.code(), NOT_AVAILABLE, no_node()),
+        None => (ResponseError::CoordinatorNotAvailable.code(), NOT_AVAILABLE, no_node()),
+    };
+    FindCoordinatorResponse::default()
+        .with_error_code(error_code)
+        .with_error_message(Some(wire(message)))
+        .with_node_id(BrokerId(id))
+        .with_host(host)
+        .with_port(port)
+}
+
+/// A key type that does not exist is the whole request's error, told with every key.
+fn refuse_all(version: i16, keys: Vec<StrBytes>) -> FindCoordinatorResponse {
+    let refused = keys.into_iter().map(|key| (key, Err(ResponseError::InvalidRequest)));
+    let mut response = response(version, refused.collect());
+    for coordinator in &mut response.coordinators {
+        coordinator.error_message = Some(wire(INVALID_REQUEST));
+    }
+    response
+}
+
+fn no_node() -> Node {
+    (-1, StrBytes::new(), -1)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+
+    #[test]
+    fn m7_answers_encode_at_every_version() {
+        for version in 0..=6 {
+            let key = || wire("g");
+            for node in [Ok((1, wire("localhost"), 9092)), Err(ResponseError::CoordinatorNotAvailable)] {
+                let answer = response(version, vec![(key(), node)]);
+                answer.encode(&mut bytes::BytesMut::new(), version).unwrap();
+                assert_eq!(answer.coordinators.len(), usize::from(version >= 4));
+            }
+            refuse_all(version, vec![key()]).encode(&mut bytes::BytesMut::new(), version).unwrap();
+        }
+    }
+
+    #[test]
+    fn m7_share_keys_name_a_group_a_topic_id_and_a_partition() {
+        assert!(is_share_key("g:AAAAAAAAAAAAAAAAAAAAAQ:0"));
+        for bad in ["g", "g:x:0", "g:AAAAAAAAAAAAAAAAAAAAAQ:x", ":AAAAAAAAAAAAAAAAAAAAAQ:0"] {
+            assert!(!is_share_key(bad), "{bad}");
+        }
+    }
+}

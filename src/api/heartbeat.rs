@@ -1,0 +1,22 @@
+//! Heartbeat (key 12): a member is alive, and learns whether it must join again.
+//!
+//! Behavior: G7. Version notes: 3 instance id (KIP-345).
+
+use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
+
+use super::{
+    RequestContext,
+    groups::{code, kept, kept_if_some},
+};
+use crate::coordinator::group;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+    let request = group::HeartbeatRequest {
+        group_id: kept(&request.group_id),
+        generation_id: request.generation_id,
+        member_id: kept(&request.member_id),
+        group_instance_id: kept_if_some(&request.group_instance_id),
+    };
+    let error = ctx.parts.groups.heartbeat(request).await.err();
+    HeartbeatResponse::default().with_error_code(code(error))
+}

@@ -1,0 +1,108 @@
+//! OffsetFetch (key 9): how far groups have come.
+//!
+//! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition
+//! exist or not; topics that are asked for by an unknown id are refused.
+//! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member
+//! epochs (KIP-848), 10 topic ids.
+
+use kafka_protocol::error::ResponseError;
+
+use super::{
+    RequestContext,
+    groups::{code, kept, kept_if_some, wire},
+};
+use crate::{
+    coordinator::group::{FetchOffsetsRequest, FetchOffsetsTopic, FetchedTopic},
+    metadata::image::MetadataImage,
+    protocol::offset_fetch::{
+        OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchResponse,
+        OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+    },
+    types::TopicId,
+};
+
+const FIRST_WITH_TOPIC_IDS: i16 = 10;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let image = ctx.parts.metadata.image();
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group in request.groups {
+        groups.push(fetch(ctx, &image, group, request.require_stable).await);
+    }
+    OffsetFetchResponse { throttle_time_ms: 0, groups }
+}
+
+async fn fetch(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let (topics, unknown) = match &group.topics {
+        None => (None, Vec::new()),
+        Some(asked) => {
+            let (known, unknown) = resolve(image, by_id, asked);
+            (Some(known), unknown)
+        }
+    };
+    let fetch = FetchOffsetsRequest {
+        group_id: kept(&group.group_id),
+        member_id: kept_if_some(&group.member_id),
+        member_epoch: group.member_epoch,
+        require_stable,
+        topics,
+    };
+    match ctx.parts.groups.fetch_offsets(fetch).await {
+        Err(error) => OffsetFetchResponseGroup::error(&group, code(Some(error)), ctx.api_version),
+        Ok(fetched) => {
+            let answered = fetched.iter().filter_map(|topic| answer(image, by_id, topic));
+            OffsetFetchResponseGroup {
+                group_id: group.group_id,
+                topics: answered.chain(unknown).collect(),
+                error_code: 0,
+            }
+        }
+    }
+}
+
+/// The topics by name, and the answers to those whose id nobody knows.
+fn resolve(
+    image: &MetadataImage,
+    by_id: bool,
+    asked: &[OffsetFetchRequestTopic],
+) -> (Vec<FetchOffsetsTopic>, Vec<OffsetFetchResponseTopic>) {
+    let (mut known, mut unknown) = (Vec::with_capacity(asked.len()), Vec::new());
+    for topic in asked {
+        let name = if by_id { image.topic_name(topic.topic_id).cloned() } else { Some(kept(&topic.name)) };
+        match name {
+            Some(name) => known.push(FetchOffsetsTopic {
+                name,
+                topic_id: topic.topic_id,
+                partitions: topic.partition_indexes.clone(),
+            }),
+            None => {
+                let refused = |index: &i32| OffsetFetchResponsePartition::none(*index, ResponseError::UnknownTopicId.code());
+                unknown.push(OffsetFetchResponseTopic {
+                    name: topic.name.clone(),
+                    topic_id: topic.topic_id,
+                    partitions: topic.partition_indexes.iter().map(refused).collect(),
+                });
+            }
+        }
+    }
+    (known, unknown)
+}
+
+/// `None` for a topic that would have to be named by an id and has none any more.
+fn answer(image: &MetadataImage, by_id: bool, topic: &FetchedTopic) -> Option<OffsetFetchResponseTopic> {
+    let topic_id = if by_id && topic.topic_id == TopicId::ZERO { image.topic(&topic.name)?.id } else { topic.topic_id };
+    let partitions = topic.partitions.iter().map(|offset| OffsetFetchResponsePartition {
+        partition_index: offset.partition,
+        committed_offset: offset.committed_offset,
+        committed_leader_epoch: offset.committed_leader_epoch,
+        metadata: Some(wire(&offset.metadata)),
+        error_code: code(offset.error),
+    });
+    Some(OffsetFetchResponseTopic { name: wire(&topic.name), topic_id, partitions: partitions.collect() })
+}

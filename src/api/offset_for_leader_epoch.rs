@@ -1,0 +1,36 @@
+//! OffsetForLeaderEpoch (key 23): where a leader's epoch ended, so that a client can tell whether what it
+//! has read was cut off since (KIP-320).
+//!
+//! Behavior: L4, on the leader only, with the epoch checks of F8.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+        offset_for_leader_epoch_request::OffsetForLeaderPartition,
+        offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
+    },
+};
+
+use super::{RequestContext, errors};
+
+pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| end_offset(ctx, &topic.topic, partition)).collect();
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
+}
+
+fn end_offset(ctx: &RequestContext, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
+    let answer = EpochEndOffset::default().with_partition(asked.partition);
+    let refused = |error: ResponseError| answer.clone().with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1);
+    let partition = match ctx.partition(topic, asked.partition) {
+        Ok(partition) => partition,
+        Err(error) => return refused(error),
+    };
+    match partition.end_offset_for_epoch(asked.current_leader_epoch, asked.leader_epoch) {
+        Ok((epoch, end_offset)) => answer.with_leader_epoch(epoch).with_end_offset(end_offset),
+        Err(error) => refused(errors::partition(&error)),
+    }
+}

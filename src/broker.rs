@@ -1,0 +1,254 @@
+//! Start order and stop order of a broker, written out.
+//!
+//! [`Broker::start`] builds the parts from the settings and hands them to one another;
+//! [`Broker::shutdown`] takes them down in the reverse order. Neither decides anything about requests.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    api::Parts,
+    config::{BrokerConfig, Listener, Settings},
+    controller::{ControllerSettings, brokers::RegisterBroker, features},
+    coordinator::{
+        group::GroupConfig,
+        partition_log::{CoordinatorNews, GroupMetadataLog},
+        runtime::GroupCoordinator,
+    },
+    env::{Env, Tasks},
+    log::{LogLimits, LogManager, LogManagerConfig},
+    metadata::{image::Endpoint, publisher::Publisher},
+    network::{Bound, Limits, SharedLimits},
+    raft::{self, MetadataLog},
+    replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
+};
+
+/// How long connections may take to finish at shutdown before they are cut.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// A broker that serves.
+pub struct Broker {
+    parts: Arc<Parts>,
+    /// Told of leadership weakly by the replica manager, so held here.
+    _coordinator_news: Arc<CoordinatorNews>,
+    listening: Vec<(String, SocketAddr)>,
+    data_dirs: Vec<PathBuf>,
+}
+
+impl Broker {
+    /// Starts everything and answers when clients are served.
+    ///
+    /// # Errors
+    /// What could not be done, for a person to read.
+    pub async fn start(settings: Settings, env: Env) -> anyhow::Result<Broker> {
+        let config = Arc::new(settings.broker);
+        let statics = Arc::new(settings.statics);
+        let data_dirs = config.data_dirs();
+
+        // Disks first: whoever else uses them is found out before anything is touched.
+        for dir in &data_dirs {
+            env.disk
+                .create_dir_all(dir)
+                .with_context(|| format!("cannot create the log directory {}", dir.display()))?;
+        }
+        let log_manager = LogManager::open(&env, log_manager_config(&config, &data_dirs, settings.cluster_id))?;
+
+        // Addresses next, so that the registration tells the ports that the system picked.
+        let bound = bind(&env, settings.listeners.for_clients())?;
+        let listening = bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
+
+        // Metadata: the image, its subscribers in the order in which they are told, then the quorum that feeds them.
+        let publisher = Publisher::new();
+        let replica_manager = ReplicaManager::new(config.node_id, statics.clone(), log_manager.clone());
+        let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
+        let groups = Arc::new(GroupCoordinator::new(GroupConfig::from(&*config), env.clone(), groups_log));
+        let news = CoordinatorNews::new(groups.clone());
+        replica_manager.listen(news.listener());
+        publisher.subscribe(replica_manager.clone());
+        publisher.subscribe(news.clone());
+        let controller = start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone()).await?;
+
+        let parts = Arc::new(Parts {
+            network: Tasks::new(),
+            fetch_sessions: FetchSessionCache::new(
+                config.max_incremental_fetch_session_cache_slots.max(0) as usize,
+                env.random.clone(),
+            ),
+            producer_ids: ProducerIds::new(config.node_id, publisher.clone(), controller.clone()),
+            env,
+            statics,
+            metadata: publisher,
+            controller,
+            log_manager: log_manager.clone(),
+            replica_manager,
+            groups,
+            config,
+        });
+        log_manager.start();
+        let limits = SharedLimits::new(limits(&parts.config)?);
+        for (_, bound) in bound {
+            bound.serve(&parts, &limits);
+        }
+        Ok(Broker { parts, _coordinator_news: news, listening, data_dirs })
+    }
+
+    /// Where it listens: names and addresses, with the ports that the system picked.
+    pub fn listening(&self) -> &[(String, SocketAddr)] {
+        &self.listening
+    }
+
+    /// Where its data is.
+    pub fn data_dirs(&self) -> &[PathBuf] {
+        &self.data_dirs
+    }
+
+    /// `node.id`.
+    pub fn node_id(&self) -> i32 {
+        self.parts.config.node_id
+    }
+
+    /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
+    /// and the directories get their mark.
+    pub async fn shutdown(self) {
+        let Parts { env, network, groups, controller, log_manager, .. } = &*self.parts;
+        network.stop();
+        groups.shutdown();
+        let deadline = env.clock.sleep_until(env.clock.monotonic() + SHUTDOWN_GRACE);
+        tokio::select! {
+            () = network.shutdown() => {}
+            () = deadline => tracing::info!("cut connections that did not finish"),
+        }
+        controller.stop().await;
+        let manager = log_manager.clone();
+        env.tasks.blocking("close logs", move || manager.shutdown()).await;
+        env.tasks.shutdown().await;
+    }
+}
+
+fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Option<String>) -> LogManagerConfig {
+    LogManagerConfig {
+        cluster_id,
+        limits: LogLimits {
+            open_files: config.ottla_max_open_segments.max(1) as usize,
+            tail_cache_bytes: config.ottla_tail_cache_bytes.max(0) as usize,
+            producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+        },
+        recovery_point_checkpoint_interval_ms: config.log_flush_offset_checkpoint_interval_ms.into(),
+        log_start_offset_checkpoint_interval_ms: config.log_flush_start_offset_checkpoint_interval_ms.into(),
+        high_watermark_checkpoint_interval_ms: config.replica_high_watermark_checkpoint_interval_ms,
+        retention_check_interval_ms: config.log_retention_check_interval_ms,
+        producer_id_expiration_check_interval_ms: config.producer_id_expiration_check_interval_ms.into(),
+        ..LogManagerConfig::new(dirs.to_vec(), config.node_id)
+    }
+}
+
+fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
+    let ms = |ms: i64| Duration::from_millis(ms.max(0) as u64);
+    Ok(Limits {
+        connections: config.max_connections.max(0) as usize,
+        connections_per_ip: config.max_connections_per_ip.max(0) as usize,
+        connections_per_ip_overrides: connection_overrides(config)?,
+        request_bytes: config.socket_request_max_bytes.max(0) as usize,
+        queued_request_bytes: config.queued_max_request_bytes.max(1) as usize,
+        idle: ms(config.connections_max_idle_ms),
+        frame_deadline: ms(config.ottla_frame_deadline_ms),
+    })
+}
+
+/// `max.connections.per.ip.overrides`, with host names resolved once, as Kafka does.
+fn connection_overrides(config: &BrokerConfig) -> anyhow::Result<HashMap<IpAddr, usize>> {
+    let mut overrides = HashMap::new();
+    for (host, count) in config.connection_overrides().map_err(anyhow::Error::msg)? {
+        let addresses = (host.as_str(), 0).to_socket_addrs();
+        let addresses =
+            addresses.with_context(|| format!("cannot resolve {host} of max.connections.per.ip.overrides"))?;
+        overrides.extend(addresses.map(|address| (address.ip().to_canonical(), count.max(0) as usize)));
+    }
+    Ok(overrides)
+}
+
+fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow::Result<Vec<(Listener, Bound)>> {
+    let mut bound = Vec::new();
+    for listener in listeners {
+        let address = resolve(listener.host.as_deref(), listener.port)?;
+        let socket = Bound::bind(&*env.net, &listener.name, address)
+            .with_context(|| format!("cannot listen on {}://{address}", listener.name))?;
+        bound.push((listener.clone(), socket));
+    }
+    Ok(bound)
+}
+
+/// No host is every interface, IPv6 and IPv4, as with Java.
+fn resolve(host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
+    let Some(host) = host else {
+        let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
+        return Ok(if has_ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() });
+    };
+    let mut addresses =
+        (host, port).to_socket_addrs().with_context(|| format!("cannot resolve the host {host} of a listener"))?;
+    addresses.next().with_context(|| format!("the host {host} of a listener has no address"))
+}
+
+fn endpoints(bound: &[(Listener, Bound)]) -> Vec<Endpoint> {
+    let endpoint = |(listener, bound): &(Listener, Bound)| {
+        let picked = bound.address().port();
+        let (host, port) = match &listener.advertised {
+            Some(told) => (told.host.clone(), if told.port == 0 { picked } else { told.port }),
+            None => (String::new(), picked),
+        };
+        Endpoint { listener: listener.name.clone(), host, port, security_protocol: 0 }
+    };
+    bound.iter().map(endpoint).collect()
+}
+
+async fn start_quorum(
+    env: &Env,
+    config: &BrokerConfig,
+    statics: &Arc<crate::config::StaticConfigs>,
+    log_manager: &Arc<LogManager>,
+    bound: &[(Listener, Bound)],
+    publisher: Arc<Publisher>,
+) -> anyhow::Result<raft::ControllerHandle> {
+    let log_config = raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
+    let log = MetadataLog::open(env, log_manager, log_config).context("cannot open the metadata log")?;
+    let dir = log.dir();
+    let directory_ids: Vec<_> = log_manager.directory_ids().map(|(_, id)| id).collect();
+    let options = raft::Options {
+        node_id: config.node_id,
+        cluster_id: log_manager.cluster_id().to_owned(),
+        directory_id: log_manager
+            .directory_ids()
+            .find(|(path, _)| Some(*path) == dir.parent())
+            .map(|(_, id)| id)
+            .context("the metadata log is in no log directory")?,
+        dir: dir.clone(),
+        controller_endpoints: Vec::new(),
+        settings: ControllerSettings {
+            default_num_partitions: config.num_partitions,
+            default_replication_factor: config.default_replication_factor as i16,
+            delete_topic_enable: config.delete_topic_enable,
+        },
+        schema: Arc::new(crate::controller::schema::SettingsSchema::new(config.node_id, statics.clone())),
+        max_bytes_between_snapshots: config.metadata_log_max_record_bytes_between_snapshots.max(0) as u64,
+        broker: Some(RegisterBroker {
+            cluster_id: log_manager.cluster_id().to_owned(),
+            broker_id: config.node_id,
+            incarnation_id: env.random.uuid(),
+            endpoints: endpoints(bound),
+            features: features::supported_features(),
+            rack: config.broker_rack.clone(),
+            log_dirs: directory_ids,
+        }),
+    };
+    let store = raft::open_store(env, &dir);
+    let started =
+        raft::start(env, options, Box::new(log), store, publisher).await.context("cannot start the metadata quorum")?;
+    Ok(started.controller)
+}

@@ -1,0 +1,366 @@
+//! The broker's settings that Ottla reads: the fields of [`BrokerConfig`], and the broker-wide
+//! defaults of the topics' settings. What is known but without effect is in `accepted.rs`.
+//!
+//! To add a setting, add a row and read its field where it acts; `UPDATE=1 cargo test config`
+//! rewrites config.toml and the docs.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{
+    table::{Effect, rows, settings},
+    value::Validator::{self, *},
+};
+
+/// Names without repetition.
+pub(super) const ANY_NAMES: Validator = Distinct { allowed: &[], may_be_empty: true };
+/// At least one name, without repetition.
+pub(super) const SOME_NAMES: Validator = Distinct { allowed: &[], may_be_empty: false };
+/// Cleanup policies; none of them keeps everything (KIP-1161).
+pub(super) const POLICIES: Validator = Distinct { allowed: &["compact", "delete"], may_be_empty: true };
+
+settings! {
+    /// The broker's settings, resolved over all their sources. Fields are named as Kafka's keys,
+    /// dots as underscores.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct BrokerConfig, rows FIELDS {
+        section "Identity" {
+            ["node.id"] node_id: i32 = "1",
+                AtLeast(0), High, ReadOnly,
+                "Identifier of this node in its cluster; the same value as broker.id.",
+                deviation "Kafka has no default; a single node starts without any setting.";
+            ["process.roles"] process_roles: Vec<String> = "broker,controller",
+                Distinct { allowed: &["broker", "controller"], may_be_empty: false }, High, ReadOnly,
+                "Roles of this node: broker, controller or both.",
+                deviation "Kafka has no default; one node is broker and controller at once.";
+            ["broker.rack"] broker_rack: Option<String> = null,
+                Any, Medium, ReadOnly,
+                "Rack of this broker, told to clients for rack-aware choices.";
+            ["log.dir"] log_dir: Vec<String> = "./data",
+                SOME_NAMES, High, ReadOnly,
+                "Directory of the logs where log.dirs is not set.",
+                deviation "Kafka's default is under /tmp, which a reboot may empty.";
+            ["log.dirs"] log_dirs: Option<Vec<String>> = null,
+                SOME_NAMES, High, ReadOnly,
+                "Directories of the logs, separated by commas; takes precedence over log.dir.";
+            ["metadata.log.dir"] metadata_log_dir: Option<String> = null,
+                Any, High, ReadOnly,
+                "Directory of the metadata log; the first of log.dirs where not set.";
+        }
+        section "Listeners" {
+            ["listeners"] listeners: Vec<String> = "PLAINTEXT://127.0.0.1:9092",
+                SOME_NAMES, High, PerBroker,
+                "Addresses to listen on, as NAME://host:port; an empty host is every interface, port 0 picks a free port.",
+                deviation "Kafka listens on every interface; without authentication the loopback interface is the safe start.";
+            ["advertised.listeners"] advertised_listeners: Option<Vec<String>> = null,
+                SOME_NAMES, High, ReadOnly,
+                "Addresses told to clients; where not set, each client is answered with the address it reached the broker on.";
+            ["listener.security.protocol.map"] listener_security_protocol_map: String = "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
+                Any, Low, PerBroker,
+                "Security protocol of each listener name.";
+            ["inter.broker.listener.name"] inter_broker_listener_name: Option<String> = null,
+                Any, Medium, ReadOnly,
+                "Listener that brokers use among themselves.";
+            ["security.inter.broker.protocol"] security_inter_broker_protocol: String = "PLAINTEXT",
+                OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), Medium, ReadOnly,
+                "Security protocol among brokers where inter.broker.listener.name is not set.";
+            ["controller.listener.names"] controller_listener_names: Vec<String> = "CONTROLLER",
+                SOME_NAMES, High, ReadOnly,
+                "Listeners that belong to the controller and are never told to clients.",
+                deviation "Kafka has no default; one node needs no controller listener.";
+            ["controller.quorum.voters"] controller_quorum_voters: Vec<String> = "",
+                Any, High, ReadOnly,
+                "The metadata quorum's voters as id@host:port.";
+        }
+        section "Bounds" {
+            ["socket.request.max.bytes"] socket_request_max_bytes: i32 = "104857600",
+                AtLeast(1), High, ReadOnly,
+                "Largest request accepted, in bytes; a larger one closes its connection.";
+            ["queued.max.request.bytes"] queued_max_request_bytes: i64 = "268435456",
+                Any, Medium, ReadOnly,
+                "Bytes of requests held in memory at a time; reading pauses beyond it, -1 is no bound.",
+                deviation "Kafka's default is no bound; memory held for requests is finite here.";
+            ["max.connections"] max_connections: i32 = "10000",
+                AtLeast(0), Medium, ClusterWide,
+                "Connections open at a time.",
+                deviation "Kafka's default is no bound; connections are finite here.";
+            ["max.connections.per.ip"] max_connections_per_ip: i32 = "8000",
+                AtLeast(0), Medium, ClusterWide,
+                "Connections open at a time from one address.",
+                deviation "Kafka's default is no bound; one address cannot take every connection here.";
+            ["max.connections.per.ip.overrides"] max_connections_per_ip_overrides: String = "",
+                Any, Medium, ClusterWide,
+                "Exceptions to max.connections.per.ip, as host:count separated by commas.";
+            ["connections.max.idle.ms"] connections_max_idle_ms: i64 = "600000",
+                Any, Medium, ReadOnly,
+                "A connection without traffic for this long is closed, in milliseconds.";
+            ["max.request.partition.size.limit"] max_request_partition_size_limit: i32 = "2000",
+                AtLeast(1), Medium, ReadOnly,
+                "Most partitions in one DescribeTopicPartitions answer.";
+            ["fetch.max.bytes"] fetch_max_bytes: i32 = "57671680",
+                AtLeast(1024), Medium, ReadOnly,
+                "Most bytes of records in one Fetch answer; the first batch is given even if larger.";
+            ["max.incremental.fetch.session.cache.slots"] max_incremental_fetch_session_cache_slots: i32 = "1000",
+                AtLeast(0), Medium, ReadOnly,
+                "Incremental fetch sessions kept at a time.";
+        }
+        section "Topics" {
+            ["auto.create.topics.enable"] auto_create_topics_enable: bool = "true",
+                Any, High, ReadOnly,
+                "A topic asked for by a client that allows it is created.";
+            ["delete.topic.enable"] delete_topic_enable: bool = "true",
+                Any, High, ReadOnly,
+                "Topics can be deleted.";
+            ["num.partitions"] num_partitions: i32 = "1",
+                AtLeast(1), Medium, ReadOnly,
+                "Partitions of a topic created without a number.";
+            ["default.replication.factor"] default_replication_factor: i32 = "1",
+                Any, Medium, ReadOnly,
+                "Replicas of a topic created without a number.";
+        }
+        section "Log" {
+            ["log.flush.offset.checkpoint.interval.ms"] log_flush_offset_checkpoint_interval_ms: i32 = "60000",
+                AtLeast(0), High, ReadOnly,
+                "How often the recovery points are written, in milliseconds.";
+            ["log.flush.start.offset.checkpoint.interval.ms"] log_flush_start_offset_checkpoint_interval_ms: i32 = "60000",
+                AtLeast(0), High, ReadOnly,
+                "How often the log start offsets are written, in milliseconds.";
+            ["log.retention.check.interval.ms"] log_retention_check_interval_ms: i64 = "300000",
+                AtLeast(1), Medium, ReadOnly,
+                "How often logs are looked at for segments to delete, in milliseconds.";
+            ["replica.high.watermark.checkpoint.interval.ms"] replica_high_watermark_checkpoint_interval_ms: i64 = "5000",
+                Any, High, ReadOnly,
+                "How often the high watermarks are written, in milliseconds.";
+            ["producer.id.expiration.ms"] producer_id_expiration_ms: i32 = "86400000",
+                AtLeast(1), Low, ClusterWide,
+                "An idempotent producer's state is dropped after this long without a write, in milliseconds.";
+            ["producer.id.expiration.check.interval.ms"] producer_id_expiration_check_interval_ms: i32 = "600000",
+                AtLeast(1), Low, ReadOnly internal,
+                "How often producers are looked at for expiry, in milliseconds.";
+        }
+        section "Groups" {
+            ["group.initial.rebalance.delay.ms"] group_initial_rebalance_delay_ms: i32 = "3000",
+                Any, Medium, ReadOnly,
+                "How long the first rebalance of an empty group waits for more members, in milliseconds.";
+            ["group.min.session.timeout.ms"] group_min_session_timeout_ms: i32 = "6000",
+                Any, Medium, ReadOnly,
+                "Shortest session timeout a member may ask for, in milliseconds.";
+            ["group.max.session.timeout.ms"] group_max_session_timeout_ms: i32 = "1800000",
+                Any, Medium, ReadOnly,
+                "Longest session timeout a member may ask for, in milliseconds.";
+            ["group.max.size"] group_max_size: i32 = "2147483647",
+                AtLeast(1), Medium, ReadOnly,
+                "Most members of a classic group.";
+            ["offset.metadata.max.bytes"] offset_metadata_max_bytes: i32 = "4096",
+                Any, High, ReadOnly,
+                "Longest metadata text of an offset commit, in bytes.";
+            ["offsets.commit.timeout.ms"] offsets_commit_timeout_ms: i32 = "5000",
+                AtLeast(1), High, ReadOnly,
+                "An offset commit is refused when not replicated within this time, in milliseconds.";
+            ["offsets.load.buffer.size"] offsets_load_buffer_size: i32 = "5242880",
+                AtLeast(1), High, ReadOnly,
+                "Bytes read at a time while offsets are loaded.";
+            ["offsets.retention.check.interval.ms"] offsets_retention_check_interval_ms: i64 = "600000",
+                AtLeast(1), High, ReadOnly,
+                "How often offsets are looked at for expiry, in milliseconds.";
+            ["offsets.retention.minutes"] offsets_retention_minutes: i32 = "10080",
+                AtLeast(1), High, ReadOnly,
+                "Offsets of a group without members are kept this long, in minutes.";
+            ["offsets.topic.num.partitions"] offsets_topic_num_partitions: i32 = "50",
+                AtLeast(1), High, ReadOnly,
+                "Partitions of the offsets topic; fixed once the topic exists.";
+            ["offsets.topic.replication.factor"] offsets_topic_replication_factor: i16 = "3",
+                AtLeast(1), High, ReadOnly,
+                "Replicas of the offsets topic; no more than there are brokers.";
+            ["offsets.topic.segment.bytes"] offsets_topic_segment_bytes: i32 = "104857600",
+                AtLeast(1), High, ReadOnly,
+                "Segment size of the offsets topic, in bytes.";
+        }
+        section "Metadata" {
+            ["metadata.log.segment.bytes"] metadata_log_segment_bytes: i32 = "1073741824",
+                AtLeast(8_388_608), High, ReadOnly,
+                "Segment size of the metadata log, in bytes.";
+            ["metadata.log.segment.ms"] metadata_log_segment_ms: i64 = "604800000",
+                Any, High, ReadOnly,
+                "The metadata log starts a new segment after this long, in milliseconds.";
+            ["metadata.log.max.record.bytes.between.snapshots"] metadata_log_max_record_bytes_between_snapshots: i64 = "20971520",
+                AtLeast(1), High, ReadOnly,
+                "Metadata record bytes after which a snapshot is written.";
+        }
+        section "Ottla's own" {
+            ["ottla.frame.deadline.ms"] ottla_frame_deadline_ms: i64 = "30000",
+                AtLeast(1), Medium, ReadOnly,
+                "A request whose frame has begun must arrive whole within this time, in milliseconds.";
+            ["ottla.tail.cache.bytes"] ottla_tail_cache_bytes: i64 = "16777216",
+                AtLeast(0), Medium, ReadOnly,
+                "Memory for the last produced frames, from which readers at the tail are served, in bytes.";
+            ["ottla.max.open.segments"] ottla_max_open_segments: i32 = "1024",
+                AtLeast(16), Medium, ReadOnly,
+                "Segments whose files are open at a time; the one least recently used is closed beyond it.";
+            ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
+                AtLeast(1), Medium, ReadOnly,
+                "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
+        }
+    }
+}
+
+rows! {
+    /// What a topic's setting is where the topic does not have it (`ServerTopicConfigSynonyms`).
+    TOPIC_DEFAULTS, "Defaults of topics", Effect::TopicDefault, {
+        ["log.cleanup.policy"] List = "delete",
+            POLICIES, Medium, ClusterWide,
+            "What happens to old segments: delete, compact or both.";
+        ["log.flush.interval.messages"] Long = "9223372036854775807",
+            AtLeast(1), High, ClusterWide,
+            "Messages in a log after which it is flushed to disk.";
+        ["log.flush.interval.ms"] Long = null,
+            Any, High, ClusterWide,
+            "Longest time a message stays unflushed, in milliseconds; log.flush.scheduler.interval.ms where not set.";
+        ["log.flush.scheduler.interval.ms"] Long = "9223372036854775807",
+            Any, High, ReadOnly,
+            "Longest time a message stays unflushed where log.flush.interval.ms is not set, in milliseconds.";
+        ["log.index.interval.bytes"] Int = "4096",
+            AtLeast(0), Medium, ClusterWide,
+            "Bytes of records between two entries of the offset index.";
+        ["log.index.size.max.bytes"] Int = "10485760",
+            AtLeast(4), Medium, ClusterWide,
+            "Largest size of an offset index, in bytes.";
+        ["log.message.timestamp.after.max.ms"] Long = "3600000",
+            AtLeast(0), Medium, ClusterWide,
+            "How far a message's timestamp may be ahead of the broker's clock, in milliseconds.";
+        ["log.message.timestamp.before.max.ms"] Long = "9223372036854775807",
+            AtLeast(0), Medium, ClusterWide,
+            "How far a message's timestamp may be behind the broker's clock, in milliseconds.";
+        ["log.message.timestamp.type"] String = "CreateTime",
+            OneOf(&["CreateTime", "LogAppendTime"]), Medium, ClusterWide,
+            "Whether a message's timestamp is set by the producer or at append.";
+        ["log.preallocate"] Boolean = "false",
+            Any, Medium, ClusterWide,
+            "New segment files are allocated in full.";
+        ["log.retention.bytes"] Long = "-1",
+            Any, High, ClusterWide,
+            "Bytes of a partition's log kept before old segments are deleted; -1 is no limit.";
+        ["log.retention.hours"] Int = "168",
+            Any, High, ReadOnly,
+            "Hours a segment is kept; log.retention.minutes and log.retention.ms take precedence.";
+        ["log.retention.minutes"] Int = null,
+            Any, High, ReadOnly,
+            "Minutes a segment is kept; log.retention.ms takes precedence.";
+        ["log.retention.ms"] Long = null,
+            Any, High, ClusterWide,
+            "Milliseconds a segment is kept; -1 is no limit.";
+        ["log.roll.hours"] Int = "168",
+            AtLeast(1), High, ReadOnly,
+            "Hours after which a new segment is started; log.roll.ms takes precedence.";
+        ["log.roll.ms"] Long = null,
+            Any, High, ClusterWide,
+            "Milliseconds after which a new segment is started.";
+        ["log.roll.jitter.hours"] Int = "0",
+            AtLeast(0), High, ReadOnly,
+            "Most hours subtracted at random from the roll time; log.roll.jitter.ms takes precedence.";
+        ["log.roll.jitter.ms"] Long = null,
+            Any, High, ClusterWide,
+            "Most milliseconds subtracted at random from the roll time.";
+        ["log.segment.bytes"] Int = "1073741824",
+            AtLeast(1_048_576), High, ClusterWide,
+            "Size of a log segment, in bytes.";
+        ["log.segment.delete.delay.ms"] Long = "60000",
+            AtLeast(0), High, ClusterWide,
+            "How long a deleted segment's files stay on disk, in milliseconds.";
+        ["message.max.bytes"] Int = "1048588",
+            AtLeast(0), High, ClusterWide,
+            "Largest record batch accepted, in bytes.";
+        ["min.insync.replicas"] Int = "1",
+            AtLeast(1), High, ClusterWide,
+            "Replicas that must have a write before acks=all is answered.";
+        ["unclean.leader.election.enable"] Boolean = "false",
+            Any, High, ClusterWide,
+            "A replica out of sync may become leader, losing what it lacks.";
+        ["compression.type"] String = "producer",
+            OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), High, ClusterWide,
+            "Codec of stored batches; producer keeps the producer's.";
+        ["compression.gzip.level"] Int = "-1",
+            GzipLevel, Medium, ClusterWide,
+            "Level of gzip where compression.type is gzip.";
+        ["compression.lz4.level"] Int = "9",
+            Between(1, 17), Medium, ClusterWide,
+            "Level of lz4 where compression.type is lz4.";
+        ["compression.zstd.level"] Int = "3",
+            Between(-131_072, 22), Medium, ClusterWide,
+            "Level of zstd where compression.type is zstd.";
+        ["log.cleaner.delete.retention.ms"] Long = "86400000",
+            AtLeast(0), Medium, ClusterWide,
+            "How long a delete marker is kept in a compacted topic, in milliseconds.";
+        ["log.cleaner.max.compaction.lag.ms"] Long = "9223372036854775807",
+            AtLeast(1), Medium, ClusterWide,
+            "Longest time a message stays uncompacted, in milliseconds.";
+        ["log.cleaner.min.compaction.lag.ms"] Long = "0",
+            AtLeast(0), Medium, ClusterWide,
+            "Shortest time a message stays uncompacted, in milliseconds.";
+        ["log.cleaner.min.cleanable.ratio"] Double = "0.5",
+            Within(0.0, 1.0), Medium, ClusterWide,
+            "Part of a log that must be dirty before it is compacted.";
+        ["log.local.retention.bytes"] Long = "-2",
+            AtLeast(-2), Medium, ClusterWide,
+            "Bytes kept on local disk of a tiered partition; -2 is log.retention.bytes.";
+        ["log.local.retention.ms"] Long = "-2",
+            AtLeast(-2), Medium, ClusterWide,
+            "Milliseconds a segment of a tiered partition stays on local disk; -2 is log.retention.ms.";
+    }
+}
+
+rows! {
+    /// Settings that exist only at run time (`QuotaConfig.brokerQuotaConfigs`).
+    DYNAMIC_ONLY, "At run time only", Effect::None("quotas are stored but not enforced yet"), {
+        ["leader.replication.throttled.rate"] Long = "9223372036854775807",
+            AtLeast(0), Medium, ClusterWide,
+            "Most bytes each second that leaders send to throttled replicas.";
+        ["follower.replication.throttled.rate"] Long = "9223372036854775807",
+            AtLeast(0), Medium, ClusterWide,
+            "Most bytes each second that throttled replicas fetch.";
+        ["replica.alter.log.dirs.io.max.bytes.per.second"] Long = "9223372036854775807",
+            AtLeast(0), Medium, ClusterWide,
+            "Most bytes each second for replicas moving between directories.";
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        BrokerConfig::from_values(&mut |name| {
+            FIELDS.iter().find(|definition| definition.name == name).and_then(|definition| definition.default_value())
+        })
+    }
+}
+
+impl BrokerConfig {
+    /// The data directories: `log.dirs`, or `log.dir` where that is not set.
+    pub fn data_dirs(&self) -> Vec<PathBuf> {
+        self.log_dirs.as_ref().unwrap_or(&self.log_dir).iter().map(PathBuf::from).collect()
+    }
+
+    /// The directory of the metadata log: `metadata.log.dir`, or the first data directory.
+    pub fn metadata_dir(&self) -> PathBuf {
+        match &self.metadata_log_dir {
+            Some(dir) => PathBuf::from(dir),
+            None => self.data_dirs().into_iter().next().unwrap_or_default(),
+        }
+    }
+
+    /// `max.connections.per.ip.overrides` by host name or address.
+    ///
+    /// # Errors
+    /// What is not `host:count`, in a sentence.
+    pub fn connection_overrides(&self) -> Result<BTreeMap<String, i32>, String> {
+        let pairs = self.max_connections_per_ip_overrides.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| {
+                let parsed = pair.rsplit_once(':').and_then(|(host, count)| {
+                    let count: i32 = count.trim().parse().ok().filter(|count| *count >= 0)?;
+                    let host = host.trim();
+                    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '%');
+                    (!host.is_empty() && host.chars().all(allowed)).then(|| (host.to_owned(), count))
+                });
+                parsed.ok_or_else(|| format!("max.connections.per.ip.overrides has '{pair}', which is not host:count"))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! `KAFKA_…` variables, as the official container image maps them to settings.
+//!
+//! `KAFKA_LOG_SEGMENT_BYTES` is `log.segment.bytes`: the prefix goes, upper case becomes lower,
+//! `_` a dot, `__` an underscore, `___` a dash. `KAFKA_CFG_…` (Bitnami's prefix) is the same.
+
+/// What a variable is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Variable {
+    /// A setting of this name.
+    Setting(String),
+    /// The cluster's id.
+    ClusterId,
+    /// Nothing: another program's, or one that only the Java image understands.
+    Ignored,
+}
+
+/// What only scripts of the Java image and the JVM understand.
+const IMAGE_ONLY: &[&str] = &[
+    "KAFKA_VERSION",
+    "KAFKA_HEAP_OPTS",
+    "KAFKA_LOG4J_OPTS",
+    "KAFKA_OPTS",
+    "KAFKA_JMX_OPTS",
+    "KAFKA_JVM_PERFORMANCE_OPTS",
+    "KAFKA_GC_LOG_OPTS",
+    "KAFKA_LOG4J_ROOT_LOGLEVEL",
+    "KAFKA_LOG4J_LOGGERS",
+    "KAFKA_TOOLS_LOG4J_LOGLEVEL",
+    "KAFKA_JMX_HOSTNAME",
+    "KAFKA_JMX_PORT",
+    "KAFKA_HOME",
+    "KAFKA_DEBUG",
+    "KAFKA_SSL_KEYSTORE_FILENAME",
+    "KAFKA_SSL_KEYSTORE_CREDENTIALS",
+    "KAFKA_SSL_KEY_CREDENTIALS",
+    "KAFKA_SSL_TRUSTSTORE_FILENAME",
+    "KAFKA_SSL_TRUSTSTORE_CREDENTIALS",
+];
+
+/// Says what a variable means.
+pub(super) fn classify(name: &str, value: &str) -> Variable {
+    if name == "CLUSTER_ID" || name == "KAFKA_KRAFT_CLUSTER_ID" {
+        return Variable::ClusterId;
+    }
+    let Some(rest) = name.strip_prefix("KAFKA_CFG_").or_else(|| name.strip_prefix("KAFKA_")) else {
+        return Variable::Ignored;
+    };
+    if rest.is_empty() || IMAGE_ONLY.contains(&name) || is_service_link(name, value) {
+        return Variable::Ignored;
+    }
+    let dotted = rest.to_lowercase().replace('_', ".");
+    Variable::Setting(dotted.replace("...", "-").replace("..", "_"))
+}
+
+/// Kubernetes tells every pod of a service named `kafka` or `kafka-…` by `KAFKA_SERVICE_HOST`,
+/// `KAFKA_PORT=tcp://…` and the like.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_url = value.starts_with("tcp://") || value.starts_with("udp://");
+    let port = name.find("_PORT_").map(|at| &name[at + "_PORT_".len()..]);
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && is_url)
+        || port.is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The image derives `listeners` from the advertised ones where only those are given: the same
+/// names and ports, on every interface.
+pub(super) fn listeners_from_advertised(advertised: &str) -> String {
+    let on_every_interface = |listener: &str| match (listener.split_once("://"), listener.rsplit_once(':')) {
+        (Some((name, _)), Some((_, port))) => format!("{name}://0.0.0.0:{port}"),
+        _ => listener.to_owned(),
+    };
+    advertised.split(',').map(|listener| on_every_interface(listener.trim())).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str) -> Variable {
+        Variable::Setting(name.to_owned())
+    }
+
+    #[test]
+    fn names_are_mapped_as_the_official_image_does() {
+        assert_eq!(classify("KAFKA_LOG_SEGMENT_BYTES", "1"), setting("log.segment.bytes"));
+        assert_eq!(classify("KAFKA_CFG_NODE_ID", "1"), setting("node.id"));
+        assert_eq!(
+            classify("KAFKA_LISTENER_NAME_A__B___C_MAX_CONNECTIONS", "1"),
+            setting("listener.name.a_b-c.max.connections")
+        );
+        assert_eq!(classify("CLUSTER_ID", "x"), Variable::ClusterId);
+        assert_eq!(classify("PATH", "x"), Variable::Ignored);
+    }
+
+    #[test]
+    fn what_is_meant_for_others_is_ignored() {
+        for (name, value) in [
+            ("KAFKA_HEAP_OPTS", "-Xmx1g"),
+            ("KAFKA_SERVICE_HOST", "10.0.0.1"),
+            ("KAFKA_UI_SERVICE_PORT_HTTP", "80"),
+            ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+            ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        ] {
+            assert_eq!(classify(name, value), Variable::Ignored, "{name}");
+        }
+    }
+
+    #[test]
+    fn listeners_follow_the_advertised_ones() {
+        assert_eq!(
+            listeners_from_advertised("PLAINTEXT://broker:19092,HOST://[::1]:9092"),
+            "PLAINTEXT://0.0.0.0:19092,HOST://0.0.0.0:9092"
+        );
+    }
+}

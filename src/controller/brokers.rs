@@ -1,0 +1,350 @@
+//! Brokers: registration, fencing, heartbeats, controlled shutdown.
+//!
+//! Owns the record side of Apache's `ClusterControlManager` and the broker half of `ReplicationControlManager`. When a silent broker
+//! counts as dead comes with the cluster; with one node nobody is there to notice.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::error::ResponseError;
+use uuid::Uuid;
+
+use super::{
+    ApiError, Step, StepContext,
+    partitions::{BrokerChange, leader_and_isr_updates},
+};
+use crate::{
+    metadata::{
+        METADATA_VERSION_FEATURE,
+        image::{Endpoint, MetadataImage},
+        records::{
+            BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord, MetadataRecord, RegisterBrokerRecord,
+            UnregisterBrokerRecord,
+        },
+    },
+    types::BrokerId,
+};
+
+const FENCE: i8 = 1;
+const UNFENCE: i8 = -1;
+
+/// BrokerRegistration: a broker process introduces itself. It starts fenced.
+#[derive(Debug, Clone)]
+pub struct RegisterBroker {
+    pub cluster_id: String,
+    pub broker_id: BrokerId,
+    /// Random per process.
+    pub incarnation_id: Uuid,
+    pub endpoints: Vec<Endpoint>,
+    /// Feature name → supported (min, max).
+    pub features: BTreeMap<String, (i16, i16)>,
+    pub rack: Option<String>,
+    pub log_dirs: Vec<Uuid>,
+}
+
+/// The broker epoch, which is the offset of the registration.
+pub type RegisterBrokerReply = Result<i64, ApiError>;
+
+/// A new incarnation first loses all leaderships of the old one, as Apache's `handleBrokerShutdown` has it while ELR is off; with the
+/// unfencing that follows each partition's leader epoch rises, so that nobody mistakes what the old process had for what the new one has.
+pub fn register_broker(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    request: RegisterBroker,
+) -> Step<RegisterBrokerReply> {
+    match check_registration(image, &request) {
+        Ok(()) => {}
+        Err(error) => return Step::reply(Err(error)),
+    }
+    let existing = image.broker(request.broker_id);
+    let amends = existing.filter(|broker| broker.incarnation_id == request.incarnation_id);
+    let mut record = registration_record(&request);
+    let mut records = Vec::new();
+    match amends {
+        Some(broker) => {
+            record.fenced = broker.fenced;
+            record.in_controlled_shutdown = broker.in_controlled_shutdown;
+            record.broker_epoch = broker.epoch;
+        }
+        None => {
+            record.broker_epoch = context.next_write_offset;
+            if existing.is_some() {
+                records = leader_and_isr_updates(
+                    image,
+                    context.schema,
+                    BrokerChange { remove: Some(request.broker_id), add: None },
+                );
+            }
+        }
+    }
+    let epoch = record.broker_epoch;
+    records.push(record.into());
+    Step { records, reply: Ok(epoch) }
+}
+
+fn check_registration(image: &MetadataImage, request: &RegisterBroker) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ResponseError::InvalidRegistration, message));
+    if *image.cluster_id != request.cluster_id {
+        let message = format!("Expected cluster ID {}, but got cluster ID {}", image.cluster_id, request.cluster_id);
+        return Err(ApiError::new(ResponseError::InconsistentClusterId, message));
+    }
+    if request.log_dirs.is_empty() {
+        return invalid("No directories specified in request".into());
+    }
+    if request.log_dirs.iter().any(|directory| directory.as_u128() < 100) {
+        return invalid("Reserved directory ID in request".into());
+    }
+    for (at, directory) in request.log_dirs.iter().enumerate() {
+        if request.log_dirs[..at].contains(directory) {
+            return invalid("Duplicate directory ID in request".into());
+        }
+        let other = image
+            .brokers
+            .values()
+            .find(|broker| broker.id != request.broker_id && broker.directories.contains(directory));
+        if let Some(other) = other {
+            return invalid(format!(
+                "Broker {} is already registered with directory {}",
+                other.id,
+                crate::types::uuid_to_base64(*directory)
+            ));
+        }
+    }
+    if !request.features.contains_key(METADATA_VERSION_FEATURE) {
+        return invalid(format!("Request features do not contain '{METADATA_VERSION_FEATURE}'"));
+    }
+    for (name, level) in image.features.iter() {
+        let (min, max) = request.features.get(name).copied().unwrap_or((0, 0));
+        if !(min..=max).contains(level) {
+            let message = format!(
+                "Unable to register because the broker does not support finalized version {level} of {name}. The broker wants a version between \
+                 {min} and {max}, inclusive."
+            );
+            return Err(ApiError::new(ResponseError::UnsupportedVersion, message));
+        }
+    }
+    Ok(())
+}
+
+fn registration_record(request: &RegisterBroker) -> RegisterBrokerRecord {
+    let end_point = |endpoint: &Endpoint| BrokerEndpoint {
+        name: endpoint.listener.clone(),
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+        security_protocol: endpoint.security_protocol,
+    };
+    let feature = |(name, (min, max)): (&String, &(i16, i16))| BrokerFeature {
+        name: name.clone(),
+        min_supported_version: *min,
+        max_supported_version: *max,
+    };
+    RegisterBrokerRecord {
+        broker_id: request.broker_id,
+        incarnation_id: request.incarnation_id,
+        end_points: request.endpoints.iter().map(end_point).collect(),
+        features: request.features.iter().map(feature).collect(),
+        rack: request.rack.clone(),
+        log_dirs: request.log_dirs.clone(),
+        ..Default::default()
+    }
+}
+
+/// BrokerHeartbeat: what the broker wants to be.
+#[derive(Debug, Clone)]
+pub struct BrokerHeartbeat {
+    pub broker_id: BrokerId,
+    pub broker_epoch: i64,
+    pub want_fence: bool,
+    pub want_shut_down: bool,
+}
+
+/// What the broker is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokerState {
+    pub is_fenced: bool,
+    pub should_shut_down: bool,
+}
+
+pub type BrokerHeartbeatReply = Result<BrokerState, ApiError>;
+
+/// Apache: `processBrokerHeartbeat`, the transitions between fenced, unfenced and shutting down.
+pub fn broker_heartbeat(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    request: BrokerHeartbeat,
+) -> Step<BrokerHeartbeatReply> {
+    if let Err(error) = check_broker_epoch(image, request.broker_id, request.broker_epoch) {
+        return Step::reply(Err(error));
+    }
+    let Some(broker) = image.broker(request.broker_id) else {
+        return Step::reply(Err(ApiError::code_only(ResponseError::BrokerIdNotRegistered)));
+    };
+    let change = |fenced: i8, in_controlled_shutdown: i8| {
+        MetadataRecord::from(BrokerRegistrationChangeRecord {
+            broker_id: request.broker_id,
+            broker_epoch: request.broker_epoch,
+            fenced,
+            in_controlled_shutdown,
+            ..Default::default()
+        })
+    };
+    let updates = |change| leader_and_isr_updates(image, context.schema, change);
+    let leave = BrokerChange { remove: Some(request.broker_id), add: None };
+    let (records, is_fenced, should_shut_down) = if request.want_shut_down {
+        // It may go at once when nothing is led by it any more; until then it is "in controlled shutdown".
+        let mut records = Vec::new();
+        if !broker.fenced {
+            if !broker.in_controlled_shutdown {
+                records.push(change(0, 1));
+            }
+            records.extend(updates(leave));
+        }
+        (records, broker.fenced, true)
+    } else if request.want_fence && !broker.fenced {
+        let mut records = updates(leave);
+        records.push(change(FENCE, 0));
+        (records, true, false)
+    } else if !request.want_fence && broker.fenced {
+        let mut records = vec![change(UNFENCE, 0)];
+        records.extend(updates(BrokerChange { remove: None, add: Some(request.broker_id) }));
+        (records, false, false)
+    } else {
+        (Vec::new(), broker.fenced, false)
+    };
+    Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down }) }
+}
+
+/// Apache: `ClusterControlManager.checkBrokerEpoch`.
+pub(super) fn check_broker_epoch(
+    image: &MetadataImage,
+    broker_id: BrokerId,
+    broker_epoch: i64,
+) -> Result<(), ApiError> {
+    let stale = |message: String| Err(ApiError::new(ResponseError::StaleBrokerEpoch, message));
+    match image.broker(broker_id) {
+        None => stale(format!("No broker registration found for broker id {broker_id}")),
+        Some(broker) if broker.epoch != broker_epoch => {
+            stale(format!("Expected broker epoch {}, but got broker epoch {broker_epoch}", broker.epoch))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// UnregisterBroker: a broker that will not come back.
+#[derive(Debug, Clone)]
+pub struct UnregisterBroker {
+    pub broker_id: BrokerId,
+}
+
+pub type UnregisterBrokerReply = Result<(), ApiError>;
+
+pub fn unregister_broker(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    request: UnregisterBroker,
+) -> Step<UnregisterBrokerReply> {
+    let Some(broker) = image.broker(request.broker_id) else {
+        let message = format!("Broker ID {} is not currently registered", request.broker_id);
+        return Step::reply(Err(ApiError::new(ResponseError::BrokerIdNotRegistered, message)));
+    };
+    let mut records =
+        leader_and_isr_updates(image, context.schema, BrokerChange { remove: Some(request.broker_id), add: None });
+    records.push(UnregisterBrokerRecord { broker_id: broker.id, broker_epoch: broker.epoch }.into());
+    Step { records, reply: Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing::*;
+
+    fn registration(incarnation: u128) -> RegisterBroker {
+        RegisterBroker {
+            cluster_id: "cluster".into(),
+            broker_id: 1,
+            incarnation_id: Uuid::from_u128(incarnation),
+            endpoints: vec![],
+            features: BTreeMap::from([("metadata.version".into(), (7, 30))]),
+            rack: None,
+            log_dirs: vec![Uuid::from_u128(1001)],
+        }
+    }
+
+    fn register(image: &mut MetadataImage, request: RegisterBroker) -> RegisterBrokerReply {
+        let step = with_context(|context| register_broker(image, context, request));
+        apply(image, &step.records);
+        step.reply
+    }
+
+    fn heartbeat(image: &mut MetadataImage, want_fence: bool, want_shut_down: bool) -> BrokerState {
+        let broker_epoch = image.broker(1).unwrap().epoch;
+        let request = BrokerHeartbeat { broker_id: 1, broker_epoch, want_fence, want_shut_down };
+        let step = with_context(|context| broker_heartbeat(image, context, request));
+        apply(image, &step.records);
+        step.reply.unwrap()
+    }
+
+    #[test]
+    fn a_broker_registers_fenced_and_is_unfenced_by_its_heartbeat() {
+        let mut image = MetadataImage { cluster_id: "cluster".into(), ..Default::default() };
+        assert_eq!(register(&mut image, registration(1)), Ok(100), "the epoch is the offset");
+        assert!(image.broker(1).unwrap().fenced);
+        assert_eq!(heartbeat(&mut image, false, false), BrokerState { is_fenced: false, should_shut_down: false });
+        assert!(image.broker(1).unwrap().is_active());
+    }
+
+    #[test]
+    fn a_restart_raises_leader_epochs_and_the_same_incarnation_only_amends() {
+        let mut image = image_with_brokers(&[1]);
+        add_topic(&mut image, "t", &[&[1]]);
+        assert_eq!(register(&mut image, registration(9)), Ok(100));
+        assert_eq!(image.partition("t", 0).unwrap().leader, -1, "no leader while it is fenced");
+        heartbeat(&mut image, false, false);
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, partition.leader_epoch), (1, 2));
+        assert_eq!(register(&mut image, registration(9)), Ok(100));
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, partition.leader_epoch), (1, 2));
+        assert!(!image.broker(1).unwrap().fenced);
+    }
+
+    #[test]
+    fn m3_a_fenced_or_leaving_broker_leads_nothing() {
+        let mut image = image_with_brokers(&[1]);
+        add_topic(&mut image, "t", &[&[1]]);
+        assert!(heartbeat(&mut image, true, false).is_fenced);
+        assert_eq!(image.partition("t", 0).unwrap().leader, -1);
+        heartbeat(&mut image, false, false);
+        assert_eq!(image.partition("t", 0).unwrap().leader, 1);
+        assert!(heartbeat(&mut image, false, true).should_shut_down);
+        assert_eq!(image.partition("t", 0).unwrap().leader, -1);
+        assert!(image.broker(1).unwrap().in_controlled_shutdown);
+    }
+
+    #[test]
+    fn registrations_that_kafka_refuses() {
+        let mut image = image_with_brokers(&[1, 2]);
+        let mut refused = |change: &dyn Fn(&mut RegisterBroker)| {
+            let mut request = registration(9);
+            change(&mut request);
+            register(&mut image, request).unwrap_err().error
+        };
+        assert_eq!(refused(&|request| request.cluster_id = "x".into()), ResponseError::InconsistentClusterId);
+        assert_eq!(refused(&|request| request.log_dirs.clear()), ResponseError::InvalidRegistration);
+        assert_eq!(refused(&|request| request.log_dirs.push(Uuid::from_u128(5))), ResponseError::InvalidRegistration);
+        assert_eq!(
+            refused(&|request| request.log_dirs.push(Uuid::from_u128(1002))),
+            ResponseError::InvalidRegistration
+        );
+        assert_eq!(refused(&|request| request.features.clear()), ResponseError::InvalidRegistration);
+    }
+
+    #[test]
+    fn a10_unregistering_an_unknown_broker() {
+        let image = image_with_brokers(&[1]);
+        let step = with_context(|context| unregister_broker(&image, context, UnregisterBroker { broker_id: 7 }));
+        assert_eq!(
+            step.reply,
+            Err(ApiError::new(ResponseError::BrokerIdNotRegistered, "Broker ID 7 is not currently registered"))
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! Client quotas as they are stored (Apache: `ClientQuotaControlManager`). Who is throttled by them is `quota`'s business.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{ApiError, Step, StepContext};
+use crate::metadata::{
+    image::{ClientQuotaEntity, MetadataImage, quota_entity_data},
+    records::{ClientQuotaRecord, MetadataRecord},
+};
+
+pub const USER: &str = "user";
+pub const CLIENT_ID: &str = "client-id";
+pub const IP: &str = "ip";
+
+/// What one entity's quotas become.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuotaAlteration {
+    /// Entity type and name; None is the default of the type.
+    pub entity: Vec<(String, Option<String>)>,
+    /// Key and new value; None removes it.
+    pub ops: Vec<(String, Option<f64>)>,
+}
+
+/// AlterClientQuotas.
+#[derive(Debug, Clone, Default)]
+pub struct AlterClientQuotas {
+    pub alterations: Vec<QuotaAlteration>,
+    pub validate_only: bool,
+}
+
+/// Entity by entity, in the order of their first mention.
+pub type AlterClientQuotasReply = Vec<(ClientQuotaEntity, Result<(), ApiError>)>;
+
+/// A11.
+pub fn alter_client_quotas(
+    image: &MetadataImage,
+    _: &mut StepContext<'_>,
+    request: AlterClientQuotas,
+) -> Step<AlterClientQuotasReply> {
+    let mut records = Vec::new();
+    let mut reply: AlterClientQuotasReply = Vec::new();
+    for alteration in request.alterations {
+        // As in the wire's reader, a type named twice keeps its last name.
+        let entity: ClientQuotaEntity = alteration.entity.into_iter().collect();
+        if let Some((_, result)) = reply.iter_mut().find(|(seen, _)| *seen == entity) {
+            *result = Err(ApiError::invalid_request(format!("Ignoring duplicate entity {}", describe(&entity))));
+            continue;
+        }
+        let result = alter_entity(image, &entity, &alteration.ops);
+        reply.push((entity, result.map(|mut new| records.append(&mut new))));
+    }
+    Step { records, reply }.without_records_if(request.validate_only)
+}
+
+/// As Java prints a ClientQuotaEntity.
+fn describe(entity: &ClientQuotaEntity) -> String {
+    let entries: Vec<String> =
+        entity.iter().map(|(kind, name)| format!("{kind}={}", name.as_deref().unwrap_or("null"))).collect();
+    format!("ClientQuotaEntity(entries={{{}}})", entries.join(", "))
+}
+
+fn alter_entity(
+    image: &MetadataImage,
+    entity: &ClientQuotaEntity,
+    ops: &[(String, Option<f64>)],
+) -> Result<Vec<MetadataRecord>, ApiError> {
+    let mut seen = BTreeSet::new();
+    for (key, _) in ops {
+        if !seen.insert(key) {
+            // Kafka first says "Duplicate quota key", then overwrites that with this.
+            return Err(ApiError::invalid_request(format!("Ignoring duplicate entity {}", describe(entity))));
+        }
+    }
+    validate_entity(entity)?;
+    let keys = keys_for(entity)?;
+    let none = BTreeMap::new();
+    let current = image.client_quotas.get(entity).unwrap_or(&none);
+    let mut records = Vec::new();
+    for (key, value) in ops {
+        let record = |value: Option<f64>| {
+            let (entity, remove) = (quota_entity_data(entity), value.is_none());
+            MetadataRecord::from(ClientQuotaRecord { entity, key: key.clone(), value: value.unwrap_or(0.0), remove })
+        };
+        match value {
+            None if current.contains_key(key) => records.push(record(None)),
+            None => {}
+            Some(value) => {
+                validate_value(keys, key, *value)?;
+                if current.get(key) != Some(value) {
+                    records.push(record(Some(*value)));
+                }
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn validate_entity(entity: &ClientQuotaEntity) -> Result<(), ApiError> {
+    if entity.is_empty() {
+        return Err(ApiError::invalid_request("Invalid empty client quota entity"));
+    }
+    for (kind, name) in entity {
+        if !matches!(kind.as_str(), USER | CLIENT_ID | IP) {
+            return Err(ApiError::invalid_request(format!("Unhandled client quota entity type: {kind}")));
+        }
+        if name.as_deref() == Some("") {
+            return Err(ApiError::invalid_request(format!("Empty {kind} not supported")));
+        }
+    }
+    Ok(())
+}
+
+/// The most an integral quota may be; a fraction is allowed where there is none.
+type QuotaKeys = &'static [(&'static str, Option<f64>)];
+
+const USER_AND_CLIENT_KEYS: QuotaKeys = &[
+    ("producer_byte_rate", Some(i64::MAX as f64)),
+    ("consumer_byte_rate", Some(i64::MAX as f64)),
+    ("request_percentage", None),
+    ("controller_mutation_rate", None),
+];
+const IP_KEYS: QuotaKeys = &[("connection_creation_rate", Some(i32::MAX as f64))];
+
+fn keys_for(entity: &ClientQuotaEntity) -> Result<QuotaKeys, ApiError> {
+    match entity.get(IP) {
+        None => Ok(USER_AND_CLIENT_KEYS),
+        // The missing space is Kafka's.
+        Some(_) if entity.len() > 1 => Err(ApiError::invalid_request(
+            "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId",
+        )),
+        Some(Some(ip)) if !is_ip_or_host(ip) => {
+            Err(ApiError::invalid_request(format!("{ip} is not a valid IP or resolvable host.")))
+        }
+        Some(_) => Ok(IP_KEYS),
+    }
+}
+
+/// Kafka asks the resolver; a controller that decides by what a name server says today would not be a pure machine, so a
+/// well-formed host name is enough here.
+fn is_ip_or_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse::<std::net::IpAddr>().is_ok() || (!numeric && text.len() <= 253 && text.split('.').all(is_label))
+}
+
+fn validate_value(keys: QuotaKeys, key: &str, value: f64) -> Result<(), ApiError> {
+    let Some((_, max)) = keys.iter().find(|(name, _)| *name == key) else {
+        return Err(ApiError::invalid_request(format!("Invalid configuration key {key}")));
+    };
+    if value <= 0.0 {
+        return Err(ApiError::invalid_request(format!("Quota {key} must be greater than 0")));
+    }
+    let Some(max) = *max else { return Ok(()) };
+    if value > max {
+        let kind = if max > i32::MAX as f64 { "a LONG" } else { "an INT" };
+        return Err(ApiError::invalid_request(format!("Proposed value for {key} is too large for {kind}.")));
+    }
+    if (value % 1.0).abs() > 1e-6 {
+        return Err(ApiError::invalid_request(format!("{key} cannot be a fractional value.")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing::*;
+
+    fn alteration(entity: &[(&str, Option<&str>)], ops: &[(&str, Option<f64>)]) -> QuotaAlteration {
+        QuotaAlteration {
+            entity: entity.iter().map(|(kind, name)| (kind.to_string(), name.map(str::to_owned))).collect(),
+            ops: ops.iter().map(|(key, value)| (key.to_string(), *value)).collect(),
+        }
+    }
+
+    fn alter(image: &mut MetadataImage, alteration: QuotaAlteration) -> Result<usize, String> {
+        let request = AlterClientQuotas { alterations: vec![alteration], validate_only: false };
+        let mut step = with_context(|context| alter_client_quotas(image, context, request));
+        apply(image, &step.records);
+        let count = step.records.len();
+        step.reply.remove(0).1.map(|()| count).map_err(|error| {
+            assert_eq!(error.code(), 42);
+            error.message.unwrap()
+        })
+    }
+
+    #[test]
+    fn a11_quotas_are_set_changed_and_removed() {
+        let mut image = MetadataImage::default();
+        let user = &[("user", Some("u")), ("client-id", None)][..];
+        let rate = "producer_byte_rate";
+        assert_eq!(
+            alter(&mut image, alteration(user, &[(rate, Some(10.0)), ("request_percentage", Some(1.5))])),
+            Ok(2)
+        );
+        assert_eq!(alter(&mut image, alteration(user, &[(rate, Some(10.0))])), Ok(0), "unchanged");
+        let entity = ClientQuotaEntity::from([("user".into(), Some("u".into())), ("client-id".into(), None)]);
+        assert_eq!(image.client_quotas[&entity][rate], 10.0);
+        assert_eq!(alter(&mut image, alteration(user, &[(rate, None), ("request_percentage", None)])), Ok(2));
+        assert!(image.client_quotas.is_empty());
+        assert_eq!(alter(&mut image, alteration(user, &[(rate, None)])), Ok(0), "removing what is not there");
+        assert_eq!(
+            alter(&mut image, alteration(&[("ip", Some("10.0.0.1"))], &[("connection_creation_rate", Some(3.0))])),
+            Ok(1)
+        );
+    }
+
+    #[test]
+    fn a11_bad_entities_keys_and_values_answer_42_in_kafka_s_words() {
+        let mut image = MetadataImage::default();
+        let rate = &[("producer_byte_rate", Some(1.0))][..];
+        let user = &[("user", Some("u"))][..];
+        for (entity, ops, message) in [
+            (&[][..], rate, "Invalid empty client quota entity"),
+            (&[("user", Some(""))], rate, "Empty user not supported"),
+            (&[("group", Some("g"))], rate, "Unhandled client quota entity type: group"),
+            (
+                &[("ip", None), ("user", None)],
+                rate,
+                "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId",
+            ),
+            (&[("ip", Some("not an ip"))], rate, "not an ip is not a valid IP or resolvable host."),
+            (&[("ip", None)], rate, "Invalid configuration key producer_byte_rate"),
+            (user, &[("connection_creation_rate", Some(1.0))], "Invalid configuration key connection_creation_rate"),
+            (user, &[("producer_byte_rate", Some(0.0))], "Quota producer_byte_rate must be greater than 0"),
+            (user, &[("producer_byte_rate", Some(1.5))], "producer_byte_rate cannot be a fractional value."),
+            (
+                user,
+                &[("producer_byte_rate", Some(1e19))],
+                "Proposed value for producer_byte_rate is too large for a LONG.",
+            ),
+            (
+                &[("ip", None)],
+                &[("connection_creation_rate", Some(3e9))],
+                "Proposed value for connection_creation_rate is too large for an INT.",
+            ),
+            (
+                user,
+                &[("request_percentage", Some(1.0)), ("request_percentage", None)],
+                "Ignoring duplicate entity ClientQuotaEntity(entries={user=u})",
+            ),
+        ] {
+            assert_eq!(alter(&mut image, alteration(entity, ops)), Err(message.to_owned()));
+        }
+        assert!(image.client_quotas.is_empty());
+    }
+}

@@ -1,0 +1,352 @@
+//! Dynamic settings of topics, brokers, client metrics and groups (Apache: `ConfigurationControlManager`).
+//!
+//! Owns what an alteration does to the stored values; what a value may be is the schema's (`config`), and which broker settings can
+//! change while it runs is checked by the broker that gets the request (`api/incremental_alter_configs.rs`).
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::error::ResponseError;
+
+use super::{ApiError, ConfigSchema, Step, StepContext, check_record_count, topics::validate_topic_name};
+use crate::metadata::{
+    image::{ConfigResource, ConfigResourceType, MetadataImage},
+    records::{ConfigRecord, MetadataRecord},
+};
+
+/// What to do with one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlterOp {
+    Set,
+    Delete,
+    /// Adds to a list.
+    Append,
+    /// Takes from a list.
+    Subtract,
+}
+
+impl AlterOp {
+    /// None for a number that Kafka does not know.
+    pub fn from_id(id: i8) -> Option<Self> {
+        Some(match id {
+            0 => AlterOp::Set,
+            1 => AlterOp::Delete,
+            2 => AlterOp::Append,
+            3 => AlterOp::Subtract,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            AlterOp::Set => "SET",
+            AlterOp::Delete => "DELETE",
+            AlterOp::Append => "APPEND",
+            AlterOp::Subtract => "SUBTRACT",
+        }
+    }
+}
+
+/// One key's change.
+pub type ConfigChange = (String, AlterOp, Option<String>);
+
+/// IncrementalAlterConfigs. Resources are distinct.
+#[derive(Debug, Clone, Default)]
+pub struct IncrementalAlterConfigs {
+    pub resources: Vec<(ConfigResource, Vec<ConfigChange>)>,
+    pub validate_only: bool,
+}
+
+/// AlterConfigs: everything not named is deleted. Resources are distinct.
+#[derive(Debug, Clone, Default)]
+pub struct LegacyAlterConfigs {
+    pub resources: Vec<(ConfigResource, BTreeMap<String, String>)>,
+    pub validate_only: bool,
+}
+
+/// Resource by resource, in the order of the request.
+pub type AlterConfigsReply = Vec<Result<(), ApiError>>;
+
+/// A6: each resource is changed whole or not at all.
+pub fn incremental_alter_configs(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    request: IncrementalAlterConfigs,
+) -> Step<AlterConfigsReply> {
+    let altered = request
+        .resources
+        .iter()
+        .map(|(resource, changes)| alter_resource(image, context.schema, resource, changes, false));
+    collect(altered, request.validate_only)
+}
+
+/// A6, the older API.
+pub fn legacy_alter_configs(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    request: LegacyAlterConfigs,
+) -> Step<AlterConfigsReply> {
+    let altered = request.resources.iter().map(|(resource, configs)| {
+        let changed = configs.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        let current = image.config(resource).into_iter().flatten();
+        let deleted = current.filter(|(key, _)| !configs.contains_key(*key)).map(|(key, _)| (key.clone(), None));
+        write_resource(image, context.schema, resource, changed.chain(deleted).collect(), false)
+    });
+    collect(altered, request.validate_only)
+}
+
+fn collect(
+    altered: impl Iterator<Item = Result<Vec<MetadataRecord>, ApiError>>,
+    validate_only: bool,
+) -> Step<AlterConfigsReply> {
+    let (mut records, mut reply) = (Vec::new(), Vec::new());
+    for result in altered {
+        reply.push(result.map(|mut new| records.append(&mut new)));
+    }
+    if let Err(error) = check_record_count(&records) {
+        return Step::reply(vec![Err(error); reply.len()]);
+    }
+    Step { records, reply }.without_records_if(validate_only)
+}
+
+/// The records that change one resource. `is_new` where the resource is being created by the same step.
+pub(super) fn alter_resource(
+    image: &MetadataImage,
+    schema: &dyn ConfigSchema,
+    resource: &ConfigResource,
+    changes: &[ConfigChange],
+    is_new: bool,
+) -> Result<Vec<MetadataRecord>, ApiError> {
+    let mut values: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for (key, op, operand) in changes {
+        let current = image.config(resource).and_then(|configs| configs.get(key));
+        let value = match op {
+            AlterOp::Set => operand.clone(),
+            AlterOp::Delete => None,
+            AlterOp::Append | AlterOp::Subtract => {
+                if !schema.is_list(resource.resource_type, key) {
+                    let message = format!("Can't {} to key {key} because its type is not LIST.", op.name());
+                    return Err(ApiError::invalid_config(message));
+                }
+                let current = current.cloned().or_else(|| schema.default_value(resource.resource_type, key));
+                Some(change_list(&current.unwrap_or_default(), *op, operand.as_deref().unwrap_or_default()))
+            }
+        };
+        values.insert(key.clone(), value);
+    }
+    write_resource(image, schema, resource, values.into_iter().collect(), is_new)
+}
+
+pub(crate) fn change_list(current: &str, op: AlterOp, operand: &str) -> String {
+    let mut parts: Vec<&str> = current.split(',').filter(|part| !part.is_empty()).collect();
+    for part in operand.split(',') {
+        let at = parts.iter().position(|present| *present == part);
+        match (op, at) {
+            (AlterOp::Append, None) => parts.push(part),
+            (AlterOp::Subtract, Some(at)) => _ = parts.remove(at),
+            _ => {}
+        }
+    }
+    parts.join(",")
+}
+
+/// Validates the values a resource would have and gives the records that make it so; None deletes a key.
+fn write_resource(
+    image: &MetadataImage,
+    schema: &dyn ConfigSchema,
+    resource: &ConfigResource,
+    values: Vec<(String, Option<String>)>,
+    is_new: bool,
+) -> Result<Vec<MetadataRecord>, ApiError> {
+    let current = image.config(resource).cloned().unwrap_or_default();
+    let (mut all, mut records) = (current.clone(), Vec::new());
+    for (name, value) in values {
+        if value.as_ref().is_some_and(|value| value.encode_utf16().count() > i16::MAX as usize) {
+            let message = format!(
+                "The configuration value cannot be added because it exceeds the maximum value size of {} bytes.",
+                i16::MAX
+            );
+            return Err(ApiError::invalid_config(message));
+        }
+        // Brokers reload on a record even where the value stays (KAFKA-14136).
+        let is_change = current.get(&name) != value.as_ref() || resource.resource_type == ConfigResourceType::Broker;
+        match &value {
+            Some(value) => _ = all.insert(name.clone(), value.clone()),
+            None => _ = all.remove(&name),
+        }
+        if is_change {
+            let (resource_type, resource_name) = (resource.resource_type.id(), resource.name.clone());
+            records.push(ConfigRecord { resource_type, resource_name, name, value }.into());
+        }
+    }
+    validate_resource(resource)?;
+    schema.validate(resource, &all)?;
+    if !is_new {
+        check_exists(image, resource)?;
+    }
+    Ok(records)
+}
+
+/// Apache: `ControllerConfigurationValidator`, the part about names.
+fn validate_resource(resource: &ConfigResource) -> Result<(), ApiError> {
+    match resource.resource_type {
+        ConfigResourceType::Topic if resource.name.is_empty() => {
+            Err(ApiError::invalid_request("Default topic resources are not allowed."))
+        }
+        ConfigResourceType::Topic => validate_topic_name(&resource.name),
+        ConfigResourceType::Broker if resource.name.is_empty() => Ok(()),
+        ConfigResourceType::Broker => match resource.name.parse::<i32>() {
+            Err(_) => Err(ApiError::invalid_request("Unable to parse broker name as a base 10 number.")),
+            Ok(..0) => Err(ApiError::invalid_request("Invalid negative broker ID.")),
+            Ok(_) => Ok(()),
+        },
+        ConfigResourceType::Group if resource.name.is_empty() => {
+            Err(ApiError::invalid_request("Default group resources are not allowed."))
+        }
+        ConfigResourceType::Group | ConfigResourceType::ClientMetrics => Ok(()),
+        ConfigResourceType::BrokerLogger => Err(ApiError::invalid_request("Unknown resource type BROKER_LOGGER")),
+        ConfigResourceType::Unknown => Err(ApiError::invalid_request("Unknown resource type UNKNOWN")),
+    }
+}
+
+/// Apache: `QuorumController.ConfigResourceExistenceChecker`.
+fn check_exists(image: &MetadataImage, resource: &ConfigResource) -> Result<(), ApiError> {
+    match resource.resource_type {
+        ConfigResourceType::Topic if image.topic(&resource.name).is_none() => {
+            let message = format!("The topic '{}' does not exist.", resource.name);
+            Err(ApiError::new(ResponseError::UnknownTopicOrPartition, message))
+        }
+        ConfigResourceType::Broker if !resource.name.is_empty() => match resource.name.parse() {
+            Ok(id) if image.broker(id).is_some() => Ok(()),
+            _ => Err(ApiError::new(
+                ResponseError::BrokerIdNotRegistered,
+                format!("No node with id {} found.", resource.name),
+            )),
+        },
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing::*;
+
+    fn alter(
+        image: &mut MetadataImage,
+        resource: ConfigResource,
+        key: &str,
+        op: AlterOp,
+        value: Option<&str>,
+    ) -> Result<usize, ApiError> {
+        let changes = vec![(key.to_owned(), op, value.map(str::to_owned))];
+        let request = IncrementalAlterConfigs { resources: vec![(resource, changes)], validate_only: false };
+        let mut step = with_context(|context| incremental_alter_configs(image, context, request));
+        apply(image, &step.records);
+        step.reply.remove(0).map(|()| step.records.len())
+    }
+
+    fn image() -> MetadataImage {
+        let mut image = image_with_brokers(&[1]);
+        add_topic(&mut image, "t", &[&[1]]);
+        image
+    }
+
+    #[test]
+    fn a6_set_delete_append_and_subtract() {
+        let mut image = image();
+        let topic = || ConfigResource::topic("t");
+        let value =
+            |image: &MetadataImage, key: &str| image.topic_config("t").and_then(|configs| configs.get(key).cloned());
+        assert_eq!(alter(&mut image, topic(), "retention.ms", AlterOp::Set, Some("5")), Ok(1));
+        assert_eq!(
+            alter(&mut image, topic(), "retention.ms", AlterOp::Set, Some("5")),
+            Ok(0),
+            "nothing new, nothing written"
+        );
+        assert_eq!(value(&image, "retention.ms").as_deref(), Some("5"));
+        assert_eq!(alter(&mut image, topic(), "retention.ms", AlterOp::Delete, None), Ok(1));
+        assert_eq!(value(&image, "retention.ms"), None);
+        assert_eq!(alter(&mut image, topic(), "cleanup.policy", AlterOp::Append, Some("compact")), Ok(1));
+        assert_eq!(value(&image, "cleanup.policy").as_deref(), Some("delete,compact"), "appended to the default");
+        assert_eq!(alter(&mut image, topic(), "cleanup.policy", AlterOp::Subtract, Some("delete")), Ok(1));
+        assert_eq!(value(&image, "cleanup.policy").as_deref(), Some("compact"));
+        let not_a_list = ApiError::invalid_config("Can't APPEND to key retention.ms because its type is not LIST.");
+        assert_eq!(alter(&mut image, topic(), "retention.ms", AlterOp::Append, Some("5")), Err(not_a_list));
+    }
+
+    #[test]
+    fn a6_bad_keys_values_and_resources() {
+        let mut image = image();
+        let mut fails = |resource: ConfigResource, key: &str, value: &str| {
+            alter(&mut image, resource, key, AlterOp::Set, Some(value)).unwrap_err()
+        };
+        let broker = |name: &str| ConfigResource::new(ConfigResourceType::Broker, name);
+        assert_eq!(
+            fails(ConfigResource::topic("t"), "foo.bar", "1"),
+            ApiError::invalid_config("Unknown topic config name: foo.bar")
+        );
+        assert_eq!(fails(ConfigResource::topic("t"), "retention.ms", "x").error, ResponseError::InvalidConfig);
+        let unknown = ApiError::new(ResponseError::UnknownTopicOrPartition, "The topic 'no' does not exist.");
+        assert_eq!(fails(ConfigResource::topic("no"), "retention.ms", "1"), unknown);
+        assert_eq!(
+            fails(ConfigResource::topic(""), "retention.ms", "1"),
+            ApiError::invalid_request("Default topic resources are not allowed.")
+        );
+        assert_eq!(
+            fails(broker("x"), "k", "1"),
+            ApiError::invalid_request("Unable to parse broker name as a base 10 number.")
+        );
+        assert_eq!(fails(broker("-1"), "k", "1"), ApiError::invalid_request("Invalid negative broker ID."));
+        assert_eq!(
+            fails(broker("7"), "k", "1"),
+            ApiError::new(ResponseError::BrokerIdNotRegistered, "No node with id 7 found.")
+        );
+        let long = "x".repeat(32768);
+        assert!(
+            fails(broker(""), "k", &long).message.unwrap().contains("exceeds the maximum value size of 32767 bytes")
+        );
+    }
+
+    #[test]
+    fn a6_broker_settings_are_written_again_even_when_unchanged() {
+        let mut image = image();
+        for _ in 0..2 {
+            assert_eq!(alter(&mut image, ConfigResource::default_broker(), "k", AlterOp::Set, Some("v")), Ok(1));
+        }
+        assert_eq!(alter(&mut image, ConfigResource::broker(1), "k", AlterOp::Set, Some("v")), Ok(1));
+    }
+
+    #[test]
+    fn a6_validate_only_and_atomicity_per_resource() {
+        let image = image();
+        let good = (ConfigResource::topic("t"), vec![("retention.ms".to_owned(), AlterOp::Set, Some("1".to_owned()))]);
+        let bad = (
+            ConfigResource::topic("t2"),
+            vec![
+                ("retention.ms".to_owned(), AlterOp::Set, Some("1".to_owned())),
+                ("nope".to_owned(), AlterOp::Set, Some("1".to_owned())),
+            ],
+        );
+        let run = |validate_only| {
+            let request = IncrementalAlterConfigs { resources: vec![good.clone(), bad.clone()], validate_only };
+            with_context(|context| incremental_alter_configs(&image, context, request))
+        };
+        assert_eq!(run(false).records.len(), 1, "nothing of the bad resource");
+        let step = run(true);
+        assert!(step.records.is_empty() && step.reply[0].is_ok() && step.reply[1].is_err());
+    }
+
+    #[test]
+    fn a6_alter_configs_replaces_everything() {
+        let mut image = image();
+        set_config(&mut image, "t", "retention.ms", "1");
+        set_config(&mut image, "t", "cleanup.policy", "compact");
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "2".to_owned())]);
+        let request =
+            LegacyAlterConfigs { resources: vec![(ConfigResource::topic("t"), configs.clone())], validate_only: false };
+        let step = with_context(|context| legacy_alter_configs(&image, context, request));
+        assert_eq!(step.reply, [Ok(())]);
+        apply(&mut image, &step.records);
+        assert_eq!(image.topic_config("t"), Some(&configs));
+    }
+}

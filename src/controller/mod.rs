@@ -1,0 +1,167 @@
+//! The controller: a pure machine over metadata records, one file per control manager of Kafka's.
+//!
+//! `step` looks at the image (its hard state) and decides: records to write and the reply to give once they are committed and
+//! applied. It never changes the image; `metadata::image` does, the same way live and at replay. Who proposes, persists and
+//! publishes is `raft::driver`. Error codes and messages are Kafka's own, so its clients' texts and tests hold.
+
+pub mod brokers;
+pub mod client_quotas;
+pub mod configs;
+#[allow(clippy::module_inception)]
+mod controller;
+pub mod features;
+pub mod partitions;
+pub mod producer_ids;
+pub mod schema;
+pub mod topics;
+
+use std::collections::BTreeMap;
+
+pub use controller::{ControllerRequest, Reply, Request, step};
+use kafka_protocol::error::ResponseError;
+use uuid::Uuid;
+
+use crate::{
+    metadata::{
+        image::{ConfigResource, ConfigResourceType, MetadataImage},
+        records::MetadataRecord,
+    },
+    types::{Offset, TimestampMs},
+};
+
+/// Apache: `QuorumController.MAX_RECORDS_PER_USER_OP`.
+pub const MAX_RECORDS_PER_USER_OP: usize = 10_000;
+
+/// Apache: `ApiError`. An error code with the text that goes to the client; no text means the code's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub error: ResponseError,
+    pub message: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        ApiError { error, message: Some(message.into()) }
+    }
+
+    /// Kafka leaves the message out where it would only repeat the code's own text.
+    pub fn code_only(error: ResponseError) -> Self {
+        ApiError { error, message: None }
+    }
+
+    pub fn invalid_request(message: impl Into<String>) -> Self {
+        ApiError::new(ResponseError::InvalidRequest, message)
+    }
+
+    pub fn invalid_config(message: impl Into<String>) -> Self {
+        ApiError::new(ResponseError::InvalidConfig, message)
+    }
+
+    pub fn code(&self) -> i16 {
+        self.error.code()
+    }
+}
+
+/// What the controller is configured with.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// `num.partitions`.
+    pub default_num_partitions: i32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+    /// `delete.topic.enable`.
+    pub delete_topic_enable: bool,
+}
+
+impl Default for ControllerSettings {
+    fn default() -> Self {
+        ControllerSettings { default_num_partitions: 1, default_replication_factor: 1, delete_topic_enable: true }
+    }
+}
+
+/// One effective setting of a topic, as CreateTopics 5+ answers it (KIP-525).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectiveConfig {
+    pub name: String,
+    /// None where it is sensitive or has no value.
+    pub value: Option<String>,
+    pub read_only: bool,
+    /// The wire's id: 1 topic, 2 broker, 3 default broker, 4 static, 5 default.
+    pub source: i8,
+    pub is_sensitive: bool,
+}
+
+/// What the controller must know of the settings' tables (Apache: `KafkaConfigSchema` and `ControllerConfigurationValidator`).
+pub trait ConfigSchema: Send + Sync {
+    /// Checks all values that `resource` would have (`configs`); its name and type included.
+    fn validate(&self, resource: &ConfigResource, configs: &BTreeMap<String, String>) -> Result<(), ApiError>;
+    /// Whether values can be appended to and subtracted from.
+    fn is_list(&self, resource_type: ConfigResourceType, key: &str) -> bool;
+    /// The default, printed; None where there is none.
+    fn default_value(&self, resource_type: ConfigResourceType, key: &str) -> Option<String>;
+    /// All settings of a topic with these overrides, sorted by name.
+    fn effective_topic_configs(
+        &self,
+        image: &MetadataImage,
+        overrides: &BTreeMap<String, String>,
+    ) -> Vec<EffectiveConfig>;
+    /// The value of one topic-level key in effect for a topic with these overrides.
+    fn effective_topic_value(
+        &self,
+        image: &MetadataImage,
+        overrides: Option<&BTreeMap<String, String>>,
+        key: &str,
+    ) -> Option<String>;
+}
+
+/// Randomness for ids and placement: chosen once by the active controller, then written into records.
+pub trait Entropy {
+    /// A number from 0 to `bound` - 1.
+    fn below(&mut self, bound: usize) -> usize;
+    fn uuid(&mut self) -> Uuid;
+}
+
+/// What a step may look at beside the image.
+pub struct StepContext<'a> {
+    pub settings: &'a ControllerSettings,
+    pub schema: &'a dyn ConfigSchema,
+    pub entropy: &'a mut dyn Entropy,
+    pub now_ms: TimestampMs,
+    /// The offset that the first record of this step will get.
+    pub next_write_offset: Offset,
+}
+
+/// What a step decided: Apache's `ControllerResult`. Records are written as one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step<R> {
+    pub records: Vec<MetadataRecord>,
+    /// Valid once the records are committed and applied.
+    pub reply: R,
+}
+
+impl<R> Step<R> {
+    pub fn reply(reply: R) -> Self {
+        Step { records: Vec::new(), reply }
+    }
+
+    fn without_records_if(mut self, validate_only: bool) -> Self {
+        if validate_only {
+            self.records.clear();
+        }
+        self
+    }
+}
+
+/// Apache: `BoundedListTooLongException` as the client sees it.
+pub(crate) fn check_record_count(records: &[MetadataRecord]) -> Result<(), ApiError> {
+    if records.len() > MAX_RECORDS_PER_USER_OP {
+        return Err(ApiError::new(
+            ResponseError::PolicyViolation,
+            "Unable to perform excessively large batch operation.",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

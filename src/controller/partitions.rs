@@ -1,0 +1,440 @@
+//! Where replicas go and who leads: placement, manual assignments, leader election.
+//!
+//! Owns Apache's `StripedReplicaPlacer`, `PartitionChangeBuilder` and the checks of manual assignments. Leaves which partitions are
+//! concerned to `topics.rs` and `brokers.rs`.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::error::ResponseError;
+use uuid::Uuid;
+
+use super::{ApiError, ConfigSchema, Entropy};
+use crate::{
+    metadata::{
+        image::{BrokerRegistration, MetadataImage, PartitionImage, TopicImage},
+        records::{MetadataRecord, NO_LEADER, PartitionChangeRecord, PartitionRecord},
+    },
+    types::{BrokerId, TopicId},
+};
+
+/// Kafka's `DirectoryId`: an old replica whose directory nobody told.
+const MIGRATING: Uuid = Uuid::nil();
+/// Kafka's `DirectoryId`: the broker still has to choose.
+const UNASSIGNED: Uuid = Uuid::from_u128(1);
+/// Kafka's `DirectoryId`: the directory is offline.
+const LOST: Uuid = Uuid::from_u128(2);
+
+/// Apache: `KRaftClusterDescriber.defaultDir`.
+fn default_directory(image: &MetadataImage, broker: BrokerId) -> Uuid {
+    match image.broker(broker).map(|broker| broker.directories.as_slice()) {
+        Some([]) => MIGRATING,
+        Some([only]) => *only,
+        Some(_) | None => UNASSIGNED,
+    }
+}
+
+fn is_active(image: &MetadataImage, broker: BrokerId) -> bool {
+    image.broker(broker).is_some_and(|broker| broker.is_active())
+}
+
+/// The members of an assignment that can be in sync from the start.
+pub(super) fn active_replicas(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<BrokerId> {
+    replicas.iter().copied().filter(|broker| is_active(image, *broker)).collect()
+}
+
+/// Apache: `buildPartitionRegistration`. `isr` must not be empty; its first member leads.
+pub(super) fn new_partition(
+    image: &MetadataImage,
+    topic_id: TopicId,
+    partition_id: i32,
+    replicas: &[BrokerId],
+    isr: Vec<BrokerId>,
+) -> MetadataRecord {
+    PartitionRecord {
+        partition_id,
+        topic_id: topic_id.0,
+        replicas: replicas.to_vec(),
+        leader: isr.first().copied().unwrap_or(NO_LEADER),
+        isr,
+        leader_epoch: 0,
+        partition_epoch: 0,
+        directories: replicas.iter().map(|broker| default_directory(image, *broker)).collect(),
+        ..Default::default()
+    }
+    .into()
+}
+
+/// Apache: `validateManualPartitionAssignment`.
+pub(crate) fn validate_manual_assignment(
+    image: &MetadataImage,
+    replicas: &[BrokerId],
+    replication_factor: Option<usize>,
+) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ResponseError::InvalidReplicaAssignment, message));
+    if replicas.is_empty() {
+        return invalid("The manual partition assignment includes an empty replica list.".into());
+    }
+    let mut sorted = replicas.to_vec();
+    sorted.sort_unstable();
+    for (at, broker) in sorted.iter().enumerate() {
+        if image.broker(*broker).is_none() {
+            return invalid(format!(
+                "The manual partition assignment includes broker {broker}, but no such broker is registered."
+            ));
+        }
+        if at > 0 && sorted[at - 1] == *broker {
+            return invalid(format!("The manual partition assignment includes the broker {broker} more than once."));
+        }
+    }
+    match replication_factor {
+        Some(expected) if expected != sorted.len() => invalid(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with previous partitions, \
+             which have {expected} replica(s).",
+            sorted.len()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Brokers of one kind in one rack, handed out in turn from a random start.
+#[derive(Default)]
+struct BrokerList {
+    brokers: Vec<BrokerId>,
+    index: usize,
+    offset: usize,
+    epoch: usize,
+}
+
+impl BrokerList {
+    fn initialize(&mut self, entropy: &mut dyn Entropy) {
+        if !self.brokers.is_empty() {
+            self.brokers.sort_unstable();
+            self.offset = entropy.below(self.brokers.len());
+        }
+    }
+
+    fn next(&mut self, epoch: usize) -> Option<BrokerId> {
+        if self.brokers.is_empty() {
+            return None;
+        }
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.index = 0;
+            self.offset = (self.offset + 1) % self.brokers.len();
+        }
+        if self.index >= self.brokers.len() {
+            return None;
+        }
+        let broker = self.brokers[(self.index + self.offset) % self.brokers.len()];
+        self.index += 1;
+        Some(broker)
+    }
+}
+
+#[derive(Default)]
+struct Rack {
+    fenced: BrokerList,
+    unfenced: BrokerList,
+}
+
+/// Apache: `StripedReplicaPlacer.RackList`. Spreads leaders over racks and brokers, replicas over racks; a fenced broker is taken
+/// only when nothing else is left, and never for a leader.
+struct RackList {
+    racks: Vec<Rack>,
+    broker_count: usize,
+    unfenced_count: usize,
+    epoch: usize,
+    offset: usize,
+}
+
+impl RackList {
+    fn new<'a>(brokers: impl Iterator<Item = &'a BrokerRegistration>, entropy: &mut dyn Entropy) -> Self {
+        let mut by_name: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
+        let (mut broker_count, mut unfenced_count) = (0, 0);
+        for broker in brokers {
+            let rack = by_name.entry(broker.rack.as_deref()).or_default();
+            broker_count += 1;
+            if broker.fenced {
+                rack.fenced.brokers.push(broker.id);
+            } else {
+                unfenced_count += 1;
+                rack.unfenced.brokers.push(broker.id);
+            }
+        }
+        let mut racks: Vec<Rack> = by_name.into_values().collect();
+        for rack in &mut racks {
+            rack.fenced.initialize(entropy);
+            rack.unfenced.initialize(entropy);
+        }
+        let offset = entropy.below(racks.len());
+        RackList { racks, broker_count, unfenced_count, epoch: 0, offset }
+    }
+
+    fn shuffle(&mut self, entropy: &mut dyn Entropy) {
+        shuffle(&mut self.racks, entropy);
+        for rack in &mut self.racks {
+            shuffle(&mut rack.fenced.brokers, entropy);
+            shuffle(&mut rack.unfenced.brokers, entropy);
+        }
+    }
+
+    /// One partition's replicas. The checks of `place` guarantee that both loops end.
+    fn place(&mut self, replication_factor: usize, entropy: &mut dyn Entropy) -> Vec<BrokerId> {
+        // As many assignments as unfenced brokers: shuffle, so that they do not repeat.
+        if self.epoch == self.unfenced_count && self.unfenced_count > 1 {
+            self.shuffle(entropy);
+            self.epoch = 0;
+        }
+        let racks = self.racks.len();
+        self.offset %= racks;
+        let mut brokers = Vec::with_capacity(replication_factor);
+        let mut first_rack = self.offset;
+        while brokers.is_empty() {
+            brokers.extend(self.racks[first_rack].unfenced.next(self.epoch));
+            if brokers.is_empty() {
+                first_rack = (first_rack + 1) % racks;
+            }
+        }
+        // The leader's rack has had its turn.
+        let (mut skip, mut rack) = (Some(first_rack), self.offset);
+        while brokers.len() < replication_factor {
+            if skip == Some(rack) {
+                skip = None;
+            } else {
+                let (unfenced, fenced) = (self.racks[rack].unfenced.next(self.epoch), &mut self.racks[rack].fenced);
+                brokers.extend(unfenced.or_else(|| fenced.next(self.epoch)));
+            }
+            rack = (rack + 1) % racks;
+        }
+        self.epoch += 1;
+        self.offset += 1;
+        brokers
+    }
+}
+
+fn shuffle<T>(items: &mut [T], entropy: &mut dyn Entropy) {
+    for at in (1..items.len()).rev() {
+        items.swap(at, entropy.below(at + 1));
+    }
+}
+
+/// Replicas for `count` new partitions. The text of the error is Kafka's, without its prefix.
+pub(super) fn place(
+    image: &MetadataImage,
+    count: usize,
+    replication_factor: i16,
+    entropy: &mut dyn Entropy,
+) -> Result<Vec<Vec<BrokerId>>, String> {
+    // Apache's UsableBrokerIterator: brokers in controlled shutdown count as fenced ones here only through isActive, later.
+    let usable =
+        || image.brokers.values().map(|broker| broker.as_ref()).filter(|broker| has_uncordoned_directory(broker));
+    let brokers = usable().count();
+    let Ok(factor @ 1..) = usize::try_from(replication_factor) else {
+        return Err(format!(
+            "Invalid replication factor {replication_factor}: the replication factor must be positive."
+        ));
+    };
+    if usable().all(|broker| broker.fenced) {
+        return Err("All brokers are currently fenced, or have all their log directories cordoned.".into());
+    }
+    if factor > brokers {
+        return Err(format!(
+            "The target replication factor of {factor} cannot be reached because only {brokers} broker(s) are registered or some brokers \
+             have all their log directories cordoned."
+        ));
+    }
+    let mut racks = RackList::new(usable(), entropy);
+    debug_assert_eq!(racks.broker_count, brokers);
+    Ok((0..count).map(|_| racks.place(factor, entropy)).collect())
+}
+
+fn has_uncordoned_directory(broker: &BrokerRegistration) -> bool {
+    let cordoned = broker.cordoned_directories.as_deref().unwrap_or_default();
+    broker.directories.is_empty() || broker.directories.iter().any(|directory| !cordoned.contains(directory))
+}
+
+/// What happens to brokers, as far as elections must know it before the image does.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BrokerChange {
+    /// Leaves the ISRs and leads no more.
+    pub(super) remove: Option<BrokerId>,
+    /// May lead although the image still shows it fenced.
+    pub(super) add: Option<BrokerId>,
+}
+
+impl BrokerChange {
+    fn may_lead(&self, image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
+        Some(broker) != self.remove
+            && (Some(broker) == self.add || is_active(image, broker))
+            && has_online_directory(image, partition, broker)
+    }
+}
+
+/// Apache: `LeaderAcceptor`, the part about directories.
+fn has_online_directory(image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
+    let Some(registration) = image.broker(broker) else { return false };
+    let directory =
+        partition.replicas.iter().position(|replica| *replica == broker).and_then(|at| partition.directories.get(at));
+    match directory.copied() {
+        None | Some(MIGRATING | UNASSIGNED) => true,
+        Some(LOST) => false,
+        Some(directory) => registration.directories.is_empty() || registration.directories.contains(&directory),
+    }
+}
+
+/// Apache: `generateLeaderAndIsrUpdates`. New leaders and ISRs for every partition that `change` concerns.
+pub(super) fn leader_and_isr_updates(
+    image: &MetadataImage,
+    schema: &dyn ConfigSchema,
+    change: BrokerChange,
+) -> Vec<MetadataRecord> {
+    let concerned = |partition: &PartitionImage| match change.remove {
+        Some(removed) => partition.isr.contains(&removed),
+        None => partition.leader == NO_LEADER,
+    };
+    let mut records = Vec::new();
+    for topic in image.topics.by_name.values() {
+        let mut unclean = None;
+        for (id, partition) in topic.partitions.iter().filter(|(_, partition)| concerned(partition)) {
+            let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
+            records.extend(partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from));
+        }
+    }
+    records
+}
+
+fn unclean_election_enabled(image: &MetadataImage, schema: &dyn ConfigSchema, topic: &TopicImage) -> bool {
+    schema
+        .effective_topic_value(image, image.topic_config(&topic.name), "unclean.leader.election.enable")
+        .is_some_and(|value| value == "true")
+}
+
+/// Apache: `PartitionChangeBuilder.build` (with ELR off, without reassignment). None where nothing changes.
+fn partition_change(
+    image: &MetadataImage,
+    topic: &TopicImage,
+    partition_id: i32,
+    partition: &PartitionImage,
+    change: BrokerChange,
+    unclean_election: bool,
+) -> Option<PartitionChangeRecord> {
+    let mut record = PartitionChangeRecord { partition_id, topic_id: topic.id.0, ..Default::default() };
+    let target_isr: Vec<BrokerId> =
+        partition.isr.iter().copied().filter(|broker| Some(*broker) != change.remove).collect();
+    let may_lead = |broker: BrokerId| change.may_lead(image, partition, broker);
+    let in_sync = |broker: &BrokerId| target_isr.contains(broker) && may_lead(*broker);
+    let candidates = || partition.replicas.iter().copied();
+    let (leader, unclean) = if in_sync(&partition.leader) {
+        (partition.leader, false)
+    } else if let Some(leader) = candidates().find(in_sync) {
+        (leader, false)
+    } else if let Some(leader) = candidates().find(|broker| unclean_election && may_lead(*broker)) {
+        (leader, true)
+    } else {
+        (NO_LEADER, false)
+    };
+    if leader != partition.leader {
+        record.leader = leader;
+        if unclean {
+            record.isr = Some(vec![leader]);
+            // LeaderRecoveryState.RECOVERING
+            record.leader_recovery_state = if partition.leader_recovery_state == 1 { -1 } else { 1 };
+        }
+    }
+    // The last in-sync replica stays in the ISR: it alone is known to have everything.
+    if record.isr.is_none() && !target_isr.is_empty() && target_isr != partition.isr {
+        record.isr = Some(target_isr);
+    }
+    let unchanged = PartitionChangeRecord { partition_id, topic_id: topic.id.0, ..Default::default() };
+    (record != unchanged).then_some(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing::*;
+
+    #[test]
+    fn placement_spreads_leaders_and_uses_every_broker_once_per_partition() {
+        let image = image_with_brokers(&[1, 2, 3]);
+        let placed = place(&image, 6, 2, &mut TestEntropy(5)).unwrap();
+        let mut leaders: Vec<i32> = placed.iter().map(|replicas| replicas[0]).collect();
+        leaders[..3].sort();
+        leaders[3..].sort();
+        assert_eq!(leaders, [1, 2, 3, 1, 2, 3], "each broker leads as often as the others: {placed:?}");
+        assert!(placed.iter().all(|replicas| replicas[0] != replicas[1]));
+    }
+
+    #[test]
+    fn placement_puts_replicas_into_different_racks_and_no_leader_on_a_fenced_broker() {
+        let mut image = image_with_brokers(&[1, 2, 3, 4]);
+        edit_broker(&mut image, 1, |broker| broker.rack = Some("a".into()));
+        edit_broker(&mut image, 2, |broker| broker.rack = Some("a".into()));
+        edit_broker(&mut image, 3, |broker| broker.rack = Some("b".into()));
+        edit_broker(&mut image, 4, |broker| broker.rack = Some("b".into()));
+        let in_a = |broker: &i32| *broker <= 2;
+        for replicas in place(&image, 20, 2, &mut TestEntropy(3)).unwrap() {
+            assert_ne!(in_a(&replicas[0]), in_a(&replicas[1]), "{replicas:?}");
+        }
+        edit_broker(&mut image, 3, |broker| broker.fenced = true);
+        for replicas in place(&image, 20, 4, &mut TestEntropy(3)).unwrap() {
+            assert_ne!(replicas[0], 3);
+            let mut all = replicas.clone();
+            all.sort();
+            assert_eq!(all, [1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn a1_replication_factor_beyond_the_brokers_is_refused_in_kafka_s_words() {
+        let image = image_with_brokers(&[1]);
+        assert_eq!(
+            place(&image, 1, 2, &mut TestEntropy(0)).unwrap_err(),
+            "The target replication factor of 2 cannot be reached because only 1 broker(s) are registered or some brokers have all their \
+             log directories cordoned."
+        );
+        let mut image = image;
+        edit_broker(&mut image, 1, |broker| broker.fenced = true);
+        assert_eq!(
+            place(&image, 1, 1, &mut TestEntropy(0)).unwrap_err(),
+            "All brokers are currently fenced, or have all their log directories cordoned."
+        );
+    }
+
+    #[test]
+    fn a_single_replica_loses_its_leader_but_not_its_isr_and_gets_it_back() {
+        let mut image = image_with_brokers(&[1]);
+        add_topic(&mut image, "t", &[&[1]]);
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None });
+        apply(&mut image, &records);
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, partition.leader_epoch, &*partition.isr), (NO_LEADER, 1, &[1][..]));
+        edit_broker(&mut image, 1, |broker| broker.fenced = true);
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: None, add: Some(1) });
+        apply(&mut image, &records);
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, partition.leader_epoch), (1, 2));
+    }
+
+    #[test]
+    fn a_follower_takes_over_and_the_isr_shrinks_and_only_unclean_election_leaves_the_isr() {
+        let mut image = image_with_brokers(&[1, 2]);
+        add_topic(&mut image, "t", &[&[1, 2]]);
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None });
+        apply(&mut image, &records);
+        edit_broker(&mut image, 1, |broker| broker.fenced = true);
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
+        // Now the other one goes too, and 1 comes back: it is not in sync.
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(2), add: None });
+        apply(&mut image, &records);
+        edit_broker(&mut image, 2, |broker| broker.fenced = true);
+        let back = BrokerChange { remove: None, add: Some(1) };
+        assert_eq!(leader_and_isr_updates(&image, &TestSchema, back), []);
+        set_config(&mut image, "t", "unclean.leader.election.enable", "true");
+        let records = leader_and_isr_updates(&image, &TestSchema, back);
+        apply(&mut image, &records);
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((partition.leader, &*partition.isr, partition.leader_recovery_state), (1, &[1][..], 1));
+    }
+}

@@ -1,0 +1,1026 @@
+//! The classic group: JoinGroup, SyncGroup, Heartbeat and LeaveGroup as one state machine.
+//!
+//! ```text
+//!   Empty ──join──▶ PreparingRebalance ──all joined / timeout──▶ CompletingRebalance ──leader syncs──▶ Stable
+//!     ▲                │        ▲                                        │                               │
+//!     └──nobody left───┘        └────── join, leave, expiry, changed metadata ───────────────────────────┘
+//! ```
+//!
+//! Owns one live group: members, pending ids, the requests parked in it. Writes only through records in the
+//! [`Step`]; what survives a restart is the generation that its leader synced. Does not know about other
+//! groups, offsets, clocks or connections. The behaviour is that of Apache's `ClassicGroup` and
+//! `GroupMetadataManager`; where ours is deliberately different a comment says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use uuid::Uuid;
+
+use super::consumer_protocol::add_subscribed_topics;
+use super::records::{GroupMetadataValue, MemberMetadata, Record};
+use super::shard::{Output, Step};
+use super::timers::{TimerKey, Timers};
+use super::{
+    CONSUMER_PROTOCOL_TYPE, DescribedGroup, DescribedMember, GroupConfig, GroupError, GroupState, HeartbeatRequest,
+    JoinError, JoinRequest, Joined, JoinedMember, LeavingMember, LeftMember, MemberProtocol, Now, RequestId,
+    SyncRequest, Synced,
+};
+use crate::types::TimestampMs;
+
+/// How long a new member's JoinGroup may stay parked: its session cannot expire before it knows its id, and
+/// a client that gave up must not stay in the rebalance for ever.
+const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
+
+/// Between two attempts to finish a join phase that nobody rejoined; also keeps a client's zero rebalance
+/// timeout from turning into a busy loop.
+const MIN_JOIN_RETRY_MS: i32 = 100;
+
+/// What a step may touch besides the group itself.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a GroupConfig,
+    pub(crate) now: Now,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) step: &'a mut Step,
+    /// Largest record that the log accepts.
+    pub(crate) max_record_bytes: usize,
+}
+
+/// A live classic group.
+#[derive(Debug, Clone)]
+pub(crate) struct ClassicGroup {
+    group_id: Arc<str>,
+    state: GroupState,
+    current_state_timestamp_ms: TimestampMs,
+    generation_id: i32,
+    protocol_type: Option<Arc<str>>,
+    protocol_name: Option<Arc<str>>,
+    leader: Option<Arc<str>>,
+    /// In the order they joined.
+    members: IndexMap<Arc<str>, Member>,
+    /// Protocol name → how many members offer it.
+    supported_protocols: BTreeMap<Arc<str>, usize>,
+    /// Instance id → member id.
+    static_members: BTreeMap<Arc<str>, Arc<str>>,
+    /// Ids handed out by MEMBER_ID_REQUIRED and not used yet (KIP-394).
+    pending_join: BTreeSet<Arc<str>>,
+    /// Members of this generation that have not sent SyncGroup yet.
+    pending_sync: BTreeSet<Arc<str>>,
+    /// Topics of the generation's subscriptions; `None` when unknown or not a consumer group.
+    subscribed_topics: Option<BTreeSet<Arc<str>>>,
+    /// Set while the first rebalance of an empty group waits for more members.
+    initial_rebalance: Option<InitialRebalance>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InitialRebalance {
+    delay_ms: i32,
+    remaining_ms: i32,
+    new_member_added: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    member_id: Arc<str>,
+    group_instance_id: Option<Arc<str>>,
+    client_id: Arc<str>,
+    client_host: Arc<str>,
+    rebalance_timeout_ms: i32,
+    session_timeout_ms: i32,
+    protocols: Vec<MemberProtocol>,
+    assignment: Bytes,
+    awaiting_join: Option<RequestId>,
+    awaiting_sync: Option<RequestId>,
+    /// Has not been answered its first JoinGroup yet.
+    is_new: bool,
+}
+
+impl Member {
+    fn metadata(&self, protocol_name: Option<&str>) -> Bytes {
+        let chosen = self.protocols.iter().find(|protocol| Some(&*protocol.name) == protocol_name);
+        chosen.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
+    }
+
+    /// A parked member cannot send heartbeats, so its session does not run; a new one can vanish, though.
+    fn has_satisfied_heartbeat(&self) -> bool {
+        !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
+    }
+}
+
+impl ClassicGroup {
+    /// A group that nobody has heard of before.
+    pub(crate) fn new(group_id: Arc<str>, timestamp_ms: TimestampMs) -> Self {
+        ClassicGroup {
+            group_id,
+            state: GroupState::Empty,
+            current_state_timestamp_ms: timestamp_ms,
+            generation_id: 0,
+            protocol_type: None,
+            protocol_name: None,
+            leader: None,
+            members: IndexMap::new(),
+            supported_protocols: BTreeMap::new(),
+            static_members: BTreeMap::new(),
+            pending_join: BTreeSet::new(),
+            pending_sync: BTreeSet::new(),
+            subscribed_topics: None,
+            initial_rebalance: None,
+        }
+    }
+
+    /// The group as its last durable generation left it: Stable with members, else Empty.
+    pub(crate) fn from_value(group_id: Arc<str>, value: &GroupMetadataValue) -> Self {
+        let mut group = ClassicGroup::new(group_id, value.current_state_timestamp_ms);
+        group.generation_id = value.generation_id;
+        group.protocol_type = Some(value.protocol_type.clone()).filter(|name| !name.is_empty());
+        group.protocol_name = value.protocol_name.clone();
+        group.leader = value.leader.clone();
+        for member in &value.members {
+            if let Some(instance_id) = &member.group_instance_id {
+                group.static_members.insert(instance_id.clone(), member.member_id.clone());
+            }
+            let protocol_name = value.protocol_name.clone().unwrap_or_default();
+            let protocols = vec![MemberProtocol { name: protocol_name, metadata: member.subscription.clone() }];
+            let loaded = Member {
+                member_id: member.member_id.clone(),
+                group_instance_id: member.group_instance_id.clone(),
+                client_id: member.client_id.clone(),
+                client_host: member.client_host.clone(),
+                rebalance_timeout_ms: member.rebalance_timeout_ms,
+                session_timeout_ms: member.session_timeout_ms,
+                protocols,
+                assignment: member.assignment.clone(),
+                awaiting_join: None,
+                awaiting_sync: None,
+                is_new: false,
+            };
+            group.count_protocols(&loaded.protocols, true);
+            group.members.insert(member.member_id.clone(), loaded);
+        }
+        if !group.members.is_empty() {
+            group.state = GroupState::Stable;
+            if !group.leader.as_ref().is_some_and(|leader| group.members.contains_key(leader)) {
+                group.leader = group.members.keys().next().cloned();
+            }
+        }
+        group.subscribed_topics = group.compute_subscribed_topics();
+        group
+    }
+
+    /// Starts the sessions of a group that was loaded: its members may be gone, or may just not have noticed.
+    pub(crate) fn start_sessions(&self, now: Now, timers: &mut Timers) {
+        for member in self.members.values() {
+            let deadline_ms = now.monotonic_ms + i64::from(member.session_timeout_ms);
+            timers.schedule(self.session_key(&member.member_id), deadline_ms);
+        }
+    }
+
+    fn to_value(&self) -> GroupMetadataValue {
+        let protocol_name = self.protocol_name.as_deref();
+        let members = self
+            .members
+            .values()
+            .map(|member| MemberMetadata {
+                member_id: member.member_id.clone(),
+                group_instance_id: member.group_instance_id.clone(),
+                client_id: member.client_id.clone(),
+                client_host: member.client_host.clone(),
+                rebalance_timeout_ms: member.rebalance_timeout_ms,
+                session_timeout_ms: member.session_timeout_ms,
+                subscription: member.metadata(protocol_name),
+                assignment: member.assignment.clone(),
+            })
+            .collect();
+        GroupMetadataValue {
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation_id: self.generation_id,
+            protocol_name: self.protocol_name.clone(),
+            leader: self.leader.clone(),
+            current_state_timestamp_ms: self.current_state_timestamp_ms,
+            members,
+        }
+    }
+
+    fn to_record(&self) -> Record {
+        Record::GroupMetadata { group_id: self.group_id.clone(), value: Some(self.to_value()) }
+    }
+
+    pub(crate) fn group_id(&self) -> &Arc<str> {
+        &self.group_id
+    }
+
+    pub(crate) fn state(&self) -> GroupState {
+        self.state
+    }
+
+    pub(crate) fn current_state_timestamp_ms(&self) -> TimestampMs {
+        self.current_state_timestamp_ms
+    }
+
+    pub(crate) fn protocol_type(&self) -> Option<&Arc<str>> {
+        self.protocol_type.as_ref()
+    }
+
+    pub(crate) fn uses_consumer_protocol(&self) -> bool {
+        self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
+    }
+
+    pub(crate) fn knows_subscribed_topics(&self) -> bool {
+        self.subscribed_topics.is_some()
+    }
+
+    /// Whether the topic's offsets are in use. Unknown subscriptions of consumers count as "all topics".
+    pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
+        match &self.subscribed_topics {
+            Some(topics) => topics.contains(topic),
+            None => self.uses_consumer_protocol(),
+        }
+    }
+
+    /// True when nothing would be lost by forgetting the live group: the log has it all.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state == GroupState::Empty && self.pending_join.is_empty()
+    }
+
+    pub(crate) fn describe(&self) -> DescribedGroup {
+        let stable = self.state == GroupState::Stable;
+        let protocol_name = if stable { self.protocol_name.clone().unwrap_or_default() } else { "".into() };
+        let members = self.members.values().map(|member| DescribedMember {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            metadata: if stable { member.metadata(Some(&protocol_name)) } else { Bytes::new() },
+            assignment: member.assignment.clone(),
+        });
+        DescribedGroup {
+            group_id: self.group_id.clone(),
+            state: self.state,
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            members: members.collect(),
+            protocol_name,
+        }
+    }
+
+    // ---- JoinGroup -------------------------------------------------------------------------------------
+
+    /// `member_uuid` becomes the random part of a new member id.
+    pub(crate) fn join(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
+        if !self.accepts_joining_member(context.config, &request.member_id) {
+            self.refuse_join(context, id, "".into(), GroupError::GroupMaxSizeReached);
+            if self.members.contains_key(&request.member_id) {
+                // Apache forgets the member but lets the others wait for the rebalance timeout; nothing is won by it.
+                self.remove_member(context, &request.member_id);
+                self.maybe_complete_join_phase(context);
+            }
+        } else if !self.supports_protocols(&request.protocol_type, &request.protocols) {
+            self.refuse_join(context, id, request.member_id, GroupError::InconsistentGroupProtocol);
+        } else if request.member_id.is_empty() {
+            self.join_new_member(context, id, request, member_uuid);
+        } else {
+            self.join_known_member(context, id, request);
+        }
+    }
+
+    fn refuse_join(&self, context: &mut Context<'_>, id: RequestId, member_id: Arc<str>, error: GroupError) {
+        context.step.reply(id, Output::Joined(Err(JoinError { error, member_id })));
+    }
+
+    fn accepts_joining_member(&self, config: &GroupConfig, member_id: &str) -> bool {
+        let member = self.members.get(member_id);
+        let known = member.is_some() || self.pending_join.contains(member_id);
+        let has_room_for_id = known || self.pending_join.len() < config.max_pending_members;
+        match self.state {
+            GroupState::Empty | GroupState::Dead => has_room_for_id,
+            // Counting those who wait, not the members, kicks out the last to rejoin after the limit was lowered.
+            GroupState::PreparingRebalance => {
+                member.is_some_and(|member| member.awaiting_join.is_some())
+                    || (has_room_for_id && self.awaiting_join_count() < config.group_max_size)
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                member.is_some() || (has_room_for_id && self.members.len() < config.group_max_size)
+            }
+        }
+    }
+
+    fn supports_protocols(&self, protocol_type: &str, protocols: &[MemberProtocol]) -> bool {
+        if self.state == GroupState::Empty {
+            return !protocol_type.is_empty() && !protocols.is_empty();
+        }
+        self.protocol_type.as_deref() == Some(protocol_type)
+            && protocols.iter().any(|protocol| self.all_members_support(&protocol.name))
+    }
+
+    fn all_members_support(&self, protocol_name: &str) -> bool {
+        self.supported_protocols.get(protocol_name).copied().unwrap_or(0) == self.members.len()
+    }
+
+    fn count_protocols(&mut self, protocols: &[MemberProtocol], added: bool) {
+        for protocol in protocols {
+            let count = self.supported_protocols.entry(protocol.name.clone()).or_default();
+            *count = if added { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.supported_protocols.remove(&protocol.name);
+            }
+        }
+    }
+
+    fn join_new_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
+        let prefix = request.group_instance_id.as_ref().unwrap_or(&request.client_id);
+        let member_id: Arc<str> = format!("{prefix}-{member_uuid}").into();
+        match &request.group_instance_id {
+            Some(instance_id) => match self.static_members.get(instance_id).cloned() {
+                Some(old_member_id) => self.replace_static_member(context, id, request, &old_member_id, member_id),
+                None => self.add_member(context, id, request, member_id),
+            },
+            None if request.requires_known_member_id => {
+                self.pending_join.insert(member_id.clone());
+                self.schedule_session(context, &member_id, request.session_timeout_ms);
+                self.refuse_join(context, id, member_id, GroupError::MemberIdRequired);
+            }
+            None => self.add_member(context, id, request, member_id),
+        }
+    }
+
+    fn join_known_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        let member_id = request.member_id.clone();
+        if self.pending_join.contains(&member_id) {
+            if request.group_instance_id.is_some() {
+                // Ids are handed out to dynamic members only.
+                self.refuse_join(context, id, member_id, GroupError::UnknownMemberId);
+            } else {
+                self.add_member(context, id, request, member_id);
+            }
+            return;
+        }
+        if let Err(error) = self.validate_member(&member_id, request.group_instance_id.as_deref()) {
+            self.refuse_join(context, id, member_id, error);
+            return;
+        }
+        let unchanged = self.members.get(&member_id).is_some_and(|member| member.protocols == request.protocols);
+        match self.state {
+            GroupState::PreparingRebalance => self.update_member_and_rebalance(context, id, request),
+            // The member may have missed the answer of this generation's JoinGroup.
+            GroupState::CompletingRebalance if unchanged => {
+                let joined = self.joined(&member_id, false);
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            // A leader rejoins to have the assignment done anew, for instance when partitions were added.
+            GroupState::Stable if unchanged && !self.is_leader(&member_id) => {
+                let joined = self.joined(&member_id, false);
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                self.update_member_and_rebalance(context, id, request);
+            }
+            GroupState::Empty | GroupState::Dead => {
+                self.refuse_join(context, id, member_id, GroupError::UnknownMemberId);
+            }
+        }
+    }
+
+    fn add_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_id: Arc<str>) {
+        if let Some(initial) = &mut self.initial_rebalance {
+            initial.new_member_added = true;
+        }
+        if self.members.is_empty() {
+            self.protocol_type = Some(request.protocol_type.clone());
+        }
+        if self.leader.is_none() {
+            self.leader = Some(member_id.clone());
+        }
+        if let Some(instance_id) = &request.group_instance_id {
+            self.static_members.insert(instance_id.clone(), member_id.clone());
+        }
+        self.pending_join.remove(&member_id);
+        let member = Member {
+            member_id: member_id.clone(),
+            group_instance_id: request.group_instance_id,
+            client_id: request.client_id,
+            client_host: request.client_host,
+            rebalance_timeout_ms: request.rebalance_timeout_ms,
+            session_timeout_ms: request.session_timeout_ms,
+            protocols: request.protocols,
+            assignment: Bytes::new(),
+            awaiting_join: Some(id),
+            awaiting_sync: None,
+            is_new: true,
+        };
+        self.count_protocols(&member.protocols, true);
+        self.members.insert(member_id.clone(), member);
+        self.schedule_session(context, &member_id, NEW_MEMBER_JOIN_TIMEOUT_MS);
+        self.prepare_rebalance_or_complete_join(context, "a member joined");
+    }
+
+    fn update_member_and_rebalance(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        self.update_member(context, id, request);
+        self.prepare_rebalance_or_complete_join(context, "a member rejoined");
+    }
+
+    fn update_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        self.count_protocols(&request.protocols, true);
+        let Some(member) = self.members.get_mut(&request.member_id) else { return };
+        let replaced = std::mem::replace(&mut member.protocols, request.protocols);
+        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        member.session_timeout_ms = request.session_timeout_ms;
+        if let Some(superseded) = member.awaiting_join.replace(id) {
+            // The client asked again on another connection; Apache never answers the first request.
+            let error = JoinError { error: GroupError::RebalanceInProgress, member_id: request.member_id };
+            context.step.reply(superseded, Output::Joined(Err(error)));
+        }
+        self.count_protocols(&replaced, false);
+    }
+
+    /// A static member came back without its id: it takes over the old one's place (KIP-345).
+    fn replace_static_member(
+        &mut self,
+        context: &mut Context<'_>,
+        id: RequestId,
+        mut request: JoinRequest,
+        old_member_id: &Arc<str>,
+        member_id: Arc<str>,
+    ) {
+        let old_leader = self.leader.clone().unwrap_or_default();
+        let supports_skip_assignment = request.supports_skip_assignment;
+        self.rename_static_member(context, old_member_id, &member_id);
+        request.member_id = member_id.clone();
+        self.update_member(context, id, request);
+        match self.state {
+            GroupState::Stable => {
+                let keeps_protocol = self.select_protocol() == self.protocol_name;
+                if keeps_protocol && self.to_value().size_bytes() <= context.max_record_bytes {
+                    if let Some(member) = self.members.get_mut(&member_id) {
+                        member.awaiting_join = None;
+                    }
+                    // A rebalance is avoided: the old assignment stays, only the id changes, durably.
+                    let mut joined = self.joined(&member_id, supports_skip_assignment);
+                    if !supports_skip_assignment {
+                        // Told that it leads, an old client would assign anew and sync in vain (KIP-814).
+                        joined.leader = old_leader;
+                        joined.members = Vec::new();
+                    }
+                    context.step.records.push(self.to_record());
+                    context.step.reply_after_commit(id, Output::Joined(Ok(joined)));
+                } else {
+                    self.prepare_rebalance_or_complete_join(context, "a static member changes the protocol");
+                }
+            }
+            // The leader may be assigning to the old id right now.
+            GroupState::CompletingRebalance => self.prepare_rebalance(context, "a static member came back"),
+            GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {
+                self.maybe_complete_join_phase(context);
+            }
+        }
+    }
+
+    fn rename_static_member(&mut self, context: &mut Context<'_>, old_member_id: &Arc<str>, member_id: &Arc<str>) {
+        let Some((position, _, mut member)) = self.members.shift_remove_full(old_member_id) else { return };
+        if let Some(join) = member.awaiting_join.take() {
+            let error = JoinError { error: GroupError::FencedInstanceId, member_id: old_member_id.clone() };
+            context.step.reply(join, Output::Joined(Err(error)));
+        }
+        if let Some(sync) = member.awaiting_sync.take() {
+            context.step.reply(sync, Output::Synced(Err(GroupError::FencedInstanceId)));
+        }
+        context.timers.cancel(&self.session_key(old_member_id));
+        self.pending_sync.remove(old_member_id);
+        member.member_id = member_id.clone();
+        member.is_new = false;
+        if let Some(instance_id) = &member.group_instance_id {
+            self.static_members.insert(instance_id.clone(), member_id.clone());
+        }
+        if self.leader.as_ref() == Some(old_member_id) {
+            self.leader = Some(member_id.clone());
+        }
+        let session_timeout_ms = member.session_timeout_ms;
+        self.members.shift_insert(position, member_id.clone(), member);
+        self.schedule_session(context, member_id, session_timeout_ms);
+    }
+
+    fn joined(&self, member_id: &Arc<str>, supports_skip_assignment: bool) -> Joined {
+        let leads = self.is_leader(member_id);
+        let protocol_name = self.protocol_name.as_deref();
+        let described = |member: &Member| JoinedMember {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            metadata: member.metadata(protocol_name),
+        };
+        Joined {
+            generation_id: self.generation_id,
+            protocol_type: self.protocol_type.clone(),
+            protocol_name: self.protocol_name.clone(),
+            leader: self.leader.clone().unwrap_or_default(),
+            skip_assignment: supports_skip_assignment && leads,
+            member_id: member_id.clone(),
+            members: if leads { self.members.values().map(described).collect() } else { Vec::new() },
+        }
+    }
+
+    // ---- the join phase --------------------------------------------------------------------------------
+
+    fn prepare_rebalance_or_complete_join(&mut self, context: &mut Context<'_>, reason: &str) {
+        match self.state {
+            GroupState::Empty | GroupState::CompletingRebalance | GroupState::Stable => {
+                self.prepare_rebalance(context, reason);
+            }
+            GroupState::PreparingRebalance | GroupState::Dead => self.maybe_complete_join_phase(context),
+        }
+    }
+
+    fn prepare_rebalance(&mut self, context: &mut Context<'_>, reason: &str) {
+        if self.state == GroupState::CompletingRebalance {
+            self.refuse_syncs(context, GroupError::RebalanceInProgress);
+        }
+        self.pending_sync.clear();
+        context.timers.cancel(&self.sync_key());
+        let initial = self.state == GroupState::Empty;
+        self.transition_to(GroupState::PreparingRebalance, context.now);
+        tracing::debug!(
+            group = &*self.group_id,
+            generation = self.generation_id,
+            members = self.members.len(),
+            reason,
+            "group prepares to rebalance"
+        );
+        if initial {
+            let delay_ms = context.config.group_initial_rebalance_delay_ms;
+            let remaining_ms = self.rebalance_timeout_ms().saturating_sub(delay_ms).max(0);
+            self.initial_rebalance = Some(InitialRebalance { delay_ms, remaining_ms, new_member_added: false });
+            self.schedule(context, self.join_key(), delay_ms);
+        } else if self.has_all_members_joined() {
+            self.complete_join(context);
+        } else {
+            self.schedule(context, self.join_key(), self.rebalance_timeout_ms());
+        }
+    }
+
+    /// Ends the join phase once everybody is there; the first rebalance of an empty group always waits out its delay.
+    fn maybe_complete_join_phase(&mut self, context: &mut Context<'_>) {
+        let waits = self.state == GroupState::PreparingRebalance && self.initial_rebalance.is_none();
+        if waits && self.has_all_members_joined() {
+            self.complete_join(context);
+        }
+    }
+
+    fn has_all_members_joined(&self) -> bool {
+        self.pending_join.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
+    }
+
+    fn awaiting_join_count(&self) -> usize {
+        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+    }
+
+    fn complete_join(&mut self, context: &mut Context<'_>) {
+        context.timers.cancel(&self.join_key());
+        self.initial_rebalance = None;
+        self.remove_members_that_did_not_rejoin(context);
+        if !self.elect_joined_leader() && !self.members.is_empty() {
+            // Only static members that nobody heard of are left: wait until one comes or all sessions expire.
+            let retry_ms = self.rebalance_timeout_ms().max(MIN_JOIN_RETRY_MS);
+            self.schedule(context, self.join_key(), retry_ms);
+            return;
+        }
+        self.init_next_generation(context.now);
+        if self.state == GroupState::Empty {
+            tracing::debug!(group = &*self.group_id, generation = self.generation_id, "group is now empty");
+            context.step.records.push(self.to_record());
+            return;
+        }
+        tracing::info!(
+            group = &*self.group_id,
+            generation = self.generation_id,
+            members = self.members.len(),
+            "group has a new generation"
+        );
+        self.answer_joins(context);
+        self.schedule(context, self.sync_key(), self.rebalance_timeout_ms());
+    }
+
+    fn answer_joins(&mut self, context: &mut Context<'_>) {
+        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
+        for member_id in member_ids {
+            let joined = self.joined(&member_id, false);
+            let Some(member) = self.members.get_mut(&member_id) else { continue };
+            member.is_new = false;
+            let session_timeout_ms = member.session_timeout_ms;
+            if let Some(id) = member.awaiting_join.take() {
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            self.schedule_session(context, &member_id, session_timeout_ms);
+            self.pending_sync.insert(member_id);
+        }
+    }
+
+    fn remove_members_that_did_not_rejoin(&mut self, context: &mut Context<'_>) {
+        let laggards: Vec<Arc<str>> = self
+            .members
+            .values()
+            .filter(|member| member.awaiting_join.is_none() && member.group_instance_id.is_none())
+            .map(|member| member.member_id.clone())
+            .collect();
+        for member_id in &laggards {
+            self.remove_member(context, member_id);
+        }
+        if !laggards.is_empty() {
+            tracing::debug!(group = &*self.group_id, members = ?laggards, "members did not rejoin and are removed");
+        }
+    }
+
+    /// The leader must be one of those who wait, or nobody would assign. False when nobody waits.
+    fn elect_joined_leader(&mut self) -> bool {
+        let joined = |member: &Member| member.awaiting_join.is_some();
+        if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(joined) {
+            return true;
+        }
+        match self.members.values().find(|member| joined(member)) {
+            Some(member) => {
+                self.leader = Some(member.member_id.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn init_next_generation(&mut self, now: Now) {
+        self.generation_id = self.generation_id.saturating_add(1);
+        self.protocol_name = self.select_protocol();
+        self.subscribed_topics = self.compute_subscribed_topics();
+        self.pending_sync.clear();
+        let next = if self.members.is_empty() { GroupState::Empty } else { GroupState::CompletingRebalance };
+        self.transition_to(next, now);
+    }
+
+    /// The protocol that most members prefer among those that all support; ties go to the one voted for first.
+    fn select_protocol(&self) -> Option<Arc<str>> {
+        let mut votes: IndexMap<&Arc<str>, usize> = IndexMap::new();
+        let first = self.members.values().next()?;
+        let candidates: BTreeSet<&Arc<str>> =
+            first.protocols.iter().map(|p| &p.name).filter(|name| self.all_members_support(name)).collect();
+        for member in self.members.values() {
+            if let Some(vote) = member.protocols.iter().find(|protocol| candidates.contains(&protocol.name)) {
+                *votes.entry(&vote.name).or_default() += 1;
+            }
+        }
+        let most = votes.values().copied().max()?;
+        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
+    }
+
+    fn compute_subscribed_topics(&self) -> Option<BTreeSet<Arc<str>>> {
+        if !self.uses_consumer_protocol() {
+            return None;
+        }
+        let mut topics = BTreeSet::new();
+        if self.members.is_empty() {
+            return Some(topics);
+        }
+        let protocol_name = self.protocol_name.as_deref()?;
+        for member in self.members.values() {
+            if let Err(error) = add_subscribed_topics(&member.metadata(Some(protocol_name)), &mut topics) {
+                tracing::debug!(group = &*self.group_id, %error, "cannot read a subscription");
+                return None;
+            }
+        }
+        Some(topics)
+    }
+
+    // ---- SyncGroup -------------------------------------------------------------------------------------
+
+    pub(crate) fn sync(&mut self, context: &mut Context<'_>, id: RequestId, request: SyncRequest) {
+        if let Err(error) = self.validate_sync(&request) {
+            context.step.reply(id, Output::Synced(Err(error)));
+            return;
+        }
+        let member_id = request.member_id.clone();
+        match self.state {
+            GroupState::PreparingRebalance => {
+                context.step.reply(id, Output::Synced(Err(GroupError::RebalanceInProgress)));
+            }
+            GroupState::CompletingRebalance => {
+                if let Some(member) = self.members.get_mut(&member_id)
+                    && let Some(superseded) = member.awaiting_sync.replace(id)
+                {
+                    context.step.reply(superseded, Output::Synced(Err(GroupError::RebalanceInProgress)));
+                }
+                self.remove_pending_sync(context, &member_id);
+                if self.is_leader(&member_id) {
+                    self.store_assignment(context, request.assignments);
+                }
+            }
+            GroupState::Stable => {
+                self.remove_pending_sync(context, &member_id);
+                let assignment = self.members.get(&member_id).map(|m| m.assignment.clone()).unwrap_or_default();
+                context.step.reply_after_commit(id, Output::Synced(Ok(self.synced(assignment))));
+            }
+            GroupState::Empty | GroupState::Dead => {
+                context.step.reply(id, Output::Synced(Err(GroupError::UnknownMemberId)));
+            }
+        }
+    }
+
+    fn validate_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {
+        self.validate_member(&request.member_id, request.group_instance_id.as_deref())?;
+        if request.generation_id != self.generation_id {
+            return Err(GroupError::IllegalGeneration);
+        }
+        let differs = |given: &Option<Arc<str>>, own: &Option<Arc<str>>| given.is_some() && given != own;
+        if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol_name, &self.protocol_name)
+        {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        Ok(())
+    }
+
+    /// The leader's assignment makes the generation durable; nobody is answered before (G6).
+    fn store_assignment(&mut self, context: &mut Context<'_>, assignments: Vec<(Arc<str>, Bytes)>) {
+        let mut assignments: BTreeMap<Arc<str>, Bytes> = assignments.into_iter().collect();
+        for member in self.members.values_mut() {
+            member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
+        }
+        let value = self.to_value();
+        if value.size_bytes() > context.max_record_bytes {
+            self.refuse_syncs(context, GroupError::UnknownServerError);
+            self.prepare_rebalance_or_complete_join(context, "the assignment is too large to be stored");
+            return;
+        }
+        context.step.records.push(Record::GroupMetadata { group_id: self.group_id.clone(), value: Some(value) });
+        self.transition_to(GroupState::Stable, context.now);
+        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
+        for member_id in member_ids {
+            let Some(member) = self.members.get_mut(&member_id) else { continue };
+            let (assignment, session_timeout_ms) = (member.assignment.clone(), member.session_timeout_ms);
+            if let Some(sync) = member.awaiting_sync.take() {
+                context.step.reply_after_commit(sync, Output::Synced(Ok(self.synced(assignment))));
+                self.schedule_session(context, &member_id, session_timeout_ms);
+            }
+        }
+    }
+
+    fn synced(&self, assignment: Bytes) -> Synced {
+        Synced { protocol_type: self.protocol_type.clone(), protocol_name: self.protocol_name.clone(), assignment }
+    }
+
+    fn refuse_syncs(&mut self, context: &mut Context<'_>, error: GroupError) {
+        let mut answered = Vec::new();
+        for member in self.members.values_mut() {
+            member.assignment = Bytes::new();
+            if let Some(sync) = member.awaiting_sync.take() {
+                context.step.reply(sync, Output::Synced(Err(error)));
+                answered.push((member.member_id.clone(), member.session_timeout_ms));
+            }
+        }
+        for (member_id, session_timeout_ms) in answered {
+            self.schedule_session(context, &member_id, session_timeout_ms);
+        }
+    }
+
+    fn remove_pending_sync(&mut self, context: &mut Context<'_>, member_id: &str) {
+        self.pending_sync.remove(member_id);
+        if self.pending_sync.is_empty() {
+            context.timers.cancel(&self.sync_key());
+        }
+    }
+
+    // ---- Heartbeat, LeaveGroup, OffsetCommit's check ---------------------------------------------------
+
+    pub(crate) fn heartbeat(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &HeartbeatRequest,
+    ) -> Result<(), GroupError> {
+        self.validate_member(&request.member_id, request.group_instance_id.as_deref())?;
+        if request.generation_id != self.generation_id {
+            return Err(GroupError::IllegalGeneration);
+        }
+        match self.state {
+            GroupState::Empty | GroupState::Dead => Err(GroupError::UnknownMemberId),
+            GroupState::PreparingRebalance => {
+                self.refresh_session(context, &request.member_id);
+                Err(GroupError::RebalanceInProgress)
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                self.refresh_session(context, &request.member_id);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn leave(&mut self, context: &mut Context<'_>, members: Vec<LeavingMember>) -> Vec<LeftMember> {
+        let mut someone_left = false;
+        let mut left = Vec::with_capacity(members.len());
+        for member in members {
+            let error = self.leave_one(context, &member).err();
+            someone_left |= error.is_none();
+            tracing::debug!(
+                group = &*self.group_id,
+                member = &*member.member_id,
+                reason = member.reason.as_deref().unwrap_or("not provided"),
+                ?error,
+                "a member leaves"
+            );
+            left.push(LeftMember { member_id: member.member_id, group_instance_id: member.group_instance_id, error });
+        }
+        if someone_left {
+            match self.state {
+                GroupState::Stable | GroupState::CompletingRebalance => {
+                    self.prepare_rebalance(context, "a member left")
+                }
+                GroupState::PreparingRebalance => self.maybe_complete_join_phase(context),
+                GroupState::Empty | GroupState::Dead => {}
+            }
+        }
+        left
+    }
+
+    fn leave_one(&mut self, context: &mut Context<'_>, leaving: &LeavingMember) -> Result<(), GroupError> {
+        let instance_id = leaving.group_instance_id.as_deref();
+        let member_id = if leaving.member_id.is_empty() {
+            // The Admin client removes static members by instance id alone (KIP-345).
+            let known = instance_id.and_then(|instance_id| self.static_members.get(instance_id));
+            known.cloned().ok_or(GroupError::UnknownMemberId)?
+        } else if self.pending_join.contains(&leaving.member_id) {
+            leaving.member_id.clone()
+        } else {
+            self.validate_member(&leaving.member_id, instance_id)?;
+            leaving.member_id.clone()
+        };
+        self.remove_member(context, &member_id);
+        Ok(())
+    }
+
+    /// Whether these offsets may be committed; a member's commit also keeps its session alive.
+    pub(crate) fn validate_offset_commit(
+        &mut self,
+        context: &mut Context<'_>,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation_id: i32,
+    ) -> Result<(), GroupError> {
+        if generation_id < 0 && self.state == GroupState::Empty {
+            return Ok(());
+        }
+        if generation_id >= 0 || !member_id.is_empty() || instance_id.is_some() {
+            self.validate_member(member_id, instance_id)?;
+            if generation_id != self.generation_id {
+                return Err(GroupError::IllegalGeneration);
+            }
+        } else if self.state != GroupState::Empty {
+            return Err(GroupError::UnknownMemberId);
+        }
+        if self.state == GroupState::CompletingRebalance {
+            // The member has joined but not synced; it will find out by rejoining.
+            return Err(GroupError::RebalanceInProgress);
+        }
+        if matches!(self.state, GroupState::Stable | GroupState::PreparingRebalance) {
+            self.refresh_session(context, member_id);
+        }
+        Ok(())
+    }
+
+    fn validate_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+        if let Some(instance_id) = instance_id {
+            match self.static_members.get(instance_id) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(owner) if &**owner != member_id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
+    }
+
+    // ---- timers ----------------------------------------------------------------------------------------
+
+    pub(crate) fn on_session_expired(&mut self, context: &mut Context<'_>, member_id: &Arc<str>) {
+        if self.pending_join.contains(member_id) {
+            self.remove_member(context, member_id);
+            if self.state == GroupState::PreparingRebalance && self.has_all_members_joined() {
+                self.complete_join(context);
+            }
+            return;
+        }
+        if self.members.get(member_id).is_none_or(Member::has_satisfied_heartbeat) {
+            return;
+        }
+        tracing::debug!(group = &*self.group_id, member = &**member_id, "the session of a member expired");
+        self.remove_member(context, member_id);
+        match self.state {
+            GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(context, "a session expired");
+            }
+            GroupState::PreparingRebalance if self.has_all_members_joined() => self.complete_join(context),
+            GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {}
+        }
+    }
+
+    pub(crate) fn on_join_phase_over(&mut self, context: &mut Context<'_>) {
+        if self.state != GroupState::PreparingRebalance {
+            return;
+        }
+        match self.initial_rebalance {
+            Some(initial) if initial.new_member_added && initial.remaining_ms != 0 => {
+                let delay_ms = context.config.group_initial_rebalance_delay_ms.min(initial.remaining_ms);
+                let remaining_ms = (initial.remaining_ms - initial.delay_ms).max(0);
+                self.initial_rebalance = Some(InitialRebalance { delay_ms, remaining_ms, new_member_added: false });
+                self.schedule(context, self.join_key(), delay_ms);
+            }
+            Some(_) | None => self.complete_join(context),
+        }
+    }
+
+    pub(crate) fn on_sync_phase_over(&mut self, context: &mut Context<'_>) {
+        let syncing = matches!(self.state, GroupState::CompletingRebalance | GroupState::Stable);
+        if !syncing || self.pending_sync.is_empty() {
+            return;
+        }
+        let laggards: Vec<Arc<str>> = self.pending_sync.iter().cloned().collect();
+        for member_id in &laggards {
+            self.remove_member(context, member_id);
+        }
+        tracing::debug!(group = &*self.group_id, members = ?laggards, "members did not sync and are removed");
+        self.prepare_rebalance(context, "members did not sync");
+    }
+
+    // ---- small things ----------------------------------------------------------------------------------
+
+    /// Removes a member or a pending id, its timer, and whatever it waits for.
+    fn remove_member(&mut self, context: &mut Context<'_>, member_id: &Arc<str>) {
+        context.timers.cancel(&self.session_key(member_id));
+        self.pending_join.remove(member_id);
+        self.pending_sync.remove(member_id);
+        let Some(mut member) = self.members.shift_remove(member_id) else { return };
+        self.count_protocols(&member.protocols, false);
+        if let Some(join) = member.awaiting_join.take() {
+            // The client, if it still lives, starts over with a new id.
+            let error = JoinError { error: GroupError::UnknownMemberId, member_id: "".into() };
+            context.step.reply(join, Output::Joined(Err(error)));
+        }
+        if let Some(sync) = member.awaiting_sync.take() {
+            context.step.reply(sync, Output::Synced(Err(GroupError::UnknownMemberId)));
+        }
+        if let Some(instance_id) = &member.group_instance_id {
+            self.static_members.remove(instance_id);
+        }
+        if self.is_leader(member_id) {
+            self.leader = self.members.keys().next().cloned();
+        }
+    }
+
+    /// Cancels every timer of a group that is deleted.
+    pub(crate) fn cancel_timers(&self, timers: &mut Timers) {
+        timers.cancel(&self.join_key());
+        timers.cancel(&self.sync_key());
+        for member_id in self.members.keys().chain(&self.pending_join) {
+            timers.cancel(&self.session_key(member_id));
+        }
+    }
+
+    fn is_leader(&self, member_id: &str) -> bool {
+        self.leader.as_deref() == Some(member_id)
+    }
+
+    fn rebalance_timeout_ms(&self) -> i32 {
+        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0).max(0)
+    }
+
+    fn refresh_session(&self, context: &mut Context<'_>, member_id: &str) {
+        if let Some((member_id, member)) = self.members.get_key_value(member_id) {
+            self.schedule_session(context, member_id, member.session_timeout_ms);
+        }
+    }
+
+    fn schedule_session(&self, context: &mut Context<'_>, member_id: &Arc<str>, timeout_ms: i32) {
+        self.schedule(context, self.session_key(member_id), timeout_ms);
+    }
+
+    fn schedule(&self, context: &mut Context<'_>, key: TimerKey, delay_ms: i32) {
+        context.timers.schedule(key, context.now.monotonic_ms + i64::from(delay_ms));
+    }
+
+    fn session_key(&self, member_id: &Arc<str>) -> TimerKey {
+        TimerKey::Session { group_id: self.group_id.clone(), member_id: member_id.clone() }
+    }
+
+    fn join_key(&self) -> TimerKey {
+        TimerKey::Join { group_id: self.group_id.clone() }
+    }
+
+    fn sync_key(&self) -> TimerKey {
+        TimerKey::Sync { group_id: self.group_id.clone() }
+    }
+
+    /// The only place where the state changes; see the picture at the top.
+    fn transition_to(&mut self, next: GroupState, now: Now) {
+        let valid = match next {
+            GroupState::Empty => matches!(self.state, GroupState::PreparingRebalance),
+            GroupState::PreparingRebalance => {
+                matches!(self.state, GroupState::Stable | GroupState::CompletingRebalance | GroupState::Empty)
+            }
+            GroupState::CompletingRebalance => matches!(self.state, GroupState::PreparingRebalance),
+            GroupState::Stable => matches!(self.state, GroupState::CompletingRebalance),
+            GroupState::Dead => true,
+        };
+        assert!(valid, "group {} must not go from {:?} to {next:?}", self.group_id, self.state);
+        self.state = next;
+        self.current_state_timestamp_ms = now.timestamp_ms;
+    }
+}

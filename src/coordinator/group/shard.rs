@@ -1,0 +1,648 @@
+//! One partition of `__consumer_offsets` as a pure machine: dispatch, group creation and deletion, expiry.
+//!
+//! [`Shard::step`] decides on the durable state (`&Hard`) and changes only the volatile one (`&mut Soft`);
+//! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (G4). After a failed
+//! append the whole shard is thrown away and loaded again, so a step may assume that its records get written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::classic::{ClassicGroup, Context};
+use super::offsets::{OffsetAndMetadata, Offsets, tombstone};
+use super::records::{GroupMetadataValue, OffsetCommitValue, Record};
+use super::timers::{TimerKey, Timers};
+use super::{
+    CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
+    GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
+    LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+};
+use crate::types::{Offset, ProducerId, TopicId};
+
+/// Strings of records have 16-bit lengths, those of flexible requests do not.
+const MAX_STRING_BYTES: usize = i16::MAX as usize;
+/// A generated member id is a client or instance id, a dash and a UUID.
+const MEMBER_ID_SUFFIX_BYTES: usize = 37;
+
+/// What happens to a shard.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The UUID is the random part of the member id, should one be needed.
+    Join(JoinRequest, Uuid),
+    Sync(SyncRequest),
+    Heartbeat(HeartbeatRequest),
+    Leave(LeaveRequest),
+    CommitOffsets(CommitOffsetsRequest),
+    FetchOffsets(FetchOffsetsRequest),
+    DeleteOffsets(DeleteOffsetsRequest),
+    Describe(Vec<Arc<str>>),
+    List(GroupFilter),
+    DeleteGroups(Vec<Arc<str>>),
+    TopicsDeleted(Vec<(Arc<str>, TopicId)>),
+    /// Some deadline may have passed.
+    Tick,
+}
+
+/// The answer to an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    Joined(Result<Joined, JoinError>),
+    Synced(Result<Synced, GroupError>),
+    Heartbeat(Result<(), GroupError>),
+    Left(Result<Vec<LeftMember>, GroupError>),
+    /// OffsetCommit and OffsetDelete.
+    Outcomes(Result<Vec<TopicOutcome>, GroupError>),
+    Fetched(Result<Vec<FetchedTopic>, GroupError>),
+    Described(Vec<Result<DescribedGroup, GroupError>>),
+    Listed(Vec<ListedGroup>),
+    Deleted(Vec<(Arc<str>, Option<GroupError>)>),
+    Done,
+}
+
+/// An answer and when it may be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub request: RequestId,
+    /// Wait until all that the shard has written so far, this step included, is committed.
+    pub after_commit: bool,
+    pub output: Output,
+}
+
+/// What a step decided.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    pub records: Vec<Record>,
+    pub replies: Vec<Reply>,
+}
+
+impl Step {
+    pub(crate) fn reply(&mut self, request: RequestId, output: Output) {
+        self.replies.push(Reply { request, after_commit: false, output });
+    }
+
+    pub(crate) fn reply_after_commit(&mut self, request: RequestId, output: Output) {
+        self.replies.push(Reply { request, after_commit: true, output });
+    }
+}
+
+/// What the log says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hard {
+    groups: BTreeMap<Arc<str>, GroupMetadataValue>,
+    offsets: Offsets,
+}
+
+/// What is lost with the process: live groups, parked requests (inside them) and timers.
+#[derive(Debug, Default)]
+struct Soft {
+    /// Groups with members or pending ids; any other is rebuilt from its record when needed.
+    groups: BTreeMap<Arc<str>, ClassicGroup>,
+    timers: Timers,
+    expiration_scheduled: bool,
+}
+
+/// The state of one partition of `__consumer_offsets`.
+#[derive(Debug)]
+pub struct Shard {
+    config: Arc<GroupConfig>,
+    max_record_bytes: usize,
+    hard: Hard,
+    soft: Soft,
+}
+
+impl Shard {
+    /// An empty shard, ready for [`Shard::apply`]; `max_record_bytes` is the largest value the log takes.
+    pub fn new(config: Arc<GroupConfig>, max_record_bytes: usize) -> Self {
+        Shard { config, max_record_bytes, hard: Hard::default(), soft: Soft::default() }
+    }
+
+    /// Ends the load: groups with members come alive and their sessions start.
+    pub fn on_loaded(&mut self, now: Now) {
+        for (group_id, value) in &self.hard.groups {
+            if !value.members.is_empty() {
+                let group = ClassicGroup::from_value(group_id.clone(), value);
+                group.start_sessions(now, &mut self.soft.timers);
+                self.soft.groups.insert(group_id.clone(), group);
+            }
+        }
+        if !self.hard.groups.is_empty() {
+            self.soft.schedule_expiration(&self.config, now);
+        }
+    }
+
+    /// Decides what follows from the input. The caller appends the records, applies them, and answers.
+    pub fn step(&mut self, now: Now, request: RequestId, input: Input) -> Step {
+        let mut step = Step::default();
+        let mut transition = Transition {
+            config: &self.config,
+            max_record_bytes: self.max_record_bytes,
+            hard: &self.hard,
+            soft: &mut self.soft,
+            now,
+            step: &mut step,
+            idle: Vec::new(),
+        };
+        transition.run(request, input);
+        transition.forget_idle_groups();
+        if !step.records.is_empty() {
+            self.soft.schedule_expiration(&self.config, now);
+        }
+        step
+    }
+
+    /// Takes one record of the log into the durable state. `producer_id` is set in transactional batches.
+    pub fn apply(&mut self, offset: Offset, producer_id: Option<ProducerId>, record: &Record) {
+        match record {
+            Record::OffsetCommit { group_id, topic, partition, value: Some(value) } => {
+                // A commit without a group makes one that only holds offsets.
+                if !self.hard.groups.contains_key(group_id) {
+                    self.hard.groups.insert(group_id.clone(), offsets_only_group(value));
+                }
+                let offset = OffsetAndMetadata { value: value.clone(), record_offset: offset };
+                self.hard.offsets.put(group_id, topic, *partition, offset, producer_id);
+            }
+            Record::OffsetCommit { group_id, topic, partition, value: None } => {
+                self.hard.offsets.remove(group_id, topic, *partition);
+            }
+            Record::GroupMetadata { group_id, value: Some(value) } => {
+                self.hard.groups.insert(group_id.clone(), value.clone());
+            }
+            Record::GroupMetadata { group_id, value: None } => {
+                self.hard.groups.remove(group_id);
+            }
+        }
+    }
+
+    /// Takes the end of a transaction into the durable state.
+    pub fn apply_transaction_end(&mut self, producer_id: ProducerId, committed: bool) {
+        self.hard.offsets.end_transaction(producer_id, committed);
+    }
+
+    /// When a [`Input::Tick`] is due, in monotonic milliseconds.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        self.soft.timers.next_deadline_ms()
+    }
+
+    /// Groups the partition holds.
+    pub fn group_count(&self) -> usize {
+        self.hard.groups.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hard(&self) -> &Hard {
+        &self.hard
+    }
+
+    #[cfg(test)]
+    pub(crate) fn live_group_count(&self) -> usize {
+        self.soft.groups.len()
+    }
+}
+
+impl Soft {
+    fn schedule_expiration(&mut self, config: &GroupConfig, now: Now) {
+        if !self.expiration_scheduled {
+            self.expiration_scheduled = true;
+            let interval_ms = config.offsets_retention_check_interval_ms;
+            self.timers.schedule(TimerKey::OffsetExpiration, now.monotonic_ms.saturating_add(interval_ms));
+        }
+    }
+}
+
+fn offsets_only_group(value: &OffsetCommitValue) -> GroupMetadataValue {
+    GroupMetadataValue {
+        protocol_type: Arc::default(),
+        generation_id: 0,
+        protocol_name: None,
+        leader: None,
+        current_state_timestamp_ms: value.commit_timestamp_ms,
+        members: Vec::new(),
+    }
+}
+
+fn fits(text: &str) -> bool {
+    text.len() <= MAX_STRING_BYTES
+}
+
+/// One step in the making.
+struct Transition<'a> {
+    config: &'a GroupConfig,
+    max_record_bytes: usize,
+    hard: &'a Hard,
+    soft: &'a mut Soft,
+    now: Now,
+    step: &'a mut Step,
+    /// Groups that may be forgotten when the step ends; not earlier, as their records are not applied yet.
+    idle: Vec<Arc<str>>,
+}
+
+impl Transition<'_> {
+    fn run(&mut self, id: RequestId, input: Input) {
+        match input {
+            Input::Join(request, member_uuid) => self.join(id, request, member_uuid),
+            Input::Sync(request) => self.sync(id, request),
+            Input::Heartbeat(request) => {
+                let result = self.heartbeat(&request);
+                self.step.reply(id, Output::Heartbeat(result));
+            }
+            Input::Leave(request) => {
+                let result = self.leave(request);
+                self.step.reply_after_commit(id, Output::Left(result));
+            }
+            Input::CommitOffsets(request) => {
+                let result = self.commit_offsets(request);
+                self.step.reply_after_commit(id, Output::Outcomes(result));
+            }
+            Input::FetchOffsets(request) => {
+                let result = self.fetch_offsets(request);
+                self.step.reply_after_commit(id, Output::Fetched(result));
+            }
+            Input::DeleteOffsets(request) => {
+                let result = self.delete_offsets(request);
+                self.step.reply_after_commit(id, Output::Outcomes(result));
+            }
+            Input::Describe(group_ids) => {
+                let described = group_ids.iter().map(|group_id| self.describe(group_id)).collect();
+                self.step.reply_after_commit(id, Output::Described(described));
+            }
+            Input::List(filter) => {
+                let listed = self.list(&filter);
+                self.step.reply_after_commit(id, Output::Listed(listed));
+            }
+            Input::DeleteGroups(group_ids) => {
+                let deleted = group_ids.into_iter().map(|group_id| {
+                    let error = self.delete_group(&group_id).err();
+                    (group_id, error)
+                });
+                let deleted = deleted.collect();
+                self.step.reply_after_commit(id, Output::Deleted(deleted));
+            }
+            Input::TopicsDeleted(topics) => {
+                for (topic, topic_id) in topics {
+                    self.hard.offsets.tombstones_of_topic(&topic, topic_id, &mut self.step.records);
+                }
+                self.step.reply_after_commit(id, Output::Done);
+            }
+            Input::Tick => {
+                self.tick();
+                self.step.reply(id, Output::Done);
+            }
+        }
+    }
+
+    // ---- live groups -----------------------------------------------------------------------------------
+
+    /// Runs `act` on the live group, waking it from its record if need be; `None` if there is no such group.
+    fn with_group<T>(
+        &mut self,
+        group_id: &str,
+        act: impl FnOnce(&mut ClassicGroup, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        if !self.soft.groups.contains_key(group_id) {
+            let (group_id, value) = self.hard.groups.get_key_value(group_id)?;
+            self.soft.groups.insert(group_id.clone(), ClassicGroup::from_value(group_id.clone(), value));
+        }
+        let group = self.soft.groups.get_mut(group_id)?;
+        let mut context = Context {
+            config: self.config,
+            now: self.now,
+            timers: &mut self.soft.timers,
+            step: self.step,
+            max_record_bytes: self.max_record_bytes,
+        };
+        let result = act(group, &mut context);
+        if group.is_idle() {
+            self.idle.push(group.group_id().clone());
+        }
+        Some(result)
+    }
+
+    fn forget_idle_groups(self) {
+        for group_id in self.idle {
+            if self.soft.groups.get(&group_id).is_some_and(ClassicGroup::is_idle) {
+                self.soft.groups.remove(&group_id);
+            }
+        }
+    }
+
+    /// Looks at a group without waking it.
+    fn look_at<T>(&self, group_id: &str, look: impl FnOnce(&ClassicGroup) -> T) -> Option<T> {
+        match self.soft.groups.get(group_id) {
+            Some(group) => Some(look(group)),
+            None => {
+                let (group_id, value) = self.hard.groups.get_key_value(group_id)?;
+                Some(look(&ClassicGroup::from_value(group_id.clone(), value)))
+            }
+        }
+    }
+
+    fn exists(&self, group_id: &str) -> bool {
+        self.soft.groups.contains_key(group_id) || self.hard.groups.contains_key(group_id)
+    }
+
+    fn may_create_group(&self) -> Result<(), GroupError> {
+        // Live groups have a record too, so the durable ones are all there are.
+        if self.hard.groups.len() < self.config.max_groups_per_partition {
+            Ok(())
+        } else {
+            tracing::warn!(groups = self.hard.groups.len(), "no more groups are created in this partition");
+            Err(GroupError::GroupMaxSizeReached)
+        }
+    }
+
+    // ---- membership ------------------------------------------------------------------------------------
+
+    fn join(&mut self, id: RequestId, mut request: JoinRequest, member_uuid: Uuid) {
+        let mut names = Vec::with_capacity(request.protocols.len());
+        request.protocols.retain(|protocol| {
+            let first = !names.contains(&protocol.name);
+            names.push(protocol.name.clone());
+            first
+        });
+        match self.validate_join(&request) {
+            Err(error) => {
+                let error = JoinError { error, member_id: request.member_id };
+                self.step.reply(id, Output::Joined(Err(error)));
+            }
+            Ok(true) => {
+                self.with_group(&request.group_id.clone(), |group, context| {
+                    group.join(context, id, request, member_uuid);
+                });
+            }
+            Ok(false) => self.join_new_group(id, request, member_uuid),
+        }
+    }
+
+    /// Whether the group exists already.
+    fn validate_join(&self, request: &JoinRequest) -> Result<bool, GroupError> {
+        if request.group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let session_timeouts = self.config.group_min_session_timeout_ms..=self.config.group_max_session_timeout_ms;
+        if !session_timeouts.contains(&request.session_timeout_ms) {
+            return Err(GroupError::InvalidSessionTimeout);
+        }
+        if !join_fits_into_a_record(request) {
+            return Err(GroupError::UnknownServerError);
+        }
+        if self.exists(&request.group_id) {
+            return Ok(true);
+        }
+        if !request.member_id.is_empty() {
+            return Err(GroupError::UnknownMemberId);
+        }
+        self.may_create_group().map(|()| false)
+    }
+
+    fn join_new_group(&mut self, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
+        let group_id = request.group_id.clone();
+        let group = ClassicGroup::new(group_id.clone(), self.now.timestamp_ms);
+        self.soft.groups.insert(group_id.clone(), group);
+        // Like Kafka, write the group down at once: it exists from its first JoinGroup on, even a refused one.
+        let value = GroupMetadataValue {
+            protocol_type: Arc::default(),
+            generation_id: 0,
+            protocol_name: None,
+            leader: None,
+            current_state_timestamp_ms: self.now.timestamp_ms,
+            members: Vec::new(),
+        };
+        self.step.records.push(Record::GroupMetadata { group_id: group_id.clone(), value: Some(value) });
+        self.with_group(&group_id, |group, context| group.join(context, id, request, member_uuid));
+    }
+
+    fn sync(&mut self, id: RequestId, request: SyncRequest) {
+        if request.group_id.is_empty() {
+            self.step.reply(id, Output::Synced(Err(GroupError::InvalidGroupId)));
+            return;
+        }
+        let group_id = request.group_id.clone();
+        if self.with_group(&group_id, |group, context| group.sync(context, id, request)).is_none() {
+            self.step.reply(id, Output::Synced(Err(GroupError::UnknownMemberId)));
+        }
+    }
+
+    fn heartbeat(&mut self, request: &HeartbeatRequest) -> Result<(), GroupError> {
+        if request.group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        self.with_group(&request.group_id, |group, context| group.heartbeat(context, request))
+            .unwrap_or(Err(GroupError::UnknownMemberId))
+    }
+
+    fn leave(&mut self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
+        if request.group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        if !self.exists(&request.group_id) {
+            let unknown = |member: super::LeavingMember| LeftMember {
+                member_id: member.member_id,
+                group_instance_id: member.group_instance_id,
+                error: Some(GroupError::UnknownMemberId),
+            };
+            return Ok(request.members.into_iter().map(unknown).collect());
+        }
+        let left = self.with_group(&request.group_id, |group, context| group.leave(context, request.members));
+        Ok(left.unwrap_or_default())
+    }
+
+    // ---- offsets ---------------------------------------------------------------------------------------
+
+    fn commit_offsets(&mut self, request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
+        self.validate_commit(&request)?;
+        let now_ms = self.now.timestamp_ms;
+        let expire_timestamp_ms =
+            request.retention_time_ms.map(|retention_time_ms| now_ms.saturating_add(retention_time_ms));
+        // The record version with an expire timestamp has no topic id and no epoch: what a restart would lose
+        // is not remembered either (G4).
+        let has_retention = expire_timestamp_ms.is_some();
+        let mut outcomes = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for commit in topic.partitions {
+                if self.metadata_is_too_large(&commit.committed_metadata) {
+                    partitions.push((commit.partition, Some(GroupError::OffsetMetadataTooLarge)));
+                    continue;
+                }
+                partitions.push((commit.partition, None));
+                let value = OffsetCommitValue {
+                    offset: commit.committed_offset,
+                    leader_epoch: if has_retention { -1 } else { commit.committed_leader_epoch },
+                    metadata: commit.committed_metadata,
+                    commit_timestamp_ms: now_ms,
+                    expire_timestamp_ms,
+                    topic_id: if has_retention { TopicId::ZERO } else { topic.topic_id },
+                };
+                self.step.records.push(Record::OffsetCommit {
+                    group_id: request.group_id.clone(),
+                    topic: topic.name.clone(),
+                    partition: commit.partition,
+                    value: Some(value),
+                });
+            }
+            outcomes.push(TopicOutcome { name: topic.name, topic_id: topic.topic_id, partitions });
+        }
+        Ok(outcomes)
+    }
+
+    fn validate_commit(&mut self, request: &CommitOffsetsRequest) -> Result<(), GroupError> {
+        let (member_id, instance_id) = (&request.member_id, request.group_instance_id.as_deref());
+        let generation_id = request.generation_id_or_member_epoch;
+        let checked = self.with_group(&request.group_id, |group, context| {
+            group.validate_offset_commit(context, member_id, instance_id, generation_id)
+        });
+        match checked {
+            Some(result) => result,
+            None if !fits(&request.group_id) => Err(GroupError::InvalidGroupId),
+            // The Admin client, or a consumer without group management: the commit makes the group.
+            None if generation_id < 0 => self.may_create_group(),
+            None if request.api_version >= 9 => Err(GroupError::GroupIdNotFound),
+            None => Err(GroupError::IllegalGeneration),
+        }
+    }
+
+    /// Kafka counts the characters of a Java string, which are UTF-16 units.
+    fn metadata_is_too_large(&self, metadata: &str) -> bool {
+        let limit = self.config.offset_metadata_max_bytes;
+        !fits(metadata) || (metadata.len() > limit && metadata.encode_utf16().count() > limit)
+    }
+
+    fn fetch_offsets(&self, request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
+        let (group_id, require_stable) = (&request.group_id, request.require_stable);
+        Ok(match request.topics {
+            Some(topics) => self.hard.offsets.fetch(group_id, topics, require_stable),
+            None => self.hard.offsets.fetch_all(group_id, require_stable),
+        })
+    }
+
+    fn delete_offsets(&mut self, request: DeleteOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
+        let DeleteOffsetsRequest { group_id, topics } = request;
+        if group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let names: Vec<&str> = topics.iter().map(|(name, _)| &**name).collect();
+        let subscribed = self.look_at(&group_id, |group| {
+            // The topics in use are known for consumers only.
+            if group.state() != GroupState::Empty && !group.uses_consumer_protocol() {
+                return Err(GroupError::NonEmptyGroup);
+            }
+            Ok(names.iter().map(|name| group.is_subscribed_to(name)).collect::<Vec<_>>())
+        });
+        let subscribed = subscribed.unwrap_or(Err(GroupError::GroupIdNotFound))?;
+        let mut outcomes = Vec::with_capacity(topics.len());
+        for ((name, partitions), subscribed) in topics.into_iter().zip(subscribed) {
+            let error = subscribed.then_some(GroupError::GroupSubscribedToTopic);
+            for partition in &partitions {
+                if error.is_none() && self.hard.offsets.contains(&group_id, &name, *partition) {
+                    self.step.records.push(tombstone(&group_id, &name, *partition));
+                }
+            }
+            let partitions = partitions.into_iter().map(|partition| (partition, error)).collect();
+            outcomes.push(TopicOutcome { name, topic_id: TopicId::ZERO, partitions });
+        }
+        Ok(outcomes)
+    }
+
+    // ---- the Admin client's view -----------------------------------------------------------------------
+
+    fn describe(&self, group_id: &str) -> Result<DescribedGroup, GroupError> {
+        self.look_at(group_id, ClassicGroup::describe).ok_or(GroupError::GroupIdNotFound)
+    }
+
+    fn list(&self, filter: &GroupFilter) -> Vec<ListedGroup> {
+        // Every group has a record from its first step on.
+        let rows = self.hard.groups.iter().map(|(group_id, value)| {
+            let (state, protocol_type) = match self.soft.groups.get(group_id) {
+                Some(group) => (group.state(), group.protocol_type().cloned().unwrap_or_default()),
+                None => (GroupState::Empty, value.protocol_type.clone()),
+            };
+            ListedGroup { group_id: group_id.clone(), protocol_type, state, group_type: GroupType::Classic }
+        });
+        rows.filter(|row| filter.accepts(row.state, row.group_type)).collect()
+    }
+
+    fn delete_group(&mut self, group_id: &Arc<str>) -> Result<(), GroupError> {
+        let state = self.look_at(group_id, ClassicGroup::state).ok_or(GroupError::GroupIdNotFound)?;
+        if state != GroupState::Empty {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        self.hard.offsets.tombstones_of_group(group_id, &mut self.step.records);
+        self.forget_group(group_id);
+        Ok(())
+    }
+
+    fn forget_group(&mut self, group_id: &Arc<str>) {
+        self.step.records.push(Record::GroupMetadata { group_id: group_id.clone(), value: None });
+        if let Some(group) = self.soft.groups.remove(group_id) {
+            group.cancel_timers(&mut self.soft.timers);
+        }
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------
+
+    fn tick(&mut self) {
+        while let Some(key) = self.soft.timers.pop_due(self.now.monotonic_ms) {
+            match key {
+                TimerKey::Session { group_id, member_id } => {
+                    self.with_group(&group_id, |group, context| group.on_session_expired(context, &member_id));
+                }
+                TimerKey::Join { group_id } => {
+                    self.with_group(&group_id, |group, context| group.on_join_phase_over(context));
+                }
+                TimerKey::Sync { group_id } => {
+                    self.with_group(&group_id, |group, context| group.on_sync_phase_over(context));
+                }
+                TimerKey::OffsetExpiration => self.expire_offsets(),
+            }
+        }
+    }
+
+    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5).
+    fn expire_offsets(&mut self) {
+        self.soft.expiration_scheduled = false;
+        let hard = self.hard;
+        for group_id in hard.groups.keys() {
+            let retention_ms = self.config.offsets_retention_ms;
+            let now_ms = self.now.timestamp_ms;
+            let mut records = Vec::new();
+            let expired = self.look_at(group_id, |group| {
+                let since = |topic: &str, value: &OffsetCommitValue| unused_since(group, topic, value);
+                let all = hard.offsets.expire(group_id, now_ms, retention_ms, since, &mut records);
+                all && group.is_idle()
+            });
+            self.step.records.append(&mut records);
+            if expired == Some(true) {
+                self.forget_group(group_id);
+            }
+        }
+        if !hard.groups.is_empty() {
+            self.soft.schedule_expiration(self.config, self.now);
+        }
+    }
+}
+
+/// Since when the group does not use this offset; `None` while it does.
+fn unused_since(group: &ClassicGroup, topic: &str, value: &OffsetCommitValue) -> Option<i64> {
+    if group.is_subscribed_to(topic) {
+        return None;
+    }
+    match group.state() {
+        _ if group.protocol_type().is_none() => Some(value.commit_timestamp_ms),
+        GroupState::Empty => {
+            Some(group.current_state_timestamp_ms()).filter(|at| *at != -1).or(Some(value.commit_timestamp_ms))
+        }
+        GroupState::Stable if group.knows_subscribed_topics() => Some(value.commit_timestamp_ms),
+        _ => None,
+    }
+}
+
+fn join_fits_into_a_record(request: &JoinRequest) -> bool {
+    let id_prefix = request.group_instance_id.as_ref().unwrap_or(&request.client_id);
+    fits(&request.group_id)
+        && fits(&request.protocol_type)
+        && fits(&request.client_host)
+        && id_prefix.len() + MEMBER_ID_SUFFIX_BYTES <= MAX_STRING_BYTES
+        && fits(&request.client_id)
+        && request.protocols.iter().all(|protocol| fits(&protocol.name))
+}

@@ -1,0 +1,157 @@
+//! `__consumer_offsets` as the group coordinator sees it, over this broker's partitions; and what tells the
+//! coordinator which of them it leads.
+
+use std::{
+    io,
+    sync::{Arc, Weak},
+};
+
+use bytes::Bytes;
+
+use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
+use crate::{
+    env::{BoxFuture, Env},
+    log::{AppendError, AppendOrigin, ValidatedBatch},
+    metadata::{
+        image::{MetadataDelta, MetadataImage},
+        publisher::Subscriber,
+    },
+    replica::{
+        FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
+        replica_manager::LeadershipListener, waiters::Waiter,
+    },
+    types::{GROUP_METADATA_TOPIC, Offset, TopicPartition},
+};
+
+/// The log of the group coordinator.
+pub struct GroupMetadataLog {
+    env: Env,
+    replica_manager: Arc<ReplicaManager>,
+}
+
+impl GroupMetadataLog {
+    /// Over the partitions of `replica_manager`.
+    pub fn new(env: Env, replica_manager: Arc<ReplicaManager>) -> Self {
+        GroupMetadataLog { env, replica_manager }
+    }
+
+    fn partition(&self, index: i32) -> Option<Arc<Partition>> {
+        self.replica_manager.partition(GROUP_METADATA_TOPIC, index)
+    }
+}
+
+fn write_error(error: &PartitionError) -> WriteError {
+    match error {
+        PartitionError::NotLeader(_)
+        | PartitionError::FencedLeaderEpoch { .. }
+        | PartitionError::UnknownLeaderEpoch { .. } => WriteError::NotLeader,
+        PartitionError::NotEnoughReplicas { .. } => WriteError::NotEnoughReplicas,
+        PartitionError::Append(AppendError::LargerThanSegment { .. }) => WriteError::TooLarge,
+        PartitionError::Append(_) | PartitionError::Read(_) | PartitionError::Storage(_) => {
+            tracing::error!(%error, "cannot write to {GROUP_METADATA_TOPIC}");
+            WriteError::Storage
+        }
+    }
+}
+
+impl CoordinatorLog for GroupMetadataLog {
+    fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError> {
+        let partition = self.partition(partition).ok_or(WriteError::NotLeader)?;
+        if batch.len() > partition.log_config().max_message_bytes.max(0) as usize {
+            return Err(WriteError::TooLarge);
+        }
+        let batch = ValidatedBatch::from_broker(batch, AppendOrigin::Coordinator);
+        let appended =
+            partition.append_as_leader(batch, true, self.env.clock.now_ms()).map_err(|error| write_error(&error))?;
+        Ok(Appended { first_offset: appended.info.first_offset, last_offset: appended.info.last_offset })
+    }
+
+    fn is_committed(&self, partition: i32, offset: Offset) -> bool {
+        self.partition(partition).is_some_and(|partition| partition.watermarks().high_watermark > offset)
+    }
+
+    fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>> {
+        let partition = self.partition(partition);
+        Box::pin(async move {
+            let partition = partition.ok_or(WriteError::NotLeader)?;
+            let waiter = Waiter::new();
+            loop {
+                partition.register(&waiter);
+                if partition.watermarks().high_watermark > offset {
+                    return Ok(());
+                }
+                if !partition.is_leader() {
+                    return Err(WriteError::NotLeader);
+                }
+                waiter.woken().await;
+            }
+        })
+    }
+
+    fn bounds(&self, partition: i32) -> Option<(Offset, Offset)> {
+        let watermarks = self.partition(partition)?.watermarks();
+        Some((watermarks.log_start_offset, watermarks.log_end_offset))
+    }
+
+    fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        let partition = self.partition(partition);
+        Box::pin(async move {
+            let partition =
+                partition.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the partition is not here"))?;
+            let from = FetchFrom { offset: from, current_leader_epoch: -1, last_fetched_epoch: -1 };
+            let read = partition.read(&from, max_bytes, FetchIsolation::LogEnd, true).map_err(io::Error::other)?;
+            let Some(plan) = read.plan else { return Ok(Bytes::new()) };
+            self.env
+                .tasks
+                .blocking("read for the coordinator", move || plan.records().map_err(io::Error::other)?.into_bytes())
+                .await
+        })
+    }
+
+    fn max_batch_bytes(&self, partition: i32) -> usize {
+        let partition = self.partition(partition);
+        partition.map_or(usize::MAX, |partition| partition.log_config().max_message_bytes.max(0) as usize)
+    }
+}
+
+/// Brings news of leadership and of topics to the coordinator.
+pub struct CoordinatorNews {
+    coordinator: Arc<GroupCoordinator>,
+}
+
+impl CoordinatorNews {
+    /// For `coordinator`. The replica manager holds it weakly: keep it as long as the broker runs.
+    pub fn new(coordinator: Arc<GroupCoordinator>) -> Arc<Self> {
+        Arc::new(CoordinatorNews { coordinator })
+    }
+
+    /// As the replica manager wants its listeners.
+    pub fn listener(self: &Arc<Self>) -> Weak<dyn LeadershipListener> {
+        let listener: Arc<dyn LeadershipListener> = self.clone();
+        Arc::downgrade(&listener)
+    }
+}
+
+impl LeadershipListener for CoordinatorNews {
+    fn on_become_leader(&self, partition: &TopicPartition) {
+        if &*partition.topic == GROUP_METADATA_TOPIC {
+            self.coordinator.load(partition.partition);
+        }
+    }
+
+    fn on_resign(&self, partition: &TopicPartition) {
+        if &*partition.topic == GROUP_METADATA_TOPIC {
+            self.coordinator.unload(partition.partition);
+        }
+    }
+}
+
+impl Subscriber for CoordinatorNews {
+    fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        if let Some(topic) = image.topic(GROUP_METADATA_TOPIC) {
+            self.coordinator.set_partition_count(topic.partitions.len() as i32);
+        }
+        self.coordinator
+            .on_topics_deleted(delta.deleted_topics.values().map(|topic| (topic.name.clone(), topic.id)).collect());
+    }
+}

@@ -1,0 +1,794 @@
+//! The shell around the group coordinator's shards: one lock per partition of `__consumer_offsets`, and in it
+//! step → append → apply; outside it, wait for the commit and answer.
+//!
+//! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that
+//! sleeps until the earliest deadline (none, when nobody is in a group). Decides nothing about groups.
+//! The log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is
+//! dropped and loaded anew, and what was parked in it is told to find its coordinator again.
+//!
+//! Lock order: the shard's lock, then (inside the log) the partition's. Nothing is awaited under either.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::{Notify, oneshot};
+
+use super::group::records::{Decoded, Record};
+use super::group::shard::{Input, Output, Reply, Shard};
+use super::group::{
+    CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
+    GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest, LeftMember, ListedGroup,
+    Now, RequestId, SyncRequest, Synced, TopicOutcome,
+};
+use crate::env::{BoxFuture, Env};
+use crate::protocol::compression::decompress;
+use crate::protocol::record_batch::{
+    BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
+};
+use crate::types::{Offset, TopicId, java_string_hash};
+
+/// No deadline.
+const NEVER: i64 = i64::MAX;
+/// A record costs at most this much besides its key and value: length, attributes, deltas, counts.
+const RECORD_OVERHEAD_BYTES: usize = 40;
+/// What a compressed batch of a log that another broker wrote may grow to.
+const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Why the log did not take or confirm a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// This broker does not lead the partition any more.
+    #[error("not the leader of the partition")]
+    NotLeader,
+    /// Fewer in-sync replicas than `min.insync.replicas`; nothing was written.
+    #[error("not enough in-sync replicas")]
+    NotEnoughReplicas,
+    /// The batch is larger than the topic allows; nothing was written.
+    #[error("the batch is too large for the topic")]
+    TooLarge,
+    /// Not replicated in time.
+    #[error("not replicated in time")]
+    TimedOut,
+    /// The log directory failed.
+    #[error("the storage failed")]
+    Storage,
+}
+
+/// As Kafka maps append errors for group requests (G10).
+impl From<WriteError> for GroupError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotEnoughReplicas | WriteError::TimedOut => GroupError::CoordinatorNotAvailable,
+            WriteError::NotLeader | WriteError::Storage => GroupError::NotCoordinator,
+            WriteError::TooLarge => GroupError::UnknownServerError,
+        }
+    }
+}
+
+/// The offsets a batch was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub first_offset: Offset,
+    pub last_offset: Offset,
+}
+
+/// `__consumer_offsets` as the coordinator needs it; partitions are addressed by number.
+pub trait CoordinatorLog: Send + Sync + 'static {
+    /// Appends one batch as the leader and gives it its offsets. Called under the shard's lock, so it must
+    /// not wait. An error means that nothing of the batch was written, or that the log is offline.
+    fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError>;
+
+    /// Whether the record at `offset` is committed (below the high watermark).
+    fn is_committed(&self, partition: i32, offset: Offset) -> bool;
+
+    /// Ready once the record at `offset` is committed, or can no longer be.
+    fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>>;
+
+    /// Where the log starts and ends; the end is the offset of the next record. `None` if it is not here.
+    fn bounds(&self, partition: i32) -> Option<(Offset, Offset)>;
+
+    /// Whole batches from the one that contains `from` on, about `max_bytes` of them but at least one;
+    /// uncommitted ones too.
+    fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> BoxFuture<'_, std::io::Result<Bytes>>;
+
+    /// The largest batch that [`CoordinatorLog::append`] takes.
+    fn max_batch_bytes(&self, partition: i32) -> usize;
+}
+
+/// The group coordinator of this broker: groups whose `__consumer_offsets` partition it leads.
+pub struct GroupCoordinator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<GroupConfig>,
+    env: Env,
+    log: Arc<dyn CoordinatorLog>,
+    partition_count: AtomicI32,
+    cells: RwLock<BTreeMap<i32, Arc<Cell>>>,
+    /// Until when the timer task sleeps, in monotonic milliseconds.
+    armed_ms: AtomicI64,
+    wake_timer: Notify,
+}
+
+/// One partition of `__consumer_offsets`.
+struct Cell {
+    partition: i32,
+    state: Mutex<CellState>,
+    /// The shard's next deadline, readable without the lock.
+    deadline_ms: AtomicI64,
+    loaded: Notify,
+}
+
+enum CellState {
+    /// Being read; topics deleted meanwhile wait here. The number tells a later load from this one.
+    Loading {
+        load: u64,
+        deleted_topics: Vec<(Arc<str>, TopicId)>,
+    },
+    Active(Box<Active>),
+    /// Cannot be read, or is not led here any more.
+    Failed,
+}
+
+struct Active {
+    shard: Shard,
+    parked: BTreeMap<RequestId, oneshot::Sender<Result<Delivery, GroupError>>>,
+    next_request: u64,
+    /// Where the next append must land: anything else means that somebody else wrote.
+    next_offset: Offset,
+}
+
+/// An answer, and the offset that must be committed before it is given.
+struct Delivery {
+    output: Output,
+    commit: Option<Offset>,
+}
+
+enum Started {
+    Answered(Delivery),
+    Parked(oneshot::Receiver<Result<Delivery, GroupError>>),
+}
+
+impl GroupCoordinator {
+    /// A coordinator without partitions, and its timer task.
+    pub fn new(config: GroupConfig, env: Env, log: Arc<dyn CoordinatorLog>) -> Self {
+        let inner = Arc::new(Inner {
+            partition_count: AtomicI32::new(config.offsets_topic_num_partitions.max(1)),
+            config: Arc::new(config),
+            env,
+            log,
+            cells: RwLock::default(),
+            armed_ms: AtomicI64::new(NEVER),
+            wake_timer: Notify::new(),
+        });
+        let timer = inner.clone();
+        inner.env.tasks.spawn_until_stopped("group-coordinator-timer", async move { timer.run_timer().await });
+        GroupCoordinator { inner }
+    }
+
+    /// The partition of `__consumer_offsets` that holds the group (M7).
+    pub fn partition_for(&self, group_id: &str) -> i32 {
+        let count = self.inner.partition_count.load(Ordering::Relaxed).max(1);
+        // Java's Math.abs leaves i32::MIN negative; Kafka's Utils.abs makes it 0.
+        java_string_hash(group_id).checked_abs().unwrap_or(0) % count
+    }
+
+    /// How many partitions `__consumer_offsets` has, once it exists.
+    pub fn set_partition_count(&self, count: i32) {
+        self.inner.partition_count.store(count.max(1), Ordering::Relaxed);
+    }
+
+    /// This broker leads the partition now: read it. Returns at once; until the log is read, requests are
+    /// answered COORDINATOR_LOAD_IN_PROGRESS. An empty log is loaded before this returns.
+    pub fn load(&self, partition: i32) {
+        let cell = Arc::new(Cell {
+            partition,
+            state: Mutex::new(CellState::Loading { load: 0, deleted_topics: Vec::new() }),
+            deadline_ms: AtomicI64::new(NEVER),
+            loaded: Notify::new(),
+        });
+        let replaced = exclusive(&self.inner.cells).insert(partition, cell.clone());
+        if let Some(replaced) = replaced {
+            replaced.close(GroupError::NotCoordinator);
+        }
+        self.inner.start_load(&cell, 0);
+    }
+
+    /// This broker does not lead the partition any more: forget it and send the waiting members away.
+    pub fn unload(&self, partition: i32) {
+        let cell = exclusive(&self.inner.cells).remove(&partition);
+        if let Some(cell) = cell {
+            cell.close(GroupError::NotCoordinator);
+        }
+    }
+
+    /// Ready when the partition is not being loaded (any more).
+    pub async fn loaded(&self, partition: i32) {
+        let Some(cell) = self.inner.cell(partition) else { return };
+        loop {
+            let notified = cell.loaded.notified();
+            if !matches!(*cell.lock(), CellState::Loading { .. }) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Sends every waiting member away and forgets all partitions; for the controlled shutdown.
+    pub fn shutdown(&self) {
+        let cells = std::mem::take(&mut *exclusive(&self.inner.cells));
+        for cell in cells.values() {
+            cell.close(GroupError::NotCoordinator);
+        }
+    }
+
+    /// JoinGroup. Waits until the rebalance is through.
+    pub async fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
+        let member_id = request.member_id.clone();
+        let partition = self.partition_for(&request.group_id);
+        let member_uuid = self.inner.env.random.uuid();
+        match self.inner.perform(partition, Input::Join(request, member_uuid)).await {
+            Ok(Output::Joined(result)) => result,
+            Ok(other) => unexpected(&other),
+            Err(error) => Err(JoinError { error, member_id }),
+        }
+    }
+
+    /// SyncGroup. Waits for the leader's assignment.
+    pub async fn sync(&self, request: SyncRequest) -> Result<Synced, GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::Sync(request)).await? {
+            Output::Synced(result) => result,
+            other => unexpected(&other),
+        }
+    }
+
+    /// Heartbeat. While the group is being loaded the member is simply told that all is well.
+    pub async fn heartbeat(&self, request: HeartbeatRequest) -> Result<(), GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::Heartbeat(request)).await {
+            Ok(Output::Heartbeat(result)) => result,
+            Ok(other) => unexpected(&other),
+            Err(GroupError::CoordinatorLoadInProgress) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// LeaveGroup; outcomes in the request's order.
+    pub async fn leave(&self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::Leave(request)).await? {
+            Output::Left(result) => result,
+            other => unexpected(&other),
+        }
+    }
+
+    /// OffsetCommit; ready once the offsets are replicated.
+    pub async fn commit_offsets(&self, request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::CommitOffsets(request)).await? {
+            Output::Outcomes(result) => result,
+            other => unexpected(&other),
+        }
+    }
+
+    /// OffsetFetch of one group.
+    pub async fn fetch_offsets(&self, request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::FetchOffsets(request)).await {
+            Ok(Output::Fetched(result)) => result,
+            Ok(other) => unexpected(&other),
+            // Consumers before 3.9 do not retry the former; the latter also makes them look for the coordinator.
+            Err(GroupError::CoordinatorNotAvailable) => Err(GroupError::NotCoordinator),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// OffsetDelete.
+    pub async fn delete_offsets(&self, request: DeleteOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
+        match self.inner.perform(self.partition_for(&request.group_id), Input::DeleteOffsets(request)).await? {
+            Output::Outcomes(result) => result,
+            other => unexpected(&other),
+        }
+    }
+
+    /// DescribeGroups; one result per id, in order.
+    pub async fn describe(&self, group_ids: Vec<Arc<str>>) -> Vec<Result<DescribedGroup, GroupError>> {
+        let mut results: Vec<Option<Result<DescribedGroup, GroupError>>> = vec![None; group_ids.len()];
+        for (partition, positions) in self.by_partition(&group_ids) {
+            let asked = positions.iter().map(|position| group_ids[*position].clone()).collect();
+            let described = match self.inner.perform(partition, Input::Describe(asked)).await {
+                Ok(Output::Described(described)) => described,
+                Ok(other) => unexpected(&other),
+                Err(error) => vec![Err(error); positions.len()],
+            };
+            for (position, result) in positions.into_iter().zip(described) {
+                results[position] = Some(result);
+            }
+        }
+        results.into_iter().map(|result| result.unwrap_or(Err(GroupError::NotCoordinator))).collect()
+    }
+
+    /// ListGroups: the groups coordinated here. One partition that is still loading fails the whole list.
+    pub async fn list(&self, filter: GroupFilter) -> Result<Vec<ListedGroup>, GroupError> {
+        let partitions: Vec<i32> = shared(&self.inner.cells).keys().copied().collect();
+        let mut groups = Vec::new();
+        for partition in partitions {
+            match self.inner.perform(partition, Input::List(filter.clone())).await {
+                Ok(Output::Listed(mut listed)) => groups.append(&mut listed),
+                Ok(other) => unexpected(&other),
+                Err(GroupError::NotCoordinator) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// DeleteGroups; one result per id, in order.
+    pub async fn delete(&self, group_ids: Vec<Arc<str>>) -> Vec<(Arc<str>, Option<GroupError>)> {
+        let mut results: Vec<_> =
+            group_ids.iter().map(|group_id| (group_id.clone(), Some(GroupError::NotCoordinator))).collect();
+        for (partition, positions) in self.by_partition(&group_ids) {
+            let asked = positions.iter().map(|position| group_ids[*position].clone()).collect();
+            let errors: Vec<Option<GroupError>> = match self.inner.perform(partition, Input::DeleteGroups(asked)).await
+            {
+                Ok(Output::Deleted(deleted)) => deleted.into_iter().map(|(_, error)| error).collect(),
+                Ok(other) => unexpected(&other),
+                Err(error) => vec![Some(error); positions.len()],
+            };
+            for (position, error) in positions.into_iter().zip(errors) {
+                results[position].1 = error;
+            }
+        }
+        results
+    }
+
+    /// The topics are gone: so are their offsets, in every group coordinated here (O7).
+    pub fn on_topics_deleted(&self, topics: Vec<(Arc<str>, TopicId)>) {
+        if topics.is_empty() {
+            return;
+        }
+        let cells: Vec<Arc<Cell>> = shared(&self.inner.cells).values().cloned().collect();
+        for cell in cells {
+            if let CellState::Loading { deleted_topics, .. } = &mut *cell.lock() {
+                deleted_topics.extend(topics.iter().cloned());
+                continue;
+            }
+            if let Err(error) = self.inner.start(&cell, Input::TopicsDeleted(topics.clone())) {
+                tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
+            }
+        }
+    }
+
+    fn by_partition(&self, group_ids: &[Arc<str>]) -> BTreeMap<i32, Vec<usize>> {
+        let mut positions: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+        for (position, group_id) in group_ids.iter().enumerate() {
+            positions.entry(self.partition_for(group_id)).or_default().push(position);
+        }
+        positions
+    }
+}
+
+/// The shard answers each input with its own kind of output; another kind is our bug.
+fn unexpected(output: &Output) -> ! {
+    panic!("the group coordinator answered a request with {output:?}")
+}
+
+impl Inner {
+    fn cell(&self, partition: i32) -> Option<Arc<Cell>> {
+        shared(&self.cells).get(&partition).cloned()
+    }
+
+    fn now(&self) -> Now {
+        let monotonic_ms = i64::try_from(self.env.clock.monotonic().as_millis()).unwrap_or(NEVER);
+        Now { timestamp_ms: self.env.clock.now_ms(), monotonic_ms }
+    }
+
+    // ---- one request -----------------------------------------------------------------------------------
+
+    async fn perform(self: &Arc<Self>, partition: i32, input: Input) -> Result<Output, GroupError> {
+        let cell = self.cell(partition).ok_or(GroupError::NotCoordinator)?;
+        let delivery = match self.start(&cell, input)? {
+            Started::Answered(delivery) => delivery,
+            // The sender is dropped unanswered only when the process ends.
+            Started::Parked(receiver) => receiver.await.unwrap_or(Err(GroupError::NotCoordinator))?,
+        };
+        if let Some(offset) = delivery.commit
+            && !self.log.is_committed(partition, offset)
+        {
+            self.wait_for_commit(partition, offset).await?;
+        }
+        Ok(delivery.output)
+    }
+
+    async fn wait_for_commit(&self, partition: i32, offset: Offset) -> Result<(), GroupError> {
+        let timeout_ms = u64::try_from(self.config.offsets_commit_timeout_ms).unwrap_or(0);
+        let deadline = self.env.clock.monotonic() + Duration::from_millis(timeout_ms);
+        tokio::select! {
+            committed = self.log.committed(partition, offset) => committed.map_err(GroupError::from),
+            () = self.env.clock.sleep_until(deadline) => Err(WriteError::TimedOut.into()),
+        }
+    }
+
+    /// The step and all that must happen under the shard's lock.
+    fn start(self: &Arc<Self>, cell: &Arc<Cell>, input: Input) -> Result<Started, GroupError> {
+        let mut state = cell.lock();
+        let active = match &mut *state {
+            CellState::Loading { .. } => return Err(GroupError::CoordinatorLoadInProgress),
+            CellState::Failed => return Err(GroupError::NotCoordinator),
+            CellState::Active(active) => active,
+        };
+        let keeps_soft_state =
+            matches!(input, Input::CommitOffsets(_) | Input::DeleteOffsets(_) | Input::TopicsDeleted(_));
+        let id = RequestId(active.next_request);
+        active.next_request += 1;
+        let now = self.now();
+        let step = active.shard.step(now, id, input);
+        match self.write(cell.partition, active, now, &step.records) {
+            Ok(()) => {}
+            Err(WriteFailure { error, nothing_written: true }) if keeps_soft_state => return Err(error.into()),
+            Err(WriteFailure { error, .. }) => {
+                self.on_write_failed(cell, &mut state, error);
+                return Err(error.into());
+            }
+        }
+        let started = active.deliver(id, step.replies);
+        self.publish_deadline(cell, active);
+        Ok(started)
+    }
+
+    /// Appends the records in as few batches as the topic allows, and applies them.
+    fn write(&self, partition: i32, active: &mut Active, now: Now, records: &[Record]) -> Result<(), WriteFailure> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let max_batch_bytes = self.log.max_batch_bytes(partition);
+        let mut nothing_written = true;
+        let mut pending = 0;
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        for (position, record) in records.iter().enumerate() {
+            let (key, value) = (record.key(), record.value());
+            let size = key.len() + value.as_ref().map_or(0, Vec::len) + RECORD_OVERHEAD_BYTES;
+            if builder.record_count() > 0 && builder.size_bytes() + size > max_batch_bytes {
+                let full = std::mem::replace(&mut builder, BatchBuilder::new(BatchOptions::default()));
+                self.append(partition, active, full, &records[pending..position], nothing_written)?;
+                (pending, nothing_written) = (position, false);
+            }
+            builder.append(now.timestamp_ms, Some(&key), value.as_deref(), &[]);
+        }
+        self.append(partition, active, builder, &records[pending..], nothing_written)
+    }
+
+    fn append(
+        &self,
+        partition: i32,
+        active: &mut Active,
+        batch: BatchBuilder,
+        records: &[Record],
+        nothing_written: bool,
+    ) -> Result<(), WriteFailure> {
+        let appended =
+            self.log.append(partition, batch.build()).map_err(|error| WriteFailure { error, nothing_written })?;
+        if appended.first_offset != active.next_offset {
+            tracing::error!(
+                partition,
+                expected = active.next_offset,
+                actual = appended.first_offset,
+                "somebody else wrote to a partition of __consumer_offsets; it is loaded again"
+            );
+            return Err(WriteFailure { error: WriteError::TimedOut, nothing_written: false });
+        }
+        for (offset, record) in (appended.first_offset..).zip(records) {
+            active.shard.apply(offset, None, record);
+        }
+        active.next_offset = appended.last_offset + 1;
+        Ok(())
+    }
+
+    /// The shard assumed that its records get written: what it holds is not true any more.
+    fn on_write_failed(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, error: WriteError) {
+        tracing::error!(partition = cell.partition, %error, "cannot write to __consumer_offsets; loading it again");
+        let load = self.env.random.next_u64();
+        let next = match error {
+            WriteError::NotLeader => CellState::Failed,
+            _ => CellState::Loading { load, deleted_topics: Vec::new() },
+        };
+        if let CellState::Active(active) = std::mem::replace(state, next) {
+            active.close(error.into());
+        }
+        cell.deadline_ms.store(NEVER, Ordering::SeqCst);
+        if matches!(state, CellState::Loading { .. }) {
+            self.spawn_load(cell, load);
+        }
+    }
+
+    // ---- timers ----------------------------------------------------------------------------------------
+
+    /// Sleeps until the earliest deadline of any shard; without one, until a request sets one.
+    async fn run_timer(self: &Arc<Self>) {
+        loop {
+            // While the minimum is sought, every new deadline wakes this task: none is missed.
+            self.armed_ms.store(NEVER, Ordering::SeqCst);
+            let earliest_ms = self.earliest_deadline_ms();
+            self.armed_ms.store(earliest_ms, Ordering::SeqCst);
+            if earliest_ms == NEVER {
+                self.wake_timer.notified().await;
+                continue;
+            }
+            let at = Duration::from_millis(u64::try_from(earliest_ms).unwrap_or(0));
+            tokio::select! {
+                () = self.env.clock.sleep_until(at) => self.tick(),
+                () = self.wake_timer.notified() => {}
+            }
+        }
+    }
+
+    fn earliest_deadline_ms(&self) -> i64 {
+        let cells = shared(&self.cells);
+        cells.values().map(|cell| cell.deadline_ms.load(Ordering::SeqCst)).min().unwrap_or(NEVER)
+    }
+
+    fn tick(self: &Arc<Self>) {
+        let now_ms = self.now().monotonic_ms;
+        let due: Vec<Arc<Cell>> = shared(&self.cells)
+            .values()
+            .filter(|cell| cell.deadline_ms.load(Ordering::SeqCst) <= now_ms)
+            .cloned()
+            .collect();
+        for cell in due {
+            if let Err(error) = self.start(&cell, Input::Tick) {
+                // Loading or gone: a load sets the deadline anew.
+                tracing::debug!(partition = cell.partition, %error, "no timers to run");
+                cell.deadline_ms.store(NEVER, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn publish_deadline(&self, cell: &Cell, active: &Active) {
+        let deadline_ms = active.shard.next_deadline_ms().unwrap_or(NEVER);
+        cell.deadline_ms.store(deadline_ms, Ordering::SeqCst);
+        if deadline_ms < self.armed_ms.load(Ordering::SeqCst) {
+            self.wake_timer.notify_one();
+        }
+    }
+
+    // ---- loading ---------------------------------------------------------------------------------------
+
+    fn start_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64) {
+        match self.log.bounds(cell.partition) {
+            Some((start, end)) if start >= end => self.finish_load(cell, load, Ok((self.new_shard(cell), end))),
+            _ => self.spawn_load(cell, load),
+        }
+    }
+
+    fn spawn_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64) {
+        let (inner, cell) = (self.clone(), cell.clone());
+        self.env.tasks.spawn_until_stopped("group-coordinator-load", async move {
+            let loaded = inner.read_log(&cell, load).await;
+            inner.finish_load(&cell, load, loaded);
+        });
+    }
+
+    fn new_shard(&self, cell: &Cell) -> Shard {
+        // Beside the value there is the key: the group's id, at most 32 KiB. Such ids only exist to test limits,
+        // so most of that room is not set aside.
+        let max_batch_bytes = self.log.max_batch_bytes(cell.partition);
+        Shard::new(self.config.clone(), max_batch_bytes.saturating_sub(HEADER_BYTES + RECORD_OVERHEAD_BYTES + 1024))
+    }
+
+    /// Reads the whole log, a buffer at a time, decoding beside the async threads.
+    async fn read_log(&self, cell: &Cell, load: u64) -> Result<(Shard, Offset), LoadError> {
+        let partition = cell.partition;
+        let started = self.env.clock.monotonic();
+        let (mut next, end) = self.log.bounds(partition).ok_or(LoadError::NotHere)?;
+        let mut replay = Replay { shard: self.new_shard(cell), next, records: 0, skipped: 0 };
+        while next < end && cell.is_loading(load) {
+            let bytes = self.log.read(partition, next, self.config.offsets_load_buffer_size).await?;
+            let (returned, outcome) = self
+                .env
+                .tasks
+                .blocking("group-coordinator-replay", move || {
+                    let outcome = replay.replay(&bytes);
+                    (replay, outcome)
+                })
+                .await;
+            replay = returned;
+            outcome?;
+            if replay.next <= next {
+                return Err(LoadError::NoProgress(next));
+            }
+            next = replay.next;
+        }
+        if replay.skipped > 0 {
+            tracing::warn!(
+                partition,
+                records = replay.skipped,
+                "skipped records of __consumer_offsets that this version does not know"
+            );
+        }
+        let took_ms = self.env.clock.monotonic().saturating_sub(started).as_millis();
+        let (records, groups) = (replay.records, replay.shard.group_count());
+        tracing::debug!(partition, records, groups, took_ms, "loaded a partition of __consumer_offsets");
+        Ok((replay.shard, next))
+    }
+
+    fn finish_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64, loaded: Result<(Shard, Offset), LoadError>) {
+        let mut state = cell.lock();
+        let CellState::Loading { load: current, deleted_topics } = &mut *state else { return };
+        if *current != load {
+            return;
+        }
+        let deleted_topics = std::mem::take(deleted_topics);
+        match loaded {
+            Ok((mut shard, next_offset)) => {
+                shard.on_loaded(self.now());
+                let active = Active { shard, parked: BTreeMap::new(), next_request: 0, next_offset };
+                self.publish_deadline(cell, &active);
+                *state = CellState::Active(Box::new(active));
+            }
+            Err(error) => {
+                tracing::error!(partition = cell.partition, %error, "cannot load a partition of __consumer_offsets");
+                *state = CellState::Failed;
+            }
+        }
+        drop(state);
+        cell.loaded.notify_waiters();
+        if !deleted_topics.is_empty()
+            && let Err(error) = self.start(cell, Input::TopicsDeleted(deleted_topics))
+        {
+            tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
+        }
+    }
+}
+
+impl Cell {
+    fn lock(&self) -> MutexGuard<'_, CellState> {
+        self.state.lock().unwrap_or_else(|_| half_changed_state())
+    }
+
+    fn is_loading(&self, load: u64) -> bool {
+        matches!(&*self.lock(), CellState::Loading { load: current, .. } if *current == load)
+    }
+
+    /// Ends the cell: whoever waits in it is answered with `error`, and so is whoever comes late.
+    fn close(&self, error: GroupError) {
+        let state = std::mem::replace(&mut *self.lock(), CellState::Failed);
+        self.deadline_ms.store(NEVER, Ordering::SeqCst);
+        if let CellState::Active(active) = state {
+            active.close(error);
+        }
+        self.loaded.notify_waiters();
+    }
+}
+
+impl Active {
+    /// Hands out the step's answers; the one to `id` goes straight back to the caller.
+    fn deliver(&mut self, id: RequestId, replies: Vec<Reply>) -> Started {
+        let last_written = self.next_offset - 1;
+        let mut own = None;
+        for reply in replies {
+            let commit = (reply.after_commit && last_written >= 0).then_some(last_written);
+            let delivery = Delivery { output: reply.output, commit };
+            if reply.request == id {
+                own = Some(delivery);
+            } else if let Some(waiting) = self.parked.remove(&reply.request) {
+                // The client may have gone: then only its answer is lost.
+                let _ = waiting.send(Ok(delivery));
+            }
+        }
+        match own {
+            Some(delivery) => Started::Answered(delivery),
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                self.parked.insert(id, sender);
+                Started::Parked(receiver)
+            }
+        }
+    }
+
+    fn close(self, error: GroupError) {
+        for waiting in self.parked.into_values() {
+            let _ = waiting.send(Err(error));
+        }
+    }
+}
+
+/// Why records did not all get into the log.
+struct WriteFailure {
+    error: WriteError,
+    nothing_written: bool,
+}
+
+/// Why a partition cannot be loaded.
+#[derive(Debug, Error)]
+enum LoadError {
+    #[error("the partition is not on this broker")]
+    NotHere,
+    #[error("cannot read the log: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("the batch at offset {0} is corrupt: {1}")]
+    Corrupt(Offset, String),
+    #[error("the log has no batch at offset {0}")]
+    NoProgress(Offset),
+}
+
+/// A shard being built from its log.
+struct Replay {
+    shard: Shard,
+    next: Offset,
+    records: u64,
+    skipped: u64,
+}
+
+impl Replay {
+    fn replay(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
+        for batch in iter_batches(bytes) {
+            if batch.last_offset() >= self.next {
+                self.replay_batch(&batch)?;
+                self.next = batch.next_offset();
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_batch(&mut self, batch: &BatchView<'_>) -> Result<(), LoadError> {
+        let corrupt = |why: String| LoadError::Corrupt(batch.base_offset(), why);
+        if !batch.crc_is_valid() {
+            return Err(corrupt("the checksum is wrong".into()));
+        }
+        let compression = batch.compression().map_err(|error| corrupt(error.to_string()))?;
+        let decompressed;
+        let records = match compression {
+            Compression::None => batch.records_bytes(),
+            compressed => {
+                decompressed = decompress(compressed, batch.records_bytes(), MAX_DECOMPRESSED_BYTES)
+                    .map_err(|error| corrupt(error.to_string()))?;
+                &decompressed[..]
+            }
+        };
+        let producer_id = batch.is_transactional().then(|| batch.producer_id());
+        for record in RecordIter::new(records, batch.record_count()) {
+            let record = record.map_err(|error| corrupt(error.to_string()))?;
+            let offset = batch.base_offset() + i64::from(record.offset_delta);
+            self.records += 1;
+            if batch.is_control() {
+                self.replay_marker(producer_id, record.key);
+                continue;
+            }
+            match Record::decode(record.key, record.value) {
+                Ok(Decoded::Record(record)) => self.shard.apply(offset, producer_id, &record),
+                Ok(Decoded::Unknown { .. }) => self.skipped += 1,
+                Err(error) => {
+                    tracing::warn!(offset, %error, "skipped an unreadable record of __consumer_offsets");
+                    self.skipped += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of a transaction: key int16 version, int16 type (0 abort, 1 commit). Other control records
+    /// say nothing about groups.
+    fn replay_marker(&mut self, producer_id: Option<i64>, key: Option<&[u8]>) {
+        if let (Some(producer_id), Some(&[_, _, 0, kind @ (0 | 1), ..])) = (producer_id, key) {
+            self.shard.apply_transaction_end(producer_id, kind == 1);
+        }
+    }
+}
+
+/// A panic under a lock left state half changed. Recovery from the log is tested, going on is not.
+fn half_changed_state() -> ! {
+    tracing::error!("the group coordinator panicked while it changed its state; ending the process");
+    std::process::abort()
+}
+
+fn shared<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|_| half_changed_state())
+}
+
+fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|_| half_changed_state())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Listening and connecting as an argument.
+#![allow(clippy::disallowed_methods)] // The seam itself.
+
+use std::{io, net::SocketAddr, os::fd::BorrowedFd};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::BoxFuture;
+
+/// A network.
+pub trait Net: Send + Sync + 'static {
+    /// Listens on an address; port 0 lets the system choose.
+    fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>>;
+    /// Opens a connection.
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+}
+
+/// Where connections come in.
+pub trait Listener: Send + Sync + 'static {
+    /// The next connection, and from where.
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+    /// The address listened on, with the port that the system chose.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A connection, as bytes both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The near end's address: what the client reached us on.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// The plain socket where there is one: what the kernel can send files to.
+    fn socket(&self) -> Option<Socket<'_>>;
+}
+
+/// A socket the kernel can send files to.
+#[derive(Clone, Copy)]
+pub struct Socket<'a>(&'a tokio::net::TcpStream);
+
+impl Socket<'_> {
+    /// Sends up to `length` bytes of `file` from `position`, waiting until the socket takes some.
+    /// The count sent is 0 only where the file is shorter than promised.
+    pub async fn send_file(self, file: BorrowedFd<'_>, position: u64, length: usize) -> io::Result<usize> {
+        self.0
+            .async_io(tokio::io::Interest::WRITABLE, || {
+                let mut position = position;
+                Ok(rustix::fs::sendfile(self.0, file, Some(&mut position), length)?)
+            })
+            .await
+    }
+}
+
+/// The operating system's TCP.
+pub struct SystemNet;
+
+impl Net for SystemNet {
+    fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // "::" is how Java's wildcard listens: for IPv4 as well.
+            let _ = socket.set_only_v6(false);
+        }
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        socket.set_nonblocking(true)?;
+        Ok(Box::new(tokio::net::TcpListener::from_std(socket.into())?))
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = tokio::net::TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as Box<dyn Stream>, from))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        tokio::net::TcpListener::local_addr(self)
+    }
+}
+
+impl Stream for tokio::net::TcpStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        tokio::net::TcpStream::local_addr(self)
+    }
+
+    fn socket(&self) -> Option<Socket<'_>> {
+        Some(Socket(self))
+    }
+}

@@ -1,0 +1,192 @@
+//! What all logs of one log directory share: disk, clock, open files, tail cache, health.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, tail_cache::TailCache};
+use crate::env::{Clock, Disk};
+
+/// Bounds on what logs hold open and in memory.
+#[derive(Clone, Debug)]
+pub struct LogLimits {
+    /// Files kept open between uses, over all logs.
+    pub open_files: usize,
+    /// Bytes of freshly produced batches kept for readers at the tail, over all logs.
+    pub tail_cache_bytes: usize,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits { open_files: 1024, tail_cache_bytes: 16 << 20, producer_id_expiration_ms: 24 * 3_600_000 }
+    }
+}
+
+/// A file or directory that was renamed away and waits for its removal.
+pub(crate) struct Condemned {
+    pub(crate) due: Duration,
+    pub(crate) path: PathBuf,
+    pub(crate) is_dir: bool,
+}
+
+type FailureListener = Box<dyn Fn(&Path, &LogError) + Send + Sync>;
+
+/// Shared by all logs of one log directory.
+pub struct LogContext {
+    /// The log directory.
+    pub dir: PathBuf,
+    /// The volume.
+    pub disk: Arc<dyn Disk>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+    pub(crate) files: Arc<FileCache>,
+    pub(crate) tail: Arc<TailCache>,
+    /// `recovery-point-offset-checkpoint`: up to where each log is known to be durable.
+    pub(crate) recovery_points: OffsetCheckpoint,
+    /// `log-start-offset-checkpoint`.
+    pub(crate) log_start_offsets: OffsetCheckpoint,
+    /// `replication-offset-checkpoint`.
+    pub(crate) high_watermarks: OffsetCheckpoint,
+    pub(crate) condemned: Mutex<VecDeque<Condemned>>,
+    /// A segment was rolled since the last background flush.
+    pub(crate) rolled: AtomicBool,
+    pub(crate) rolled_notify: tokio::sync::Notify,
+    /// Partition directories made so far, and how many of those entries are durable: one sync serves all.
+    partitions_created: AtomicU64,
+    pub(crate) partitions_synced: AtomicU64,
+    offline: OnceLock<String>,
+    on_failure: OnceLock<FailureListener>,
+}
+
+impl LogContext {
+    /// The context of the log directory `dir`, which exists.
+    ///
+    /// # Errors
+    /// When a checkpoint file cannot be read.
+    pub fn new(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        files: Arc<FileCache>,
+        tail: Arc<TailCache>,
+        producer_id_expiration_ms: i64,
+    ) -> Result<Arc<LogContext>, LogError> {
+        let checkpoint = |name: &str| OffsetCheckpoint::open(disk.clone(), dir.join(name));
+        Ok(Arc::new(LogContext {
+            recovery_points: checkpoint("recovery-point-offset-checkpoint")?,
+            log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
+            high_watermarks: checkpoint("replication-offset-checkpoint")?,
+            dir: dir.to_owned(),
+            disk,
+            clock,
+            producer_id_expiration_ms,
+            files,
+            tail,
+            condemned: Mutex::default(),
+            rolled: AtomicBool::new(false),
+            rolled_notify: tokio::sync::Notify::new(),
+            partitions_created: AtomicU64::new(0),
+            partitions_synced: AtomicU64::new(0),
+            offline: OnceLock::new(),
+            on_failure: OnceLock::new(),
+        }))
+    }
+
+    /// A context of its own for a single log or a test: default limits, shared with nobody.
+    ///
+    /// # Errors
+    /// When a checkpoint file cannot be read.
+    pub fn alone(dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Arc<LogContext>, LogError> {
+        let limits = LogLimits::default();
+        let files = Arc::new(FileCache::new(limits.open_files));
+        let tail = Arc::new(TailCache::new(limits.tail_cache_bytes));
+        LogContext::new(dir, disk, clock, files, tail, limits.producer_id_expiration_ms)
+    }
+
+    /// Called once, with the first fault, when the directory goes offline.
+    pub fn on_failure(&self, listener: impl Fn(&Path, &LogError) + Send + Sync + 'static) {
+        let set = self.on_failure.set(Box::new(listener));
+        assert!(set.is_ok(), "one listener per log directory");
+    }
+
+    /// Takes the directory out of service after an I/O error: what the kernel holds of it can no
+    /// longer be trusted, least of all after a failed fsync, which must never be tried again.
+    pub(crate) fn fail(&self, error: &LogError) {
+        if self.offline.set(error.to_string()).is_ok() {
+            tracing::error!(dir = %self.dir.display(), %error, "log directory goes offline");
+            if let Some(listener) = self.on_failure.get() {
+                listener(&self.dir, error);
+            }
+        }
+    }
+
+    /// Whether an earlier fault took the directory out of service.
+    pub fn is_offline(&self) -> bool {
+        self.offline.get().is_some()
+    }
+
+    /// The fault that took the directory out of service, as an error.
+    pub(crate) fn check_online(&self) -> Result<(), LogError> {
+        match self.offline.get() {
+            None => Ok(()),
+            Some(reason) => Err(LogError::DirOffline { dir: self.dir.clone(), reason: reason.clone() }),
+        }
+    }
+
+    /// Passes `error` on; takes the directory offline unless the volume is merely full or the fault is
+    /// confined to one file.
+    pub(crate) fn judge(&self, error: LogError) -> LogError {
+        if matches!(error, LogError::Io { .. }) && !error.is_disk_full() {
+            self.fail(&error);
+        }
+        error
+    }
+
+    /// Removes `path` in `delay_ms`, when readers that hold it are done.
+    pub(crate) fn condemn(&self, path: PathBuf, is_dir: bool, delay_ms: i64) {
+        let due = self.clock.monotonic() + Duration::from_millis(delay_ms.max(0) as u64);
+        lock(&self.condemned).push_back(Condemned { due, path, is_dir });
+    }
+
+    /// Numbers a partition directory that was made.
+    pub(crate) fn partition_created(&self) -> u64 {
+        self.partitions_created.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Makes the entries of all partition directories durable.
+    pub(crate) fn sync_partitions(&self) -> Result<(), LogError> {
+        let created = self.partitions_created.load(Ordering::Acquire);
+        self.disk.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
+        self.partitions_synced.fetch_max(created, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Makes everything in the log directory durable. As final as any other sync.
+    pub(crate) fn sync_volume(&self) -> Result<(), LogError> {
+        self.check_online()?;
+        self.disk.sync_volume(&self.dir).map_err(LogError::io("sync", &self.dir)).inspect_err(|error| self.fail(error))
+    }
+
+    pub(crate) fn announce_roll(&self) {
+        self.rolled.store(true, Ordering::Release);
+        self.rolled_notify.notify_one();
+    }
+}
+
+/// A poisoned lock is a bug that has already been reported: stop rather than go on with half-changed state.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|_| {
+        tracing::error!("a lock of the log layer is poisoned");
+        std::process::abort()
+    })
+}

@@ -1,0 +1,948 @@
+//! `Log`: one partition. Owns its segments, producer state and leader epochs, and decides where batches go.
+//!
+//! Holds L1 (offsets without gaps) and L2 as far as it knows the offsets. Not locked inside: the owner
+//! serializes changes. Under that lock it only writes to the page cache; what may wait for the disk
+//! leaves as a plan ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). Opening is `recovery.rs`'s.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use bytes::Bytes;
+
+use super::{
+    AppendError, FlushPlan, LogContext, LogError, ReadError, ReadPlan, TimestampLookup,
+    batch_header::{BatchHeader, HEADER_BYTES},
+    checkpoints::{partition_metadata_text, write_unsynced},
+    flush::FlushDone,
+    leader_epochs::LeaderEpochs,
+    producer_state::{CompletedTxn, EndTxnMarker, ProducerState, Verdict},
+    retention::{Retention, RetentionRules, SegmentFacts},
+    segment::{FileLengths, PartitionDir, Segment, file_name},
+    tail_cache::TailLog,
+    transaction_index::AbortedTransaction,
+    validator::{ValidatedBatch, marker_of},
+};
+use crate::{
+    config::topic::{LogConfig, TimestampType},
+    types::{LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition},
+};
+
+pub(crate) const LEADER_EPOCH_FILE: &str = "leader-epoch-checkpoint";
+pub(crate) const PARTITION_METADATA_FILE: &str = "partition.metadata";
+pub(crate) const SNAPSHOT_EXTENSION: &str = "snapshot";
+
+/// How a log starts: what the checkpoints of its directory say of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenLog {
+    /// From `log-start-offset-checkpoint`; 0 for none.
+    pub log_start_offset: Offset,
+    /// From `recovery-point-offset-checkpoint`: everything below was durable; 0 for none.
+    pub recovery_point: Offset,
+    /// The directory carried the mark of a clean shutdown.
+    pub clean_shutdown: bool,
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendInfo {
+    /// Of the first record.
+    pub first_offset: Offset,
+    /// Of the last record.
+    pub last_offset: Offset,
+    /// P7: the broker's time where the topic uses it; -1 otherwise. For a duplicate, the original's timestamp (I2).
+    pub log_append_time_ms: TimestampMs,
+    /// First offset of the log.
+    pub log_start_offset: Offset,
+    /// I2: the batch was there already, and these are the original's offsets.
+    pub duplicate: bool,
+    /// `flush.messages` are unflushed: the answer waits for `flush_through(last_offset + 1)`.
+    pub flush_due: bool,
+}
+
+/// See the module.
+pub struct Log {
+    pub(super) ctx: Arc<LogContext>,
+    pub(super) partition: TopicPartition,
+    pub(super) topic_id: Option<TopicId>,
+    pub(super) dir: Arc<PartitionDir>,
+    pub(super) config: Arc<LogConfig>,
+    /// Ascending, never empty; the last is the active one.
+    pub(super) segments: Arc<Vec<Arc<Segment>>>,
+    pub(super) log_start_offset: Offset,
+    pub(super) log_end_offset: Offset,
+    pub(super) recovery_point: Offset,
+    pub(super) producers: ProducerState,
+    /// Offsets of the snapshot files.
+    pub(super) snapshots: BTreeSet<Offset>,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) tail: Arc<TailLog>,
+    pub(super) dirty: Dirty,
+    pub(super) last_flush_ms: TimestampMs,
+    pub(super) flush_gate: Arc<Mutex<()>>,
+    pub(super) deleted: bool,
+}
+
+/// What changed beside the segments since it last reached the disk; counters, so that a plan that is
+/// dropped loses nothing.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Times the log was cut: what a plan made before synced may not be what is there now.
+    pub(super) truncations: u64,
+    pub(super) truncations_synced: u64,
+    /// Times files were created or renamed, and how many of those are durable.
+    pub(super) names: u64,
+    pub(super) names_synced: u64,
+    /// Times leader epochs changed.
+    pub(super) epochs: u64,
+    pub(super) epochs_synced: u64,
+    /// Files beside the segments that were written and not synced, by the count of names at that time.
+    pub(super) files: Vec<(u64, PathBuf)>,
+    /// The partition's own directory entry, by its number in `LogContext::partitions_created`.
+    pub(super) parent: Option<u64>,
+}
+
+impl Dirty {
+    /// A file was written that may not have been there before.
+    fn wrote(&mut self, path: PathBuf) {
+        self.names += 1;
+        self.files.push((self.names, path));
+    }
+
+    fn any(&self) -> bool {
+        self.truncations > self.truncations_synced
+            || self.names > self.names_synced
+            || self.epochs > self.epochs_synced
+            || self.parent.is_some()
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`, or creates it there.
+    ///
+    /// After a clean shutdown only the end of the last segment is read; otherwise what lies beyond the
+    /// recovery point is checked and, from the first bad batch on, cut.
+    ///
+    /// # Errors
+    /// A fault of the disk, or [`LogError::Corrupt`] where something below the recovery point is damaged:
+    /// then nothing is changed on the disk.
+    pub fn open(
+        ctx: &Arc<LogContext>,
+        dir: &Path,
+        partition: TopicPartition,
+        topic_id: Option<TopicId>,
+        config: Arc<LogConfig>,
+        start: OpenLog,
+    ) -> Result<Log, LogError> {
+        ctx.check_online()?;
+        super::recovery::open(ctx, dir, partition, topic_id, config, start).map_err(|error| ctx.judge(error))
+    }
+
+    /// Which partition it is.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The topic's id, where one was given or found in `partition.metadata`.
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Arc<LogConfig> {
+        &self.config
+    }
+
+    /// The directory of the partition.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path()
+    }
+
+    /// What it shares with the other logs of its log directory.
+    pub fn context(&self) -> &Arc<LogContext> {
+        &self.ctx
+    }
+
+    /// First offset that may be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log_start_offset
+    }
+
+    /// The offset of the next record.
+    pub fn log_end_offset(&self) -> Offset {
+        self.log_end_offset
+    }
+
+    /// All below is durable.
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    /// First record of a transaction that is open or whose marker is not yet committed.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        self.producers.first_unstable_offset().map(|offset| offset.max(self.log_start_offset))
+    }
+
+    /// What is known of producers (DescribeProducers).
+    pub fn producers(&self) -> &ProducerState {
+        &self.producers
+    }
+
+    /// The map of leader epochs.
+    pub fn leader_epochs(&self) -> &LeaderEpochs {
+        &self.epochs
+    }
+
+    /// The newest leader epoch that wrote.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest()
+    }
+
+    /// L4: the largest epoch ≤ `epoch` and its end offset.
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs.end_offset_for(epoch, self.log_end_offset)
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size_bytes()).sum()
+    }
+
+    /// Segments, oldest first.
+    pub fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
+    /// Takes new settings; they hold from the next batch on.
+    pub fn update_config(&mut self, config: Arc<LogConfig>) {
+        self.config = config;
+    }
+
+    /// Notes the topic's id; written to `partition.metadata` where there was none.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_topic_id(&mut self, topic_id: TopicId) -> Result<(), LogError> {
+        if self.topic_id == Some(topic_id) {
+            return Ok(());
+        }
+        let path = self.dir.path().join(PARTITION_METADATA_FILE);
+        write_unsynced(&*self.ctx.disk, &path, partition_metadata_text(topic_id).as_bytes())
+            .map_err(LogError::io("write", &path))
+            .map_err(|error| self.ctx.judge(error))?;
+        self.topic_id = Some(topic_id);
+        self.dirty.wrote(path);
+        Ok(())
+    }
+
+    /// Markers below `high_watermark` are committed: transactions they ended become stable.
+    pub fn on_high_watermark(&mut self, high_watermark: Offset) {
+        self.producers.on_high_watermark(high_watermark);
+    }
+
+    /// I5: forgets producers that have been silent for `producer.id.expiration.ms`.
+    pub fn remove_expired_producers(&mut self, now_ms: TimestampMs) {
+        self.producers.remove_expired(now_ms, self.ctx.producer_id_expiration_ms);
+    }
+
+    // --- append ---
+
+    fn active(&self) -> &Arc<Segment> {
+        match self.segments.last() {
+            Some(active) => active,
+            None => unreachable!("a log has a segment"),
+        }
+    }
+
+    /// Appends a batch that [`super::validate`] admitted, as the next offsets.
+    ///
+    /// # Errors
+    /// Why the batch may not be appended; nothing has changed then. After a fault of the disk the outcome
+    /// is unknown, and the log directory is offline unless it is merely full.
+    pub fn append_as_leader(
+        &mut self,
+        batch: ValidatedBatch,
+        leader_epoch: LeaderEpoch,
+        now_ms: TimestampMs,
+    ) -> Result<AppendInfo, AppendError> {
+        self.check_usable()?;
+        let ValidatedBatch { mut header, records, marker, origin } = batch;
+        if let Verdict::Duplicate(original) = self.producers.check(&self.partition, &header, marker, origin)? {
+            return Ok(AppendInfo {
+                first_offset: original.first_offset(),
+                last_offset: original.last_offset,
+                log_append_time_ms: original.timestamp_ms,
+                log_start_offset: self.log_start_offset,
+                duplicate: true,
+                flush_due: false,
+            });
+        }
+        self.check_fits_segment(&header)?;
+        header.place(self.log_end_offset, leader_epoch);
+        self.maybe_roll(&header, now_ms)?;
+        let active = self.active().clone();
+        let written = active.write(&[header.bytes(), &records]);
+        let position = written.map_err(|error| self.ctx.judge(error))?;
+        self.note_appended(&active, &header, position, marker).map_err(|error| self.ctx.judge(error))?;
+        self.ctx.tail.push(&self.tail, header, records);
+        Ok(AppendInfo {
+            first_offset: header.base_offset(),
+            last_offset: header.last_offset(),
+            log_append_time_ms: match self.config.message_timestamp_type {
+                TimestampType::LogAppendTime => header.max_timestamp(),
+                TimestampType::CreateTime => -1,
+            },
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+            flush_due: self.flush_is_due_by_messages(),
+        })
+    }
+
+    /// Appends batches as another log holds them: offsets and epochs are theirs.
+    ///
+    /// # Errors
+    /// As [`Log::append_as_leader`]; and when the bytes are not whole, valid batches in order from the end
+    /// of this log on.
+    pub fn append_as_follower(&mut self, batches: Bytes, now_ms: TimestampMs) -> Result<AppendInfo, AppendError> {
+        self.check_usable()?;
+        let placed = self.check_batches(&batches)?;
+        let Some((first, last)) =
+            placed.first().zip(placed.last()).map(|(first, last)| (first.1.base_offset(), last.1.last_offset()))
+        else {
+            return Ok(self.nothing_appended());
+        };
+        let mut run_start = 0;
+        for (index, (at, header)) in placed.iter().enumerate() {
+            let run_bytes: u64 = placed[run_start..index].iter().map(|(_, header)| header.size_bytes()).sum();
+            if self.should_roll(header, run_bytes, now_ms)? {
+                self.append_run(&batches, &placed[run_start..index])?;
+                self.roll_before(header)?;
+                run_start = index;
+            }
+            debug_assert!(*at < batches.len());
+        }
+        self.append_run(&batches, &placed[run_start..])?;
+        Ok(AppendInfo {
+            first_offset: first,
+            last_offset: last,
+            flush_due: self.flush_is_due_by_messages(),
+            ..self.nothing_appended()
+        })
+    }
+
+    fn nothing_appended(&self) -> AppendInfo {
+        AppendInfo {
+            first_offset: self.log_end_offset,
+            last_offset: self.log_end_offset - 1,
+            log_append_time_ms: -1,
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+            flush_due: false,
+        }
+    }
+
+    /// Where each batch starts in `bytes`.
+    fn check_batches(&self, bytes: &Bytes) -> Result<Vec<(usize, BatchHeader)>, AppendError> {
+        let corrupt = |reason: String| AppendError::Corrupt { partition: self.partition.clone(), reason };
+        let mut placed = Vec::new();
+        let mut next_offset = self.log_end_offset;
+        let mut at = 0;
+        while let Some(head) = bytes[at..].first_chunk::<HEADER_BYTES>() {
+            let header = BatchHeader::parse(head).map_err(|error| corrupt(error.to_string()))?;
+            let size = header.size_bytes() as usize;
+            let Some(batch) = bytes[at..].get(..size) else { break }; // The fetch cut it short.
+            if !header.crc_is_valid(&batch[HEADER_BYTES..]) {
+                return Err(corrupt(format!("the checksum of {header:?} does not match")));
+            }
+            if header.base_offset() < next_offset {
+                return Err(AppendError::UnexpectedOffset {
+                    offset: header.base_offset(),
+                    log_end_offset: next_offset,
+                    partition: self.partition.clone(),
+                });
+            }
+            next_offset = header.last_offset() + 1;
+            placed.push((at, header));
+            at += size;
+        }
+        Ok(placed)
+    }
+
+    /// Writes consecutive batches with one call.
+    fn append_run(&mut self, bytes: &Bytes, run: &[(usize, BatchHeader)]) -> Result<(), AppendError> {
+        let Some(((start, _), (last_start, last))) = run.first().zip(run.last()).map(|(first, last)| (*first, *last))
+        else {
+            return Ok(());
+        };
+        let active = self.active().clone();
+        let end = last_start + last.size_bytes() as usize;
+        let mut position = active.write(&[&bytes[start..end]]).map_err(|error| self.ctx.judge(error))?;
+        for (at, header) in run {
+            let records = bytes.slice(at + HEADER_BYTES..at + header.size_bytes() as usize);
+            let marker = marker_of(header, &records);
+            self.note_appended(&active, header, position, marker).map_err(|error| self.ctx.judge(error))?;
+            self.ctx.tail.push(&self.tail, *header, records);
+            position += header.size_bytes();
+        }
+        Ok(())
+    }
+
+    /// A batch is in the file: everything that follows from that.
+    fn note_appended(
+        &mut self,
+        active: &Segment,
+        header: &BatchHeader,
+        position: u64,
+        marker: Option<EndTxnMarker>,
+    ) -> Result<(), LogError> {
+        assert!(header.base_offset() >= self.log_end_offset, "L1: {header:?} behind {}", self.log_end_offset);
+        self.log_end_offset = header.last_offset() + 1;
+        if self.epochs.assign(header.partition_leader_epoch(), header.base_offset()) {
+            self.dirty.epochs += 1;
+        }
+        let completed = self.producers.apply(header, marker);
+        active.index(header, position, self.config.index_interval_bytes.max(0) as u64)?;
+        match completed {
+            Some(transaction) if transaction.aborted => active.append_aborted(&aborted(&transaction)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), LogError> {
+        if self.deleted {
+            return Err(LogError::Invalid { path: self.dir.path(), reason: "the partition is deleted".into() });
+        }
+        self.ctx.check_online()
+    }
+
+    fn check_fits_segment(&self, header: &BatchHeader) -> Result<(), AppendError> {
+        let segment_bytes = self.config.segment_bytes;
+        if header.size_bytes() <= segment_bytes.max(0) as u64 {
+            return Ok(());
+        }
+        Err(AppendError::LargerThanSegment {
+            size_bytes: header.size_bytes(),
+            segment_bytes,
+            partition: self.partition.clone(),
+        })
+    }
+
+    fn flush_is_due_by_messages(&self) -> bool {
+        self.log_end_offset - self.recovery_point >= self.config.flush_messages
+    }
+
+    // --- roll ---
+
+    fn maybe_roll(&mut self, next: &BatchHeader, now_ms: TimestampMs) -> Result<(), LogError> {
+        if self.should_roll(next, 0, now_ms)? {
+            self.roll_before(next)?;
+        }
+        Ok(())
+    }
+
+    /// A segment starts where the one before ended, unless the gap is wider than an index can express.
+    fn roll_before(&mut self, next: &BatchHeader) -> Result<(), LogError> {
+        let gap = next.last_offset() - self.log_end_offset > Offset::from(i32::MAX);
+        self.roll_to(if gap { next.base_offset() } else { self.log_end_offset })
+    }
+
+    /// `LogSegment.shouldRoll`, where `pending_bytes` are about to be written before `next`.
+    fn should_roll(&self, next: &BatchHeader, pending_bytes: u64, now_ms: TimestampMs) -> Result<bool, LogError> {
+        let active = self.active();
+        let size = active.size_bytes() + pending_bytes;
+        if size == 0 {
+            return Ok(false);
+        }
+        Ok(size + next.size_bytes() > self.config.segment_bytes.max(0) as u64
+            || next.last_offset() - active.base_offset() > Offset::from(i32::MAX)
+            || active.waited_for_roll(now_ms, next.max_timestamp())?
+                > self.config.segment_ms - self.roll_jitter_ms(active)
+            || active.indexes_are_full(self.config.segment_index_bytes))
+    }
+
+    /// `segment.jitter.ms`: spreads rolls, by a hash where Kafka draws a number.
+    fn roll_jitter_ms(&self, active: &Segment) -> i64 {
+        use std::hash::{Hash, Hasher};
+        let most = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        if most <= 0 {
+            return 0;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&self.partition, active.base_offset()).hash(&mut hasher);
+        (hasher.finish() % most as u64) as i64
+    }
+
+    /// Starts a new segment at the log's end, unless the active one is empty.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn roll(&mut self) -> Result<(), LogError> {
+        self.check_usable()?;
+        self.roll_to(self.log_end_offset)
+    }
+
+    fn roll_to(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        let rolled = self.try_roll_to(base_offset);
+        rolled.map_err(|error| self.ctx.judge(error))
+    }
+
+    fn try_roll_to(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        if self.active().size_bytes() == 0 {
+            return Ok(());
+        }
+        self.active().become_inactive()?;
+        self.take_snapshot()?;
+        let segment = Segment::new(&self.ctx, &self.dir, base_offset, FileLengths::default());
+        segment.log_file()?;
+        Arc::make_mut(&mut self.segments).push(segment);
+        self.dirty.names += 1;
+        self.ctx.announce_roll();
+        Ok(())
+    }
+
+    /// Writes the producer state at the log's end, from which a restart goes on.
+    pub(super) fn take_snapshot(&mut self) -> Result<(), LogError> {
+        let offset = self.log_end_offset;
+        if self.snapshots.contains(&offset) || offset == self.log_start_offset && self.producers.is_empty() {
+            return Ok(());
+        }
+        let path = self.snapshot_path(offset);
+        write_unsynced(&*self.ctx.disk, &path, &self.producers.snapshot()).map_err(LogError::io("write", &path))?;
+        self.snapshots.insert(offset);
+        self.dirty.wrote(path);
+        Ok(())
+    }
+
+    pub(super) fn snapshot_path(&self, offset: Offset) -> PathBuf {
+        self.dir.path().join(file_name(offset, SNAPSHOT_EXTENSION))
+    }
+
+    pub(super) fn remove_snapshots(&mut self, which: impl Fn(Offset) -> bool) -> Result<(), LogError> {
+        let gone: Vec<Offset> = self.snapshots.iter().copied().filter(|offset| which(*offset)).collect();
+        for offset in gone {
+            let path = self.snapshot_path(offset);
+            remove_if_exists(&self.ctx, &path)?;
+            self.snapshots.remove(&offset);
+            self.dirty.files.retain(|(_, dirty)| *dirty != path);
+        }
+        Ok(())
+    }
+
+    // --- read ---
+
+    /// Admits a read from `from` on: of at most `max_bytes`, but at least one whole batch if `min_one_batch`
+    /// (F2), of batches below `upper_bound` (exclusive: high watermark, last stable offset or log end).
+    ///
+    /// # Errors
+    /// F4: the offset is outside of the log; or the log directory is offline.
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        upper_bound: Offset,
+        min_one_batch: bool,
+    ) -> Result<ReadPlan, ReadError> {
+        self.check_usable()?;
+        if from < self.log_start_offset || from > self.log_end_offset {
+            return Err(ReadError::OffsetOutOfRange {
+                offset: from,
+                partition: self.partition.clone(),
+                log_start_offset: self.log_start_offset,
+                log_end_offset: self.log_end_offset,
+            });
+        }
+        Ok(ReadPlan {
+            at: self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1),
+            segments: self.segments.clone(),
+            tail: self.tail.clone(),
+            from,
+            upper_bound: upper_bound.min(self.log_end_offset),
+            log_end_offset: self.log_end_offset,
+            active_bytes: self.active().size_bytes(),
+            max_bytes,
+            min_one_batch,
+        })
+    }
+
+    /// A search by time.
+    pub fn timestamp_lookup(&self) -> TimestampLookup {
+        TimestampLookup {
+            segments: self.segments.clone(),
+            active_bytes: self.active().size_bytes(),
+            log_start_offset: self.log_start_offset,
+        }
+    }
+
+    /// F5: aborted transactions that a reader of `from..to` must know of. Reads index files; short, and
+    /// without any I/O where no transaction was ever aborted.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn aborted_transactions(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
+        let at = self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        let mut concerned = Vec::new();
+        for segment in &self.segments[at..] {
+            concerned.extend(
+                segment.aborted_transactions()?.into_iter().filter(|transaction| transaction.concerns(from, to)),
+            );
+        }
+        Ok(concerned)
+    }
+
+    // --- flush ---
+
+    /// What has to be synced for everything below `up_to` to be durable; to be run outside of the lock.
+    pub fn flush_plan(&self, up_to: Offset) -> FlushPlan {
+        let up_to = up_to.min(self.log_end_offset);
+        // From the segment that ends at the recovery point on: a roll there has added to its indexes.
+        let first =
+            self.segments.partition_point(|segment| segment.base_offset() < self.recovery_point).saturating_sub(1);
+        // All of the log includes a last segment that was emptied, which has to become so durably.
+        let whole = up_to == self.log_end_offset;
+        let last = if whole {
+            self.segments.len()
+        } else {
+            self.segments.partition_point(|segment| segment.base_offset() < up_to)
+        };
+        FlushPlan {
+            ctx: self.ctx.clone(),
+            segments: self.segments[first.min(last)..last].to_vec(),
+            dir: self.dir.path(),
+            files: self.dirty.files.iter().map(|(_, path)| path.clone()).collect(),
+            epochs: (self.dirty.epochs > self.dirty.epochs_synced).then(|| self.epochs.to_text()),
+            sync_dir: self.dirty.names > self.dirty.names_synced,
+            sync_parent: self
+                .dirty
+                .parent
+                .is_some_and(|created| self.ctx.partitions_synced.load(Ordering::Acquire) < created),
+            done: FlushDone {
+                up_to,
+                truncations: self.dirty.truncations,
+                names: self.dirty.names,
+                epochs: self.dirty.epochs,
+            },
+        }
+    }
+
+    /// Takes note of a plan that was carried out: the recovery point moves.
+    pub fn flush_done(&mut self, done: FlushDone) {
+        self.last_flush_ms = self.ctx.clock.now_ms();
+        if done.truncations != self.dirty.truncations {
+            return;
+        }
+        self.dirty.truncations_synced = done.truncations;
+        self.dirty.names_synced = self.dirty.names_synced.max(done.names);
+        self.dirty.epochs_synced = self.dirty.epochs_synced.max(done.epochs);
+        self.dirty.files.retain(|(names, _)| *names > done.names);
+        self.dirty.parent = None;
+        self.recovery_point = self.recovery_point.max(done.up_to);
+    }
+
+    /// Flushes in line, for those who hold the only handle (start, stop, tests, the metadata log).
+    ///
+    /// # Errors
+    /// As [`FlushPlan::run`].
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        let done = self.flush_plan(self.log_end_offset).run()?;
+        self.flush_done(done);
+        Ok(())
+    }
+
+    /// Whether `flush.ms` has passed since the last flush and something waits for one.
+    pub fn flush_is_due(&self, now_ms: TimestampMs) -> bool {
+        self.log_end_offset > self.recovery_point
+            && (now_ms - self.last_flush_ms >= self.config.flush_ms || self.flush_is_due_by_messages())
+    }
+
+    /// Where the active segment starts.
+    pub(super) fn active_base_offset(&self) -> Offset {
+        self.active().base_offset()
+    }
+
+    /// The lock that makes concurrent flushes of this log wait for each other.
+    pub(super) fn flush_gate(&self) -> Arc<Mutex<()>> {
+        self.flush_gate.clone()
+    }
+
+    /// Everything that a clean start needs: indexes, snapshot, epochs, all of it durable.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn close_cleanly(&mut self) -> Result<(), LogError> {
+        if self.deleted {
+            return Ok(());
+        }
+        self.ctx.check_online()?;
+        if self.is_closed_cleanly() {
+            return Ok(());
+        }
+        let closed = self.active().write_indexes().and_then(|()| self.take_snapshot());
+        closed.map_err(|error| self.ctx.judge(error))?;
+        self.flush()?;
+        self.close_files();
+        Ok(())
+    }
+
+    /// [`Log::close_cleanly`] without the wait: all is written, and durable once the whole volume is synced.
+    /// Then [`Log::flush_done`] takes the answer, if there is one.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub(super) fn prepare_close(&mut self) -> Result<Option<FlushDone>, LogError> {
+        if self.deleted || self.is_closed_cleanly() {
+            return Ok(None);
+        }
+        self.ctx.check_online()?;
+        let prepared =
+            self.active().write_indexes().and_then(|()| self.take_snapshot()).and_then(|()| self.write_epochs());
+        prepared.map_err(|error| self.ctx.judge(error))?;
+        self.close_files();
+        Ok(Some(self.flush_plan(self.log_end_offset).done))
+    }
+
+    /// Without waiting for the disk; a torn file would be noticed, and its content follows from the batches.
+    fn write_epochs(&mut self) -> Result<(), LogError> {
+        if self.dirty.epochs == self.dirty.epochs_synced {
+            return Ok(());
+        }
+        let path = self.dir.path().join(LEADER_EPOCH_FILE);
+        write_unsynced(&*self.ctx.disk, &path, self.epochs.to_text().as_bytes()).map_err(LogError::io("write", &path))
+    }
+
+    fn close_files(&self) {
+        for segment in self.segments.iter() {
+            segment.close();
+        }
+    }
+
+    /// Whether nothing has happened since it was opened or closed cleanly.
+    fn is_closed_cleanly(&self) -> bool {
+        let snapshot = self.snapshots.contains(&self.log_end_offset) || self.log_end_offset == self.log_start_offset;
+        snapshot && self.recovery_point == self.log_end_offset && !self.dirty.any()
+    }
+
+    // --- truncation and deletion ---
+
+    /// Moves the start of the log up to `offset` (DeleteRecords, a follower's leader). Answers whether it moved.
+    /// The caller has checked it against the high watermark.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn maybe_increment_log_start_offset(&mut self, offset: Offset) -> Result<bool, LogError> {
+        self.check_usable()?;
+        assert!(offset <= self.log_end_offset, "L2: log start {offset} beyond the end {}", self.log_end_offset);
+        if offset <= self.log_start_offset {
+            return Ok(false);
+        }
+        self.log_start_offset = offset;
+        if self.epochs.truncate_from_start(offset) {
+            self.dirty.epochs += 1;
+        }
+        self.producers.on_log_start_offset(offset);
+        Ok(true)
+    }
+
+    /// Deletes what retention no longer keeps, oldest first, nothing above `high_watermark`.
+    /// Answers how many segments went.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn delete_old_segments(&mut self, now_ms: TimestampMs, high_watermark: Offset) -> Result<usize, LogError> {
+        self.check_usable()?;
+        let deletable = self.deletable_segments(now_ms, high_watermark)?;
+        if deletable == 0 {
+            return Ok(0);
+        }
+        if deletable == self.segments.len() {
+            self.roll()?;
+        }
+        let gone = Arc::make_mut(&mut self.segments).drain(..deletable).collect();
+        self.remove_segments(gone, self.config.file_delete_delay_ms)?;
+        let first = self.segments.first().map_or(self.log_end_offset, |segment| segment.base_offset());
+        self.maybe_increment_log_start_offset(first)?;
+        Ok(deletable)
+    }
+
+    fn deletable_segments(&self, now_ms: TimestampMs, high_watermark: Offset) -> Result<usize, LogError> {
+        let rules = RetentionRules {
+            delete: self.config.cleanup_policy.delete,
+            retention_ms: self.config.retention_ms,
+            retention_bytes: self.config.retention_bytes,
+        };
+        let mut retention = Retention::new(rules, now_ms, self.log_start_offset, high_watermark, self.size_bytes());
+        for (at, segment) in self.segments.iter().enumerate() {
+            let facts = SegmentFacts {
+                base_offset: segment.base_offset(),
+                next_offset: self.segments.get(at + 1).map_or(self.log_end_offset, |next| next.base_offset()),
+                size_bytes: segment.size_bytes(),
+                largest_timestamp_ms: segment.largest_timestamp()?,
+            };
+            match retention.next(facts, at + 1 == self.segments.len()) {
+                None => return Ok(at),
+                Some(reason) => {
+                    tracing::info!(partition = %self.partition, segment = facts.base_offset, ?reason, "segment is deleted");
+                }
+            }
+        }
+        Ok(self.segments.len())
+    }
+
+    /// Renames the files away, and their snapshots; they are removed after `delay_ms`.
+    fn remove_segments(&mut self, gone: Vec<Arc<Segment>>, delay_ms: i64) -> Result<(), LogError> {
+        for segment in gone {
+            let renamed = segment.mark_deleted().map_err(|error| self.ctx.judge(error))?;
+            for path in renamed {
+                self.ctx.condemn(path, false, delay_ms);
+            }
+            self.remove_snapshots(|offset| offset == segment.base_offset())?;
+            self.dirty.names += 1;
+        }
+        Ok(())
+    }
+
+    /// Cuts everything from `offset` on; a batch that holds it goes whole. Answers whether anything was cut.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn truncate_to(&mut self, offset: Offset) -> Result<bool, LogError> {
+        self.check_usable()?;
+        if offset >= self.log_end_offset {
+            return Ok(false);
+        }
+        if self.segments.first().is_some_and(|first| first.base_offset() > offset) {
+            self.truncate_fully_and_start_at(offset)?;
+            return Ok(true);
+        }
+        let cut = self.try_truncate_to(offset);
+        cut.map_err(|error| self.ctx.judge(error))?;
+        Ok(true)
+    }
+
+    fn try_truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
+        let kept = self.segments.partition_point(|segment| segment.base_offset() <= offset);
+        let active = self.segments[kept - 1].clone();
+        let cut = active.find(offset, active.size_bytes())?;
+        let end = cut.map_or(offset, |(_, batch)| offset.min(batch.base_offset()));
+        // First of all: a recovery point above the cut would make a later start call it data loss.
+        self.ctx.recovery_points.lower(&self.partition, end)?;
+        self.begin_cut();
+        let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
+        self.remove_segments(gone, self.config.file_delete_delay_ms)?;
+        if let Some((position, _)) = cut {
+            active.truncate_at(position)?;
+        }
+        active.truncate_aborted(end)?;
+        // What was cut may not come back behind a later segment; a cut is rare enough to wait for it here.
+        active.sync()?;
+        self.end_cut(end)
+    }
+
+    fn begin_cut(&mut self) {
+        self.dirty.truncations += 1;
+        self.tail.clear();
+    }
+
+    fn end_cut(&mut self, end: Offset) -> Result<(), LogError> {
+        self.log_end_offset = end;
+        self.recovery_point = self.recovery_point.min(end);
+        self.log_start_offset = self.log_start_offset.min(end);
+        if self.epochs.truncate_from_end(end) {
+            self.dirty.epochs += 1;
+        }
+        self.reload_producers(None)?;
+        // What was removed (later segments, snapshots) may not come back behind what will be appended here.
+        let dir = self.dir.path();
+        self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))
+    }
+
+    /// Empties the log; the next record gets `offset`.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.check_usable()?;
+        let emptied = self.try_truncate_fully(offset);
+        emptied.map_err(|error| self.ctx.judge(error))
+    }
+
+    fn try_truncate_fully(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.ctx.recovery_points.remove(&self.partition)?;
+        self.begin_cut();
+        let gone = std::mem::take(Arc::make_mut(&mut self.segments));
+        let segment = Segment::new(&self.ctx, &self.dir, offset, FileLengths::default());
+        Arc::make_mut(&mut self.segments).push(segment.clone());
+        self.remove_segments(gone, self.config.file_delete_delay_ms)?;
+        let dir = self.dir.path();
+        self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+        segment.log_file()?;
+        self.dirty.names += 1;
+        self.epochs.clear();
+        self.dirty.epochs += 1;
+        self.remove_snapshots(|_| true)?;
+        self.producers = ProducerState::new(offset);
+        self.log_start_offset = offset;
+        self.log_end_offset = offset;
+        self.recovery_point = offset;
+        Ok(())
+    }
+
+    /// Renames the directory to `<topic>-<partition>.<unique>-delete`; it is removed after `file.delete.delay.ms`.
+    /// Readers that have plans finish them; nothing else works on the log any more.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn delete(&mut self, unique: &str) -> Result<(), LogError> {
+        self.check_usable()?;
+        let from = self.dir.path();
+        let to = self.ctx.dir.join(deleted_dir_name(&self.partition, unique));
+        let forgotten = self.ctx.recovery_points.remove(&self.partition);
+        forgotten
+            .and_then(|()| self.ctx.log_start_offsets.remove(&self.partition))
+            .and_then(|()| self.ctx.high_watermarks.remove(&self.partition))
+            .and_then(|()| self.ctx.disk.rename(&from, &to).map_err(LogError::io("rename", &from)))
+            .map_err(|error| self.ctx.judge(error))?;
+        self.dir.moved_to(to.clone());
+        self.deleted = true;
+        self.tail.clear();
+        self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+        Ok(())
+    }
+
+    /// Whether [`Log::delete`] was called.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+}
+
+/// `LocalLog.logDeleteDirName`: at most 255 characters, the topic's name giving way.
+fn deleted_dir_name(partition: &TopicPartition, unique: &str) -> String {
+    let suffix = format!("-{}.{unique}-delete", partition.partition);
+    let room = 255usize.saturating_sub(suffix.len());
+    let topic: String = partition.topic.chars().take(room).collect();
+    topic + &suffix
+}
+
+pub(super) fn aborted(transaction: &CompletedTxn) -> AbortedTransaction {
+    AbortedTransaction {
+        producer_id: transaction.producer_id,
+        first_offset: transaction.first_offset,
+        last_offset: transaction.last_offset,
+        last_stable_offset: transaction.last_stable_offset,
+    }
+}
+
+pub(super) fn remove_if_exists(ctx: &LogContext, path: &Path) -> Result<(), LogError> {
+    match ctx.disk.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "log {} {}..{} in {:?}", self.partition, self.log_start_offset, self.log_end_offset, self.segments)
+    }
+}

@@ -1,0 +1,907 @@
+//! The log directories: whose they are, what is in them, and the work that has to be done now and then for
+//! all logs — flush, checkpoints, retention, removal.
+//!
+//! Opens logs when the replica layer asks for them; a partition of which nobody asks stays untouched. The
+//! background work is `tick`, a function of the time, with one small loop around it.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::{
+    FileCache, Log, LogContext, LogError, LogLimits, LogOwner, OpenLog, TailCache,
+    checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, MetaProperties, OffsetCheckpoint, read_if_exists},
+    context::lock,
+    flush::{flush_rolled, flush_through, with_log},
+};
+use crate::{
+    config::topic::LogConfig,
+    env::Env,
+    types::{BrokerId, Offset, TimestampMs, TopicId, TopicPartition, uuid_to_base64},
+};
+
+/// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
+const INITIAL_RETENTION_DELAY: Duration = Duration::from_secs(30);
+/// `flush.ms` is kept to within this.
+const LEAST_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the log directories are told by the broker's settings.
+#[derive(Clone, Debug)]
+pub struct LogManagerConfig {
+    /// `log.dirs`.
+    pub log_dirs: Vec<PathBuf>,
+    /// `node.id`.
+    pub node_id: BrokerId,
+    /// The cluster's id, if it is known before the directories are read; a fresh directory gets it.
+    pub cluster_id: Option<String>,
+    /// Bounds on open files and memory.
+    pub limits: LogLimits,
+    /// `log.flush.offset.checkpoint.interval.ms`.
+    pub recovery_point_checkpoint_interval_ms: i64,
+    /// `log.flush.start.offset.checkpoint.interval.ms`.
+    pub log_start_offset_checkpoint_interval_ms: i64,
+    /// `replica.high.watermark.checkpoint.interval.ms`.
+    pub high_watermark_checkpoint_interval_ms: i64,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check_interval_ms: i64,
+}
+
+impl LogManagerConfig {
+    /// Kafka's defaults for these directories.
+    pub fn new(log_dirs: Vec<PathBuf>, node_id: BrokerId) -> Self {
+        LogManagerConfig {
+            log_dirs,
+            node_id,
+            cluster_id: None,
+            limits: LogLimits::default(),
+            recovery_point_checkpoint_interval_ms: 60_000,
+            log_start_offset_checkpoint_interval_ms: 60_000,
+            high_watermark_checkpoint_interval_ms: 5_000,
+            retention_check_interval_ms: 300_000,
+            producer_id_expiration_check_interval_ms: 600_000,
+        }
+    }
+}
+
+/// One log directory.
+struct LogDir {
+    ctx: Arc<LogContext>,
+    directory_id: Uuid,
+    /// The directory carried the mark of a clean shutdown when it was opened.
+    clean_shutdown: bool,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+struct Registered {
+    owner: Weak<dyn LogOwner>,
+    ctx: Arc<LogContext>,
+}
+
+/// What there is to say of a log directory (DescribeLogDirs).
+#[derive(Clone, Debug)]
+pub struct LogDirDescription {
+    /// The directory.
+    pub path: PathBuf,
+    /// `directory.id`.
+    pub directory_id: Uuid,
+    /// Whether it has failed.
+    pub offline: bool,
+    /// Size of the volume in bytes, and what may still be written; -1 where unknown.
+    pub total_bytes: i64,
+    /// See `total_bytes`.
+    pub usable_bytes: i64,
+    /// Its logs: size in bytes and end offset.
+    pub logs: Vec<(TopicPartition, u64, Offset)>,
+}
+
+/// When each kind of work is next due, on the monotonic clock.
+struct Schedule {
+    recovery_points: Duration,
+    log_start_offsets: Duration,
+    high_watermarks: Duration,
+    retention: Duration,
+    producers: Duration,
+    flush: Duration,
+}
+
+/// See the module.
+pub struct LogManager {
+    env: Env,
+    config: LogManagerConfig,
+    cluster_id: String,
+    dirs: Vec<LogDir>,
+    logs: Mutex<BTreeMap<TopicPartition, Registered>>,
+    /// Logs that were opened in this life: the mark of a clean shutdown says nothing of a second time.
+    opened: Mutex<BTreeSet<TopicPartition>>,
+    schedule: Mutex<Schedule>,
+}
+
+impl LogManager {
+    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed.
+    ///
+    /// # Errors
+    /// A directory that another process uses, that belongs to another node or cluster, or a fault of the disk.
+    pub fn open(env: &Env, config: LogManagerConfig) -> Result<Arc<LogManager>, LogError> {
+        let mut locked = Vec::new();
+        for dir in &config.log_dirs {
+            env.disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+            let held = env.disk.lock(&dir.join(".lock")).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.clone() },
+                _ => LogError::io("lock", dir)(error),
+            })?;
+            locked.push((dir, read_meta(env, dir)?, held));
+        }
+        let cluster_id =
+            agree_on_cluster_id(env, &config, locked.iter().filter_map(|(dir, meta, _)| Some((*dir, meta.as_ref()?))))?;
+        let files = Arc::new(FileCache::new(config.limits.open_files));
+        let tail = Arc::new(TailCache::new(config.limits.tail_cache_bytes));
+        let mut dirs = Vec::new();
+        for (dir, meta, held) in locked {
+            let meta = match meta {
+                Some(meta) => meta,
+                None => create_meta(env, dir, &cluster_id, config.node_id)?,
+            };
+            let expiration_ms = config.limits.producer_id_expiration_ms;
+            let ctx =
+                LogContext::new(dir, env.disk.clone(), env.clock.clone(), files.clone(), tail.clone(), expiration_ms)?;
+            let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
+            condemn_deleted_dirs(&ctx)?;
+            dirs.push(LogDir { ctx, directory_id: meta.directory_id, clean_shutdown, _lock: held });
+        }
+        let schedule = Mutex::new(Schedule::starting_at(env.clock.monotonic(), &config));
+        let env = env.clone();
+        Ok(Arc::new(LogManager {
+            env,
+            config,
+            cluster_id,
+            dirs,
+            logs: Mutex::default(),
+            opened: Mutex::default(),
+            schedule,
+        }))
+    }
+
+    /// The id of the cluster that the directories belong to; drawn at the first start.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// `directory.id` of each log directory.
+    pub fn directory_ids(&self) -> impl Iterator<Item = (&Path, Uuid)> {
+        self.dirs.iter().map(|dir| (dir.ctx.dir.as_path(), dir.directory_id))
+    }
+
+    /// The `directory.id` that `log` is in.
+    pub fn directory_id_of(&self, log: &Log) -> Option<Uuid> {
+        self.dirs.iter().find(|dir| Arc::ptr_eq(&dir.ctx, log.context())).map(|dir| dir.directory_id)
+    }
+
+    /// Whether the last stop was clean, in all directories.
+    pub fn was_clean_shutdown(&self) -> bool {
+        self.dirs.iter().all(|dir| dir.clean_shutdown)
+    }
+
+    /// Calls `listener` once for each directory that goes offline, from whatever thread saw the fault.
+    pub fn on_dir_failure(&self, listener: impl Fn(&Path, &LogError) + Clone + Send + Sync + 'static) {
+        for dir in &self.dirs {
+            dir.ctx.on_failure(listener.clone());
+        }
+    }
+
+    /// Whether no directory is left.
+    pub fn is_offline(&self) -> bool {
+        self.dirs.iter().all(|dir| dir.ctx.is_offline())
+    }
+
+    /// Opens the log of `partition`, or creates it in the directory with the fewest logs. To be followed by
+    /// [`LogManager::register`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_log(
+        &self,
+        partition: &TopicPartition,
+        topic_id: Option<TopicId>,
+        config: Arc<LogConfig>,
+    ) -> Result<Log, LogError> {
+        let name = partition.to_string();
+        let existing = self.dirs.iter().find(|dir| self.env.disk.exists(&dir.ctx.dir.join(&name)));
+        let dir = match existing {
+            Some(dir) => dir,
+            None => self.dir_for_new_log()?,
+        };
+        let ctx = &dir.ctx;
+        if existing.is_none() {
+            // What is remembered of an earlier topic of this name is not true of this one.
+            for checkpoint in checkpoints(ctx) {
+                checkpoint.remove(partition)?;
+            }
+        }
+        let first_time = lock(&self.opened).insert(partition.clone());
+        let start = OpenLog {
+            log_start_offset: ctx.log_start_offsets.get(partition).unwrap_or(0),
+            recovery_point: ctx.recovery_points.get(partition).unwrap_or(0),
+            clean_shutdown: dir.clean_shutdown && first_time,
+        };
+        Log::open(ctx, &ctx.dir.join(&name), partition.clone(), topic_id, config, start)
+    }
+
+    fn dir_for_new_log(&self) -> Result<&LogDir, LogError> {
+        let mut counts: Vec<usize> = vec![0; self.dirs.len()];
+        if self.dirs.len() > 1 {
+            for registered in lock(&self.logs).values() {
+                if let Some(at) = self.dirs.iter().position(|dir| Arc::ptr_eq(&dir.ctx, &registered.ctx)) {
+                    counts[at] += 1;
+                }
+            }
+        }
+        let online = self.dirs.iter().zip(counts).filter(|(dir, _)| !dir.ctx.is_offline());
+        match online.min_by_key(|(_, count)| *count) {
+            Some((dir, _)) => Ok(dir),
+            None => match self.dirs.first().map(|dir| dir.ctx.check_online()) {
+                Some(Err(error)) => Err(error),
+                _ => Err(LogError::Invalid { path: PathBuf::new(), reason: "there is no log directory".into() }),
+            },
+        }
+    }
+
+    /// Hands the background work a way to the log. A log that is dropped is forgotten.
+    pub fn register(&self, partition: &TopicPartition, ctx: &Arc<LogContext>, owner: Weak<dyn LogOwner>) {
+        lock(&self.logs).insert(partition.clone(), Registered { owner, ctx: ctx.clone() });
+    }
+
+    /// The high watermark that was checkpointed for `partition`.
+    pub fn checkpointed_high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.dirs.iter().find_map(|dir| dir.ctx.high_watermarks.get(partition))
+    }
+
+    /// Deletes the log: gone at once under its name, its files after `file.delete.delay.ms`.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn delete_log(&self, partition: &TopicPartition, owner: &dyn LogOwner) -> Result<(), LogError> {
+        lock(&self.logs).remove(partition);
+        let unique = self.env.random.uuid().simple().to_string();
+        with_log(owner, |log| log.delete(&unique))
+    }
+
+    /// Partitions with a directory on disk, whether anybody has opened them or not.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn partitions_on_disk(&self) -> Result<Vec<TopicPartition>, LogError> {
+        let mut partitions = Vec::new();
+        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
+            let entries = dir.ctx.disk.list(&dir.ctx.dir).map_err(LogError::io("list", &dir.ctx.dir))?;
+            partitions.extend(
+                entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name)),
+            );
+        }
+        Ok(partitions)
+    }
+
+    /// For DescribeLogDirs.
+    pub fn describe(&self) -> Vec<LogDirDescription> {
+        let logs = self.registered();
+        self.dirs
+            .iter()
+            .map(|dir| {
+                let space = dir.ctx.disk.space(&dir.ctx.dir).ok();
+                let bytes = |value: Option<u64>| value.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+                LogDirDescription {
+                    path: dir.ctx.dir.clone(),
+                    directory_id: dir.directory_id,
+                    offline: dir.ctx.is_offline(),
+                    total_bytes: bytes(space.map(|space| space.total)),
+                    usable_bytes: bytes(space.map(|space| space.usable)),
+                    logs: logs
+                        .iter()
+                        .filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx))
+                        .map(|(partition, _, owner)| {
+                            with_log(&**owner, |log| {
+                                // How far the log is behind what is committed, as `ReplicaManager.getLogEndOffsetLag` counts.
+                                let lag = owner
+                                    .high_watermark()
+                                    .map_or(0, |high_watermark| (high_watermark - log.log_end_offset()).max(0));
+                                (partition.clone(), log.size_bytes(), lag)
+                            })
+                        })
+                        .collect(),
+                }
+            })
+            .collect()
+    }
+
+    fn registered(&self) -> Vec<(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)> {
+        let mut logs = lock(&self.logs);
+        logs.retain(|_, registered| registered.owner.strong_count() > 0);
+        let live = |(partition, registered): (&TopicPartition, &Registered)| {
+            Some((partition.clone(), registered.ctx.clone(), registered.owner.upgrade()?))
+        };
+        logs.iter().filter_map(live).collect()
+    }
+
+    // --- background work ---
+
+    /// Starts the background work; it ends with the task group.
+    pub fn start(self: &Arc<Self>) {
+        let manager = self.clone();
+        self.env.tasks.spawn_until_stopped("log-manager", async move {
+            loop {
+                manager.wait_for_work().await;
+                let worker = manager.clone();
+                manager.env.tasks.blocking("log-manager-tick", move || worker.tick()).await;
+            }
+        });
+    }
+
+    async fn wait_for_work(&self) {
+        let next = self.next_due();
+        let rolled =
+            futures_util::future::select_all(self.dirs.iter().map(|dir| Box::pin(dir.ctx.rolled_notify.notified())));
+        tokio::select! {
+            biased;
+            () = self.env.clock.sleep_until(next) => {}
+            _ = rolled => {}
+        }
+    }
+
+    fn next_due(&self) -> Duration {
+        let schedule = lock(&self.schedule);
+        let condemned = self
+            .dirs
+            .iter()
+            .filter_map(|dir| lock(&dir.ctx.condemned).iter().map(|condemned| condemned.due).min())
+            .min();
+        [
+            schedule.recovery_points,
+            schedule.log_start_offsets,
+            schedule.high_watermarks,
+            schedule.retention,
+            schedule.producers,
+            schedule.flush,
+            condemned.unwrap_or(Duration::MAX),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(Duration::MAX)
+    }
+
+    /// Does what is due. May wait for the disk.
+    pub fn tick(&self) {
+        let now = self.env.clock.monotonic();
+        let now_ms = self.env.clock.now_ms();
+        let due = {
+            let mut schedule = lock(&self.schedule);
+            schedule.take_due(now, &self.config)
+        };
+        let logs = self.registered();
+        self.flush_rolled(&logs);
+        if due.flush {
+            let interval = self.flush_due(&logs, now_ms);
+            lock(&self.schedule).flush = now.saturating_add(interval);
+        }
+        if due.retention {
+            self.for_each(&logs, "apply retention", |owner| {
+                let high_watermark = owner.high_watermark();
+                with_log(owner, |log| {
+                    log.delete_old_segments(now_ms, high_watermark.unwrap_or(log.log_end_offset())).map(|_| ())
+                })
+            });
+        }
+        if due.producers {
+            self.for_each(&logs, "expire producers", |owner| {
+                with_log(owner, |log| log.remove_expired_producers(now_ms));
+                Ok(())
+            });
+        }
+        self.checkpoint(&logs, &due);
+        self.remove_condemned(now);
+    }
+
+    fn for_each(
+        &self,
+        logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)],
+        what: &str,
+        act: impl Fn(&dyn LogOwner) -> Result<(), LogError>,
+    ) {
+        for (partition, ctx, owner) in logs {
+            if ctx.is_offline() {
+                continue;
+            }
+            if let Err(error) = act(&**owner)
+                && !ctx.is_offline()
+            {
+                // An offline directory has been reported already.
+                tracing::warn!(%partition, %error, "cannot {what}");
+            }
+        }
+    }
+
+    /// Segments that were rolled become durable without anybody waiting for it.
+    fn flush_rolled(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)]) {
+        let rolled = |dir: &LogDir| dir.ctx.rolled.swap(false, std::sync::atomic::Ordering::AcqRel);
+        if !self.dirs.iter().map(rolled).fold(false, |any, rolled| any | rolled) {
+            return;
+        }
+        self.for_each(logs, "flush rolled segments", flush_rolled);
+    }
+
+    /// `flush.ms`. Answers when to look again.
+    fn flush_due(
+        &self,
+        logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)],
+        now_ms: TimestampMs,
+    ) -> Duration {
+        let mut shortest_ms = self.config.high_watermark_checkpoint_interval_ms;
+        for (_, _, owner) in logs {
+            shortest_ms = shortest_ms.min(with_log(&**owner, |log| log.config().flush_ms));
+        }
+        self.for_each(logs, "flush", |owner| {
+            let up_to = with_log(owner, |log| log.flush_is_due(now_ms).then(|| log.log_end_offset()));
+            up_to.map_or(Ok(()), |up_to| flush_through(owner, up_to))
+        });
+        millis(shortest_ms).max(LEAST_FLUSH_INTERVAL)
+    }
+
+    fn checkpoint(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)], due: &Due) {
+        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
+            let ctx = &dir.ctx;
+            let here = || logs.iter().filter(|(_, other, _)| Arc::ptr_eq(ctx, other));
+            let gather = |read: fn(&Log) -> Offset| -> Vec<(TopicPartition, Offset)> {
+                here().map(|(partition, _, owner)| (partition.clone(), with_log(&**owner, |log| read(log)))).collect()
+            };
+            let write = |checkpoint: &OffsetCheckpoint, gather: &dyn Fn() -> Vec<(TopicPartition, Offset)>| {
+                let cuts = checkpoint.cuts();
+                if let Err(error) = checkpoint.update_unless_cut(cuts, gather()) {
+                    let error = ctx.judge(error);
+                    tracing::warn!(dir = %ctx.dir.display(), %error, "cannot write checkpoint");
+                }
+            };
+            if due.recovery_points {
+                write(&ctx.recovery_points, &|| gather(Log::recovery_point));
+            }
+            if due.log_start_offsets {
+                write(&ctx.log_start_offsets, &|| gather(Log::log_start_offset));
+            }
+            if due.high_watermarks {
+                write(&ctx.high_watermarks, &|| {
+                    here()
+                        .filter_map(|(partition, _, owner)| Some((partition.clone(), owner.high_watermark()?)))
+                        .collect()
+                });
+            }
+        }
+    }
+
+    fn remove_condemned(&self, now: Duration) {
+        for dir in &self.dirs {
+            let due = {
+                let mut condemned = lock(&dir.ctx.condemned);
+                let (due, later): (VecDeque<_>, VecDeque<_>) =
+                    condemned.drain(..).partition(|condemned| condemned.due <= now);
+                *condemned = later;
+                due
+            };
+            for condemned in due {
+                let disk = &dir.ctx.disk;
+                let removed = if condemned.is_dir {
+                    disk.remove_dir_all(&condemned.path)
+                } else {
+                    disk.remove_file(&condemned.path)
+                };
+                match removed {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!(path = %condemned.path.display(), %error, "cannot remove a deleted file");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Closes all logs so that the next start need not look at them. Called when nobody appends any more.
+    /// A directory in which a log could not be closed gets no mark of a clean shutdown.
+    pub fn shutdown(&self) {
+        let logs = self.registered();
+        let mut unclean: Vec<Arc<LogContext>> = Vec::new();
+        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
+            let here: Vec<_> = logs.iter().filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx)).collect();
+            if let Err(error) = close_all(&dir.ctx, &here) {
+                tracing::error!(dir = %dir.ctx.dir.display(), %error, "cannot close the logs cleanly");
+                unclean.push(dir.ctx.clone());
+            }
+        }
+        self.checkpoint(&logs, &Due::all());
+        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
+            if unclean.iter().any(|ctx| Arc::ptr_eq(ctx, &dir.ctx)) {
+                continue;
+            }
+            let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
+            if let Err(error) = dir.ctx.disk.write_atomically(&path, CLEAN_SHUTDOWN_TEXT.as_bytes()) {
+                tracing::error!(path = %path.display(), %error, "cannot write the mark of a clean shutdown");
+            }
+        }
+    }
+}
+
+/// Closes the logs of one directory; all of them are tried.
+fn close_all(ctx: &LogContext, logs: &[&(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)]) -> Result<(), LogError> {
+    let mut result = Ok(());
+    let mut prepared = Vec::new();
+    for (_, _, owner) in logs {
+        match with_log(&**owner, Log::prepare_close) {
+            Ok(Some(done)) => prepared.push((owner, done)),
+            Ok(None) => {}
+            Err(error) => result = Err(error),
+        }
+    }
+    if prepared.is_empty() {
+        return result;
+    }
+    // Thousands of single syncs would take longer than anybody waits for a stop.
+    ctx.sync_volume()?;
+    for (owner, done) in prepared {
+        with_log(&**owner, |log| log.flush_done(done));
+    }
+    result
+}
+
+struct Due {
+    recovery_points: bool,
+    log_start_offsets: bool,
+    high_watermarks: bool,
+    retention: bool,
+    producers: bool,
+    flush: bool,
+}
+
+impl Due {
+    fn all() -> Self {
+        Due {
+            recovery_points: true,
+            log_start_offsets: true,
+            high_watermarks: true,
+            retention: true,
+            producers: true,
+            flush: true,
+        }
+    }
+}
+
+impl Schedule {
+    fn starting_at(now: Duration, config: &LogManagerConfig) -> Self {
+        Schedule {
+            recovery_points: now.saturating_add(millis(config.recovery_point_checkpoint_interval_ms)),
+            log_start_offsets: now.saturating_add(millis(config.log_start_offset_checkpoint_interval_ms)),
+            high_watermarks: now.saturating_add(millis(config.high_watermark_checkpoint_interval_ms)),
+            retention: now.saturating_add(millis(config.retention_check_interval_ms).min(INITIAL_RETENTION_DELAY)),
+            producers: now.saturating_add(millis(config.producer_id_expiration_check_interval_ms)),
+            flush: now.saturating_add(LEAST_FLUSH_INTERVAL),
+        }
+    }
+
+    fn take_due(&mut self, now: Duration, config: &LogManagerConfig) -> Due {
+        let take = |at: &mut Duration, interval_ms: i64| {
+            let due = *at <= now;
+            if due {
+                *at = now.saturating_add(millis(interval_ms));
+            }
+            due
+        };
+        Due {
+            recovery_points: take(&mut self.recovery_points, config.recovery_point_checkpoint_interval_ms),
+            log_start_offsets: take(&mut self.log_start_offsets, config.log_start_offset_checkpoint_interval_ms),
+            high_watermarks: take(&mut self.high_watermarks, config.high_watermark_checkpoint_interval_ms),
+            retention: take(&mut self.retention, config.retention_check_interval_ms),
+            producers: take(&mut self.producers, config.producer_id_expiration_check_interval_ms),
+            flush: self.flush <= now,
+        }
+    }
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+fn checkpoints(ctx: &LogContext) -> [&OffsetCheckpoint; 3] {
+    [&ctx.recovery_points, &ctx.log_start_offsets, &ctx.high_watermarks]
+}
+
+fn read_meta(env: &Env, dir: &Path) -> Result<Option<MetaProperties>, LogError> {
+    let path = dir.join(MetaProperties::FILE_NAME);
+    let Some(bytes) = read_if_exists(&*env.disk, &path)? else { return Ok(None) };
+    MetaProperties::parse(&bytes).map(Some).map_err(|reason| LogError::Invalid { path, reason })
+}
+
+fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Result<MetaProperties, LogError> {
+    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
+    let path = dir.join(MetaProperties::FILE_NAME);
+    env.disk.write_atomically(&path, meta.to_text().as_bytes()).map_err(LogError::io("write", &path))?;
+    Ok(meta)
+}
+
+fn agree_on_cluster_id<'a>(
+    env: &Env,
+    config: &LogManagerConfig,
+    known: impl Iterator<Item = (&'a PathBuf, &'a MetaProperties)>,
+) -> Result<String, LogError> {
+    let mut cluster_id = config.cluster_id.clone();
+    for (dir, meta) in known {
+        let path = dir.join(MetaProperties::FILE_NAME);
+        if meta.node_id != config.node_id {
+            let reason = format!("the directory belongs to node.id {}, this is node {}", meta.node_id, config.node_id);
+            return Err(LogError::Invalid { path, reason });
+        }
+        match &cluster_id {
+            Some(expected) if *expected != meta.cluster_id => {
+                let reason = format!("the directory belongs to cluster {}, not to {expected}", meta.cluster_id);
+                return Err(LogError::Invalid { path, reason });
+            }
+            _ => cluster_id = Some(meta.cluster_id.clone()),
+        }
+    }
+    Ok(cluster_id.unwrap_or_else(|| uuid_to_base64(env.random.uuid())))
+}
+
+/// The mark holds for one start only.
+fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
+    let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
+    match ctx.disk.remove_file(&path) {
+        Ok(()) => {
+            ctx.disk.sync_dir(&ctx.dir).map_err(LogError::io("sync", &ctx.dir))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(LogError::io("remove", &path)(error)),
+    }
+}
+
+/// What an earlier life had deleted and not yet removed.
+fn condemn_deleted_dirs(ctx: &LogContext) -> Result<(), LogError> {
+    for entry in ctx.disk.list(&ctx.dir).map_err(LogError::io("list", &ctx.dir))? {
+        if entry.is_dir && entry.name.ends_with("-delete") {
+            ctx.condemn(ctx.dir.join(entry.name), true, 0);
+        }
+    }
+    Ok(())
+}
+
+/// `UnifiedLog.parseTopicPartitionName`, without what is deleted, moved or stray.
+fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
+    if ["-delete", "-future", "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
+        return None;
+    }
+    let (topic, partition) = name.rsplit_once('-')?;
+    (!topic.is_empty())
+        .then_some(TopicPartition::new(topic, partition.parse().ok().filter(|partition| *partition >= 0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        env::{Disk, Open, SystemNet, SystemRandom, Tasks},
+        log::tests::plain,
+        log::{ValidationRules, validate},
+        sim::{SimClock, SimDisk},
+    };
+
+    fn env(disk: &SimDisk, clock: &SimClock) -> Env {
+        Env {
+            clock: Arc::new(clock.clone()),
+            disk: Arc::new(disk.clone()),
+            net: Arc::new(SystemNet),
+            random: Arc::new(SystemRandom::new()),
+            tasks: Tasks::new(),
+        }
+    }
+
+    fn two_dirs() -> LogManagerConfig {
+        LogManagerConfig::new(vec!["/a".into(), "/b".into()], 1)
+    }
+
+    fn tp(name: &str) -> TopicPartition {
+        TopicPartition::new(name, 0)
+    }
+
+    fn append(log: &Mutex<Log>, now_ms: i64) {
+        let mut log = log.lock().unwrap();
+        let config = log.config().clone();
+        let partition = log.partition().clone();
+        let batch =
+            validate(plain(1, &[1; 500], now_ms), &ValidationRules::new(&partition, &config, now_ms, 9)).unwrap();
+        log.append_as_leader(batch, 0, now_ms).unwrap();
+    }
+
+    fn open(manager: &LogManager, name: &str, config: LogConfig) -> Arc<Mutex<Log>> {
+        let log = manager.open_log(&tp(name), None, Arc::new(config)).unwrap();
+        let ctx = log.context().clone();
+        let log = Arc::new(Mutex::new(log));
+        let owner: Arc<dyn LogOwner> = log.clone();
+        manager.register(&tp(name), &ctx, Arc::downgrade(&owner));
+        log
+    }
+
+    #[test]
+    fn a_fresh_directory_is_initialised_and_belongs_to_its_node_and_cluster_from_then_on() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
+        let env = env(&disk, &clock);
+        let manager = LogManager::open(&env, two_dirs()).unwrap();
+        let cluster_id = manager.cluster_id().to_owned();
+        assert_eq!(cluster_id.len(), 22);
+        let refused = LogManager::open(&env, two_dirs()).err().unwrap();
+        assert!(matches!(&refused, LogError::Locked { dir } if dir == Path::new("/a")), "{refused}");
+        assert!(refused.to_string().contains("in use by another process"));
+        let ids: Vec<_> = manager.directory_ids().map(|(_, id)| id).collect();
+        drop(manager);
+        let again = LogManager::open(&env, two_dirs()).unwrap();
+        assert_eq!(again.cluster_id(), cluster_id);
+        assert_eq!(again.directory_ids().map(|(_, id)| id).collect::<Vec<_>>(), ids);
+        drop(again);
+        let other = LogManagerConfig { node_id: 2, ..two_dirs() };
+        assert!(LogManager::open(&env, other).err().unwrap().to_string().contains("belongs to node.id 1"));
+        let other = LogManagerConfig { cluster_id: Some("x".into()), ..two_dirs() };
+        assert!(LogManager::open(&env, other).err().unwrap().to_string().contains("belongs to cluster"));
+    }
+
+    #[test]
+    fn new_logs_go_where_the_fewest_are() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
+        let manager = LogManager::open(&env(&disk, &clock), two_dirs()).unwrap();
+        let _logs: Vec<_> = (0..6).map(|index| open(&manager, &format!("t{index}"), LogConfig::default())).collect();
+        assert!(manager.describe().iter().all(|dir| dir.logs.len() == 3 && !dir.offline));
+        let mut partitions = manager.partitions_on_disk().unwrap();
+        partitions.sort();
+        assert_eq!(partitions.len(), 6);
+        assert_eq!(partitions[5], tp("t5"));
+    }
+
+    #[test]
+    fn l4_after_a_clean_stop_nothing_is_recovered_and_after_a_crash_nothing_flushed_is_missing() {
+        for clean in [true, false] {
+            let (disk, clock) = (SimDisk::new(7), SimClock::new(1_000_000));
+            let env = env(&disk, &clock);
+            let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+            let log = open(&manager, "t", LogConfig::default());
+            for _ in 0..5 {
+                append(&log, 1_000_000);
+            }
+            flush_through(&*log, 3).unwrap();
+            append(&log, 1_000_000);
+            if clean {
+                manager.shutdown();
+            } else {
+                clock.advance(Duration::from_secs(60));
+                manager.tick();
+            }
+            drop((log, manager));
+            disk.crash();
+            let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+            assert_eq!(manager.was_clean_shutdown(), clean);
+            assert!(!disk.exists(Path::new("/a/.kafka_cleanshutdown")), "the mark holds once");
+            let log = open(&manager, "t", LogConfig::default());
+            let end = log.lock().unwrap().log_end_offset();
+            assert!(end == 6 || !clean && end == 5, "{end}");
+        }
+    }
+
+    #[test]
+    fn flush_ms_and_rolled_segments_become_durable_by_themselves() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let timed = open(&manager, "timed", LogConfig { flush_ms: 1000, ..LogConfig::default() });
+        let rolled = open(&manager, "rolled", LogConfig { segment_bytes: 600, ..LogConfig::default() });
+        for _ in 0..3 {
+            append(&timed, 1_000_000);
+            append(&rolled, 1_000_000);
+        }
+        manager.tick();
+        assert_eq!(rolled.lock().unwrap().recovery_point(), 2, "all but the active segment");
+        assert_eq!(timed.lock().unwrap().recovery_point(), 0);
+        clock.advance(Duration::from_millis(1010));
+        manager.tick();
+        assert_eq!(timed.lock().unwrap().recovery_point(), 3);
+        let syncs = disk.syncs();
+        for _ in 0..100 {
+            clock.advance(Duration::from_secs(1));
+            manager.tick();
+        }
+        assert_eq!(disk.syncs(), syncs + 2, "two checkpoints have changed, and at rest nothing is written");
+    }
+
+    #[test]
+    fn retention_runs_and_deleted_files_go_after_their_delay() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let config =
+            LogConfig { segment_bytes: 600, retention_ms: 60_000, file_delete_delay_ms: 5000, ..LogConfig::default() };
+        let log = open(&manager, "t", config);
+        for _ in 0..3 {
+            append(&log, 1_000_000);
+        }
+        clock.advance(Duration::from_secs(29));
+        manager.tick();
+        assert_eq!(log.lock().unwrap().log_start_offset(), 0);
+        clock.advance(Duration::from_secs(300));
+        manager.tick();
+        assert_eq!(with_log(&*log, |log| (log.log_start_offset(), log.log_end_offset())), (3, 3));
+        let deleted =
+            || disk.list(Path::new("/a/t-0")).unwrap().iter().filter(|entry| entry.name.ends_with(".deleted")).count();
+        assert!(deleted() >= 3);
+        clock.advance(Duration::from_secs(5));
+        manager.tick();
+        assert_eq!(deleted(), 0);
+
+        manager.delete_log(&tp("t"), &*log).unwrap();
+        assert!(!disk.exists(Path::new("/a/t-0")));
+        assert!(manager.partitions_on_disk().unwrap().is_empty());
+        clock.advance(Duration::from_secs(5));
+        manager.tick();
+        assert!(disk.list(Path::new("/a")).unwrap().iter().all(|entry| !entry.is_dir));
+    }
+
+    #[test]
+    fn a_topic_created_again_has_nothing_to_do_with_the_checkpoints_of_the_old_one() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let env = env(&disk, &clock);
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let log = open(&manager, "t", LogConfig::default());
+        append(&log, 1);
+        manager.shutdown();
+        manager.delete_log(&tp("t"), &*log).unwrap();
+        let log = open(&manager, "t", LogConfig::default());
+        assert_eq!(log.lock().unwrap().log_end_offset(), 0);
+        assert_eq!(manager.checkpointed_high_watermark(&tp("t")), None);
+        drop((log, manager));
+        disk.crash();
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        assert_eq!(open(&manager, "t", LogConfig::default()).lock().unwrap().log_end_offset(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_background_work_wakes_at_a_roll() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let env = env(&disk, &clock);
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let log = open(&manager, "t", LogConfig { segment_bytes: 600, ..LogConfig::default() });
+        manager.start();
+        append(&log, 1);
+        append(&log, 1);
+        while log.lock().unwrap().recovery_point() < 1 {
+            tokio::task::yield_now().await;
+        }
+        env.tasks.shutdown().await;
+    }
+
+    #[test]
+    fn a_directory_that_fails_is_reported_once_and_the_other_goes_on() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), two_dirs()).unwrap();
+        let failed: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+        let heard = failed.clone();
+        manager.on_dir_failure(move |dir, _| heard.lock().unwrap().push(dir.to_owned()));
+        let (a, b) = (open(&manager, "t", LogConfig::default()), open(&manager, "u", LogConfig::default()));
+        append(&a, 1);
+        append(&b, 1);
+        disk.set_faults(crate::sim::disk::Faults { fail_sync: Some(1), ..Default::default() });
+        assert!(flush_through(&*a, 1).is_err());
+        assert!(flush_through(&*a, 1).is_err());
+        flush_through(&*b, 1).unwrap();
+        assert_eq!(*failed.lock().unwrap(), [PathBuf::from("/a")]);
+        assert!(!manager.is_offline());
+        manager.shutdown();
+        assert!(!disk.exists(Path::new("/a/.kafka_cleanshutdown")));
+        assert!(disk.exists(Path::new("/b/.kafka_cleanshutdown")));
+        assert!(disk.open(Path::new("/b/recovery-point-offset-checkpoint"), Open::Read).is_ok());
+    }
+}

@@ -1,0 +1,44 @@
+//! One partition on disk, in Kafka's own file formats.
+//!
+//! `Log` is one partition; it is not locked inside: whoever owns it (`replica::Partition`) holds a mutex
+//! around appends and takes short-lived plans out of it for everything that may wait for the disk
+//! ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). `LogManager` owns the directories.
+
+mod batch_header;
+pub mod checkpoints;
+mod context;
+mod error;
+mod files;
+pub mod flush;
+pub mod leader_epochs;
+#[allow(clippy::module_inception)]
+mod log;
+pub mod log_manager;
+mod offset_index;
+pub mod producer_state;
+mod read_plan;
+mod recovery;
+pub mod retention;
+mod segment;
+pub mod tail_cache;
+mod time_index;
+mod transaction_index;
+pub mod validator;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use self::log::{AppendInfo, Log, OpenLog};
+pub use context::{LogContext, LogLimits};
+pub use error::{AppendError, LogError, ReadError};
+pub use files::FileCache;
+pub use flush::{FlushPlan, LogOwner, flush_through};
+pub use log_manager::{LogManager, LogManagerConfig};
+pub use producer_state::AppendOrigin;
+pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};
+pub use segment::Segment;
+pub use tail_cache::TailCache;
+pub use transaction_index::AbortedTransaction;
+pub use validator::{InvalidKind, InvalidRecords, RecordError, ValidatedBatch, ValidationRules, validate};

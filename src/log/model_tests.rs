@@ -1,0 +1,543 @@
+//! The log against a `Vec` (L1, L3–L5): random operations and crashes on the simulated disk.
+//!
+//! `OTTLA_SEED=n cargo test --lib log::model` replays one seed (a failure prints it), `OTTLA_SEEDS=n` runs n of them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    batch_header::{BatchHeader, HEADER_BYTES},
+    producer_state::ProducerState,
+    *,
+};
+use crate::{
+    config::topic::LogConfig,
+    env::Clock,
+    protocol::record_batch::{BatchBuilder, BatchOptions, BatchView, iter_batches},
+    sim::{SimClock, SimDisk, disk::Faults},
+    types::{LeaderEpoch, Offset, TopicPartition},
+};
+
+const SEEDS: u64 = 150;
+const STEPS: usize = 120;
+const NOW_MS: i64 = 1_700_000_000_000;
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mixed = (self.0 >> 29) ^ self.0;
+        (mixed >> 16) % bound.max(1)
+    }
+
+    fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+}
+
+/// A batch as it must be stored.
+#[derive(Clone, PartialEq)]
+struct Stored(Bytes);
+
+impl Stored {
+    fn view(&self) -> BatchView<'_> {
+        BatchView::parse(&self.0).unwrap()
+    }
+}
+
+/// What the log must look like.
+#[derive(Clone, Default)]
+struct Timeline {
+    batches: Vec<Stored>,
+    end: Offset,
+}
+
+impl Timeline {
+    fn cut(&mut self, offset: Offset) {
+        self.batches.retain(|batch| batch.view().last_offset() < offset);
+        let end = self.batches.last().map_or(offset, |batch| batch.view().next_offset());
+        // A batch that straddled the cut went whole.
+        self.end = if end < offset && offset < self.end { end.max(offset.min(self.end)) } else { end.min(offset) };
+    }
+}
+
+struct World {
+    rng: Rng,
+    disk: SimDisk,
+    clock: SimClock,
+    config: Arc<LogConfig>,
+    ctx: Arc<LogContext>,
+    log: Log,
+    now: Timeline,
+    /// What may be there after a crash besides prefixes of `now`: cuts that were not yet made durable.
+    earlier: Vec<Timeline>,
+    flushed: Offset,
+    start: Offset,
+    epoch: LeaderEpoch,
+    next_sequence: [i32; 3],
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("m", 0)
+}
+
+fn context(disk: &SimDisk, clock: &SimClock) -> Arc<LogContext> {
+    LogContext::alone(&dir(), Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap()
+}
+
+fn open(ctx: &Arc<LogContext>, config: &Arc<LogConfig>, clean_shutdown: bool) -> Result<Log, LogError> {
+    let start = OpenLog {
+        log_start_offset: ctx.log_start_offsets.get(&partition()).unwrap_or(0),
+        recovery_point: ctx.recovery_points.get(&partition()).unwrap_or(0),
+        clean_shutdown,
+    };
+    Log::open(ctx, &dir().join("m-0"), partition(), None, config.clone(), start)
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9).wrapping_add(77));
+        let disk = SimDisk::new(seed);
+        let clock = SimClock::new(NOW_MS);
+        use crate::env::Disk;
+        disk.create_dir_all(&dir()).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let config = Arc::new(LogConfig {
+            segment_bytes: 2000 + rng.below(4000) as i32,
+            index_interval_bytes: rng.below(600) as i32,
+            file_delete_delay_ms: 0,
+            retention_ms: -1,
+            ..LogConfig::default()
+        });
+        let ctx = context(&disk, &clock);
+        let log = open(&ctx, &config, false).unwrap();
+        World {
+            rng,
+            disk,
+            clock,
+            config,
+            ctx,
+            log,
+            now: Timeline::default(),
+            earlier: Vec::new(),
+            flushed: 0,
+            start: 0,
+            epoch: 0,
+            next_sequence: [0; 3],
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(40) {
+            0..=19 => self.append(),
+            20 | 21 => self.append_run_as_follower(),
+            22 => self.log.roll().unwrap(),
+            23..=25 => self.flush(),
+            26 => self.flush_rolled(),
+            27..=29 => self.checkpoint(),
+            30 => self.truncate(),
+            31 => self.delete_some(),
+            32 => self.crash(),
+            33 => self.restart_cleanly(),
+            34 => self.epoch += 1 + self.rng.below(2) as i32,
+            35 => self.clock.advance(Duration::from_millis(self.rng.below(1000))),
+            _ => self.read_somewhere(),
+        }
+        assert_eq!(self.log.log_end_offset(), self.now.end);
+        assert!(self.log.recovery_point() <= self.log.log_end_offset());
+    }
+
+    fn build(&mut self, base_offset: Offset) -> Bytes {
+        let producer = self.rng.below(6) as usize;
+        let count = 1 + self.rng.below(4);
+        let mut options = BatchOptions { base_offset, leader_epoch: self.epoch, ..BatchOptions::default() };
+        if let Some(next) = self.next_sequence.get_mut(producer) {
+            options.producer_id = producer as i64;
+            options.producer_epoch = 0;
+            options.base_sequence = *next;
+            *next += count as i32;
+        }
+        let mut builder = BatchBuilder::new(options);
+        for _ in 0..count {
+            let timestamp = self.clock.now_ms() - self.rng.below(5000) as i64;
+            let value = vec![self.rng.below(256) as u8; self.rng.below(400) as usize];
+            builder.append(timestamp, None, Some(&value), &[]);
+        }
+        builder.build()
+    }
+
+    fn append(&mut self) {
+        let batch = self.build(0);
+        let rules = ValidationRules::new(self.log.partition(), &self.config, self.clock.now_ms(), 9);
+        let validated = validate(batch.clone(), &rules).unwrap();
+        let info = self.log.append_as_leader(validated, self.epoch, self.clock.now_ms()).unwrap();
+        assert!(!info.duplicate);
+        assert_eq!(info.first_offset, self.now.end);
+        let mut header = BatchHeader::copy_of(&batch).unwrap();
+        header.place(info.first_offset, self.epoch);
+        self.now.batches.push(Stored([&header.bytes()[..], &batch[HEADER_BYTES..]].concat().into()));
+        self.now.end = info.last_offset + 1;
+    }
+
+    fn append_run_as_follower(&mut self) {
+        let mut bytes = Vec::new();
+        for _ in 0..1 + self.rng.below(6) {
+            let batch = self.build(self.now.end);
+            bytes.extend_from_slice(&batch);
+            self.now.end = BatchView::parse(&batch).unwrap().next_offset();
+            self.now.batches.push(Stored(batch));
+        }
+        let info = self.log.append_as_follower(bytes.into(), self.clock.now_ms()).unwrap();
+        assert_eq!(info.last_offset + 1, self.now.end);
+    }
+
+    fn flush(&mut self) {
+        self.log.flush().unwrap();
+        assert_eq!(self.log.recovery_point(), self.now.end);
+        self.flushed = self.now.end;
+        self.earlier.clear();
+    }
+
+    fn flush_rolled(&mut self) {
+        let active = self.log.segments().last().unwrap().base_offset();
+        if self.log.recovery_point() < active {
+            let plan = self.log.flush_plan(active);
+            // The world goes on while the disk works.
+            self.append();
+            let done = plan.run().unwrap();
+            self.log.flush_done(done);
+            assert_eq!(self.log.recovery_point(), active);
+            self.flushed = self.flushed.max(active);
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        self.ctx.recovery_points.update([(partition(), self.log.recovery_point())]).unwrap();
+        self.ctx.log_start_offsets.update([(partition(), self.log.log_start_offset())]).unwrap();
+    }
+
+    fn truncate(&mut self) {
+        let span = (self.now.end - self.start) as u64;
+        let to = self.start + self.rng.below(span + 1) as i64;
+        let before = self.now.clone();
+        let straddled = self
+            .now
+            .batches
+            .iter()
+            .map(|batch| (batch.view().base_offset(), batch.view().last_offset()))
+            .find(|(base, last)| *base < to && to <= *last);
+        if self.log.truncate_to(to).unwrap() {
+            let cut = straddled.map_or(to, |(base, _)| base);
+            self.now.cut(cut);
+            self.now.end = cut;
+            self.earlier.push(before);
+            self.flushed = self.flushed.min(cut);
+            self.start = self.log.log_start_offset();
+            self.relearn_sequences();
+        }
+    }
+
+    fn delete_some(&mut self) {
+        let span = (self.now.end - self.start) as u64;
+        let to = self.start + self.rng.below(span + 1) as i64;
+        self.log.maybe_increment_log_start_offset(to).unwrap();
+        self.log.delete_old_segments(self.clock.now_ms(), self.now.end).unwrap();
+        self.start = self.log.log_start_offset();
+        assert_eq!(self.start, to);
+        let first = self.log.segments()[0].base_offset();
+        assert!(first <= self.start);
+    }
+
+    fn crash(&mut self) {
+        self.disk.crash();
+        self.ctx = context(&self.disk, &self.clock);
+        self.log = open(&self.ctx, &self.config, false).unwrap();
+        let content = self.content_on_disk();
+        let end = self.log.log_end_offset();
+        assert!(end >= self.flushed, "L4: flushed up to {}, found only {end}", self.flushed);
+        self.start = self.log.log_start_offset();
+        let known = [&self.now]
+            .into_iter()
+            .chain(&self.earlier)
+            .find(|timeline| is_prefix(&content, &timeline.batches, self.start));
+        let known =
+            known.unwrap_or_else(|| panic!("L4: {:?} is no prefix of anything that was written", self.log)).clone();
+        self.now = Timeline {
+            batches: known.batches.into_iter().filter(|batch| batch.view().last_offset() < end).collect(),
+            end,
+        };
+        self.earlier.clear();
+        self.relearn_sequences();
+        self.check_all();
+    }
+
+    fn restart_cleanly(&mut self) {
+        self.log.close_cleanly().unwrap();
+        self.checkpoint();
+        self.flushed = self.now.end;
+        self.earlier.clear();
+        if self.rng.one_in(2) {
+            self.disk.crash(); // After a clean stop even this loses nothing.
+        }
+        self.ctx = context(&self.disk, &self.clock);
+        self.log = open(&self.ctx, &self.config, true).unwrap();
+        assert_eq!(self.log.log_end_offset(), self.now.end);
+        assert_eq!(self.log.log_start_offset(), self.start);
+        self.check_all();
+    }
+
+    fn content_on_disk(&self) -> Vec<Stored> {
+        let bytes = super::tests::read_all(&self.log);
+        iter_batches(&bytes).map(|batch| Stored(Bytes::copy_from_slice(batch.bytes()))).collect()
+    }
+
+    fn check_all(&mut self) {
+        let content = self.content_on_disk();
+        assert!(is_prefix(&content, &self.now.batches, self.start), "L3: content differs");
+        let mut producers = ProducerState::default();
+        for batch in &self.now.batches {
+            producers.apply(&BatchHeader::copy_of(&batch.0).unwrap(), None);
+        }
+        for (id, entry) in producers.producers() {
+            let last = entry.recent_batches().last().unwrap();
+            if last.first_offset() >= self.start {
+                let found = self
+                    .log
+                    .producers()
+                    .producers()
+                    .get(id)
+                    .unwrap_or_else(|| panic!("L5: producer {id} is forgotten"));
+                assert_eq!((found.last_sequence(), found.epoch), (entry.last_sequence(), entry.epoch));
+            }
+        }
+        for batch in &content {
+            let view = batch.view();
+            let offset = view.base_offset().max(self.start);
+            assert_eq!(
+                self.log.leader_epochs().epoch_for_offset(offset),
+                Some(view.partition_leader_epoch()),
+                "L5: epoch at {offset}"
+            );
+        }
+        for _ in 0..10 {
+            self.read_somewhere();
+        }
+    }
+
+    fn relearn_sequences(&mut self) {
+        self.next_sequence = [0; 3];
+        for (id, next) in self.next_sequence.iter_mut().enumerate() {
+            if let Some(entry) = self.log.producers().producers().get(&(id as i64)) {
+                *next = entry.last_sequence() + 1;
+            }
+        }
+    }
+
+    fn read_somewhere(&mut self) {
+        let span = (self.now.end - self.start) as u64;
+        let from = self.start + self.rng.below(span + 1) as i64;
+        let upper = from + self.rng.below(span + 1) as i64;
+        let max_bytes = self.rng.below(3000) as usize;
+        let min_one_batch = self.rng.one_in(2);
+        let records = self.log.read(from, max_bytes, upper, min_one_batch).unwrap().records().unwrap();
+        let limit = match &records {
+            Records::File { .. } => max_bytes,
+            _ => usize::MAX,
+        };
+        let bytes = records.into_bytes().unwrap();
+        let visible: Vec<_> = self
+            .now
+            .batches
+            .iter()
+            .filter(|batch| batch.view().last_offset() >= from && batch.view().last_offset() < upper)
+            .collect();
+        let expected: Vec<u8> = visible.iter().flat_map(|batch| batch.0.to_vec()).collect();
+        assert!(expected.starts_with(&bytes), "L3: read of {from}..{upper}");
+        match visible.first() {
+            Some(first) if min_one_batch => assert!(bytes.len() >= first.0.len(), "F2: the first batch is whole"),
+            Some(first) if max_bytes >= first.0.len() => {
+                assert!(bytes.len() >= first.0.len() && bytes.len() <= limit.max(max_bytes))
+            }
+            _ => assert!(bytes.is_empty(), "F2: no head of a batch that does not fit"),
+        }
+        let timestamp = self.clock.now_ms() - self.rng.below(7000) as i64;
+        let expected = self.first_record_at_or_after(timestamp);
+        let found = self.log.timestamp_lookup().first_at_or_after(timestamp).unwrap();
+        assert_eq!(
+            found.map(|found| (found.timestamp_ms, found.offset)),
+            expected,
+            "L2: first record at or after {timestamp}"
+        );
+    }
+
+    fn first_record_at_or_after(&self, timestamp: i64) -> Option<(i64, Offset)> {
+        use crate::protocol::record_batch::RecordIter;
+        let records = self.now.batches.iter().flat_map(|batch| {
+            let view = batch.view();
+            let records: Vec<_> = RecordIter::new(view.records_bytes(), view.record_count())
+                .map(Result::unwrap)
+                .map(|record| {
+                    (
+                        view.base_timestamp() + record.timestamp_delta,
+                        view.base_offset() + i64::from(record.offset_delta),
+                    )
+                })
+                .collect();
+            records
+        });
+        let mut records = records.filter(|(_, offset)| *offset >= self.start);
+        records.find(|(found, _)| *found >= timestamp)
+    }
+}
+
+/// Whether `content` is the start of `batches`, of which those wholly below `start` may be gone.
+fn is_prefix(content: &[Stored], batches: &[Stored], start: Offset) -> bool {
+    let kept: Vec<_> = batches.iter().filter(|batch| batch.view().last_offset() >= start).collect();
+    content.len() <= kept.len() && content.iter().zip(kept).all(|(found, expected)| found == expected)
+}
+
+#[test]
+fn l4_random_operations_and_crashes_leave_what_was_promised() {
+    let seeds = match std::env::var("OTTLA_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..std::env::var("OTTLA_SEEDS").map_or(SEEDS, |count| count.parse().unwrap())).collect(),
+    };
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for _ in 0..STEPS {
+                world.step();
+            }
+            world.crash();
+        });
+        if run.is_err() {
+            panic!("failed with OTTLA_SEED={seed}");
+        }
+    }
+}
+
+fn small_log(disk: &SimDisk, batches: usize) -> (Arc<LogContext>, Log) {
+    use crate::env::Disk;
+    let clock = SimClock::new(NOW_MS);
+    disk.create_dir_all(&dir()).unwrap();
+    let ctx = context(disk, &clock);
+    let mut log = open(&ctx, &Arc::default(), false).unwrap();
+    for _ in 0..batches {
+        append_one(&mut log).unwrap();
+    }
+    (ctx, log)
+}
+
+fn append_one(log: &mut Log) -> Result<AppendInfo, AppendError> {
+    let rules = ValidationRules::new(log.partition(), log.config(), NOW_MS, 9);
+    let validated = validate(super::tests::plain(2, &[7; 300], NOW_MS), &rules).unwrap();
+    log.append_as_leader(validated, 0, NOW_MS)
+}
+
+#[test]
+fn l4_a_failed_sync_is_never_tried_again() {
+    let disk = SimDisk::new(1);
+    let (ctx, mut log) = small_log(&disk, 3);
+    let heard = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = heard.clone();
+    ctx.on_failure(move |_, _| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    disk.set_faults(Faults { fail_sync: Some(1), ..Faults::default() });
+    assert!(matches!(log.flush(), Err(LogError::Io { action: "sync", .. })));
+    assert!(ctx.is_offline());
+    assert_eq!(log.recovery_point(), 0);
+    let syncs = disk.syncs();
+    assert!(matches!(log.flush(), Err(LogError::DirOffline { .. })));
+    assert!(matches!(log.close_cleanly(), Err(LogError::DirOffline { .. })));
+    assert!(matches!(append_one(&mut log), Err(AppendError::Storage(LogError::DirOffline { .. }))));
+    assert!(matches!(log.read(0, 100, 6, true), Err(ReadError::Storage(_))));
+    assert_eq!(disk.syncs(), syncs);
+    assert_eq!(heard.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_failed_write_takes_the_directory_offline_and_the_tail_is_cut_at_the_next_start() {
+    let disk = SimDisk::new(1);
+    let (ctx, mut log) = small_log(&disk, 3);
+    disk.set_faults(Faults { fail_write: Some(1), ..Faults::default() });
+    assert!(append_one(&mut log).is_err());
+    assert!(ctx.is_offline());
+    let clock = SimClock::new(NOW_MS);
+    let log = open(&context(&disk, &clock), &Arc::default(), false).unwrap();
+    assert_eq!(log.log_end_offset(), 6);
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    let disk = SimDisk::new(1);
+    let (ctx, mut log) = small_log(&disk, 3);
+    disk.set_capacity(3000);
+    let mut appended = 3;
+    let error = loop {
+        match append_one(&mut log) {
+            Ok(_) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, AppendError::Storage(error) if error.is_disk_full()), "{error}");
+    assert!(!ctx.is_offline());
+    disk.set_capacity(u64::MAX);
+    assert_eq!(append_one(&mut log).unwrap().first_offset, appended * 2);
+    let clock = SimClock::new(NOW_MS);
+    log.flush().unwrap();
+    let log = open(&context(&disk, &clock), &Arc::default(), false).unwrap();
+    assert_eq!(log.log_end_offset(), appended * 2 + 2);
+    assert_eq!(iter_batches(&super::tests::read_all(&log)).count() as i64, appended + 1);
+}
+
+#[test]
+fn l4_damage_below_the_recovery_point_is_reported_and_neither_served_nor_cut() {
+    for clean in [false, true] {
+        for position in [0, 8, 16, 20, 30, 200, 700, 1300, 2000] {
+            let disk = SimDisk::new(1);
+            let (ctx, mut log) = small_log(&disk, 5);
+            log.close_cleanly().unwrap();
+            ctx.recovery_points.update([(partition(), log.recovery_point())]).unwrap();
+            let path = dir().join("m-0/00000000000000000000.log");
+            use crate::env::Disk;
+            let len = disk.read(&path).unwrap().len();
+            disk.flip_byte(&path, position).unwrap();
+            let clock = SimClock::new(NOW_MS);
+            let ctx = context(&disk, &clock);
+            let refused = match open(&ctx, &Arc::default(), clean) {
+                Err(LogError::Corrupt { .. }) => true,
+                Err(other) => panic!("{other}"),
+                Ok(log) => {
+                    let served: Vec<_> = (0..10)
+                        .filter_map(|from| {
+                            let records = log.read(from, usize::MAX, 10, true).unwrap().records().ok()?;
+                            Some(records.into_bytes().unwrap())
+                        })
+                        .collect();
+                    for bytes in &served {
+                        assert!(
+                            iter_batches(bytes).all(|batch| batch.crc_is_valid()),
+                            "clean {clean}, position {position}"
+                        );
+                    }
+                    served.len() < 10
+                }
+            };
+            // Offset and epoch of a batch (its first 12 and 4 more bytes) are outside of its checksum.
+            assert!(refused, "clean {clean}, position {position}");
+            assert_eq!(disk.read(&path).unwrap().len(), len, "nothing is cut");
+            assert!(!ctx.is_offline());
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Reads, in two steps: under the lock of the log a plan is made of cheap copies; outside of it the plan is
+//! carried out, from memory where the batches are at the tail, else from the file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    LogError,
+    batch_header::{BatchHeader, HEADER_BYTES},
+    segment::Segment,
+    tail_cache::TailLog,
+    transaction_index::AbortedTransaction,
+    validator,
+};
+use crate::{
+    env::File,
+    protocol::record_batch::RecordIter,
+    types::{LeaderEpoch, Offset, TimestampMs},
+};
+
+/// Batches to send: always from the start of one.
+pub enum Records {
+    /// Nothing.
+    Empty,
+    /// Whole batches, in parts for a vectored write.
+    Memory(Vec<Bytes>),
+    /// A range of a segment file; the last batch in it may be cut short.
+    File {
+        /// The `.log` file.
+        file: Arc<dyn File>,
+        /// First byte.
+        position: u64,
+        /// Bytes.
+        length: usize,
+    },
+}
+
+impl Records {
+    /// Bytes to send.
+    pub fn len(&self) -> usize {
+        match self {
+            Records::Empty => 0,
+            Records::Memory(parts) => parts.iter().map(Bytes::len).sum(),
+            Records::File { length, .. } => *length,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of it in memory, for those who do not send it on (tests, coordinators that load).
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn into_bytes(self) -> std::io::Result<Bytes> {
+        match self {
+            Records::Empty => Ok(Bytes::new()),
+            Records::Memory(mut parts) if parts.len() == 1 => Ok(parts.remove(0)),
+            Records::Memory(parts) => Ok(parts.concat().into()),
+            Records::File { file, position, length } => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, position)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Records::Empty => f.write_str("Empty"),
+            Records::Memory(parts) => write!(f, "Memory({} bytes in {} parts)", self.len(), parts.len()),
+            Records::File { position, length, .. } => write!(f, "File({length} bytes at {position})"),
+        }
+    }
+}
+
+/// A read that was admitted. Holds references only; dropping it costs nothing.
+pub struct ReadPlan {
+    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
+    /// The segment where the offset belongs.
+    pub(crate) at: usize,
+    pub(crate) tail: Arc<TailLog>,
+    pub(crate) from: Offset,
+    /// Exclusive; never beyond the log's end.
+    pub(crate) upper_bound: Offset,
+    pub(crate) log_end_offset: Offset,
+    /// Size of the last segment at the time of the plan.
+    pub(crate) active_bytes: u64,
+    pub(crate) max_bytes: usize,
+    pub(crate) min_one_batch: bool,
+}
+
+impl ReadPlan {
+    /// Whether there is certainly nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.upper_bound || self.max_bytes == 0 && !self.min_one_batch
+    }
+
+    /// The records, if they are in memory (or there are none): no I/O, for the calling task itself.
+    pub fn from_memory(&self) -> Option<Records> {
+        if self.is_empty() {
+            return Some(Records::Empty);
+        }
+        let parts = self.tail.read(self.from, self.upper_bound, self.max_bytes, self.min_one_batch)?;
+        Some(if parts.is_empty() { Records::Empty } else { Records::Memory(parts) })
+    }
+
+    /// The records (F2, F3): from memory, else located in the file, which may wait for the disk.
+    ///
+    /// # Errors
+    /// A fault of the disk; damaged batches are not served.
+    pub fn records(&self) -> Result<Records, LogError> {
+        match self.from_memory() {
+            Some(records) => Ok(records),
+            None => self.records_from_file(),
+        }
+    }
+
+    fn records_from_file(&self) -> Result<Records, LogError> {
+        for at in self.at..self.segments.len() {
+            let segment = &self.segments[at];
+            let end = self.end_of(at);
+            // A segment may end before the next one starts: compaction leaves gaps.
+            let Some((position, first)) = segment.find(self.from.max(segment.base_offset()), end)? else { continue };
+            if first.last_offset() >= self.upper_bound && self.upper_bound < self.log_end_offset {
+                return Ok(Records::Empty);
+            }
+            return self.range(at, position, &first, self.bounded_end(segment, end)?);
+        }
+        Ok(Records::Empty)
+    }
+
+    fn range(&self, at: usize, position: u64, first: &BatchHeader, end: u64) -> Result<Records, LogError> {
+        let segment = &self.segments[at];
+        let limit = self.segments.get(at + 1).map_or(self.log_end_offset, |next| next.base_offset());
+        let first_bytes = first.size_bytes() as usize;
+        if first_bytes > self.max_bytes && !self.min_one_batch {
+            return Ok(Records::Empty);
+        }
+        let length = self.max_bytes.max(first_bytes).min((end - position) as usize);
+        let length = segment.verify(position, length as u64, limit)? as usize;
+        Ok(Records::File { file: segment.log_file()?, position, length })
+    }
+
+    /// Where the readable part of a segment ends, in bytes, by the log's end alone.
+    fn end_of(&self, at: usize) -> u64 {
+        if at + 1 == self.segments.len() { self.active_bytes } else { self.segments[at].size_bytes() }
+    }
+
+    /// The same with the upper bound.
+    fn bounded_end(&self, segment: &Segment, end: u64) -> Result<u64, LogError> {
+        if self.upper_bound >= self.log_end_offset {
+            return Ok(end);
+        }
+        Ok(segment.find(self.upper_bound, end)?.map_or(end, |(position, _)| position))
+    }
+
+    /// F5: the aborted transactions that a reader of this plan's range up to `to` must know of.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn aborted_transactions(&self, to: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
+        let mut concerned = Vec::new();
+        for segment in &self.segments[self.at.min(self.segments.len())..] {
+            for transaction in segment.aborted_transactions()? {
+                if transaction.concerns(self.from, to) {
+                    concerned.push(transaction);
+                }
+                // Later markers belong to transactions that began later.
+                if transaction.last_stable_offset >= to {
+                    return Ok(concerned);
+                }
+            }
+        }
+        Ok(concerned)
+    }
+}
+
+/// A record found by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// The record's.
+    pub timestamp_ms: TimestampMs,
+    /// The record's.
+    pub offset: Offset,
+    /// Of its batch; -1 where the batch has none.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A search by time (ListOffsets), to be run outside of the lock.
+pub struct TimestampLookup {
+    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
+    pub(crate) active_bytes: u64,
+    pub(crate) log_start_offset: Offset,
+}
+
+impl TimestampLookup {
+    /// L2: the first record whose timestamp is at or after `timestamp_ms`.
+    ///
+    /// # Errors
+    /// A fault of the disk, or records that cannot be opened.
+    pub fn first_at_or_after(&self, timestamp_ms: TimestampMs) -> Result<Option<TimestampOffset>, LogError> {
+        for (at, segment) in self.segments.iter().enumerate() {
+            if segment.size_bytes() == 0 || segment.max_timestamp()?.0 < timestamp_ms {
+                continue;
+            }
+            let start = segment.offset_before_timestamp(timestamp_ms)?.max(self.log_start_offset);
+            let found = self.search(
+                at,
+                start,
+                |batch| batch.max_timestamp() >= timestamp_ms,
+                |record| record.timestamp_ms >= timestamp_ms && record.offset >= self.log_start_offset,
+            )?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// KIP-734: the record with the largest timestamp; the first of them, if there are several.
+    ///
+    /// # Errors
+    /// As [`TimestampLookup::first_at_or_after`].
+    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
+        let mut latest: Option<(usize, TimestampMs, Offset)> = None;
+        for (at, segment) in self.segments.iter().enumerate() {
+            let (timestamp_ms, offset) = segment.max_timestamp()?;
+            if segment.size_bytes() > 0 && latest.is_none_or(|(_, known, _)| timestamp_ms > known) {
+                latest = Some((at, timestamp_ms, offset));
+            }
+        }
+        let Some((at, timestamp_ms, offset)) = latest.filter(|latest| latest.1 >= 0) else { return Ok(None) };
+        self.search(at, offset, |_| true, |record| record.timestamp_ms == timestamp_ms)
+    }
+
+    /// The first record that `wanted` takes, from the batch of `from` on, in batches that `promising` takes.
+    fn search(
+        &self,
+        at: usize,
+        from: Offset,
+        promising: impl Fn(&BatchHeader) -> bool,
+        wanted: impl Fn(&TimestampOffset) -> bool,
+    ) -> Result<Option<TimestampOffset>, LogError> {
+        let segment = &self.segments[at];
+        let end = if at + 1 == self.segments.len() { self.active_bytes } else { segment.size_bytes() };
+        let Some((position, _)) = segment.find(from, end)? else { return Ok(None) };
+        let mut walk = segment.walk(position, end)?;
+        while let Some((position, batch)) = walk.next()? {
+            if promising(&batch)
+                && let Some(found) = first_record(segment, position, &batch, &wanted)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn first_record(
+    segment: &Segment,
+    position: u64,
+    batch: &BatchHeader,
+    wanted: impl Fn(&TimestampOffset) -> bool,
+) -> Result<Option<TimestampOffset>, LogError> {
+    let mut scan = segment.scan(position, position + batch.size_bytes())?;
+    let Some((_, _, records)) = scan.next_if_whole()? else { return Ok(None) };
+    debug_assert_eq!(records.len() + HEADER_BYTES, batch.size_bytes() as usize);
+    let records = validator::open_records(batch, records).map_err(|reason| segment.corrupt(position, reason))?;
+    for record in RecordIter::new(&records, batch.record_count()) {
+        let record = record.map_err(|error| segment.corrupt(position, error.to_string()))?;
+        let timestamp_ms = if batch.is_log_append_time() {
+            batch.max_timestamp()
+        } else {
+            batch.base_timestamp() + record.timestamp_delta
+        };
+        let offset = batch.base_offset() + Offset::from(record.offset_delta);
+        let found = TimestampOffset { timestamp_ms, offset, leader_epoch: batch.partition_leader_epoch() };
+        if wanted(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

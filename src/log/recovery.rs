@@ -1,0 +1,392 @@
+//! Opening a log: what is in the directory, what of it can be believed, and what has to be rebuilt.
+//!
+//! L4: below the recovery point everything was durable, so damage there is corruption: reported, never cut,
+//! never served. Beyond it a torn tail is what a crash leaves: cut at the first batch that is not whole.
+//! L5: indexes, snapshots and epochs follow from the `.log` files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    Log, LogContext, LogError, OpenLog,
+    batch_header::{BatchHeader, HEADER_BYTES},
+    checkpoints::{parse_partition_metadata, read_if_exists},
+    leader_epochs::LeaderEpochs,
+    log::{Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, remove_if_exists},
+    producer_state::{EndTxnMarker, ProducerState},
+    segment::{FileKind, FileLengths, PartitionDir, Segment, parse_file_name, parse_offset},
+    validator::marker_of,
+};
+use crate::{
+    config::topic::LogConfig,
+    types::{Offset, TopicId, TopicPartition},
+};
+
+/// See [`Log::open`].
+pub(super) fn open(
+    ctx: &Arc<LogContext>,
+    dir: &Path,
+    partition: TopicPartition,
+    topic_id: Option<TopicId>,
+    config: Arc<LogConfig>,
+    start: OpenLog,
+) -> Result<Log, LogError> {
+    let found = Found::list(ctx, dir)?;
+    let found_topic_id = found.topic_id(ctx, dir, topic_id)?;
+    let mut log = Log {
+        ctx: ctx.clone(),
+        partition,
+        topic_id: found_topic_id,
+        dir: PartitionDir::new(dir.to_owned()),
+        config,
+        segments: Arc::default(),
+        log_start_offset: 0,
+        log_end_offset: 0,
+        recovery_point: 0,
+        producers: ProducerState::default(),
+        snapshots: found.snapshots,
+        epochs: LeaderEpochs::default(),
+        tail: Arc::default(),
+        dirty: Dirty { parent: found.is_new.then(|| ctx.partition_created()), ..Dirty::default() },
+        last_flush_ms: ctx.clock.now_ms(),
+        flush_gate: Arc::default(),
+        deleted: false,
+    };
+    if found.segments.is_empty() {
+        log.begin_empty(start, found.is_new)?;
+    } else {
+        log.begin_with(&found.segments, start, found.has_epochs)?;
+    }
+    if let (None, Some(topic_id)) = (log.topic_id, topic_id) {
+        log.set_topic_id(topic_id)?;
+    }
+    Ok(log)
+}
+
+/// What the directory holds.
+#[derive(Default)]
+struct Found {
+    is_new: bool,
+    segments: BTreeMap<Offset, FileLengths>,
+    snapshots: BTreeSet<Offset>,
+    has_epochs: bool,
+    has_metadata: bool,
+}
+
+impl Found {
+    fn list(ctx: &LogContext, dir: &Path) -> Result<Found, LogError> {
+        if !ctx.disk.exists(dir) {
+            ctx.disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+            return Ok(Found { is_new: true, ..Found::default() });
+        }
+        let mut found = Found::default();
+        for entry in ctx.disk.list(dir).map_err(LogError::io("list", dir))? {
+            let name = entry.name.as_str();
+            if let Some((base_offset, kind)) = parse_file_name(name) {
+                found.segments.entry(base_offset).or_default().0[kind as usize] = Some(entry.len);
+            } else if let Some(offset) =
+                name.strip_suffix(SNAPSHOT_EXTENSION).and_then(|stem| parse_offset(stem.strip_suffix('.')?))
+            {
+                found.snapshots.insert(offset);
+            } else if name == LEADER_EPOCH_FILE {
+                found.has_epochs = true;
+            } else if name == PARTITION_METADATA_FILE {
+                found.has_metadata = true;
+            } else if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
+                // What a crash left of work that had not taken effect, or had nothing left to do but this.
+                remove_if_exists(ctx, &dir.join(name))?;
+            } else if name.ends_with(".swap") {
+                let reason =
+                    "a compaction was interrupted while it swapped segments; let Apache Kafka finish it first".into();
+                return Err(LogError::Invalid { path: dir.join(name), reason });
+            }
+        }
+        // An index without its log is of no use to anybody.
+        let orphans: Vec<Offset> = found
+            .segments
+            .iter()
+            .filter(|(_, lengths)| lengths.of(FileKind::Log).is_none())
+            .map(|(base, _)| *base)
+            .collect();
+        for base_offset in orphans {
+            found.segments.remove(&base_offset);
+            for kind in FileKind::ALL {
+                remove_if_exists(ctx, &dir.join(super::segment::file_name(base_offset, kind.extension())))?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The topic id on disk. A file that a crash left without content is as good as none.
+    fn topic_id(&self, ctx: &LogContext, dir: &Path, given: Option<TopicId>) -> Result<Option<TopicId>, LogError> {
+        if !self.has_metadata {
+            return Ok(None);
+        }
+        let path = dir.join(PARTITION_METADATA_FILE);
+        let found = read_if_exists(&*ctx.disk, &path)?.and_then(|bytes| parse_partition_metadata(&bytes));
+        match (found, given) {
+            (Some(found), Some(given)) if found != given => {
+                Err(LogError::Invalid { path, reason: format!("it belongs to topic id {found}, not to {given}") })
+            }
+            _ => Ok(found),
+        }
+    }
+}
+
+impl Log {
+    fn begin_empty(&mut self, start: OpenLog, is_new: bool) -> Result<(), LogError> {
+        let offset = start.log_start_offset.max(0);
+        if !is_new && start.recovery_point > offset {
+            return Err(LogError::Corrupt {
+                path: self.dir.path(),
+                position: 0,
+                reason: format!(
+                    "the segments are gone, although all below offset {} was durable",
+                    start.recovery_point
+                ),
+            });
+        }
+        let segment = Segment::new(&self.ctx, &self.dir, offset, FileLengths::default());
+        segment.log_file()?;
+        Arc::make_mut(&mut self.segments).push(segment);
+        self.dirty.names += 1;
+        (self.log_start_offset, self.log_end_offset, self.recovery_point) = (offset, offset, offset);
+        self.producers = ProducerState::new(offset);
+        self.remove_snapshots(|_| true)
+    }
+
+    fn begin_with(
+        &mut self,
+        found: &BTreeMap<Offset, FileLengths>,
+        start: OpenLog,
+        has_epochs: bool,
+    ) -> Result<(), LogError> {
+        let segments: Vec<_> =
+            found.iter().map(|(base, lengths)| Segment::new(&self.ctx, &self.dir, *base, *lengths)).collect();
+        self.segments = Arc::new(segments);
+        let first = self.segments.first().map_or(0, |segment| segment.base_offset());
+        self.log_start_offset = start.log_start_offset.max(first);
+        if has_epochs {
+            self.epochs = self.load_epochs()?.unwrap_or_default();
+        }
+        let recovered_from = if start.clean_shutdown {
+            self.log_end_offset = self.load_active()?;
+            self.recovery_point = self.log_end_offset;
+            None
+        } else {
+            let from = start.recovery_point.max(first);
+            // The scan will meet them again, if they are still true.
+            self.dirty.epochs += u64::from(self.epochs.truncate_from_end(from));
+            self.log_end_offset = self.recover(from)?;
+            self.recovery_point = from;
+            Some(from)
+        };
+        if self.log_start_offset > self.log_end_offset {
+            // `LogLoader`: the records that were deleted outlived their successors; their offsets are not used again.
+            return self.truncate_fully_and_start_at(self.log_start_offset);
+        }
+        let cut =
+            self.epochs.truncate_from_end(self.log_end_offset) | self.epochs.truncate_from_start(self.log_start_offset);
+        self.dirty.epochs += u64::from(cut);
+        if self.epochs.entries().first().map_or(self.log_end_offset, |(_, start)| *start) > self.log_start_offset {
+            self.complete_epochs()?;
+        }
+        self.reload_producers(recovered_from)
+    }
+
+    fn load_epochs(&self) -> Result<Option<LeaderEpochs>, LogError> {
+        let bytes = read_if_exists(&*self.ctx.disk, &self.dir.path().join(LEADER_EPOCH_FILE))?;
+        Ok(bytes.and_then(|bytes| LeaderEpochs::from_text(std::str::from_utf8(&bytes).ok()?)))
+    }
+
+    /// L5: the epochs of batches that lie before all that is known, from their headers. Nothing is known where the
+    /// checkpoint is lost, and too little where a crash has taken back a move of the log's start.
+    fn complete_epochs(&mut self) -> Result<(), LogError> {
+        let known = std::mem::take(&mut self.epochs);
+        let known_from = known.entries().first().map_or(self.log_end_offset, |(_, start)| *start);
+        let segments = self.segments.clone();
+        'all: for segment in segments.iter() {
+            let Some((position, _)) =
+                segment.find(self.log_start_offset.max(segment.base_offset()), segment.size_bytes())?
+            else {
+                continue;
+            };
+            let mut walk = segment.walk(position, segment.size_bytes())?;
+            while let Some((_, batch)) = walk.next()? {
+                if batch.base_offset() >= known_from {
+                    break 'all;
+                }
+                self.epochs.assign(batch.partition_leader_epoch(), batch.base_offset().max(self.log_start_offset));
+            }
+        }
+        for (epoch, start) in known.entries() {
+            self.epochs.assign(*epoch, *start);
+        }
+        self.dirty.epochs += u64::from(self.epochs != known);
+        Ok(())
+    }
+
+    /// After a clean shutdown: learns where the last segment ends. Answers the log's end.
+    fn load_active(&self) -> Result<Offset, LogError> {
+        match self.segments.last() {
+            Some(active) if active.size_bytes() > 0 => active.load_end(),
+            Some(active) => Ok(active.base_offset()),
+            None => Ok(0),
+        }
+    }
+
+    /// After a crash: checks what lies at or beyond `recovery_point`, cuts what is not whole. Answers the log's end.
+    fn recover(&mut self, recovery_point: Offset) -> Result<Offset, LogError> {
+        // From the segment that ends at the recovery point on: a roll there may not have reached its indexes.
+        let first = self.segments.partition_point(|segment| segment.base_offset() < recovery_point).saturating_sub(1);
+        let mut next_offset = recovery_point;
+        let mut kept = self.segments.len();
+        for at in first..self.segments.len() {
+            let segment = self.segments[at].clone();
+            let limit = self.segments.get(at + 1).map(|next| next.base_offset());
+            let recovered = self.recover_segment(&segment, recovery_point, limit)?;
+            next_offset = recovered.end_offset;
+            if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) {
+                return Err(segment.corrupt(
+                    segment.size_bytes(),
+                    format!("the log ends at offset {next_offset}, although all below {recovery_point} was durable"),
+                ));
+            }
+            // Segments follow each other without a gap until a cleaner works on them, which it does on durable ones
+            // only: one that ends early has lost its tail, even if at the end of a batch.
+            if recovered.cut || limit.is_some_and(|limit| next_offset < limit) {
+                kept = at + 1;
+                break;
+            }
+            if limit.is_some() {
+                segment.become_inactive()?;
+            }
+        }
+        let torn = self.snapshots.iter().any(|offset| *offset > next_offset) || kept < self.segments.len();
+        self.remove_snapshots(|offset| offset > next_offset)?;
+        let beyond: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
+        for segment in beyond {
+            tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "segment behind a torn one is dropped");
+            for path in segment.mark_deleted()? {
+                remove_if_exists(&self.ctx, &path)?;
+            }
+        }
+        if torn {
+            // Neither a snapshot nor a segment of what is lost may come back behind what will be appended here.
+            let dir = self.dir.path();
+            self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+        }
+        Ok(next_offset)
+    }
+
+    fn recover_segment(
+        &mut self,
+        segment: &Segment,
+        recovery_point: Offset,
+        limit: Option<Offset>,
+    ) -> Result<Recovered, LogError> {
+        let mut position = segment.prepare_recovery(recovery_point)?;
+        let size = segment.size_bytes();
+        let mut end_offset = segment.base_offset();
+        let mut scan = segment.scan(position, size)?;
+        while let Some((at, batch, records)) = scan.next_if_whole()? {
+            let follows = batch.base_offset() >= end_offset && limit.is_none_or(|limit| batch.last_offset() < limit);
+            // Offsets are outside of the checksum, but a flush ended with a whole batch.
+            let leaps = end_offset < recovery_point && batch.last_offset() >= recovery_point;
+            if !follows || leaps || !batch.crc_is_valid(records) {
+                break;
+            }
+            end_offset = batch.last_offset() + 1;
+            segment.index(&batch, at, self.config.index_interval_bytes.max(0) as u64)?;
+            if batch.base_offset() >= recovery_point
+                && self.epochs.assign(batch.partition_leader_epoch(), batch.base_offset())
+            {
+                self.dirty.epochs += 1;
+            }
+            position = at + batch.size_bytes();
+        }
+        let cut = position < size;
+        if cut && end_offset < recovery_point {
+            return Err(segment.corrupt(
+                position,
+                format!("a bad batch at offset {end_offset}, although all below {recovery_point} was durable"),
+            ));
+        }
+        if cut {
+            tracing::warn!(
+                partition = %self.partition, segment = segment.base_offset(), offset = end_offset, bytes = size - position,
+                "torn tail is cut"
+            );
+            segment.cut_log(position)?;
+            // It may not come back behind a later segment.
+            segment.sync()?;
+        }
+        segment.truncate_aborted(end_offset.min(recovery_point))?;
+        Ok(Recovered { end_offset, cut })
+    }
+
+    /// Rebuilds the producer state at the log's end: the newest good snapshot, and the batches behind it.
+    /// Aborted transactions found at or beyond `reindex_from` are noted in their segments again.
+    pub(super) fn reload_producers(&mut self, reindex_from: Option<Offset>) -> Result<(), LogError> {
+        let (start, end) = (self.log_start_offset, self.log_end_offset);
+        self.remove_snapshots(|offset| offset > end)?;
+        self.producers = self.load_snapshot()?.unwrap_or_else(|| ProducerState::new(start));
+        let from = self.producers.end_offset();
+        let segments = self.segments.clone();
+        let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        for segment in segments[first..].iter().filter(|_| from < end) {
+            self.replay(segment, from, reindex_from.unwrap_or(Offset::MAX))?;
+        }
+        self.producers.on_log_start_offset(start);
+        Ok(())
+    }
+
+    fn load_snapshot(&mut self) -> Result<Option<ProducerState>, LogError> {
+        while let Some(offset) = self.snapshots.last().copied() {
+            let bytes = read_if_exists(&*self.ctx.disk, &self.snapshot_path(offset))?.unwrap_or_default();
+            let now_ms = self.ctx.clock.now_ms();
+            let state = ProducerState::from_snapshot(&bytes, offset, now_ms, self.ctx.producer_id_expiration_ms);
+            if state.is_some() {
+                return Ok(state);
+            }
+            tracing::warn!(partition = %self.partition, offset, "damaged producer snapshot is dropped, an older one is used");
+            self.remove_snapshots(|other| other == offset)?;
+        }
+        Ok(None)
+    }
+
+    fn replay(&mut self, segment: &Segment, from: Offset, reindex_from: Offset) -> Result<(), LogError> {
+        let size = segment.size_bytes();
+        let Some((position, _)) = segment.find(from, size)? else { return Ok(()) };
+        let mut walk = segment.walk(position, size)?;
+        while let Some((position, batch)) = walk.next()? {
+            let marker = read_marker(segment, position, &batch)?;
+            let completed = self.producers.apply(&batch, marker).filter(|transaction| transaction.aborted);
+            if let Some(transaction) = completed.filter(|transaction| transaction.last_offset >= reindex_from) {
+                segment.append_aborted(&aborted(&transaction))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Recovered {
+    end_offset: Offset,
+    cut: bool,
+}
+
+/// The transaction marker in the batch at `position`, if it is one.
+fn read_marker(segment: &Segment, position: u64, batch: &BatchHeader) -> Result<Option<EndTxnMarker>, LogError> {
+    if !batch.is_control() || !batch.has_producer_id() {
+        return Ok(None);
+    }
+    let mut scan = segment.scan(position, position + batch.size_bytes())?;
+    let whole = scan.next_if_whole()?;
+    debug_assert!(
+        whole.as_ref().is_none_or(|(_, _, records)| records.len() + HEADER_BYTES == batch.size_bytes() as usize)
+    );
+    Ok(whole.and_then(|(_, batch, records)| marker_of(&batch, records)))
+}

@@ -1,0 +1,1005 @@
+//! One `.log` file and its indexes.
+//!
+//! Only the owner of the log appends (under its lock); anybody who holds the `Arc` may read at the same
+//! time, below the size it was told. Files are opened when first needed and may be closed again by the
+//! `FileCache`. Index entries are collected in memory and written some hundred at a time: they can be
+//! rebuilt from the `.log` file, so only a flush needs them on disk.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    LogContext, LogError,
+    batch_header::{BatchHeader, HEADER_BYTES},
+    context::lock,
+    offset_index::{self, OffsetEntry},
+    time_index::{self, TimeEntry},
+    transaction_index::{self, AbortedTransaction},
+};
+use crate::{
+    env::{File, Open},
+    types::{Offset, TimestampMs},
+};
+
+/// Index entries kept in memory before they are written: those of about 1 MiB of log.
+const PENDING_ENTRIES: usize = 256;
+/// Bytes read at once while looking for a batch.
+const WALK_BYTES: usize = 8 << 10;
+/// Bytes read at once while checking batches.
+const SCAN_BYTES: usize = 256 << 10;
+
+/// The files of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FileKind {
+    Log,
+    Index,
+    TimeIndex,
+    TxnIndex,
+}
+
+impl FileKind {
+    pub(crate) const ALL: [FileKind; 4] = [FileKind::Log, FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];
+
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            FileKind::Log => "log",
+            FileKind::Index => "index",
+            FileKind::TimeIndex => "timeindex",
+            FileKind::TxnIndex => "txnindex",
+        }
+    }
+}
+
+/// `LogFileUtils.filenamePrefixFromOffset`.
+pub(crate) fn file_name(base_offset: Offset, extension: &str) -> String {
+    format!("{base_offset:020}.{extension}")
+}
+
+/// Where a partition's files are; a rename for deletion moves it under readers' feet.
+pub(crate) struct PartitionDir(RwLock<PathBuf>);
+
+impl PartitionDir {
+    pub(crate) fn new(path: PathBuf) -> Arc<Self> {
+        Arc::new(PartitionDir(RwLock::new(path)))
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.read().map(|path| path.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn moved_to(&self, path: PathBuf) {
+        if let Ok(mut current) = self.0.write() {
+            *current = path;
+        }
+    }
+}
+
+/// Lengths of a segment's files as the directory lists them; `None` where there is no such file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FileLengths(pub(crate) [Option<u64>; 4]);
+
+impl FileLengths {
+    pub(crate) fn of(&self, kind: FileKind) -> Option<u64> {
+        self.0[kind as usize]
+    }
+}
+
+/// An index whose newest entries are in memory.
+struct IndexTail<E> {
+    /// Entries in the file.
+    written: u32,
+    /// Entries behind those, not yet written.
+    pending: Vec<E>,
+    /// The newest of all, once `loaded`.
+    last: Option<E>,
+    loaded: bool,
+}
+
+impl<E: Copy> IndexTail<E> {
+    fn new(written: u32) -> Self {
+        IndexTail { written, pending: Vec::new(), last: None, loaded: written == 0 }
+    }
+
+    fn push(&mut self, entry: E) {
+        self.pending.push(entry);
+        self.last = Some(entry);
+    }
+
+    fn len(&self) -> u32 {
+        self.written + self.pending.len() as u32
+    }
+}
+
+struct SegmentState {
+    offsets: IndexTail<OffsetEntry>,
+    times: IndexTail<TimeEntry>,
+    bytes_since_index_entry: u64,
+    /// Largest timestamp so far and the last offset of its batch; `None` until asked for, in a segment of an earlier life.
+    max_timestamp: Option<(TimestampMs, Offset)>,
+    /// Index files were cut since the last sync.
+    cut: bool,
+    /// The first batch's largest timestamp, from which `segment.ms` counts.
+    rolling_timestamp: Option<TimestampMs>,
+}
+
+/// See the module.
+pub struct Segment {
+    ctx: Arc<LogContext>,
+    dir: Arc<PartitionDir>,
+    this: Weak<Segment>,
+    base_offset: Offset,
+    created_ms: TimestampMs,
+    size: AtomicU64,
+    files: [Mutex<Option<Arc<dyn File>>>; 4],
+    used: AtomicU8,
+    deleted: AtomicBool,
+    has_aborted: AtomicBool,
+    state: Mutex<SegmentState>,
+    verified: Mutex<Verified>,
+}
+
+/// Which part of the `.log` file is known to have good checksums in this life of the process.
+struct Verified {
+    /// From here on this process wrote or scanned it.
+    trusted_from: u64,
+    /// What was checked for readers before that: one range is enough for a consumer that catches up.
+    window: (u64, u64),
+}
+
+impl Segment {
+    /// A segment with the files that `lengths` tells of; the `.log` file is as long as the log says.
+    pub(crate) fn new(
+        ctx: &Arc<LogContext>,
+        dir: &Arc<PartitionDir>,
+        base_offset: Offset,
+        lengths: FileLengths,
+    ) -> Arc<Segment> {
+        let entries = |kind: FileKind, bytes: usize| (lengths.of(kind).unwrap_or(0) / bytes as u64) as u32;
+        let size = lengths.of(FileKind::Log).unwrap_or(0);
+        Arc::new_cyclic(|this| Segment {
+            this: this.clone(),
+            ctx: ctx.clone(),
+            dir: dir.clone(),
+            base_offset,
+            created_ms: ctx.clock.now_ms(),
+            size: AtomicU64::new(size),
+            files: Default::default(),
+            used: AtomicU8::new(0),
+            deleted: AtomicBool::new(false),
+            has_aborted: AtomicBool::new(lengths.of(FileKind::TxnIndex).is_some_and(|len| len > 0)),
+            state: Mutex::new(SegmentState {
+                offsets: IndexTail::new(entries(FileKind::Index, offset_index::ENTRY_BYTES)),
+                times: IndexTail::new(entries(FileKind::TimeIndex, time_index::ENTRY_BYTES)),
+                bytes_since_index_entry: 0,
+                cut: false,
+                max_timestamp: (size == 0).then_some((-1, base_offset)),
+                rolling_timestamp: None,
+            }),
+            verified: Mutex::new(Verified { trusted_from: size, window: (0, 0) }),
+        })
+    }
+
+    /// The first offset it may hold.
+    pub fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
+    /// Bytes in the `.log` file.
+    pub fn size_bytes(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The path of one of its files.
+    pub(crate) fn path(&self, kind: FileKind) -> PathBuf {
+        let mut name = file_name(self.base_offset, kind.extension());
+        if self.deleted.load(Ordering::Acquire) {
+            name.push_str(".deleted");
+        }
+        self.dir.path().join(name)
+    }
+
+    // --- files ---
+
+    fn file(&self, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
+        let mut slot = lock(&self.files[kind as usize]);
+        self.used.fetch_or(1 << kind as u8, Ordering::Relaxed);
+        if let Some(file) = &*slot {
+            return Ok(file.clone());
+        }
+        let path = self.path(kind);
+        let file = self.ctx.disk.open(&path, Open::Create).map_err(LogError::io("open", &path))?;
+        *slot = Some(file.clone());
+        drop(slot);
+        self.ctx.files.opened(self.this.clone(), kind);
+        Ok(file)
+    }
+
+    /// The `.log` file.
+    pub(crate) fn log_file(&self) -> Result<Arc<dyn File>, LogError> {
+        self.file(FileKind::Log)
+    }
+
+    /// For the file cache: closes the file unless it was used since the last call. Answers whether it is closed.
+    pub(crate) fn close_if_unused(&self, kind: FileKind) -> bool {
+        let bit = 1 << kind as u8;
+        if self.used.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
+            return false;
+        }
+        *lock(&self.files[kind as usize]) = None;
+        true
+    }
+
+    fn io<T>(&self, action: &'static str, kind: FileKind, result: io::Result<T>) -> Result<T, LogError> {
+        result.map_err(|source| LogError::Io { action, path: self.path(kind), source })
+    }
+
+    pub(crate) fn corrupt(&self, position: u64, reason: impl Into<String>) -> LogError {
+        LogError::Corrupt { path: self.path(FileKind::Log), position, reason: reason.into() }
+    }
+
+    // --- appending, by the owner of the log only ---
+
+    /// Writes whole batches at the end; nothing changes where it fails.
+    pub(crate) fn write(&self, parts: &[&[u8]]) -> Result<u64, LogError> {
+        let position = self.size_bytes();
+        let file = self.log_file()?;
+        if let Err(error) = file.write_all_vectored_at(parts, position) {
+            // A full disk is not a broken one: take back what was written of the batch and go on serving.
+            if super::error::is_disk_full(&error) {
+                self.io("truncate", FileKind::Log, file.set_len(position))?;
+            }
+            return self.io("write", FileKind::Log, Err(error));
+        }
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.size.store(position + bytes as u64, Ordering::Release);
+        Ok(position)
+    }
+
+    /// Notes a batch that stands at `position` (`LogSegment.append`).
+    pub(crate) fn index(&self, batch: &BatchHeader, position: u64, interval_bytes: u64) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        let (mut max_timestamp, mut max_offset) = self.max_timestamp_of(&mut state)?;
+        if batch.max_timestamp() > max_timestamp {
+            (max_timestamp, max_offset) = (batch.max_timestamp(), batch.last_offset());
+            state.max_timestamp = Some((max_timestamp, max_offset));
+        }
+        state.rolling_timestamp.get_or_insert(batch.max_timestamp());
+        if state.bytes_since_index_entry > interval_bytes {
+            self.load_last(&mut state)?;
+            let relative_offset = (batch.last_offset() - self.base_offset) as u32;
+            state.offsets.push(OffsetEntry { relative_offset, position: position as u32 });
+            self.push_time_entry(&mut state, max_timestamp, max_offset);
+            state.bytes_since_index_entry = 0;
+            if state.offsets.pending.len() >= PENDING_ENTRIES {
+                self.write_pending_unless_full(&mut state)?;
+            }
+        }
+        state.bytes_since_index_entry += batch.size_bytes();
+        Ok(())
+    }
+
+    fn push_time_entry(&self, state: &mut SegmentState, timestamp_ms: TimestampMs, offset: Offset) {
+        let last = state.times.last.map_or(-1, |entry| entry.timestamp_ms);
+        if timestamp_ms > last {
+            state.times.push(TimeEntry { timestamp_ms, relative_offset: (offset - self.base_offset) as u32 });
+        }
+    }
+
+    /// Entries may wait for room; they are in memory, and can be rebuilt.
+    fn write_pending_unless_full(&self, state: &mut SegmentState) -> Result<(), LogError> {
+        match self.write_pending(state) {
+            Err(error) if error.is_disk_full() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write_pending(&self, state: &mut SegmentState) -> Result<(), LogError> {
+        if !state.offsets.pending.is_empty() {
+            let bytes: Vec<u8> = state.offsets.pending.iter().flat_map(|entry| entry.encode()).collect();
+            let position = u64::from(state.offsets.written) * offset_index::ENTRY_BYTES as u64;
+            self.io("write", FileKind::Index, self.file(FileKind::Index)?.write_all_at(&bytes, position))?;
+            state.offsets.written += state.offsets.pending.len() as u32;
+            state.offsets.pending = Vec::new();
+        }
+        if !state.times.pending.is_empty() {
+            let bytes: Vec<u8> = state.times.pending.iter().flat_map(|entry| entry.encode()).collect();
+            let position = u64::from(state.times.written) * time_index::ENTRY_BYTES as u64;
+            self.io("write", FileKind::TimeIndex, self.file(FileKind::TimeIndex)?.write_all_at(&bytes, position))?;
+            state.times.written += state.times.pending.len() as u32;
+            state.times.pending = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// When another segment takes over: the last time entry, and all of the indexes in their files.
+    pub(crate) fn become_inactive(&self) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        self.load_last(&mut state)?;
+        let (timestamp_ms, offset) = self.max_timestamp_of(&mut state)?;
+        if timestamp_ms >= 0 {
+            self.push_time_entry(&mut state, timestamp_ms, offset);
+        }
+        self.write_pending_unless_full(&mut state)?;
+        self.file(FileKind::Index)?;
+        self.file(FileKind::TimeIndex)?;
+        Ok(())
+    }
+
+    /// Notes an aborted transaction.
+    pub(crate) fn append_aborted(&self, transaction: &AbortedTransaction) -> Result<(), LogError> {
+        let file = self.file(FileKind::TxnIndex)?;
+        let len = self.io("read", FileKind::TxnIndex, file.len())?;
+        let end = len - len % transaction_index::ENTRY_BYTES as u64;
+        self.io("write", FileKind::TxnIndex, file.write_all_at(&transaction.encode(), end))?;
+        self.has_aborted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the indexes have room for another entry and the one at the roll.
+    pub(crate) fn indexes_are_full(&self, index_bytes: i32) -> bool {
+        let state = lock(&self.state);
+        let most = |entry_bytes: usize| (index_bytes.max(0) as usize / entry_bytes) as u32;
+        state.offsets.len() >= most(offset_index::ENTRY_BYTES) || state.times.len() + 1 >= most(time_index::ENTRY_BYTES)
+    }
+
+    /// `LogSegment.timeWaitedForRoll`, in milliseconds, at the arrival of a batch.
+    pub(crate) fn waited_for_roll(
+        &self,
+        now_ms: TimestampMs,
+        batch_timestamp_ms: TimestampMs,
+    ) -> Result<i64, LogError> {
+        if self.size_bytes() == 0 {
+            return Ok(0);
+        }
+        let known = lock(&self.state).rolling_timestamp;
+        let first = match known {
+            Some(first) => first,
+            None => {
+                let first = self.walk(0, self.size_bytes())?.next()?.map_or(-1, |(_, batch)| batch.max_timestamp());
+                lock(&self.state).rolling_timestamp = Some(first);
+                first
+            }
+        };
+        Ok(if first >= 0 { batch_timestamp_ms - first } else { now_ms - self.created_ms })
+    }
+
+    /// Cuts everything from the batch at `position` on. The indexes lose what points there.
+    pub(crate) fn truncate_at(&self, position: u64) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        let file = self.log_file()?;
+        self.io("truncate", FileKind::Log, file.set_len(position))?;
+        self.size.store(position, Ordering::Release);
+        self.write_pending(&mut state)?;
+        let index = IndexReader::new(self.file(FileKind::Index)?, state.offsets.written);
+        let kept = self.io(
+            "read",
+            FileKind::Index,
+            index.partition_point::<{ offset_index::ENTRY_BYTES }, _>(OffsetEntry::decode, |entry| {
+                u64::from(entry.position) < position
+            }),
+        )?;
+        self.cut_offset_index(&mut state, kept)?;
+        let end = self.end_of_walk(&state, position)?;
+        let times = IndexReader::new(self.file(FileKind::TimeIndex)?, state.times.written);
+        let kept = self.io(
+            "read",
+            FileKind::TimeIndex,
+            times.partition_point::<{ time_index::ENTRY_BYTES }, _>(TimeEntry::decode, |entry| {
+                self.base_offset + Offset::from(entry.relative_offset) < end
+            }),
+        )?;
+        self.cut_time_index(&mut state, kept)?;
+        state.rolling_timestamp = state.rolling_timestamp.filter(|_| position > 0);
+        state.max_timestamp = None;
+        drop(state);
+        self.load_end().map(|_| ())
+    }
+
+    /// The offset behind the last batch before `end`, or the segment's base.
+    fn end_of_walk(&self, state: &SegmentState, end: u64) -> Result<Offset, LogError> {
+        let start = state.offsets.last.map_or(0, |entry| u64::from(entry.position));
+        let mut walk = self.walk(start, end)?;
+        let mut next_offset = self.base_offset;
+        while let Some((_, batch)) = walk.next()? {
+            next_offset = batch.last_offset() + 1;
+        }
+        Ok(next_offset)
+    }
+
+    fn cut_offset_index(&self, state: &mut SegmentState, entries: u32) -> Result<(), LogError> {
+        let len = u64::from(entries) * offset_index::ENTRY_BYTES as u64;
+        self.io("truncate", FileKind::Index, self.file(FileKind::Index)?.set_len(len))?;
+        state.offsets = IndexTail::new(entries);
+        state.cut = true;
+        self.load_last(state)
+    }
+
+    fn cut_time_index(&self, state: &mut SegmentState, entries: u32) -> Result<(), LogError> {
+        let len = u64::from(entries) * time_index::ENTRY_BYTES as u64;
+        self.io("truncate", FileKind::TimeIndex, self.file(FileKind::TimeIndex)?.set_len(len))?;
+        state.times = IndexTail::new(entries);
+        state.cut = true;
+        self.load_last(state)
+    }
+
+    // --- recovery, before anybody else knows the segment ---
+
+    /// Cuts the indexes to what describes the first `position` bytes, which end at `end_offset`; all of
+    /// them where that cannot be told. Answers the last entry that stayed.
+    fn trim_indexes(&self, position: u64, end_offset: Offset) -> Result<Option<OffsetEntry>, LogError> {
+        let mut state = lock(&self.state);
+        let offsets = self.sane_prefix::<{ offset_index::ENTRY_BYTES }, _>(
+            FileKind::Index,
+            state.offsets.written,
+            OffsetEntry::decode,
+            |last, entry| {
+                u64::from(entry.position) < position
+                    && self.base_offset + Offset::from(entry.relative_offset) < end_offset
+                    && last.is_none_or(|last: OffsetEntry| {
+                        last.relative_offset < entry.relative_offset && last.position < entry.position
+                    })
+            },
+        )?;
+        let times = self.sane_prefix::<{ time_index::ENTRY_BYTES }, _>(
+            FileKind::TimeIndex,
+            state.times.written,
+            TimeEntry::decode,
+            |last, entry| {
+                self.base_offset + Offset::from(entry.relative_offset) < end_offset
+                    && last.is_none_or(|last: TimeEntry| {
+                        last.timestamp_ms < entry.timestamp_ms && last.relative_offset <= entry.relative_offset
+                    })
+            },
+        )?;
+        // The two are written together; a time index that has lost entries is rebuilt with the other.
+        let (offsets, times) = if times == 0 { (0, 0) } else { (offsets, times) };
+        self.cut_offset_index(&mut state, offsets)?;
+        self.cut_time_index(&mut state, times)?;
+        Ok(state.offsets.last)
+    }
+
+    /// How many entries from the start are each acceptable behind the one before.
+    fn sane_prefix<const N: usize, E: Copy>(
+        &self,
+        kind: FileKind,
+        entries: u32,
+        decode: impl Fn(&[u8; N]) -> E,
+        accept: impl Fn(Option<E>, E) -> bool,
+    ) -> Result<u32, LogError> {
+        let mut bytes = vec![0; entries as usize * N];
+        let file = self.file(kind)?;
+        self.io("read", kind, file.read_exact_at(&mut bytes, 0))?;
+        let mut last = None;
+        let mut sane = 0;
+        for entry in bytes.as_chunks::<N>().0 {
+            let entry = decode(entry);
+            if !accept(last, entry) {
+                break;
+            }
+            last = Some(entry);
+            sane += 1;
+        }
+        Ok(sane)
+    }
+
+    /// Drops the entries of transactions whose marker is at or beyond `end_offset`.
+    pub(crate) fn truncate_aborted(&self, end_offset: Offset) -> Result<(), LogError> {
+        let transactions = self.aborted_transactions()?;
+        let kept = transactions.partition_point(|transaction| transaction.last_offset < end_offset);
+        if !self.has_aborted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let len = (kept * transaction_index::ENTRY_BYTES) as u64;
+        self.io("truncate", FileKind::TxnIndex, self.file(FileKind::TxnIndex)?.set_len(len))?;
+        self.has_aborted.store(kept > 0, Ordering::Release);
+        lock(&self.state).cut = true;
+        Ok(())
+    }
+
+    /// Cuts the `.log` file to `size`, without touching the indexes.
+    pub(crate) fn cut_log(&self, size: u64) -> Result<(), LogError> {
+        self.io("truncate", FileKind::Log, self.log_file()?.set_len(size))?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Readies the indexes for batches to be noted again from the answered position on, the start of a batch at or
+    /// before the one of `recovery_point`. Index entries for what lies before are kept if they prove true.
+    pub(crate) fn prepare_recovery(&self, recovery_point: Offset) -> Result<u64, LogError> {
+        let mut last = self.trim_indexes(self.size_bytes(), recovery_point)?;
+        // Entries that were being written at the crash may be anything. They are the last ones.
+        while let Some(entry) = last {
+            if self.entry_is_true(entry)? && self.last_time_is_true()? {
+                break;
+            }
+            let end_offset = self.base_offset + Offset::from(entry.relative_offset);
+            last = self.trim_indexes(entry.position.into(), end_offset.min(recovery_point))?;
+        }
+        let start = last.map_or(0, |entry| entry.position.into());
+        if last.is_none() {
+            self.trim_indexes(0, self.base_offset)?;
+        }
+        let max_timestamp = self.last_time(&lock(&self.state));
+        self.resume_indexing(0, max_timestamp);
+        self.trust_from(start);
+        Ok(start)
+    }
+
+    /// Whether the batch that an index entry points to is there.
+    fn entry_is_true(&self, entry: OffsetEntry) -> Result<bool, LogError> {
+        let mut scan = self.scan(entry.position.into(), self.size_bytes())?;
+        let batch = scan.next_if_whole()?;
+        Ok(batch.is_some_and(|(_, batch, records)| {
+            batch.last_offset() == self.base_offset + Offset::from(entry.relative_offset) && batch.crc_is_valid(records)
+        }))
+    }
+
+    /// Whether the batch of the last time entry is there and has that timestamp.
+    fn last_time_is_true(&self) -> Result<bool, LogError> {
+        let (timestamp_ms, offset) = self.last_time(&lock(&self.state));
+        let start = self.floor_position(offset)?;
+        let mut scan = self.scan(start, self.size_bytes())?;
+        while let Some((_, batch, _)) = scan.next_if_whole()? {
+            if batch.last_offset() >= offset {
+                return Ok(batch.last_offset() == offset && batch.max_timestamp() == timestamp_ms);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Index entries will be made for batches from here on, so far behind the last entry.
+    fn resume_indexing(&self, bytes_since_index_entry: u64, max_timestamp: (TimestampMs, Offset)) {
+        let mut state = lock(&self.state);
+        state.bytes_since_index_entry = bytes_since_index_entry;
+        state.max_timestamp = Some(max_timestamp);
+    }
+
+    /// Notes that the checksums hold from `position` on.
+    pub(crate) fn trust_from(&self, position: u64) {
+        lock(&self.verified).trusted_from = position;
+    }
+
+    // --- reading ---
+
+    /// Walks over headers from the batch at `position` on, up to `end`.
+    pub(crate) fn walk(&self, position: u64, end: u64) -> Result<Walk<'_>, LogError> {
+        Ok(Walk { segment: self, file: self.log_file()?, position, end, buffer: Vec::new(), buffer_start: 0 })
+    }
+
+    /// Reads whole batches from the one at `position` on, up to `end`.
+    pub(crate) fn scan(&self, position: u64, end: u64) -> Result<Scan<'_>, LogError> {
+        Ok(Scan { segment: self, file: self.log_file()?, position, end, buffer: Vec::new(), start: 0 })
+    }
+
+    /// The position of a batch at or before the one that holds `offset`.
+    pub(crate) fn floor_position(&self, offset: Offset) -> Result<u64, LogError> {
+        let relative =
+            u32::try_from(offset - self.base_offset).unwrap_or(if offset < self.base_offset { 0 } else { u32::MAX });
+        let mut state = lock(&self.state);
+        if state.offsets.len() == 0 {
+            return Ok(0);
+        }
+        self.load_last(&mut state)?;
+        let pending = &state.offsets.pending;
+        if pending.first().is_some_and(|first| first.relative_offset <= relative) {
+            let above = pending.partition_point(|entry| entry.relative_offset <= relative);
+            return Ok(pending[above - 1].position.into());
+        }
+        let written = state.offsets.written;
+        drop(state);
+        if written == 0 {
+            return Ok(0);
+        }
+        let reader = IndexReader::new(self.file(FileKind::Index)?, written);
+        let entry = self.io("read", FileKind::Index, offset_index::floor(&reader, relative))?;
+        Ok(entry.map_or(0, |entry| entry.position.into()))
+    }
+
+    /// The first batch whose last offset is at or beyond `offset`, below `end`.
+    pub(crate) fn find(&self, offset: Offset, end: u64) -> Result<Option<(u64, BatchHeader)>, LogError> {
+        let start = self.floor_position(offset)?;
+        if start >= end {
+            // Only an index that does not belong to the file says so, unless the file was cut just now.
+            return Ok(None);
+        }
+        let mut walk = self.walk(start, end)?;
+        while let Some((position, batch)) = walk.next()? {
+            if batch.last_offset() >= offset {
+                return Ok(Some((position, batch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An offset from which on to look for the first record of `timestamp_ms` or later.
+    pub(crate) fn offset_before_timestamp(&self, timestamp_ms: TimestampMs) -> Result<Offset, LogError> {
+        let mut state = lock(&self.state);
+        if state.times.len() == 0 {
+            return Ok(self.base_offset);
+        }
+        self.load_last(&mut state)?;
+        let pending = &state.times.pending;
+        if pending.first().is_some_and(|first| first.timestamp_ms <= timestamp_ms) {
+            let above = pending.partition_point(|entry| entry.timestamp_ms <= timestamp_ms);
+            return Ok(self.base_offset + Offset::from(pending[above - 1].relative_offset));
+        }
+        let written = state.times.written;
+        drop(state);
+        let reader = IndexReader::new(self.file(FileKind::TimeIndex)?, written);
+        let entry = self.io("read", FileKind::TimeIndex, time_index::floor(&reader, timestamp_ms))?;
+        Ok(self.base_offset + entry.map_or(0, |entry| Offset::from(entry.relative_offset)))
+    }
+
+    /// Largest timestamp and the last offset of its batch; (-1, _) where no batch has one.
+    pub(crate) fn max_timestamp(&self) -> Result<(TimestampMs, Offset), LogError> {
+        self.max_timestamp_of(&mut lock(&self.state))
+    }
+
+    /// `LogSegment.largestTimestamp`: what retention goes by.
+    pub(crate) fn largest_timestamp(&self) -> Result<TimestampMs, LogError> {
+        let (max_timestamp, _) = self.max_timestamp()?;
+        Ok(if max_timestamp >= 0 { max_timestamp } else { self.created_ms })
+    }
+
+    fn max_timestamp_of(&self, state: &mut SegmentState) -> Result<(TimestampMs, Offset), LogError> {
+        if let Some(known) = state.max_timestamp {
+            return Ok(known);
+        }
+        // A segment that is not active got its last entry at the roll.
+        self.load_last(state)?;
+        let max = self.last_time(state);
+        state.max_timestamp = Some(max);
+        Ok(max)
+    }
+
+    /// For an active segment of an earlier life, or one that was cut: goes over the batches behind the last index
+    /// entry for the largest timestamp (`LogSegment.loadLargestTimestamp`). Answers where the segment ends.
+    pub(crate) fn load_end(&self) -> Result<Offset, LogError> {
+        let (start, mut max) = {
+            let mut state = lock(&self.state);
+            self.load_last(&mut state)?;
+            (state.offsets.last.map_or(0, |entry| u64::from(entry.position)), self.last_time(&state))
+        };
+        let size = self.size_bytes();
+        if start > size {
+            return Err(self.corrupt(size, format!("the file ends before position {start}, which its index names")));
+        }
+        let mut end_offset = self.base_offset;
+        let mut walk = self.walk(start, size)?;
+        while let Some((_, batch)) = walk.next()? {
+            end_offset = batch.last_offset() + 1;
+            if batch.max_timestamp() > max.0 {
+                max = (batch.max_timestamp(), batch.last_offset());
+            }
+        }
+        self.resume_indexing(size - start, max);
+        Ok(end_offset)
+    }
+
+    fn last_time(&self, state: &SegmentState) -> (TimestampMs, Offset) {
+        let last =
+            state.times.last.map(|entry| (entry.timestamp_ms, self.base_offset + Offset::from(entry.relative_offset)));
+        last.unwrap_or((-1, self.base_offset))
+    }
+
+    /// Learns the newest entry of each index, once.
+    fn load_last(&self, state: &mut SegmentState) -> Result<(), LogError> {
+        if !state.offsets.loaded {
+            let reader = IndexReader::new(self.file(FileKind::Index)?, state.offsets.written);
+            let (written, last) = self.io("read", FileKind::Index, reader.last(OffsetEntry::decode))?;
+            (state.offsets.written, state.offsets.last, state.offsets.loaded) = (written, last, true);
+        }
+        if !state.times.loaded {
+            let reader = IndexReader::new(self.file(FileKind::TimeIndex)?, state.times.written);
+            let (written, last) = self.io("read", FileKind::TimeIndex, reader.last(TimeEntry::decode))?;
+            (state.times.written, state.times.last, state.times.loaded) = (written, last, true);
+        }
+        Ok(())
+    }
+
+    /// The aborted transactions whose markers this segment holds, by marker.
+    pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, LogError> {
+        if !self.has_aborted.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
+        let file = self.file(FileKind::TxnIndex)?;
+        let len = self.io("read", FileKind::TxnIndex, file.len())?;
+        let mut bytes = vec![0; len as usize];
+        self.io("read", FileKind::TxnIndex, file.read_exact_at(&mut bytes, 0))?;
+        let entries = bytes.as_chunks::<{ transaction_index::ENTRY_BYTES }>().0;
+        Ok(entries.iter().map_while(AbortedTransaction::decode).collect())
+    }
+
+    /// Checks, once per life of the process, the checksums of what is about to be served from the file:
+    /// whole batches in `position..position + length`. Answers the length of the whole batches in it.
+    /// Kafka serves without looking; a damaged record must not leave this broker.
+    /// `limit` is the first offset that cannot be in this segment: offsets are outside of the checksum.
+    pub(crate) fn verify(&self, position: u64, length: u64, limit: Offset) -> Result<u64, LogError> {
+        let end = {
+            let verified = lock(&self.verified);
+            let end = (position + length).min(verified.trusted_from);
+            if position >= end || position >= verified.window.0 && end <= verified.window.1 {
+                return Ok(length);
+            }
+            end
+        };
+        let mut scan = self.scan(position, end)?;
+        let mut next_offset = self.base_offset;
+        while let Some((at, batch, records)) = scan.next_if_whole()? {
+            if !batch.crc_is_valid(records) {
+                return Err(self.corrupt(at, format!("the checksum of {batch:?} does not match")));
+            }
+            if batch.base_offset() < next_offset || batch.last_offset() >= limit {
+                return Err(self.corrupt(at, format!("{batch:?} is not between {next_offset} and {limit}")));
+            }
+            next_offset = batch.last_offset() + 1;
+        }
+        let seen = (position, scan.position);
+        let mut verified = lock(&self.verified);
+        let window = verified.window;
+        verified.window =
+            if window.0 <= seen.1 && seen.0 <= window.1 { (window.0.min(seen.0), window.1.max(seen.1)) } else { seen };
+        if verified.window.1 >= verified.trusted_from {
+            verified.trusted_from = verified.trusted_from.min(verified.window.0);
+            return Ok(length);
+        }
+        Ok(seen.1 - seen.0)
+    }
+
+    // --- durability and the end ---
+
+    /// Waits until all of the segment is on the disk. Not to be called under the lock of the log.
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
+        let written = {
+            let mut state = lock(&self.state);
+            self.write_pending(&mut state)?;
+            let cut = std::mem::take(&mut state.cut);
+            let aborted = self.has_aborted.load(Ordering::Acquire);
+            // A file that was emptied has to be as durable as one that was filled.
+            [
+                true,
+                cut || state.offsets.written > 0,
+                cut || state.times.written > 0,
+                aborted || cut && self.has_file(FileKind::TxnIndex),
+            ]
+        };
+        for (kind, written) in FileKind::ALL.into_iter().zip(written) {
+            if written {
+                self.io("sync", kind, self.file(kind)?.sync_data())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_file(&self, kind: FileKind) -> bool {
+        self.ctx.disk.exists(&self.path(kind))
+    }
+
+    /// Writes what the index files lack; at a clean stop.
+    pub(crate) fn write_indexes(&self) -> Result<(), LogError> {
+        self.write_pending(&mut lock(&self.state))?;
+        self.file(FileKind::Index)?;
+        self.file(FileKind::TimeIndex)?;
+        Ok(())
+    }
+
+    /// Renames the files to `….deleted`: gone for everybody but readers that have them. Answers the new paths.
+    pub(crate) fn mark_deleted(&self) -> Result<Vec<PathBuf>, LogError> {
+        let mut renamed = Vec::new();
+        // Nobody opens a file by its old name meanwhile.
+        let _slots: Vec<_> = self.files.iter().map(lock).collect();
+        for kind in FileKind::ALL {
+            let from = self.path(kind);
+            let mut to = from.clone().into_os_string();
+            to.push(".deleted");
+            let to = PathBuf::from(to);
+            match self.ctx.disk.rename(&from, &to) {
+                Ok(()) => renamed.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(LogError::Io { action: "rename", path: from, source }),
+            }
+        }
+        self.deleted.store(true, Ordering::Release);
+        Ok(renamed)
+    }
+
+    /// Closes the files; the next use opens them again.
+    pub(crate) fn close(&self) {
+        for slot in &self.files {
+            *lock(slot) = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "segment {} of {} bytes", self.base_offset, self.size_bytes())
+    }
+}
+
+/// A sorted file of fixed-size entries.
+pub(crate) struct IndexReader {
+    file: Arc<dyn File>,
+    entries: u32,
+}
+
+impl IndexReader {
+    fn new(file: Arc<dyn File>, entries: u32) -> Self {
+        IndexReader { file, entries }
+    }
+
+    fn entry<const N: usize, E>(&self, at: u32, decode: impl Fn(&[u8; N]) -> E) -> io::Result<E> {
+        let mut bytes = [0; N];
+        self.file.read_exact_at(&mut bytes, u64::from(at) * N as u64)?;
+        Ok(decode(&bytes))
+    }
+
+    /// How many entries from the start satisfy `holds`, which holds for none after the first it fails for.
+    fn partition_point<const N: usize, E>(
+        &self,
+        decode: impl Fn(&[u8; N]) -> E,
+        holds: impl Fn(&E) -> bool,
+    ) -> io::Result<u32> {
+        /// Entries that are read at once when the search has come so near.
+        const BLOCK: u32 = 256;
+        let (mut low, mut high) = (0, self.entries);
+        while high - low > BLOCK {
+            let middle = low + (high - low) / 2;
+            if holds(&self.entry(middle, &decode)?) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut block = vec![0; (high - low) as usize * N];
+        self.file.read_exact_at(&mut block, u64::from(low) * N as u64)?;
+        let above = block.as_chunks::<N>().0.partition_point(|bytes| holds(&decode(bytes)));
+        Ok(low + above as u32)
+    }
+
+    /// The last entry that satisfies `holds`.
+    pub(crate) fn floor<const N: usize, E>(
+        &self,
+        decode: impl Fn(&[u8; N]) -> E,
+        holds: impl Fn(&E) -> bool,
+    ) -> io::Result<Option<E>> {
+        match self.partition_point(&decode, holds)? {
+            0 => Ok(None),
+            above => self.entry(above - 1, decode).map(Some),
+        }
+    }
+
+    /// How many entries there are, without the zeros that Apache Kafka leaves in the index of a segment it
+    /// did not close, and the last of them.
+    fn last<const N: usize, E>(&self, decode: impl Fn(&[u8; N]) -> E) -> io::Result<(u32, Option<E>)> {
+        if self.entries == 0 {
+            return Ok((0, None));
+        }
+        let bytes = self.entry(self.entries - 1, |bytes: &[u8; N]| *bytes)?;
+        if bytes != [0; N] || self.entries == 1 {
+            return Ok((self.entries, Some(decode(&bytes))));
+        }
+        let filled = self.partition_point(|bytes: &[u8; N]| *bytes, |bytes| *bytes != [0; N])?;
+        let last = if filled == 0 { None } else { Some(self.entry(filled - 1, decode)?) };
+        Ok((filled, last))
+    }
+}
+
+/// See [`Segment::walk`].
+pub(crate) struct Walk<'a> {
+    segment: &'a Segment,
+    file: Arc<dyn File>,
+    position: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    buffer_start: u64,
+}
+
+impl Walk<'_> {
+    /// The next batch and where it starts. Anything but whole batches up to the end is corruption.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        let position = self.position;
+        if self.end - position < HEADER_BYTES as u64 {
+            return Err(self.segment.corrupt(position, "a batch is cut short"));
+        }
+        let header = self.header_at(position)?;
+        let header = BatchHeader::parse(&header).map_err(|error| self.segment.corrupt(position, error.to_string()))?;
+        if header.size_bytes() > self.end - position {
+            return Err(self.segment.corrupt(position, format!("{header:?} is cut short")));
+        }
+        if header.last_offset() < self.segment.base_offset {
+            return Err(self.segment.corrupt(position, format!("{header:?} is older than its segment")));
+        }
+        self.position += header.size_bytes();
+        Ok(Some((position, header)))
+    }
+
+    fn header_at(&mut self, position: u64) -> Result<[u8; HEADER_BYTES], LogError> {
+        let held =
+            position.checked_sub(self.buffer_start).filter(|at| at + HEADER_BYTES as u64 <= self.buffer.len() as u64);
+        let at = match held {
+            Some(at) => at as usize,
+            None => {
+                let length = WALK_BYTES.min((self.end - position) as usize);
+                self.buffer.resize(length, 0);
+                self.segment.io("read", FileKind::Log, self.file.read_exact_at(&mut self.buffer, position))?;
+                self.buffer_start = position;
+                0
+            }
+        };
+        let mut header = [0; HEADER_BYTES];
+        header.copy_from_slice(&self.buffer[at..at + HEADER_BYTES]);
+        Ok(header)
+    }
+}
+
+/// See [`Segment::scan`].
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    file: Arc<dyn File>,
+    /// Where the next batch starts.
+    pub(crate) position: u64,
+    end: u64,
+    /// Bytes of the file from `position` on, from `start` on.
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Scan<'_> {
+    /// The next batch with its records, or `None` at the end, or where what follows is not a whole batch.
+    #[allow(clippy::type_complexity)] // Position, header, records.
+    pub(crate) fn next_if_whole(&mut self) -> Result<Option<(u64, BatchHeader, &[u8])>, LogError> {
+        let left = self.end - self.position;
+        if left < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        self.fill(HEADER_BYTES)?;
+        let Some(head) = self.buffer[self.start..].first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let Ok(header) = BatchHeader::parse(head) else { return Ok(None) };
+        if header.size_bytes() > left {
+            return Ok(None);
+        }
+        let size = header.size_bytes() as usize;
+        self.fill(size)?;
+        let (position, start) = (self.position, self.start);
+        self.position += size as u64;
+        self.start += size;
+        Ok(Some((position, header, &self.buffer[start + HEADER_BYTES..start + size])))
+    }
+
+    /// Has at least `bytes`, which the file holds, in the buffer.
+    fn fill(&mut self, bytes: usize) -> Result<(), LogError> {
+        let held = self.buffer.len() - self.start;
+        if held >= bytes {
+            return Ok(());
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let wanted = bytes.max(SCAN_BYTES).min((self.end - self.position) as usize);
+        self.buffer.resize(wanted, 0);
+        let read = self.file.read_exact_at(&mut self.buffer[held..], self.position + held as u64);
+        self.segment.io("read", FileKind::Log, read)
+    }
+}
+
+/// Whether `name` is one of a segment's files: its base offset and kind.
+pub(crate) fn parse_file_name(name: &str) -> Option<(Offset, FileKind)> {
+    let (stem, extension) = name.split_once('.')?;
+    let kind = FileKind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
+    Some((parse_offset(stem)?, kind))
+}
+
+/// The 20 digits that a file name starts with.
+pub(crate) fn parse_offset(stem: &str) -> Option<Offset> {
+    (stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit())).then(|| stem.parse().ok())?
+}

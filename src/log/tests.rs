@@ -1,0 +1,412 @@
+//! `Log` as its users see it, on the real disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    config::topic::LogConfig,
+    env::{SystemClock, SystemDisk},
+    protocol::record_batch::{BatchBuilder, BatchOptions, BatchView, iter_batches},
+    types::{Offset, TopicPartition},
+};
+
+pub(super) fn partition() -> TopicPartition {
+    TopicPartition::new("t", 0)
+}
+
+/// One batch of `count` records from a plain producer.
+pub(super) fn plain(count: usize, value: &[u8], timestamp_ms: i64) -> Bytes {
+    batch(BatchOptions::default(), count, value, timestamp_ms)
+}
+
+pub(super) fn batch(options: BatchOptions, count: usize, value: &[u8], timestamp_ms: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(options);
+    for index in 0..count {
+        builder.append(timestamp_ms + index as i64, Some(b"k"), Some(value), &[]);
+    }
+    builder.build()
+}
+
+pub(super) struct Fixture {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) ctx: Arc<LogContext>,
+    pub(super) config: LogConfig,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = LogContext::alone(dir.path(), Arc::new(SystemDisk), Arc::new(SystemClock::new())).unwrap();
+        Fixture { dir, ctx, config: LogConfig { message_timestamp_after_max_ms: i64::MAX, ..LogConfig::default() } }
+    }
+
+    pub(super) fn open(&self, start: OpenLog) -> Result<Log, LogError> {
+        Log::open(&self.ctx, &self.dir.path().join("t-0"), partition(), None, Arc::new(self.config.clone()), start)
+    }
+
+    pub(super) fn clean(&self) -> Log {
+        self.open(OpenLog { clean_shutdown: true, ..OpenLog::default() }).unwrap()
+    }
+
+    pub(super) fn append(&self, log: &mut Log, batch: Bytes) -> Result<AppendInfo, AppendError> {
+        let rules = ValidationRules::new(log.partition(), log.config(), 1_000_000, 9);
+        let validated = validate(batch, &rules).unwrap();
+        log.append_as_leader(validated, 0, 1_000_000)
+    }
+}
+
+pub(super) fn read_all(log: &Log) -> Bytes {
+    let mut from = log.log_start_offset();
+    let mut all = Vec::new();
+    while from < log.log_end_offset() {
+        let bytes = log.read(from, usize::MAX, Offset::MAX, true).unwrap().records().unwrap().into_bytes().unwrap();
+        assert!(!bytes.is_empty(), "nothing at {from} of {log:?}");
+        from = iter_batches(&bytes).last().unwrap().next_offset();
+        all.extend_from_slice(&bytes);
+    }
+    all.into()
+}
+
+#[test]
+fn l1_offsets_have_no_gaps_and_batches_are_served_as_stored() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    for index in 0..50 {
+        let info = fixture.append(&mut log, plain(3, b"hello", 1000)).unwrap();
+        assert_eq!((info.first_offset, info.last_offset), (index * 3, index * 3 + 2));
+    }
+    let bytes = read_all(&log);
+    let batches: Vec<BatchView<'_>> = iter_batches(&bytes).collect();
+    assert_eq!(batches.len(), 50);
+    for (index, batch) in batches.iter().enumerate() {
+        assert!(batch.crc_is_valid());
+        assert_eq!((batch.base_offset(), batch.partition_leader_epoch()), (index as i64 * 3, 0));
+    }
+}
+
+#[test]
+fn i2_resent_batch_answers_original_offset_and_is_not_stored_again() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    let now_ms = fixture.ctx.clock.now_ms(); // Silent producers are forgotten by their timestamps.
+    let idempotent = |sequence: i32| {
+        batch(
+            BatchOptions { producer_id: 4, producer_epoch: 0, base_sequence: sequence, ..BatchOptions::default() },
+            2,
+            b"v",
+            now_ms,
+        )
+    };
+    for index in 0..5 {
+        assert_eq!(fixture.append(&mut log, idempotent(index * 2)).unwrap().first_offset, i64::from(index) * 2);
+    }
+    for index in 0..5 {
+        let info = fixture.append(&mut log, idempotent(index * 2)).unwrap();
+        assert!(info.duplicate);
+        assert_eq!((info.first_offset, info.last_offset), (i64::from(index) * 2, i64::from(index) * 2 + 1));
+        assert_eq!(info.log_append_time_ms, now_ms + 1, "I2: the cached batch timestamp");
+    }
+    assert_eq!(log.log_end_offset(), 10);
+    assert!(matches!(fixture.append(&mut log, idempotent(12)), Err(AppendError::OutOfOrderSequence { .. })));
+    // I5: it survives a restart, clean or not.
+    log.close_cleanly().unwrap();
+    for clean_shutdown in [true, false] {
+        let mut log = fixture.open(OpenLog { clean_shutdown, ..OpenLog::default() }).unwrap();
+        assert!(fixture.append(&mut log, idempotent(8)).unwrap().duplicate);
+        assert!(matches!(fixture.append(&mut log, idempotent(12)), Err(AppendError::OutOfOrderSequence { .. })));
+    }
+}
+
+#[test]
+fn p5_a_batch_larger_than_a_segment_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 500;
+    let mut log = fixture.clean();
+    assert!(matches!(
+        fixture.append(&mut log, plain(1, &[0; 600], 1)),
+        Err(AppendError::LargerThanSegment { segment_bytes: 500, .. })
+    ));
+    assert_eq!(log.log_end_offset(), 0);
+}
+
+#[test]
+fn segments_roll_by_size_by_age_and_when_an_index_is_full() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 1000;
+    let mut log = fixture.clean();
+    for _ in 0..10 {
+        fixture.append(&mut log, plain(1, &[0; 300], 1)).unwrap();
+    }
+    assert_eq!(log.segments().len(), 5);
+    assert!(log.segments().iter().all(|segment| segment.size_bytes() <= 1000));
+
+    fixture.config = LogConfig { segment_ms: 5000, ..LogConfig::default() };
+    log.update_config(Arc::new(fixture.config.clone()));
+    log.roll().unwrap();
+    let before = log.segments().len();
+    fixture.append(&mut log, plain(1, b"x", 10_000)).unwrap();
+    fixture.append(&mut log, plain(1, b"x", 15_000)).unwrap();
+    assert_eq!(log.segments().len(), before);
+    fixture.append(&mut log, plain(1, b"x", 15_001)).unwrap();
+    assert_eq!(log.segments().len(), before + 1);
+
+    fixture.config =
+        LogConfig { segment_index_bytes: 48, index_interval_bytes: 0, segment_ms: i64::MAX, ..LogConfig::default() };
+    log.update_config(Arc::new(fixture.config.clone()));
+    log.roll().unwrap();
+    let before = log.segments().len();
+    // Four time entries fit, the last is for the roll; the first batch has none.
+    for index in 0..5 {
+        fixture.append(&mut log, plain(1, b"x", 20_000 + index)).unwrap();
+    }
+    assert_eq!(log.segments().len(), before + 1);
+    assert_eq!(iter_batches(&read_all(&log)).count() as i64, log.log_end_offset());
+}
+
+#[test]
+fn l5_indexes_snapshots_and_epochs_are_rebuilt_from_the_log_alone() {
+    let mut fixture = Fixture::new();
+    fixture.config = LogConfig { segment_bytes: 20_000, index_interval_bytes: 500, ..fixture.config };
+    let mut log = fixture.clean();
+    for index in 0..200 {
+        let options = BatchOptions {
+            producer_id: index % 3,
+            producer_epoch: 0,
+            base_sequence: (index / 3) as i32,
+            ..BatchOptions::default()
+        };
+        let rules = ValidationRules::new(log.partition(), log.config(), 1_000_000, 9);
+        let validated = validate(batch(options, 1, &[1; 300], 5000 + index), &rules).unwrap();
+        log.append_as_leader(validated, (index / 50) as i32, 1_000_000).unwrap();
+    }
+    log.close_cleanly().unwrap();
+    let (content, epochs, snapshot) = (read_all(&log), log.leader_epochs().clone(), log.producers().snapshot());
+    let files = |fixture: &Fixture| -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = std::fs::read_dir(fixture.dir.path().join("t-0"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "index" || extension == "timeindex"))
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let indexes = files(&fixture);
+    assert!(indexes.iter().filter(|(_, bytes)| bytes.len() > 100).count() > 3);
+    for entry in std::fs::read_dir(fixture.dir.path().join("t-0")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let mut log = fixture.open(OpenLog::default()).unwrap();
+    assert_eq!(read_all(&log), content);
+    assert_eq!(log.leader_epochs(), &epochs);
+    assert_eq!(log.producers().snapshot(), snapshot);
+    log.close_cleanly().unwrap();
+    assert_eq!(files(&fixture), indexes);
+}
+
+#[test]
+fn f4_offsets_outside_of_the_log_are_out_of_range() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    fixture.append(&mut log, plain(5, b"x", 1)).unwrap();
+    log.maybe_increment_log_start_offset(2).unwrap();
+    for offset in [-1, 0, 1, 6] {
+        assert!(
+            matches!(log.read(offset, 100, Offset::MAX, true), Err(ReadError::OffsetOutOfRange { .. })),
+            "{offset}"
+        );
+    }
+    assert!(log.read(5, 100, Offset::MAX, true).unwrap().records().unwrap().is_empty());
+    // F3: the batch comes whole although it starts below the log's start.
+    let bytes = log.read(3, 1, Offset::MAX, true).unwrap().records().unwrap().into_bytes().unwrap();
+    assert_eq!(BatchView::parse(&bytes).unwrap().base_offset(), 0);
+    assert!(log.read(3, 1, Offset::MAX, false).unwrap().records().unwrap().is_empty());
+    assert!(log.read(3, 1000, 3, true).unwrap().records().unwrap().is_empty());
+}
+
+#[test]
+fn i4_deleting_records_keeps_producer_state() {
+    let mut fixture = Fixture::new();
+    fixture.config.file_delete_delay_ms = 0;
+    let mut log = fixture.clean();
+    let idempotent = |sequence: i32| {
+        batch(
+            BatchOptions { producer_id: 4, producer_epoch: 0, base_sequence: sequence, ..BatchOptions::default() },
+            1,
+            b"v",
+            999_000,
+        )
+    };
+    fixture.append(&mut log, idempotent(0)).unwrap();
+    log.maybe_increment_log_start_offset(1).unwrap();
+    log.roll().unwrap();
+    assert_eq!(log.delete_old_segments(1_000_000, 1).unwrap(), 1);
+    assert!(fixture.append(&mut log, idempotent(0)).unwrap().duplicate);
+    assert_eq!(fixture.append(&mut log, idempotent(1)).unwrap().first_offset, 1);
+}
+
+#[test]
+fn t3_aborted_transactions_are_indexed_and_found_again_after_a_crash() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    let transactional = |producer_id: i64, sequence: i32| {
+        batch(
+            BatchOptions {
+                producer_id,
+                producer_epoch: 0,
+                base_sequence: sequence,
+                transactional: true,
+                ..BatchOptions::default()
+            },
+            2,
+            b"v",
+            1,
+        )
+    };
+    let marker = |producer_id: i64, commit: bool| {
+        let mut builder = BatchBuilder::new(BatchOptions {
+            producer_id,
+            producer_epoch: 0,
+            transactional: true,
+            control: true,
+            ..BatchOptions::default()
+        });
+        builder.append(1, Some(&[0, 0, 0, u8::from(commit)]), Some(&[0, 0, 0, 0, 0, 1]), &[]);
+        ValidatedBatch::from_broker(builder.build(), AppendOrigin::Coordinator)
+    };
+    fixture.append(&mut log, transactional(1, 0)).unwrap();
+    fixture.append(&mut log, transactional(2, 0)).unwrap();
+    assert_eq!(log.first_unstable_offset(), Some(0));
+    log.append_as_leader(marker(1, false), 0, 1).unwrap();
+    log.on_high_watermark(5);
+    assert_eq!(log.first_unstable_offset(), Some(2));
+    log.append_as_leader(marker(2, true), 0, 1).unwrap();
+    log.on_high_watermark(6);
+    assert_eq!(log.first_unstable_offset(), None);
+    let expected = AbortedTransaction { producer_id: 1, first_offset: 0, last_offset: 4, last_stable_offset: 2 };
+    let plan = |log: &Log, from| log.read(from, 1, Offset::MAX, true).unwrap();
+    assert_eq!(plan(&log, 0).aborted_transactions(6).unwrap(), [expected]);
+    assert_eq!(plan(&log, 5).aborted_transactions(6).unwrap(), []);
+    drop(log);
+    std::fs::remove_file(fixture.dir.path().join("t-0/00000000000000000000.txnindex")).unwrap();
+    let log = fixture.open(OpenLog::default()).unwrap();
+    assert_eq!(log.aborted_transactions(0, 6).unwrap(), [expected]);
+}
+
+#[test]
+fn readers_finish_what_they_started_when_the_segment_or_the_log_is_deleted() {
+    let mut fixture = Fixture::new();
+    fixture.config = LogConfig { segment_bytes: 500, retention_ms: -1, ..fixture.config };
+    let mut log = fixture.clean();
+    for _ in 0..4 {
+        fixture.append(&mut log, plain(1, &[3; 300], 1)).unwrap();
+    }
+    log.close_cleanly().unwrap();
+    let mut log = fixture.clean();
+    let (first, second) = (log.read(0, 1, 4, true).unwrap(), log.read(1, 1, 4, true).unwrap());
+    log.maybe_increment_log_start_offset(1).unwrap();
+    assert_eq!(log.delete_old_segments(1, 4).unwrap(), 1);
+    assert_eq!(first.records().unwrap().into_bytes().unwrap().len(), 61 + 300 + 10);
+    log.delete("0123").unwrap();
+    assert!(fixture.dir.path().join("t-0.0123-delete").exists());
+    assert_eq!(second.records().unwrap().into_bytes().unwrap().len(), 61 + 300 + 10);
+    assert!(log.read(1, 1, 4, true).is_err());
+}
+
+#[test]
+fn opening_a_clean_log_reads_only_its_end_and_open_files_are_bounded() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 500;
+    fixture.ctx = LogContext::new(
+        fixture.dir.path(),
+        Arc::new(SystemDisk),
+        Arc::new(SystemClock::new()),
+        Arc::new(FileCache::new(8)),
+        Arc::new(TailCache::new(0)),
+        86_400_000,
+    )
+    .unwrap();
+    let mut log = fixture.clean();
+    for _ in 0..50 {
+        fixture.append(&mut log, plain(1, &[3; 300], 999_999)).unwrap();
+    }
+    assert_eq!(read_all(&log).len(), 50 * (61 + 300 + 10));
+    assert!(fixture.ctx.files.len() <= 8, "{}", fixture.ctx.files.len());
+    log.close_cleanly().unwrap();
+    drop(log);
+    // None but the last segment is looked at.
+    std::fs::write(fixture.dir.path().join("t-0/00000000000000000007.log"), [0; 371]).unwrap();
+    let log = fixture.clean();
+    assert_eq!((log.log_end_offset(), log.segments().len()), (50, 50));
+    assert!(
+        matches!(log.read(7, 1, 50, true).unwrap().records(), Err(LogError::Corrupt { .. })),
+        "and what is damaged is not served"
+    );
+    assert!(!fixture.ctx.is_offline());
+}
+
+#[test]
+fn flush_messages_asks_for_a_flush_and_one_sync_serves_all_who_wait() {
+    use std::sync::Mutex;
+    let mut fixture = Fixture::new();
+    fixture.config.flush_messages = 2;
+    let mut log = fixture.clean();
+    assert!(!fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
+    assert!(fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
+    let owner = Mutex::new(log);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| flush_through(&owner, 2).unwrap());
+        }
+    });
+    let log = owner.into_inner().unwrap();
+    assert_eq!(log.recovery_point(), 2);
+    assert!(!log.flush_is_due(i64::MAX - 1));
+}
+
+#[test]
+fn partition_metadata_of_another_topic_is_refused() {
+    let fixture = Fixture::new();
+    let id = |n| Some(crate::types::TopicId(uuid::Uuid::from_u128(n)));
+    let open = |topic_id| {
+        let config = Arc::new(fixture.config.clone());
+        Log::open(&fixture.ctx, &fixture.dir.path().join("t-0"), partition(), topic_id, config, OpenLog::default())
+    };
+    assert_eq!(open(id(1)).unwrap().topic_id(), id(1));
+    assert_eq!(open(None).unwrap().topic_id(), id(1));
+    assert!(matches!(open(id(2)), Err(LogError::Invalid { .. })));
+    assert!(!fixture.ctx.is_offline());
+}
+
+#[test]
+fn followers_take_batches_verbatim_and_refuse_what_does_not_fit() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 2000;
+    let mut log = fixture.clean();
+    let at = |base_offset: Offset, epoch| {
+        batch(BatchOptions { base_offset, leader_epoch: epoch, ..BatchOptions::default() }, 2, &[1; 400], 7)
+    };
+    let all: Vec<u8> = (0..6).flat_map(|index| at(index * 2, index as i32 / 3).to_vec()).collect();
+    let info = log.append_as_follower(all.clone().into(), 1).unwrap();
+    assert_eq!((info.first_offset, info.last_offset), (0, 11));
+    assert_eq!(read_all(&log), all);
+    assert_eq!(log.leader_epochs().entries(), [(0, 0), (1, 6)]);
+    assert!(log.segments().len() > 2);
+    assert!(matches!(log.append_as_follower(at(11, 1), 1), Err(AppendError::UnexpectedOffset { .. })));
+    let mut damaged = at(12, 1).to_vec();
+    damaged[100] ^= 1;
+    assert!(matches!(log.append_as_follower(damaged.into(), 1), Err(AppendError::Corrupt { .. })));
+    assert_eq!(log.log_end_offset(), 12);
+    assert!(log.truncate_to(7).unwrap());
+    assert_eq!(log.log_end_offset(), 6, "the batch that holds the offset goes whole");
+    assert_eq!(log.end_offset_for_epoch(1), None);
+    log.truncate_fully_and_start_at(100).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (100, 100));
+    log.append_as_follower(at(100, 2), 1).unwrap();
+    assert_eq!(read_all(&log), at(100, 2));
+}

@@ -1,0 +1,808 @@
+//! What a client's records must satisfy before they are appended (P3–P5, P7–P9), as `LogValidator` and
+//! `UnifiedLog.analyzeAndValidateRecords`. Pure, and run outside of the partition's lock.
+//!
+//! The batch stays the bytes that came in. Only its header is patched, and only what has to be: the
+//! records are rebuilt where the topic wants another codec or the offsets inside do not count up.
+//! Sequences and epochs are `producer_state.rs`'s, the segment's size `log.rs`'s.
+
+use bytes::Bytes;
+
+use super::{
+    batch_header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES},
+    producer_state::{AppendOrigin, EndTxnMarker},
+};
+use crate::{
+    config::topic::{CompressionType, LogConfig, TimestampType},
+    protocol::{
+        compression::{self, CompressionError},
+        record_batch::{BatchBuilder, BatchOptions, Compression, RecordIter, RecordView},
+    },
+    types::{TimestampMs, TopicPartition},
+};
+
+/// What the records of a batch may grow to when opened, however large `max.message.bytes` is. A bomb ends here.
+pub const MAX_OPENED_BYTES: usize = 128 << 20;
+/// KIP-467 answers list every bad record; this many are enough to act on.
+const MAX_RECORD_ERRORS: usize = 1000;
+const ZSTD_SINCE_PRODUCE_VERSION: i16 = 7;
+
+/// What a partition demands of a batch.
+#[derive(Clone, Debug)]
+pub struct ValidationRules<'a> {
+    /// For messages.
+    pub partition: &'a TopicPartition,
+    /// `max.message.bytes`.
+    pub max_message_bytes: i32,
+    /// `compression.type`.
+    pub compression_type: CompressionType,
+    /// Level of the codec that `compression_type` names, where it has levels.
+    pub compression_level: Option<i32>,
+    /// `cleanup.policy` contains `compact`: every record needs a key.
+    pub compacted: bool,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`.
+    pub timestamp_after_max_ms: i64,
+    /// The broker's time.
+    pub now_ms: TimestampMs,
+    /// Of the request.
+    pub produce_version: i16,
+}
+
+impl<'a> ValidationRules<'a> {
+    /// The rules of a topic's settings.
+    pub fn new(partition: &'a TopicPartition, config: &LogConfig, now_ms: TimestampMs, produce_version: i16) -> Self {
+        ValidationRules {
+            partition,
+            max_message_bytes: config.max_message_bytes,
+            compression_type: config.compression_type,
+            compression_level: match config.compression_type {
+                CompressionType::Gzip => Some(config.compression_gzip_level).filter(|level| *level >= 0),
+                CompressionType::Lz4 => Some(config.compression_lz4_level),
+                CompressionType::Zstd => Some(config.compression_zstd_level),
+                _ => None,
+            },
+            compacted: config.cleanup_policy.compact,
+            timestamp_type: config.message_timestamp_type,
+            timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+            now_ms,
+            produce_version,
+        }
+    }
+}
+
+/// A batch that may be appended: its header, final but for offset and leader epoch, and its records.
+#[derive(Clone, Debug)]
+pub struct ValidatedBatch {
+    pub(crate) header: BatchHeader,
+    pub(crate) records: Bytes,
+    pub(crate) marker: Option<EndTxnMarker>,
+    pub(crate) origin: AppendOrigin,
+}
+
+impl ValidatedBatch {
+    /// A batch that this broker built itself (coordinators, markers): `BatchBuilder`'s bytes, exactly one.
+    ///
+    /// # Panics
+    /// If it is not: that is our bug.
+    pub fn from_broker(batch: Bytes, origin: AppendOrigin) -> Self {
+        let header = match BatchHeader::copy_of(&batch) {
+            Some(header) if header.size_bytes() == batch.len() as u64 => header,
+            _ => panic!("the broker built something that is not one batch, {} bytes long", batch.len()),
+        };
+        let records = batch.slice(HEADER_BYTES..);
+        ValidatedBatch { marker: marker_of(&header, &records), header, records, origin }
+    }
+
+    /// Bytes of the batch.
+    pub fn size_bytes(&self) -> usize {
+        HEADER_BYTES + self.records.len()
+    }
+
+    /// Records in it.
+    pub fn record_count(&self) -> i32 {
+        self.header.record_count()
+    }
+
+    /// -1 for none.
+    pub fn producer_id(&self) -> i64 {
+        self.header.producer_id()
+    }
+
+    /// -1 for none.
+    pub fn producer_epoch(&self) -> i16 {
+        self.header.producer_epoch()
+    }
+
+    /// -1 for none.
+    pub fn base_sequence(&self) -> i32 {
+        self.header.base_sequence()
+    }
+
+    /// Whether it belongs to a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.header.is_transactional()
+    }
+}
+
+/// Which error the batch is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidKind {
+    /// `CORRUPT_MESSAGE`: bytes were damaged on their way; the client may send them again.
+    CorruptMessage,
+    /// `INVALID_RECORD`: the client built something that is not allowed.
+    InvalidRecord,
+    /// `INVALID_TIMESTAMP`.
+    InvalidTimestamp,
+    /// `MESSAGE_TOO_LARGE`: the Java client splits the batch and tries again.
+    MessageTooLarge,
+    /// `UNSUPPORTED_COMPRESSION_TYPE`.
+    UnsupportedCompressionType,
+}
+
+/// KIP-467: one record that made its batch invalid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordError {
+    /// Index of the record in its batch.
+    pub batch_index: i32,
+    /// Why.
+    pub message: String,
+}
+
+/// Why a batch is refused. The whole batch is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRecords {
+    /// The error.
+    pub kind: InvalidKind,
+    /// In words.
+    pub message: String,
+    /// The records at fault, where single records are. Only then does Kafka send `message` to the client.
+    pub record_errors: Vec<RecordError>,
+    /// `ProduceRequest.validateRecords` refuses it, before Kafka looks at a log.
+    before_log: bool,
+}
+
+impl InvalidRecords {
+    fn new(kind: InvalidKind, message: impl Into<String>) -> Self {
+        InvalidRecords { kind, message: message.into(), record_errors: Vec::new(), before_log: false }
+    }
+
+    /// P12: whether the answer carries the log start offset (`ReplicaManager.appendRecordsToLeader`).
+    pub fn answers_log_start_offset(&self) -> bool {
+        !self.before_log
+            && !matches!(
+                self.kind,
+                InvalidKind::CorruptMessage | InvalidKind::MessageTooLarge | InvalidKind::UnsupportedCompressionType
+            )
+    }
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, InvalidRecords> {
+    Err(InvalidRecords::new(InvalidKind::InvalidRecord, message))
+}
+
+fn not_one_batch<T>(message: String) -> Result<T, InvalidRecords> {
+    Err(InvalidRecords { before_log: true, ..InvalidRecords::new(InvalidKind::InvalidRecord, message) })
+}
+
+/// Judges the records of one partition of a produce request.
+///
+/// # Errors
+/// The answer that Kafka would give, in the order in which it looks.
+pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<ValidatedBatch, InvalidRecords> {
+    let (header, codec, records) = single_batch(records, rules)?;
+    check_header(&header, rules)?;
+    let target = target_codec(rules.compression_type, codec);
+    let opened = open(codec, &records, rules)?;
+    let seen = check_records(&header, opened.as_ref().unwrap_or(&records), rules)?;
+    let mut validated = if target == codec && seen.offsets_count_up {
+        restamp(header, records, seen.max_timestamp, rules)
+    } else {
+        rebuild(&header, opened.as_ref().unwrap_or(&records), target, rules)?
+    };
+    if validated.size_bytes() > rules.max_message_bytes.max(0) as usize {
+        return Err(too_large(validated.size_bytes(), rules));
+    }
+    validated.marker = None;
+    Ok(validated)
+}
+
+/// P3, P4, P5: `ProduceRequest.validateRecords` and `UnifiedLog.analyzeAndValidateRecords`.
+fn single_batch(
+    records: Bytes,
+    rules: &ValidationRules<'_>,
+) -> Result<(BatchHeader, Compression, Bytes), InvalidRecords> {
+    let version = rules.produce_version;
+    let Some(size) = batch_size_at(&records)? else {
+        return not_one_batch(format!(
+            "Produce requests with version {version} must have at least one record batch per partition"
+        ));
+    };
+    if records[16] != 2 {
+        return not_one_batch(format!(
+            "Produce requests with version {version} are only allowed to contain record batches with magic version 2"
+        ));
+    }
+    let Some(header) = BatchHeader::copy_of(&records[..size]) else {
+        return Err(InvalidRecords::new(InvalidKind::CorruptMessage, "the batch is shorter than its header"));
+    };
+    let unknown_codec = |id: i16| {
+        InvalidRecords::new(InvalidKind::UnsupportedCompressionType, format!("Unknown compression type id: {id}"))
+    };
+    let codec =
+        Compression::from_id(header.compression_id() as i8).map_err(|_| unknown_codec(header.compression_id()))?;
+    if version < ZSTD_SINCE_PRODUCE_VERSION && codec == Compression::Zstd {
+        let message = format!("Produce requests with version {version} are not allowed to use ZStandard compression");
+        return Err(InvalidRecords::new(InvalidKind::UnsupportedCompressionType, message));
+    }
+    // Bytes that are not another whole batch are ignored.
+    if batch_size_at(&records[size..])?.is_some() {
+        return not_one_batch(format!(
+            "Produce requests with version {version} are only allowed to contain exactly one record batch per partition"
+        ));
+    }
+    if header.base_offset() != 0 {
+        return invalid(format!(
+            "The baseOffset of the record batch in the append to {} should be 0, but it is {}",
+            rules.partition,
+            header.base_offset()
+        ));
+    }
+    if size > rules.max_message_bytes.max(0) as usize {
+        return Err(too_large(size, rules));
+    }
+    let body = records.slice(HEADER_BYTES..size);
+    if !header.crc_is_valid(&body) {
+        let message =
+            format!("Record is corrupt (stored crc = {}) in topic partition {}.", header.crc(), rules.partition);
+        return Err(InvalidRecords::new(InvalidKind::CorruptMessage, message));
+    }
+    Ok((header, codec, body))
+}
+
+/// `ByteBufferLogInputStream.nextBatchSize`: the size of the whole batch that starts here, or `None` where
+/// there is none.
+fn batch_size_at(bytes: &[u8]) -> Result<Option<usize>, InvalidRecords> {
+    /// Of a record of the oldest format: less is no batch of any.
+    const LEAST_LENGTH: i32 = 14;
+    /// Length prefix and magic.
+    const LEAST_BYTES: usize = 17;
+    let Some((prefix, _)) = bytes.split_first_chunk::<LENGTH_PREFIX_BYTES>() else { return Ok(None) };
+    let length = i32::from_be_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]);
+    if length < LEAST_LENGTH {
+        let message = format!("Record size {length} is less than the minimum record overhead ({LEAST_LENGTH})");
+        return Err(InvalidRecords::new(InvalidKind::CorruptMessage, message));
+    }
+    if bytes.len() < LEAST_BYTES {
+        return Ok(None);
+    }
+    if bytes[16] > 2 {
+        return Err(InvalidRecords::new(
+            InvalidKind::CorruptMessage,
+            format!("Invalid magic found in record: {}", bytes[16]),
+        ));
+    }
+    let size = LENGTH_PREFIX_BYTES + length as usize;
+    Ok((size <= bytes.len()).then_some(size))
+}
+
+fn too_large(size: usize, rules: &ValidationRules<'_>) -> InvalidRecords {
+    InvalidRecords::new(
+        InvalidKind::MessageTooLarge,
+        format!(
+            "The record batch size in the append to {} is {size} bytes which exceeds the maximum configured value of {}).",
+            rules.partition, rules.max_message_bytes
+        ),
+    )
+}
+
+/// P3: `LogValidator.validateBatch`.
+fn check_header(header: &BatchHeader, rules: &ValidationRules<'_>) -> Result<(), InvalidRecords> {
+    let partition = rules.partition;
+    let (last, count) = (header.last_offset(), header.record_count());
+    if header.last_offset_delta() < 0 {
+        return invalid(format!("Batch has an invalid offset range: [0, {last}] in topic partition {partition}"));
+    }
+    if count <= 0 {
+        return invalid(format!("Invalid reported count for record batch: {count} in topic partition {partition}"));
+    }
+    if i64::from(count) != last + 1 {
+        return invalid(format!(
+            "Inconsistent batch offset range [0, {last}] and count of records {count} in topic partition {partition}"
+        ));
+    }
+    if header.is_control() {
+        return invalid(format!("Clients are not allowed to write control records in topic partition {partition}"));
+    }
+    if header.has_producer_id() && header.base_sequence() < 0 {
+        return invalid(format!(
+            "Invalid sequence number {} in record batch with producerId {} in topic partition {partition}",
+            header.base_sequence(),
+            header.producer_id()
+        ));
+    }
+    Ok(())
+}
+
+/// `BrokerCompressionType.targetCompression`.
+fn target_codec(wanted: CompressionType, source: Compression) -> Compression {
+    match wanted {
+        CompressionType::Producer => source,
+        CompressionType::Uncompressed => Compression::None,
+        CompressionType::Gzip => Compression::Gzip,
+        CompressionType::Snappy => Compression::Snappy,
+        CompressionType::Lz4 => Compression::Lz4,
+        CompressionType::Zstd => Compression::Zstd,
+    }
+}
+
+/// Producers bound their batches before they compress them, so honest ones stay far below this.
+fn most_opened_bytes(rules: &ValidationRules<'_>) -> usize {
+    const RATIO: usize = 16;
+    const LEAST_BYTES: usize = 16 << 20;
+    (rules.max_message_bytes.max(0) as usize).saturating_mul(RATIO).clamp(LEAST_BYTES, MAX_OPENED_BYTES)
+}
+
+/// Compressed records, opened; `None` where they are not compressed.
+fn open(codec: Compression, records: &Bytes, rules: &ValidationRules<'_>) -> Result<Option<Bytes>, InvalidRecords> {
+    if codec == Compression::None {
+        return Ok(None);
+    }
+    match compression::decompress(codec, records, most_opened_bytes(rules)) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error @ CompressionError::TooLarge { .. }) => {
+            Err(InvalidRecords::new(InvalidKind::MessageTooLarge, error.to_string()))
+        }
+        Err(error) => invalid(format!("Failed to decompress record stream: {error}")),
+    }
+}
+
+/// What was seen while going over the records.
+struct Seen {
+    max_timestamp: TimestampMs,
+    /// Offset deltas are 0, 1, 2 …
+    offsets_count_up: bool,
+}
+
+/// P8, P9: `LogValidator.validateRecord` for each.
+fn check_records(header: &BatchHeader, records: &[u8], rules: &ValidationRules<'_>) -> Result<Seen, InvalidRecords> {
+    let mut seen = Seen { max_timestamp: -1, offsets_count_up: true };
+    let mut errors = Vec::new();
+    let mut timestamp_errors = false;
+    let mut iter = RecordIter::new(records, header.record_count());
+    for index in 0..header.record_count() {
+        let record = match iter.next() {
+            Some(Ok(record)) => record,
+            _ => return invalid("Found invalid record structure"),
+        };
+        seen.offsets_count_up &= record.offset_delta == index;
+        match check_record(header, &record, rules) {
+            Ok(timestamp_ms) => seen.max_timestamp = seen.max_timestamp.max(timestamp_ms),
+            Err((kind, message)) => {
+                timestamp_errors |= kind == InvalidKind::InvalidTimestamp;
+                if errors.len() < MAX_RECORD_ERRORS {
+                    errors.push(RecordError { batch_index: index, message });
+                }
+            }
+        }
+    }
+    if iter.remaining_bytes() > 0 {
+        return invalid("Incorrect declared batch size, records still remaining in file");
+    }
+    if errors.is_empty() { Ok(seen) } else { Err(refuse_records(errors, timestamp_errors)) }
+}
+
+/// P8: `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`.
+fn check_timestamp(
+    timestamp_ms: TimestampMs,
+    offset: i32,
+    rules: &ValidationRules<'_>,
+) -> Result<(), (InvalidKind, String)> {
+    // 128 bits: the limits may be the largest i64, and the client's time is anything.
+    let behind = i128::from(rules.now_ms) - i128::from(timestamp_ms);
+    if behind <= i128::from(rules.timestamp_before_max_ms) && -behind <= i128::from(rules.timestamp_after_max_ms) {
+        return Ok(());
+    }
+    let message = format!(
+        "Timestamp {timestamp_ms} of message with offset {offset} is out of range. The timestamp should be within [{}, {}]",
+        rules.now_ms.wrapping_sub(rules.timestamp_before_max_ms),
+        rules.now_ms.wrapping_add(rules.timestamp_after_max_ms)
+    );
+    Err((InvalidKind::InvalidTimestamp, message))
+}
+
+/// The record's timestamp, or what is wrong with it.
+fn check_record(
+    header: &BatchHeader,
+    record: &RecordView<'_>,
+    rules: &ValidationRules<'_>,
+) -> Result<TimestampMs, (InvalidKind, String)> {
+    if rules.compacted && record.key.is_none() {
+        let message =
+            format!("Compacted topic cannot accept message without key in topic partition {}", rules.partition);
+        return Err((InvalidKind::InvalidRecord, message));
+    }
+    let timestamp_ms = match header.is_log_append_time() {
+        true => header.max_timestamp(),
+        false => header.base_timestamp().wrapping_add(record.timestamp_delta),
+    };
+    if rules.timestamp_type == TimestampType::CreateTime && timestamp_ms != -1 {
+        check_timestamp(timestamp_ms, record.offset_delta, rules)?;
+    } else if header.is_log_append_time() {
+        // Kafka lets the bit pass on a CreateTime topic, and clears it with the timestamps' final stamp.
+        let message = format!(
+            "Invalid timestamp type in message DefaultRecord(offset={}, timestamp={timestamp_ms}, key={} bytes, value={} bytes). \
+             Producer should not set timestamp type to LogAppendTime.",
+            record.offset_delta,
+            record.key.map_or(0, <[u8]>::len),
+            record.value.map_or(0, <[u8]>::len)
+        );
+        return Err((InvalidKind::InvalidTimestamp, message));
+    }
+    Ok(timestamp_ms)
+}
+
+/// `LogValidator.processRecordErrors`.
+fn refuse_records(errors: Vec<RecordError>, timestamp_errors: bool) -> InvalidRecords {
+    let (kind, message) = if timestamp_errors {
+        (InvalidKind::InvalidTimestamp, "One or more records have been rejected due to invalid timestamp".to_owned())
+    } else {
+        let shown: Vec<String> = errors
+            .iter()
+            .take(3)
+            .map(|error| format!("RecordError(batchIndex={}, message='{}')", error.batch_index, error.message))
+            .collect();
+        let message = format!(
+            "One or more records have been rejected due to {} record errors in total, and only showing the first three errors at most: [{}]",
+            errors.len(),
+            shown.join(", ")
+        );
+        (InvalidKind::InvalidRecord, message)
+    };
+    InvalidRecords { record_errors: errors, ..InvalidRecords::new(kind, message) }
+}
+
+/// P7: the records as they came; the header's timestamps as the topic wants them, with a new checksum only
+/// where that changes a byte.
+fn restamp(
+    mut header: BatchHeader,
+    records: Bytes,
+    max_timestamp: TimestampMs,
+    rules: &ValidationRules<'_>,
+) -> ValidatedBatch {
+    let (log_append_time, max_timestamp) = stamp(max_timestamp, rules);
+    if header.is_log_append_time() != log_append_time || header.max_timestamp() != max_timestamp {
+        header.set_max_timestamp(log_append_time, max_timestamp);
+        header.set_crc(&records);
+    }
+    ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client }
+}
+
+fn stamp(max_timestamp: TimestampMs, rules: &ValidationRules<'_>) -> (bool, TimestampMs) {
+    match rules.timestamp_type {
+        TimestampType::LogAppendTime => (true, rules.now_ms),
+        TimestampType::CreateTime => (false, max_timestamp),
+    }
+}
+
+/// P9: the same records with offsets that count up, in the topic's codec.
+fn rebuild(
+    header: &BatchHeader,
+    opened: &[u8],
+    target: Compression,
+    rules: &ValidationRules<'_>,
+) -> Result<ValidatedBatch, InvalidRecords> {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: header.producer_id(),
+        producer_epoch: header.producer_epoch(),
+        base_sequence: header.base_sequence(),
+        transactional: header.is_transactional(),
+        ..BatchOptions::default()
+    });
+    for record in RecordIter::new(opened, header.record_count()).map_while(Result::ok) {
+        let headers: Vec<_> = record.headers().collect();
+        builder.append(
+            header.base_timestamp().wrapping_add(record.timestamp_delta),
+            record.key,
+            record.value,
+            &headers,
+        );
+    }
+    let rebuilt = builder.build();
+    let Some(mut header) = BatchHeader::copy_of(&rebuilt) else { unreachable!("a batch has a header") };
+    let mut records = rebuilt.slice(HEADER_BYTES..);
+    if target != Compression::None {
+        records = match compression::compress(target, rules.compression_level, &records) {
+            Ok(compressed) => compressed,
+            Err(error) => return invalid(format!("Failed to compress the records: {error}")),
+        };
+        header.set_compression(i16::from(target.id()));
+    }
+    let (log_append_time, max_timestamp) = stamp(header.max_timestamp(), rules);
+    header.set_max_timestamp(log_append_time, max_timestamp);
+    header.set_records_bytes(records.len());
+    header.set_crc(&records);
+    Ok(ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client })
+}
+
+/// A stored batch's records, uncompressed.
+pub(crate) fn open_records(header: &BatchHeader, records: &[u8]) -> Result<Bytes, String> {
+    let codec = Compression::from_id(header.compression_id() as i8).map_err(|error| error.to_string())?;
+    compression::decompress(codec, records, MAX_OPENED_BYTES).map_err(|error| error.to_string())
+}
+
+/// The transaction marker that a batch is, if it is one.
+pub(crate) fn marker_of(header: &BatchHeader, records: &[u8]) -> Option<EndTxnMarker> {
+    if !header.is_control() || !header.has_producer_id() {
+        return None;
+    }
+    let record = RecordIter::new(records, header.record_count()).next()?.ok()?;
+    EndTxnMarker::parse(record.key?, record.value?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::record_batch::{BatchView, crc32c, put_varlong};
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn partition() -> TopicPartition {
+        TopicPartition::new("t", 3)
+    }
+
+    fn records(timestamps: &[i64]) -> Bytes {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        for timestamp in timestamps {
+            builder.append(*timestamp, Some(b"k"), Some(b"value value value value"), &[(b"h", Some(b"x"))]);
+        }
+        builder.build()
+    }
+
+    /// The batch with some bytes replaced and the checksum made to fit.
+    fn patched(batch: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
+        let mut patched = batch.to_vec();
+        patched[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = crc32c(&patched[21..]);
+        patched[17..21].copy_from_slice(&crc.to_be_bytes());
+        patched.into()
+    }
+
+    /// The same records in another codec.
+    fn compressed(batch: &Bytes, codec: Compression) -> Bytes {
+        let records = compression::compress(codec, None, &batch[HEADER_BYTES..]).unwrap();
+        let mut header = BatchHeader::copy_of(batch).unwrap();
+        header.set_compression(i16::from(codec.id()));
+        header.set_records_bytes(records.len());
+        header.set_crc(&records);
+        [&header.bytes()[..], &records].concat().into()
+    }
+
+    fn check_with(batch: Bytes, change: impl FnOnce(&mut LogConfig)) -> Result<Bytes, InvalidRecords> {
+        check_version(batch, 9, change)
+    }
+
+    fn check_version(batch: Bytes, version: i16, change: impl FnOnce(&mut LogConfig)) -> Result<Bytes, InvalidRecords> {
+        let mut config = LogConfig::default();
+        change(&mut config);
+        let partition = partition();
+        let validated = validate(batch, &ValidationRules::new(&partition, &config, NOW_MS, version))?;
+        Ok([&validated.header.bytes()[..], &validated.records].concat().into())
+    }
+
+    fn check(batch: Bytes) -> Result<Bytes, InvalidRecords> {
+        check_with(batch, |_| {})
+    }
+
+    fn kind(result: Result<Bytes, InvalidRecords>) -> InvalidKind {
+        result.expect_err("it should be refused").kind
+    }
+
+    #[test]
+    fn l3_a_good_batch_stays_the_bytes_it_was() {
+        let batch = records(&[NOW_MS, NOW_MS + 5, NOW_MS - 5]);
+        assert_eq!(check(batch.clone()).unwrap(), batch);
+        for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+            let batch = compressed(&batch, codec);
+            assert_eq!(check(batch.clone()).unwrap(), batch, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn p3_exactly_one_batch_of_magic_2_with_honest_counts() {
+        let batch = records(&[NOW_MS, NOW_MS]);
+        let twice: Bytes = [&batch[..], &batch].concat().into();
+        let cases: [(&str, Bytes); 9] = [
+            ("nothing", Bytes::new()),
+            ("cut short", batch.slice(..batch.len() - 1)),
+            ("two", twice),
+            ("magic 1", patched(&batch, 16, &[1])),
+            ("base offset", patched(&batch, 0, &1i64.to_be_bytes())),
+            ("last offset delta", patched(&batch, 23, &2i32.to_be_bytes())),
+            ("count", patched(&batch, 57, &0i32.to_be_bytes())),
+            ("control", patched(&batch, 21, &0x20i16.to_be_bytes())),
+            ("producer without sequence", patched(&batch, 43, &7i64.to_be_bytes())),
+        ];
+        for (what, batch) in cases {
+            assert_eq!(kind(check(batch)), InvalidKind::InvalidRecord, "{what}");
+        }
+        // P4: bytes after the last whole batch are ignored.
+        let tail: Bytes = [&batch[..], &batch[..30]].concat().into();
+        assert_eq!(check(tail).unwrap(), batch);
+    }
+
+    #[test]
+    fn p3_zstd_needs_produce_7() {
+        let batch = compressed(&records(&[NOW_MS]), Compression::Zstd);
+        assert_eq!(kind(check_version(batch.clone(), 6, |_| {})), InvalidKind::UnsupportedCompressionType);
+        assert!(check_version(batch, 7, |_| {}).is_ok());
+        assert_eq!(
+            kind(check(patched(&records(&[NOW_MS]), 21, &5i16.to_be_bytes()))),
+            InvalidKind::UnsupportedCompressionType
+        );
+    }
+
+    #[test]
+    fn p4_a_bad_checksum_is_corrupt_not_invalid() {
+        let mut batch = records(&[NOW_MS]).to_vec();
+        let last = batch.len() - 1;
+        batch[last] ^= 1;
+        let refused = check(batch.into()).unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::CorruptMessage);
+        assert!(!refused.answers_log_start_offset());
+        assert_eq!(kind(check(patched(&records(&[NOW_MS]), 8, &5i32.to_be_bytes()))), InvalidKind::CorruptMessage);
+    }
+
+    #[test]
+    fn p5_max_message_bytes_counts_the_whole_batch_also_after_recompression() {
+        let batch = records(&[NOW_MS; 50]);
+        let size = batch.len() as i32;
+        assert!(check_with(batch.clone(), |config| config.max_message_bytes = size).is_ok());
+        assert_eq!(
+            kind(check_with(batch.clone(), |config| config.max_message_bytes = size - 1)),
+            InvalidKind::MessageTooLarge
+        );
+        let small = compressed(&batch, Compression::Gzip);
+        let refused = check_with(small, |config| {
+            config.max_message_bytes = size - 1;
+            config.compression_type = CompressionType::Uncompressed;
+        });
+        assert_eq!(kind(refused), InvalidKind::MessageTooLarge);
+    }
+
+    #[test]
+    fn p7_max_timestamp_is_recomputed_and_log_append_time_stamped() {
+        let batch = records(&[NOW_MS, NOW_MS + 9, NOW_MS]);
+        let lying = patched(&batch, 35, &(NOW_MS + 50).to_be_bytes());
+        assert_eq!(check(lying).unwrap(), batch);
+        let stamped =
+            check_with(batch.clone(), |config| config.message_timestamp_type = TimestampType::LogAppendTime).unwrap();
+        let view = BatchView::parse(&stamped).unwrap();
+        assert!(view.crc_is_valid() && view.is_log_append_time());
+        assert_eq!(view.max_timestamp(), NOW_MS);
+        assert_eq!(view.records_bytes(), &batch[HEADER_BYTES..]);
+    }
+
+    #[test]
+    fn p7_a_client_that_stamps_for_the_broker_is_refused_where_the_broker_stamps() {
+        let forged = patched(&records(&[NOW_MS]), 21, &0x08i16.to_be_bytes());
+        let refused = check_with(forged.clone(), |config| config.message_timestamp_type = TimestampType::LogAppendTime)
+            .unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::InvalidTimestamp);
+        assert_eq!(
+            refused.record_errors[0].message,
+            format!(
+                "Invalid timestamp type in message DefaultRecord(offset=0, timestamp={NOW_MS}, key=1 bytes, value=23 bytes). \
+                 Producer should not set timestamp type to LogAppendTime."
+            )
+        );
+        // As in Kafka: on a CreateTime topic the bit is cleared.
+        assert_eq!(check(forged).unwrap(), records(&[NOW_MS]));
+    }
+
+    #[test]
+    fn p8_timestamps_out_of_bounds_name_the_records() {
+        let hour = 3_600_000;
+        assert!(check(records(&[NOW_MS + hour, -1, 0])).is_ok());
+        let refused = check(records(&[NOW_MS, NOW_MS + hour + 1, NOW_MS])).unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::InvalidTimestamp);
+        assert_eq!(refused.message, "One or more records have been rejected due to invalid timestamp");
+        assert_eq!(refused.record_errors.len(), 1);
+        assert_eq!(refused.record_errors[0].batch_index, 1);
+        let before = |batch| check_with(batch, |config| config.message_timestamp_before_max_ms = 1000);
+        assert!(before(records(&[NOW_MS - 1000])).is_ok());
+        assert_eq!(kind(before(records(&[NOW_MS - 1001]))), InvalidKind::InvalidTimestamp);
+        let log_append_time = check_with(records(&[NOW_MS + hour * 300]), |config| {
+            config.message_timestamp_type = TimestampType::LogAppendTime;
+        });
+        assert!(log_append_time.is_ok());
+    }
+
+    #[test]
+    fn p8_null_keys_on_a_compacted_topic_name_the_records_in_kafkas_words() {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.append(NOW_MS, Some(b"k"), None, &[]);
+        builder.append(NOW_MS, None, Some(b"v"), &[]);
+        let batch = builder.build();
+        assert!(check(batch.clone()).is_ok());
+        for batch in [compressed(&batch, Compression::Lz4), batch] {
+            let refused = check_with(batch, |config| config.cleanup_policy.compact = true).unwrap_err();
+            assert_eq!(refused.kind, InvalidKind::InvalidRecord);
+            assert_eq!(
+                refused.message,
+                "One or more records have been rejected due to 1 record errors in total, and only showing the first three errors at most: \
+                 [RecordError(batchIndex=1, message='Compacted topic cannot accept message without key in topic partition t-3')]"
+            );
+            assert_eq!(refused.record_errors[0].batch_index, 1);
+        }
+    }
+
+    #[test]
+    fn p9_another_codec_is_recompressed_and_the_records_are_the_same() {
+        let batch = records(&[NOW_MS, NOW_MS + 3, NOW_MS + 1]);
+        let wanted = [
+            (CompressionType::Uncompressed, Compression::None),
+            (CompressionType::Gzip, Compression::Gzip),
+            (CompressionType::Snappy, Compression::Snappy),
+            (CompressionType::Lz4, Compression::Lz4),
+            (CompressionType::Zstd, Compression::Zstd),
+        ];
+        for (setting, codec) in wanted {
+            for source in [batch.clone(), compressed(&batch, Compression::Gzip)] {
+                let stored = check_with(source, |config| config.compression_type = setting).unwrap();
+                let view = BatchView::parse(&stored).unwrap();
+                assert!(view.crc_is_valid());
+                assert_eq!(view.compression(), Ok(codec));
+                assert_eq!((view.record_count(), view.max_timestamp()), (3, NOW_MS + 3));
+                let header = BatchHeader::copy_of(&stored).unwrap();
+                assert_eq!(open_records(&header, view.records_bytes()).unwrap(), batch[HEADER_BYTES..]);
+            }
+        }
+    }
+
+    #[test]
+    fn p9_offsets_that_do_not_count_up_are_renumbered() {
+        let batch = records(&[NOW_MS, NOW_MS]);
+        let mut swapped = batch.to_vec();
+        // Length, attributes, timestamp delta, then the offset delta of the first record.
+        let mut one = Vec::new();
+        put_varlong(&mut one, 1);
+        swapped[HEADER_BYTES + 3] = one[0];
+        let swapped = patched(&swapped.into(), 16, &[2]);
+        assert_eq!(check(swapped).unwrap(), batch);
+    }
+
+    #[test]
+    fn damaged_records_with_a_good_checksum_are_invalid() {
+        let batch = records(&[NOW_MS, NOW_MS]);
+        assert_eq!(kind(check(patched(&batch, HEADER_BYTES, &[0xff, 0xff]))), InvalidKind::InvalidRecord);
+        assert_eq!(kind(check(patched(&batch, HEADER_BYTES, &[2]))), InvalidKind::InvalidRecord);
+        let longer: Bytes = {
+            let mut longer = batch.to_vec();
+            longer.push(0);
+            let length = (longer.len() - 12) as i32;
+            longer[8..12].copy_from_slice(&length.to_be_bytes());
+            patched(&longer.into(), 16, &[2])
+        };
+        assert_eq!(kind(check(longer)), InvalidKind::InvalidRecord);
+        let not_gzip = patched(&batch, 21, &1i16.to_be_bytes());
+        assert_eq!(kind(check(not_gzip)), InvalidKind::InvalidRecord);
+    }
+
+    #[test]
+    fn s2_a_bomb_is_not_opened_to_the_end() {
+        let zeros = vec![0u8; MAX_OPENED_BYTES + 1];
+        let bomb = compression::compress(Compression::Zstd, None, &zeros).unwrap();
+        let mut header = BatchHeader::copy_of(&records(&[NOW_MS])).unwrap();
+        header.set_compression(4);
+        header.set_records_bytes(bomb.len());
+        header.set_crc(&bomb);
+        let batch: Bytes = [&header.bytes()[..], &bomb].concat().into();
+        assert!(batch.len() < 100_000);
+        assert_eq!(kind(check(batch)), InvalidKind::MessageTooLarge);
+    }
+}

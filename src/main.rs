@@ -1,0 +1,139 @@
+//! Arguments → settings → broker → wait for a signal → shutdown.
+//!
+//! Exit codes: 0 when all went well, 1 when the broker or the health check failed, 2 when the
+//! command line or the settings are wrong.
+
+use std::{future::Future, path::PathBuf, process::ExitCode};
+
+use ottla::{
+    broker::Broker,
+    cli::{self, Command, Health, LogFormat, Serve},
+    config::Settings,
+    env::Env,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    match Command::from_process() {
+        Command::Serve(serve) => run(serve_until_signal(serve)),
+        Command::Health(health) => run(check_health(health)),
+        Command::Completions(shell) => {
+            cli::write_completions(shell, &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => fail(FAILED, &format!("cannot start the runtime: {error}")),
+    }
+}
+
+async fn serve_until_signal(serve: Serve) -> ExitCode {
+    // Made on the runtime: its tasks may be started from threads of our own later.
+    let env = Env::system();
+    if let Err(error) = start_logging(&serve) {
+        return fail(MISUSED, &format!("--log {}: {error}", serve.log_filter));
+    }
+    let settings = match Settings::load(&serve.settings(), environment(), &|path| env.disk.read(path)) {
+        Ok(settings) => settings,
+        Err(error) => return fail(MISUSED, &format!("wrong settings:\n  {}", error.problems.join("\n  "))),
+    };
+    for note in &settings.notes {
+        tracing::info!("{note}");
+    }
+    // From here on a signal stops the broker in order, even one that comes while it starts.
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
+    };
+    let broker = match Broker::start(settings, env.clone()).await {
+        Ok(broker) => broker,
+        Err(error) => return fail(FAILED, &format!("{error:#}")),
+    };
+    tell_ready(&env, &broker);
+    wait_for_either(&mut terminate, &mut interrupt).await;
+    tracing::info!("shutting down; a second signal stops at once");
+    tokio::select! {
+        () = broker.shutdown() => {
+            tracing::info!("stopped, all data is on disk");
+            ExitCode::SUCCESS
+        }
+        () = wait_for_either(&mut terminate, &mut interrupt) => {
+            tracing::warn!("stopped at once, the next start recovers the logs");
+            // What the shutdown waits for is not waited for any longer.
+            std::process::exit(FAILED.into())
+        }
+    }
+}
+
+async fn wait_for_either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The line that says that clients are served. It holds the texts that test containers of Kafka
+/// wait for: "Transitioning from RECOVERY to RUNNING", "Kafka Server started", "[KafkaServer id=N] started".
+fn tell_ready(env: &Env, broker: &Broker) {
+    let id = broker.node_id();
+    let addresses: Vec<String> =
+        broker.listening().iter().map(|(name, address)| format!("{name}://{address}")).collect();
+    let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string();
+    let dirs: Vec<String> = broker.data_dirs().iter().map(absolute).collect();
+    tracing::info!(
+        target: READY,
+        "[KafkaServer id={id}] started (Kafka Server started, Transitioning from RECOVERY to RUNNING): \
+         listening on {}, data in {}, ready after {:.1} ms",
+        addresses.join(","),
+        dirs.join(","),
+        env.clock.monotonic().as_secs_f64() * 1e3
+    );
+}
+
+/// Logged whatever the filter says, since programs wait for it.
+const READY: &str = "ottla::ready";
+
+fn start_logging(serve: &Serve) -> anyhow::Result<()> {
+    let filter: EnvFilter = serve.log_filter.parse()?;
+    let filter = filter.add_directive(format!("{READY}=info").parse()?);
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match serve.log_format {
+        LogFormat::Text => {
+            use std::io::IsTerminal;
+            log.with_ansi(std::io::stdout().is_terminal()).init();
+        }
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+async fn check_health(health: Health) -> ExitCode {
+    match cli::health::check(&Env::system(), &health, environment()).await {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(FAILED, &format!("{error:#}")),
+    }
+}
+
+/// The environment's variables, without those that are not UTF-8, which no setting is.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("ottla: {message}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,13 @@
+//! What the cluster is: Kafka's metadata records, the immutable image they add up to, its store and its publisher.
+
+/// The feature by which Kafka versions its metadata records.
+pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
+
+/// Its finalized level says whether voters live in the log (KIP-853). It comes from a control record, never from a FeatureLevelRecord.
+pub const KRAFT_VERSION_FEATURE: &str = "kraft.version";
+
+pub mod image;
+pub mod publisher;
+pub mod records;
+pub mod store;
+pub mod wire;

@@ -1,0 +1,176 @@
+//! The accept loop and the limits on how many connections there may be.
+//!
+//! A connection over a limit is closed at once, as Kafka does per address; one line a second at
+//! most says so. What happens on a connection is `connection.rs`.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::connection::{self, ConnectionLimits};
+use crate::{
+    api::{ConnectionInfo, Parts},
+    env::{
+        Net,
+        net::{Listener, Stream},
+    },
+};
+
+/// Bounds on connections and on what they may make the broker hold.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `max.connections`.
+    pub connections: usize,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip: usize,
+    /// `max.connections.per.ip.overrides`.
+    pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
+    /// `socket.request.max.bytes`.
+    pub request_bytes: usize,
+    /// `queued.max.request.bytes`: frames being read or worked on, over all connections.
+    pub queued_request_bytes: usize,
+    /// `connections.max.idle.ms`.
+    pub idle: Duration,
+    /// How long a started frame may take to arrive.
+    pub frame_deadline: Duration,
+}
+
+/// A bound address that nobody accepts on yet, so that nobody is answered before the broker is ready.
+pub struct Bound {
+    listener: Box<dyn Listener>,
+    name: Arc<str>,
+    address: SocketAddr,
+}
+
+/// [`Limits`] and what is taken of them, shared by all listeners.
+pub struct SharedLimits {
+    limits: Limits,
+    connection: Arc<ConnectionLimits>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    per_ip: HashMap<IpAddr, usize>,
+    refused: u64,
+    last_report: Duration,
+}
+
+impl SharedLimits {
+    /// Nothing taken yet.
+    pub fn new(limits: Limits) -> Arc<SharedLimits> {
+        let connection = Arc::new(ConnectionLimits::new(&limits));
+        Arc::new(SharedLimits { limits, connection, open: Mutex::default() })
+    }
+
+    /// A place for a connection from `ip`, or which limit is reached.
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, &'static str> {
+        let most = self.limits.connections_per_ip_overrides.get(&ip).copied().unwrap_or(self.limits.connections_per_ip);
+        let mut open = self.open.lock().expect("a poisoned lock ends the process");
+        if open.total >= self.limits.connections {
+            return Err("max.connections");
+        }
+        let from_ip = open.per_ip.entry(ip).or_default();
+        if *from_ip >= most {
+            return Err("max.connections.per.ip");
+        }
+        *from_ip += 1;
+        open.total += 1;
+        Ok(Place { limits: self.clone(), ip })
+    }
+
+    fn report_refusal(&self, from: SocketAddr, limit: &str, now: Duration) {
+        let mut open = self.open.lock().expect("a poisoned lock ends the process");
+        open.refused += 1;
+        if now >= open.last_report + Duration::from_secs(1) {
+            tracing::info!(%from, limit, refused = open.refused, "closed connections over the limit");
+            open.last_report = now;
+            open.refused = 0;
+        }
+    }
+}
+
+/// One connection's place among those allowed.
+struct Place {
+    limits: Arc<SharedLimits>,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.limits.open.lock().expect("a poisoned lock ends the process");
+        open.total -= 1;
+        if let Some(count) = open.per_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.per_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+impl Bound {
+    /// Binds an address for the listener `name`; port 0 lets the system pick.
+    ///
+    /// # Errors
+    /// The address is taken, or not this machine's.
+    pub fn bind(net: &dyn Net, name: &str, address: SocketAddr) -> io::Result<Bound> {
+        let listener = net.listen(address)?;
+        let address = listener.local_addr()?;
+        Ok(Bound { listener, name: name.into(), address })
+    }
+
+    /// Where, with the port that the system picked.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the tasks of the network are told to stop.
+    pub fn serve(self, parts: &Arc<Parts>, limits: &Arc<SharedLimits>) {
+        let accepting =
+            Accepting { listener: self.listener, name: self.name, parts: parts.clone(), limits: limits.clone() };
+        parts.network.spawn_until_stopped("accept", async move { accepting.run().await });
+    }
+}
+
+struct Accepting {
+    listener: Box<dyn Listener>,
+    name: Arc<str>,
+    parts: Arc<Parts>,
+    limits: Arc<SharedLimits>,
+}
+
+impl Accepting {
+    async fn run(self) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, from)) => self.start(stream, from),
+                Err(error) => {
+                    // Out of file descriptors, mostly: the connections that end will free some.
+                    tracing::error!(%error, listener = %self.name, "cannot accept a connection");
+                    let clock = &self.parts.env.clock;
+                    clock.sleep_until(clock.monotonic() + Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn start(&self, stream: Box<dyn Stream>, from: SocketAddr) {
+        let place = match self.limits.take(from.ip().to_canonical()) {
+            Ok(place) => place,
+            Err(limit) => return self.limits.report_refusal(from, limit, self.parts.env.clock.monotonic()),
+        };
+        let Ok(local_address) = stream.local_addr() else { return };
+        let info = Arc::new(ConnectionInfo { client_address: from, local_address, listener: self.name.clone() });
+        let (parts, limits) = (self.parts.clone(), self.limits.connection.clone());
+        self.parts.network.spawn("connection", async move {
+            let _place = place;
+            connection::serve(stream, info, parts, limits).await;
+        });
+    }
+}

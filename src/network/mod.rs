@@ -1,0 +1,8 @@
+//! Sockets: accepting within limits, and one task per connection that reads frames, lets `api`
+//! answer, and writes the answers in order.
+
+mod connection;
+mod listener;
+mod writer;
+
+pub use listener::{Bound, Limits, SharedLimits};

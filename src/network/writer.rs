@@ -1,0 +1,106 @@
+//! Writing answers: pieces in memory by vectored writes, ranges of files by the kernel.
+//!
+//! A range that is not in the page cache is read in by the blocking pool first, so that a
+//! consumer far behind the tail makes nobody else wait for a disk.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    env::{File, Tasks, net::Stream},
+    protocol::part::Part,
+};
+
+/// Slices in one vectored write.
+const MOST_SLICES: usize = 64;
+/// Bytes that one turn takes from a file, between which other tasks get theirs.
+const FILE_CHUNK_BYTES: usize = 1 << 20;
+
+/// What is still to be written of answers that are ready, in order.
+#[derive(Default)]
+pub(super) struct Writer {
+    parts: VecDeque<Part>,
+}
+
+impl Writer {
+    pub(super) fn push(&mut self, part: Part) {
+        if !part.is_empty() {
+            self.parts.push_back(part);
+        }
+    }
+
+    /// Writes all of it. `on_progress` is told whenever the peer has taken something.
+    pub(super) async fn write_to(
+        &mut self,
+        stream: &mut Box<dyn Stream>,
+        tasks: &Tasks,
+        mut on_progress: impl FnMut(),
+    ) -> io::Result<()> {
+        loop {
+            match self.parts.front_mut() {
+                None => return Ok(()),
+                Some(Part::Bytes(_)) => self.write_bytes(stream).await?,
+                Some(Part::File { file, position, length }) => {
+                    let sent = send_file(stream, tasks, file, *position, (*length).min(FILE_CHUNK_BYTES)).await?;
+                    *position += sent as u64;
+                    *length -= sent;
+                    if *length == 0 {
+                        self.parts.pop_front();
+                    }
+                }
+            }
+            on_progress();
+        }
+    }
+
+    async fn write_bytes(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<()> {
+        let mut slices = [io::IoSlice::new(&[]); MOST_SLICES];
+        let mut count = 0;
+        for part in self.parts.iter().take(MOST_SLICES) {
+            let Part::Bytes(bytes) = part else { break };
+            slices[count] = io::IoSlice::new(bytes);
+            count += 1;
+        }
+        let mut written = stream.write_vectored(&slices[..count]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(Part::Bytes(bytes)) = self.parts.front_mut() {
+            if written < bytes.len() {
+                bytes.advance(written);
+                break;
+            }
+            written -= bytes.len();
+            self.parts.pop_front();
+        }
+        Ok(())
+    }
+}
+
+async fn send_file(
+    stream: &mut Box<dyn Stream>,
+    tasks: &Tasks,
+    file: &Arc<dyn File>,
+    position: u64,
+    length: usize,
+) -> io::Result<usize> {
+    if !file.is_cached(position, length) {
+        let file = file.clone();
+        tasks.blocking("read ahead", move || read(&*file, position, length).map(drop)).await?;
+    }
+    if let (Some(socket), Some(descriptor)) = (stream.socket(), file.fd()) {
+        let sent = socket.send_file(descriptor, position, length).await?;
+        return if sent == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(sent) };
+    }
+    let mut bytes = Bytes::from(read(&**file, position, length)?);
+    stream.write_all_buf(&mut bytes).await?;
+    Ok(length)
+}
+
+fn read(file: &dyn File, position: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, position)?;
+    Ok(buffer)
+}

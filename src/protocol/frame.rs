@@ -1,0 +1,280 @@
+//! Frames: a 32-bit length, then that many bytes.
+//!
+//! The length is believed only as far as bytes arrive: it is checked against the limit before the body is read, and
+//! memory is taken in steps that follow what has come, so a length without data costs nothing. A frame leaves as one
+//! `Bytes` without a copy, except for what had to be read ahead (at most [`READ_AHEAD_BYTES`]) when a large frame
+//! got its own buffer. Small frames share a buffer, and one read may bring many.
+//!
+//! Deadlines, the memory budget and answering are `network/connection.rs`.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What is read at once while no large frame is under way.
+pub const READ_AHEAD_BYTES: usize = 32 * 1024;
+/// A smaller rest of the buffer is not worth a system call.
+const SMALLEST_READ_BYTES: usize = 4 * 1024;
+/// A frame gets a buffer of this size for its declared length alone, since untouched memory costs nothing; beyond,
+/// a buffer may be [`GROWTH`] times what has arrived.
+const TRUSTED_BYTES: usize = 1024 * 1024;
+const GROWTH: usize = 4;
+const LENGTH_BYTES: usize = 4;
+
+/// Why there is no next frame. All of them end the connection.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Negative, or above the limit (Kafka: InvalidReceiveException).
+    #[error("a frame of {declared_bytes} bytes where 0 to {max_bytes} are allowed")]
+    Length { declared_bytes: i32, max_bytes: usize },
+    /// The client closed within a frame.
+    #[error("the connection ended within a frame")]
+    Ended,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Cuts what a connection sends into frames. Keeps what was read when a call is cancelled.
+#[derive(Debug)]
+pub struct FrameReader {
+    buffer: BytesMut,
+    max_frame_bytes: usize,
+}
+
+impl FrameReader {
+    /// For a new connection. `max_frame_bytes` is `socket.request.max.bytes`, or less before authentication.
+    pub fn new(max_frame_bytes: usize) -> Self {
+        Self { buffer: BytesMut::new(), max_frame_bytes }
+    }
+
+    /// Changes the limit for frames not yet begun.
+    pub fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
+        self.max_frame_bytes = max_frame_bytes;
+    }
+
+    /// Whether part of a frame is here: the connection is then not idle, but late.
+    pub fn has_started(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The length of the frame at the front, once its first four bytes are here.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`].
+    pub fn frame_bytes(&self) -> Result<Option<usize>, FrameError> {
+        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let declared_bytes = i32::from_be_bytes(*length);
+        match usize::try_from(declared_bytes) {
+            Ok(bytes) if bytes <= self.max_frame_bytes => Ok(Some(bytes)),
+            _ => Err(FrameError::Length { declared_bytes, max_bytes: self.max_frame_bytes }),
+        }
+    }
+
+    /// The frame at the front, if it is here as a whole; its length field is gone.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`].
+    pub fn take_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        match self.frame_bytes()? {
+            Some(bytes) if self.buffer.len() >= LENGTH_BYTES + bytes => {
+                self.buffer.advance(LENGTH_BYTES);
+                Ok(Some(self.buffer.split_to(bytes).freeze()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The buffer with room for what should be read next.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`].
+    pub fn space_to_read(&mut self) -> Result<&mut BytesMut, FrameError> {
+        let arrived = self.buffer.len();
+        let missing = self.frame_bytes()?.map_or(0, |bytes| (LENGTH_BYTES + bytes).saturating_sub(arrived));
+        let room = self.buffer.capacity() - arrived;
+        if missing <= READ_AHEAD_BYTES {
+            if room < missing.max(SMALLEST_READ_BYTES) {
+                self.buffer.reserve(READ_AHEAD_BYTES);
+            }
+        } else if room < missing && (room == 0 || arrived < READ_AHEAD_BYTES) {
+            self.buffer.reserve(missing.min(TRUSTED_BYTES.max(arrived * (GROWTH - 1))));
+        }
+        Ok(&mut self.buffer)
+    }
+
+    /// Waits until the length of the next frame is known: the moment to ask for memory, and to start its deadline.
+    /// `None` when the client has closed between frames.
+    ///
+    /// # Errors
+    /// Any [`FrameError`].
+    pub async fn next_frame_bytes(
+        &mut self,
+        source: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<usize>, FrameError> {
+        loop {
+            if let Some(bytes) = self.frame_bytes()? {
+                return Ok(Some(bytes));
+            }
+            if self.read_some(source).await? == 0 {
+                return if self.has_started() { Err(FrameError::Ended) } else { Ok(None) };
+            }
+        }
+    }
+
+    /// The next frame; `None` when the client has closed between frames.
+    ///
+    /// # Errors
+    /// Any [`FrameError`].
+    pub async fn next_frame(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(frame) = self.take_frame()? {
+                return Ok(Some(frame));
+            }
+            if self.read_some(source).await? == 0 {
+                return if self.has_started() { Err(FrameError::Ended) } else { Ok(None) };
+            }
+        }
+    }
+
+    async fn read_some(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<usize, FrameError> {
+        Ok(source.read_buf(self.space_to_read()?).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as i32).to_be_bytes()[..], body].concat()
+    }
+
+    /// Gives at most `chunk_bytes` at a time, and counts the calls.
+    struct Trickle<'a> {
+        bytes: &'a [u8],
+        chunk_bytes: usize,
+        reads: usize,
+    }
+
+    impl AsyncRead for Trickle<'_> {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            self.reads += 1;
+            let length = self.chunk_bytes.min(buffer.remaining()).min(self.bytes.len());
+            let (now, later) = self.bytes.split_at(length);
+            buffer.put_slice(now);
+            self.bytes = later;
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_however_their_bytes_arrive() {
+        let bodies: Vec<Vec<u8>> = [0, 1, 3, 4, 100, 40_000, 5, 70_000, 0, 3 * MIB, 9]
+            .iter()
+            .enumerate()
+            .map(|(n, length)| vec![n as u8; *length])
+            .collect();
+        let stream: Vec<u8> = bodies.iter().flat_map(|body| frame(body)).collect();
+        for chunk_bytes in [1, 3, 7, 1000, 65_536, usize::MAX] {
+            // Byte by byte only up to the large ones.
+            let bodies = if chunk_bytes < 1000 { &bodies[..9] } else { &bodies[..] };
+            let mut source = Trickle { bytes: &stream, chunk_bytes, reads: 0 };
+            let mut reader = FrameReader::new(4 * MIB);
+            for body in bodies {
+                assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), body);
+            }
+            if chunk_bytes >= 1000 {
+                assert!(reader.next_frame(&mut source).await.unwrap().is_none());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_read_brings_many_small_frames() {
+        let stream = frame(&[7; 60]).repeat(500);
+        let mut source = Trickle { bytes: &stream, chunk_bytes: usize::MAX, reads: 0 };
+        let mut reader = FrameReader::new(MIB);
+        for _ in 0..500 {
+            assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), &[7; 60][..]);
+        }
+        assert!(source.reads <= 3, "{} reads for 32,000 bytes", source.reads);
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_a_mebibyte_is_read_into_one_allocation() {
+        let stream = frame(&vec![1; MIB]);
+        let mut source = Trickle { bytes: &stream, chunk_bytes: 64 * 1024, reads: 0 };
+        let mut reader = FrameReader::new(MIB);
+        // The first read shows the length; from then on nothing moves.
+        assert_eq!(reader.next_frame_bytes(&mut source).await.unwrap(), Some(MIB));
+        reader.read_some(&mut source).await.unwrap();
+        let first = reader.buffer.as_ptr();
+        let frame = reader.next_frame(&mut source).await.unwrap().unwrap();
+        assert_eq!(frame.as_ptr(), first.wrapping_add(LENGTH_BYTES));
+        assert!(source.reads <= 20);
+    }
+
+    #[test]
+    fn a_length_without_data_costs_next_to_nothing() {
+        let mut reader = FrameReader::new(100 * MIB);
+        reader.buffer.extend_from_slice(&(100 * MIB as i32).to_be_bytes());
+        assert!(reader.space_to_read().unwrap().capacity() <= TRUSTED_BYTES + 64);
+        // What follows is in proportion to what has come.
+        while reader.buffer.len() < 100 * MIB {
+            let arrived = reader.buffer.len();
+            let capacity = reader.space_to_read().unwrap().capacity();
+            assert!(capacity > arrived && capacity <= (TRUSTED_BYTES + READ_AHEAD_BYTES).max(arrived * GROWTH) + 64);
+            reader.buffer.extend_from_slice(&vec![0; (capacity - arrived).min(256 * 1024)]);
+        }
+        assert!(reader.take_frame().unwrap().is_some());
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused_at_the_fourth_byte() {
+        for (length, refused) in [(-1, true), (i32::MIN, true), (1001, true), (1000, false), (0, false)] {
+            let mut reader = FrameReader::new(1000);
+            reader.buffer.extend_from_slice(&i32::to_be_bytes(length)[..3]);
+            assert!(reader.take_frame().unwrap().is_none());
+            reader.buffer.extend_from_slice(&i32::to_be_bytes(length)[3..]);
+            assert_eq!(matches!(reader.take_frame(), Err(FrameError::Length { .. })), refused, "{length}");
+            assert_eq!(reader.space_to_read().is_err(), !(0..=1000).contains(&length));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_within_a_frame_is_told_from_one_between_frames() {
+        let stream = frame(b"whole");
+        for (bytes, whole) in [(&stream[..], true), (&stream[..6], false), (&stream[..2], false), (&stream[..0], true)]
+        {
+            let mut source = Trickle { bytes, chunk_bytes: usize::MAX, reads: 0 };
+            let mut reader = FrameReader::new(MIB);
+            let end = loop {
+                match reader.next_frame(&mut source).await {
+                    Ok(Some(_)) => {}
+                    end => break end,
+                }
+            };
+            assert_eq!(matches!(end, Ok(None)), whole);
+            assert_eq!(matches!(end, Err(FrameError::Ended)), !whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_read_buffer_is_used_again_once_its_frames_are_gone() {
+        let stream = frame(&[7; 1000]).repeat(200);
+        let mut source = Trickle { bytes: &stream, chunk_bytes: 1004, reads: 0 };
+        let mut reader = FrameReader::new(MIB);
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..200 {
+            places.insert(reader.next_frame(&mut source).await.unwrap().unwrap().as_ptr());
+        }
+        assert!(places.len() <= 64, "{} places for 200 frames", places.len());
+    }
+}

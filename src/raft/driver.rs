@@ -1,0 +1,608 @@
+//! The one thread that owns the quorum and the controller.
+//!
+//! Owns: the order in which things become true. A request is decided at once on the newest state (committed or not), its records are
+//! proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the records are applied to the
+//! published image, subscribers are told, the store follows, and only then does the request get its answer. A quorum of one takes
+//! the same path: it elects itself, its log's fsync is the majority. It has no clock of its own, so an idle broker sleeps.
+//! Leaves deciding to `controller`, storing to `storage.rs`, and messages to other voters to the transport.
+
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+
+use raft::{RawNode, StateRole, eraftpb::Entry};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::{
+    cached_image::CachedImage,
+    control_records::{BatchContent, VoterEndpoint, data_batch, read_batch, single_voter},
+    handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
+    logger::logger,
+    snapshot::{self, SnapshotId},
+    storage::{Base, BatchLog, Identity, MetadataStorage, node_id, raft_id},
+};
+use crate::{
+    controller::{
+        self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
+        brokers::{BrokerHeartbeat, RegisterBroker},
+        features::bootstrap_records,
+    },
+    env::{Env, Random},
+    metadata::{
+        image::{MetadataDelta, MetadataImage, Provenance},
+        publisher::Publisher,
+        records::MetadataRecord,
+    },
+    protocol::record_batch::BatchView,
+    types::{BrokerId, LeaderEpoch, Offset},
+};
+
+/// Requests waiting for the driver; beyond that, callers wait to be let in.
+const MAX_WAITING_EVENTS: usize = 1024;
+/// Requests that share one fsync at most, so that none waits behind an endless stream.
+const MAX_EVENTS_PER_ROUND: usize = 256;
+/// Committed bytes applied in one go.
+const MAX_APPLY_BYTES: u64 = 4 << 20;
+
+/// How to start the metadata quorum.
+pub struct Options {
+    pub node_id: BrokerId,
+    pub cluster_id: String,
+    /// Of the log directory that holds the metadata log.
+    pub directory_id: Uuid,
+    /// `<metadata.log.dir>/__cluster_metadata-0`; it exists.
+    pub dir: PathBuf,
+    /// Where voters reach this node; empty while it is alone.
+    pub controller_endpoints: Vec<VoterEndpoint>,
+    pub settings: ControllerSettings,
+    pub schema: Arc<dyn ConfigSchema>,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub max_bytes_between_snapshots: u64,
+    /// This node's broker, registered and unfenced as soon as there is a controller. None for a controller alone.
+    pub broker: Option<RegisterBroker>,
+}
+
+/// A started quorum.
+pub struct Started {
+    pub controller: ControllerHandle,
+    /// The epoch under which the broker of `Options` is registered.
+    pub broker_epoch: Option<i64>,
+}
+
+/// Why the quorum could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("metadata log: {0}")]
+    Io(#[from] io::Error),
+    #[error("consensus: {0}")]
+    Raft(#[from] raft::Error),
+    #[error("metadata log: {0}")]
+    Replay(String),
+    #[error("the broker could not register: {0:?}")]
+    Registration(controller::ApiError),
+}
+
+/// Whether a stored image can be continued from the log. The error says what is wrong, if anything is more than old.
+fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<String>> {
+    if at.last_contained_offset + 1 < storage.base().end_offset {
+        return Err(None);
+    }
+    match storage.entry_ending_at(at.last_contained_offset) {
+        Some((_, epoch)) if epoch == at.last_contained_epoch || at.last_contained_offset < 0 => Ok(()),
+        Some((_, epoch)) => {
+            Err(Some(format!("its last record is of epoch {}, in the log of epoch {epoch}", at.last_contained_epoch)))
+        }
+        None => Err(Some(format!(
+            "it ends at offset {}, the log at {}",
+            at.last_contained_offset,
+            storage.end_offset() - 1
+        ))),
+    }
+}
+
+/// Starts the quorum on a thread of its own and waits until it has published its first image.
+pub async fn start(
+    env: &Env,
+    options: Options,
+    log: Box<dyn BatchLog>,
+    store: CachedImage,
+    publisher: Arc<Publisher>,
+) -> Result<Started, StartError> {
+    let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
+    let (ended_sender, ended) = watch::channel(false);
+    let (started_sender, started) = oneshot::channel();
+    let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
+    env.tasks.spawn_thread("metadata", move || {
+        let ended = Ended(ended_sender);
+        match Driver::open(driver_env, options, log, store, driver_publisher)
+            .and_then(|mut driver| Ok((driver.begin()?, driver)))
+        {
+            Ok((broker_epoch, driver)) => {
+                let _ = started_sender.send(Ok(broker_epoch));
+                driver.run(receiver);
+            }
+            Err(error) => _ = started_sender.send(Err(error)),
+        }
+        drop(ended);
+    })?;
+    let stopped = || StartError::Replay("the metadata thread ended while it started".into());
+    let broker_epoch = started.await.map_err(|_| stopped())??;
+    Ok(Started { controller: ControllerHandle { events, publisher, ended }, broker_epoch })
+}
+
+/// Tells at the end of the thread, whichever way it ends.
+struct Ended(watch::Sender<bool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+struct DriverEntropy(Arc<dyn Random>);
+
+impl Entropy for DriverEntropy {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0.below(bound as u64) as usize
+    }
+    fn uuid(&mut self) -> Uuid {
+        self.0.uuid()
+    }
+}
+
+/// An answer that waits for the record at `offset` to be applied.
+struct Pending {
+    offset: Offset,
+    reply: Reply,
+    sender: Option<ReplySender>,
+}
+
+/// The disk failed or the log makes no sense: nothing may be decided any more.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Raft(#[from] raft::Error),
+    #[error("{0}")]
+    Apply(String),
+}
+
+impl From<Fatal> for StartError {
+    fn from(fatal: Fatal) -> Self {
+        match fatal {
+            Fatal::Io(error) => StartError::Io(error),
+            Fatal::Raft(error) => StartError::Raft(error),
+            Fatal::Apply(reason) => StartError::Replay(reason),
+        }
+    }
+}
+
+/// The quorum and the controller. A machine: `handle` takes an event, `drive` makes it durable and true.
+struct Driver {
+    env: Env,
+    options: Options,
+    node: RawNode<MetadataStorage>,
+    publisher: Arc<Publisher>,
+    store: CachedImage,
+    /// What is committed and applied.
+    committed: MetadataImage,
+    /// `committed` and everything proposed since: what the controller decides on.
+    working: MetadataImage,
+    /// What changed in `committed` since the last publication.
+    delta: MetadataDelta,
+    is_published: bool,
+    /// The offset the next proposal gets.
+    next_offset: Offset,
+    /// The highest ready that is written, but not synced.
+    unsynced: Option<u64>,
+    pending: VecDeque<Pending>,
+    was_leader: bool,
+    /// The newest snapshot, by raft index.
+    last_snapshot_index: u64,
+    /// `MetadataStorage::bytes_written` at that snapshot.
+    bytes_at_snapshot: u64,
+}
+
+impl Driver {
+    /// Loads the image from store or snapshot, then replays the log behind it.
+    fn open(
+        env: Env,
+        options: Options,
+        log: Box<dyn BatchLog>,
+        mut store: CachedImage,
+        publisher: Arc<Publisher>,
+    ) -> Result<Self, StartError> {
+        let disk = env.disk.clone();
+        let snapshot = snapshot::newest(disk.as_ref(), &options.dir)?;
+        let base = snapshot.as_ref().map_or(Base::EMPTY, |snapshot| Base {
+            // A snapshot of Apache's has no index. Any will do for the first node of a quorum, and its end offset is never too small.
+            index: snapshot.raft_index.unwrap_or(snapshot.id.end_offset as u64),
+            epoch: snapshot.id.epoch,
+            end_offset: snapshot.id.end_offset,
+        });
+        let identity = Identity { node_id: options.node_id, directory_id: options.directory_id };
+        let bootstrap = single_voter(options.node_id, options.directory_id, options.controller_endpoints.clone());
+        let voters = snapshot.as_ref().and_then(|snapshot| snapshot.voters.clone());
+        let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), identity, base, voters, bootstrap)?;
+
+        if !storage.voters().voters.iter().any(|voter| voter.voter_id == options.node_id) {
+            let voters: Vec<String> = storage.voters().voters.iter().map(|voter| voter.voter_id.to_string()).collect();
+            let message = format!(
+                "node.id {} is not a voter of the metadata quorum in this directory ({})",
+                options.node_id,
+                voters.join(", ")
+            );
+            return Err(StartError::Replay(message));
+        }
+        let stored = match store.take_image() {
+            Some(image) => match check_stored(&storage, image.provenance) {
+                Ok(()) => Some(image),
+                Err(reason) => {
+                    store.discard(reason.as_deref());
+                    None
+                }
+            },
+            None => None,
+        };
+        let mut committed = match (stored, snapshot) {
+            (Some(image), _) => image,
+            (None, Some(snapshot)) => snapshot.image,
+            (None, None) => MetadataImage::default(),
+        };
+        committed.cluster_id = options.cluster_id.as_str().into();
+        let (applied, _) = storage
+            .entry_ending_at(committed.provenance.last_contained_offset)
+            .ok_or_else(|| StartError::Replay("the image does not end where an entry ends".into()))?;
+        storage.set_commit(applied);
+        if storage.is_sole_voter() {
+            // Whatever the only voter has written, the majority has.
+            storage.set_commit(storage.last_entry_index());
+        }
+        let last_index = storage.last_entry_index();
+        let replay_to = if storage.is_sole_voter() { last_index } else { applied };
+        let last_snapshot_index = base.index;
+        let config = raft::Config {
+            id: raft_id(options.node_id),
+            applied: replay_to,
+            pre_vote: true,
+            check_quorum: true,
+            max_size_per_msg: MAX_APPLY_BYTES,
+            max_committed_size_per_ready: MAX_APPLY_BYTES,
+            ..Default::default()
+        };
+        let next_offset = storage.end_offset();
+        let node = RawNode::new(&config, storage, &logger())?;
+        let mut driver = Driver {
+            env,
+            options,
+            node,
+            publisher,
+            store,
+            working: committed.clone(),
+            committed,
+            delta: MetadataDelta::default(),
+            is_published: false,
+            next_offset,
+            unsynced: None,
+            pending: VecDeque::new(),
+            was_leader: false,
+            last_snapshot_index,
+            bytes_at_snapshot: 0,
+        };
+        for index in applied + 1..=replay_to {
+            driver.apply_index(index)?;
+        }
+        driver.working = driver.committed.clone();
+        Ok(driver)
+    }
+
+    /// Becomes leader where nobody else can, sets up a new log, registers this node's broker, and publishes the first image.
+    fn begin(&mut self) -> Result<Option<i64>, StartError> {
+        if !self.node.store().is_sole_voter() {
+            self.drive()?;
+            return Ok(None);
+        }
+        self.node.campaign()?;
+        self.write_ready()?;
+        if self.working.features.is_empty() {
+            self.propose(&bootstrap_records())?;
+        }
+        let mut broker_epoch = None;
+        if let Some(request) = self.options.broker.clone() {
+            let broker_id = request.broker_id;
+            let Reply::RegisterBroker(reply) = self.decide(request.into())?.0 else {
+                unreachable!("the reply is of the request's kind")
+            };
+            let epoch = reply.map_err(StartError::Registration)?;
+            let unfence = BrokerHeartbeat { broker_id, broker_epoch: epoch, want_fence: false, want_shut_down: false };
+            self.decide(unfence.into())?;
+            broker_epoch = Some(epoch);
+        }
+        self.drive()?;
+        Ok(broker_epoch)
+    }
+
+    fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let result = self.serve(&mut events);
+        events.close();
+        if let Err(error) = result {
+            tracing::error!(%error, "the metadata log failed; this node can no longer decide or learn anything and must stop");
+            return;
+        }
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the metadata log failed");
+        }
+    }
+
+    fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), Fatal> {
+        while let Some(event) = events.blocking_recv() {
+            let mut next = Some(event);
+            for _ in 0..MAX_EVENTS_PER_ROUND {
+                match next {
+                    Some(Event::Stop) => return self.drive(),
+                    Some(event) => self.handle(event)?,
+                    None => break,
+                }
+                next = events.try_recv().ok();
+            }
+            match next {
+                Some(Event::Stop) => return self.drive(),
+                Some(event) => self.handle(event)?,
+                None => {}
+            }
+            self.drive()?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.store.save(&self.committed);
+        self.node.mut_store().close()
+    }
+
+    fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    fn epoch(&self) -> LeaderEpoch {
+        self.node.raft.term as LeaderEpoch
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Request(_, sender) if !self.is_leader() => {
+                let _ = sender.send(Err(Unavailable::NotController(node_id(self.node.raft.leader_id))));
+            }
+            Event::Request(request, sender) => {
+                let (reply, offset) = self.decide(request)?;
+                self.pending.push_back(Pending { offset, reply, sender: Some(sender) });
+            }
+            Event::DescribeQuorum(sender) => {
+                let _ = sender.send(self.describe_quorum());
+            }
+            Event::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// One controller step: its records are proposed, its reply is valid once everything before the returned offset is applied.
+    fn decide(&mut self, request: Request) -> Result<(Reply, Offset), Fatal> {
+        let mut entropy = DriverEntropy(self.env.random.clone());
+        let mut context = StepContext {
+            settings: &self.options.settings,
+            schema: self.options.schema.as_ref(),
+            entropy: &mut entropy,
+            now_ms: self.env.clock.now_ms(),
+            next_write_offset: self.next_offset,
+        };
+        let step = controller::step(&self.working, &mut context, request);
+        self.propose(&step.records)?;
+        // A reply without records may still rest on what is not committed yet: it waits for that.
+        Ok((step.reply, self.next_offset - 1))
+    }
+
+    fn propose(&mut self, records: &[MetadataRecord]) -> Result<(), Fatal> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let batch = data_batch(self.next_offset, self.epoch(), self.env.clock.now_ms(), records);
+        self.node.propose(Vec::new(), batch.to_vec())?;
+        self.next_offset += records.len() as Offset;
+        // The delta that counts is made when the records are committed.
+        let mut ignored = MetadataDelta::default();
+        for record in records {
+            self.working
+                .apply(record, &mut ignored)
+                .map_err(|error| Fatal::Apply(format!("a decision cannot be applied: {error}")))?;
+        }
+        self.working.provenance.last_contained_offset = self.next_offset - 1;
+        Ok(())
+    }
+
+    /// Everything raft wants done, until it wants nothing more.
+    fn drive(&mut self) -> Result<(), Fatal> {
+        loop {
+            self.write_ready()?;
+            let Some(number) = self.unsynced.take() else { break };
+            self.node.mut_store().flush()?;
+            self.node.on_persist_ready(number);
+        }
+        self.publish();
+        self.answer();
+        self.maybe_snapshot()?;
+        Ok(())
+    }
+
+    /// Writes entries and votes, applies what is committed. Nothing is synced yet.
+    fn write_ready(&mut self) -> Result<(), Fatal> {
+        while self.node.has_ready() {
+            let leader = (self.node.raft.leader_id != 0).then(|| node_id(self.node.raft.leader_id)).flatten();
+            let mut ready = self.node.ready();
+            let committed = ready.take_committed_entries();
+            let now_ms = self.env.clock.now_ms();
+            let store = self.node.mut_store();
+            if let Some(hard_state) = ready.hs() {
+                store.set_hard_state(hard_state, leader)?;
+            }
+            let entries: Vec<Entry> = ready.take_entries();
+            if !entries.is_empty() {
+                store.append(&entries, now_ms)?;
+                self.next_offset = self.next_offset.max(store.end_offset());
+            }
+            let (number, must_sync) = (ready.number(), ready.must_sync());
+            self.node.advance_append_async(ready);
+            if must_sync || self.unsynced.is_some() {
+                self.unsynced = Some(number);
+            } else {
+                self.node.on_persist_ready(number);
+            }
+            self.apply_committed(&committed)?;
+            let is_leader = self.is_leader();
+            if self.was_leader && !is_leader {
+                self.abandon();
+            }
+            self.was_leader = is_leader;
+        }
+        Ok(())
+    }
+
+    /// No longer leader: what was decided and not committed may never be.
+    fn abandon(&mut self) {
+        let leader = node_id(self.node.raft.leader_id);
+        for pending in self.pending.drain(..) {
+            if let Some(sender) = pending.sender {
+                let _ = sender.send(Err(Unavailable::NotController(leader)));
+            }
+        }
+        self.working = self.committed.clone();
+        self.next_offset = self.node.store().end_offset();
+    }
+
+    fn apply_committed(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        for entry in entries {
+            self.apply_index(entry.index)?;
+        }
+        if let Some(last) = entries.last() {
+            self.node.advance_apply_to(last.index);
+        }
+        Ok(())
+    }
+
+    /// Applies the batch of entry `index` to the committed image.
+    fn apply_index(&mut self, index: u64) -> Result<(), Fatal> {
+        let bytes = self.node.store().batch(index)?;
+        let fault = |error: &dyn std::fmt::Display| Fatal::Apply(format!("entry {index} of the metadata log: {error}"));
+        let batch = BatchView::parse(&bytes).map_err(|error| fault(&error))?;
+        if let BatchContent::Data(records) = read_batch(&batch).map_err(|error| fault(&error))? {
+            for record in records {
+                self.committed.apply(&record, &mut self.delta).map_err(|error| fault(&error))?;
+            }
+        }
+        self.committed.provenance = Provenance {
+            last_contained_offset: batch.last_offset(),
+            last_contained_epoch: batch.partition_leader_epoch(),
+            last_contained_log_time_ms: batch.max_timestamp(),
+        };
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let published = self.publisher.image().provenance.last_contained_offset;
+        if self.is_published && published == self.committed.provenance.last_contained_offset {
+            return;
+        }
+        let delta = std::mem::take(&mut self.delta);
+        self.committed.kraft_version = self.node.store().kraft_version();
+        self.store.note(&delta);
+        if self.is_published {
+            self.publisher.publish(self.committed.clone(), &delta);
+        } else {
+            // Whoever subscribed before the start is told everything at once.
+            let everything = MetadataDelta::from_empty(&self.committed);
+            self.publisher.publish(self.committed.clone(), &everything);
+            self.is_published = true;
+        }
+        if self.next_offset == self.committed.provenance.last_contained_offset + 1 {
+            // Nothing is in flight, so both are equal; as clones they also share their topics.
+            self.working = self.committed.clone();
+        }
+    }
+
+    fn answer(&mut self) {
+        let applied = self.committed.provenance.last_contained_offset;
+        while self.pending.front().is_some_and(|pending| pending.offset <= applied) {
+            if let Some(Pending { reply, sender: Some(sender), .. }) = self.pending.pop_front() {
+                let _ = sender.send(Ok(reply));
+            }
+        }
+    }
+
+    fn describe_quorum(&self) -> Result<QuorumInfo, Unavailable> {
+        if !self.is_leader() {
+            return Err(Unavailable::NotController(node_id(self.node.raft.leader_id)));
+        }
+        let (store, now_ms) = (self.node.store(), self.env.clock.now_ms());
+        let replica = |voter: &super::control_records::Voter| {
+            let is_local = voter.voter_id == self.options.node_id;
+            let matched = self
+                .node
+                .raft
+                .prs()
+                .get(raft_id(voter.voter_id))
+                .and_then(|progress| store.end_offset_of(progress.matched));
+            ReplicaInfo {
+                id: voter.voter_id,
+                directory_id: voter.voter_directory_id,
+                log_end_offset: if is_local { store.end_offset() } else { matched.unwrap_or(-1) },
+                last_fetch_timestamp_ms: if is_local { now_ms } else { -1 },
+                last_caught_up_timestamp_ms: if is_local { now_ms } else { -1 },
+            }
+        };
+        Ok(QuorumInfo {
+            leader_id: self.options.node_id,
+            leader_epoch: self.epoch(),
+            high_watermark: self.committed.provenance.last_contained_offset + 1,
+            voters: store.voters().voters.iter().map(replica).collect(),
+            observers: Vec::new(),
+            endpoints: store.voters().clone(),
+        })
+    }
+
+    /// Once enough has been written since the last one: a snapshot, then the store's checkpoint, and only then the log is trimmed, to
+    /// the snapshot before, so that a damaged newest one costs nothing.
+    fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
+        if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots {
+            return Ok(());
+        }
+        let Some((index, _)) = self.node.store().entry_ending_at(self.committed.provenance.last_contained_offset)
+        else {
+            return Ok(());
+        };
+        if index <= self.last_snapshot_index {
+            return Ok(());
+        }
+        let (disk, dir) = (self.env.disk.clone(), self.options.dir.clone());
+        let voters = self.node.store().voters().clone();
+        let id = snapshot::write(disk.as_ref(), &dir, &self.committed, Some(&voters), index, self.env.clock.now_ms())?;
+        tracing::debug!(file = id.file_name(), "metadata snapshot written");
+        self.store.save(&self.committed);
+        self.bytes_at_snapshot = self.node.store().bytes_written();
+        let previous = std::mem::replace(&mut self.last_snapshot_index, index);
+        self.node.mut_store().compact(previous)?;
+        self.delete_old_snapshots(id)?;
+        Ok(())
+    }
+
+    /// Keeps the newest and the one before.
+    fn delete_old_snapshots(&self, newest: SnapshotId) -> io::Result<()> {
+        let ids = snapshot::list(self.env.disk.as_ref(), &self.options.dir)?;
+        let older: Vec<SnapshotId> = ids.into_iter().filter(|id| *id < newest).collect();
+        for id in older.iter().rev().skip(1) {
+            self.env.disk.remove_file(&self.options.dir.join(id.file_name()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! The quorum of one from end to end: memory log and real disk, restarts, crashes, damaged stores.
+
+use std::{collections::BTreeMap, path::Path, sync::Mutex};
+
+use super::*;
+use crate::{
+    controller::{
+        testing::TestSchema,
+        topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
+    },
+    metadata::publisher::Subscriber,
+    raft::{
+        cached_image::{STORE_DIR, open_store},
+        storage::memory::MemoryLog,
+    },
+    types::TopicId,
+};
+
+pub(crate) struct Node {
+    dir: tempfile::TempDir,
+    log: MemoryLog,
+    max_bytes_between_snapshots: u64,
+    use_sled: bool,
+}
+
+struct Running {
+    env: Env,
+    publisher: Arc<Publisher>,
+    started: Started,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Heard {
+    fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        let topics: Vec<&str> = delta.topics.values().map(|topic| &*topic.name).collect();
+        self.0.lock().unwrap().push(format!("{} {}", image.provenance.last_contained_offset, topics.join(",")));
+    }
+}
+
+impl Node {
+    fn new() -> Self {
+        Node {
+            dir: tempfile::tempdir().unwrap(),
+            log: MemoryLog::default(),
+            max_bytes_between_snapshots: u64::MAX,
+            use_sled: true,
+        }
+    }
+
+    fn options(&self) -> Options {
+        let directory_id = Uuid::from_u128(4242);
+        Options {
+            node_id: 1,
+            cluster_id: "cluster".into(),
+            directory_id,
+            dir: self.dir.path().to_owned(),
+            controller_endpoints: vec![],
+            settings: ControllerSettings::default(),
+            schema: Arc::new(TestSchema),
+            max_bytes_between_snapshots: self.max_bytes_between_snapshots,
+            broker: Some(RegisterBroker {
+                cluster_id: "cluster".into(),
+                broker_id: 1,
+                incarnation_id: Uuid::new_v4(),
+                endpoints: vec![],
+                features: controller::features::supported_features(),
+                rack: None,
+                log_dirs: vec![directory_id],
+            }),
+        }
+    }
+
+    async fn try_start(&self) -> Result<Running, StartError> {
+        let env = Env::system();
+        let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
+        publisher.subscribe(Arc::new(Heard(heard.clone())));
+        let store = if self.use_sled { open_store(&env, self.dir.path()) } else { CachedImage::none() };
+        let started = start(&env, self.options(), Box::new(self.log.clone()), store, publisher.clone()).await?;
+        Ok(Running { env, publisher, started, heard })
+    }
+
+    async fn start(&self) -> Running {
+        self.try_start().await.unwrap()
+    }
+}
+
+impl Running {
+    async fn create(&self, name: &str) -> TopicId {
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions: 2, replication_factor: 1, ..Default::default() };
+        let reply =
+            self.started.controller.create_topics(CreateTopics { topics: vec![topic], validate_only: false }).await;
+        reply.unwrap().remove(0).1.unwrap().topic_id
+    }
+
+    /// What the image says, whatever the offset and the epochs of restarts.
+    fn topics(&self) -> BTreeMap<String, (TopicId, usize)> {
+        let image = self.publisher.image();
+        image
+            .topics
+            .by_name
+            .values()
+            .map(|topic| (topic.name.to_string(), (topic.id, topic.partitions.len())))
+            .collect()
+    }
+
+    async fn stop(self) -> MetadataImage {
+        self.started.controller.stop().await;
+        self.env.tasks.shutdown().await;
+        (*self.publisher.image()).clone()
+    }
+}
+
+#[tokio::test]
+async fn a_new_node_is_a_cluster_with_one_unfenced_broker_after_one_fsync() {
+    let node = Node::new();
+    let running = node.start().await;
+    let image = running.publisher.image();
+    assert_eq!(node.log.flushes(), 1, "leader change, features, registration and unfencing share one fsync");
+    assert_eq!(&*image.cluster_id, "cluster");
+    assert_eq!((image.feature_level("metadata.version"), image.kraft_version), (30, 1));
+    let broker = image.broker(1).unwrap();
+    assert!(broker.is_active());
+    assert_eq!(Some(broker.epoch), running.started.broker_epoch);
+    assert_eq!(running.heard.lock().unwrap().len(), 1, "told once, of everything");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_answered_creation_is_published_and_heard_and_synced() {
+    let node = Node::new();
+    let running = node.start().await;
+    let id = running.create("t").await;
+    assert_eq!(running.publisher.image().topic_id("t"), Some(id));
+    assert!(running.heard.lock().unwrap().last().unwrap().ends_with(" t"));
+    node.log.crash();
+    let image = running.stop().await;
+    assert_eq!(image.topic_id("t"), Some(id));
+    let again = node.start().await;
+    assert_eq!(again.topics()["t"], (id, 2), "what was answered survives the power");
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_fsyncs_and_see_each_other() {
+    let node = Node::new();
+    let running = node.start().await;
+    let names: Vec<String> = (0..50).map(|at| format!("t{at}")).collect();
+    let creations = names.iter().map(|name| running.create(name));
+    futures_util::future::join_all(creations).await;
+    assert_eq!(running.topics().len(), 50);
+    let flushes = node.log.flushes();
+    assert!(flushes < 30, "{flushes} fsyncs for 50 concurrent creations");
+    // The second of two at the same time must see the first, although nothing is committed yet.
+    let twice = ["same", "same"].map(|name| {
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+        running.started.controller.create_topics(CreateTopics { topics: vec![topic], validate_only: false })
+    });
+    let results = futures_util::future::join_all(twice).await;
+    let results: Vec<bool> = results.into_iter().map(|result| result.unwrap().remove(0).1.is_ok()).collect();
+    assert_eq!(results.iter().filter(|ok| **ok).count(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_raises_epoch_broker_epoch_and_leader_epochs_and_keeps_the_rest() {
+    let node = Node::new();
+    let first = node.start().await;
+    let id = first.create("t").await;
+    let before = first.stop().await;
+    let second = node.start().await;
+    let after = second.publisher.image();
+    assert_eq!(after.topic_id("t"), Some(id));
+    assert!(after.broker(1).unwrap().epoch > before.broker(1).unwrap().epoch);
+    assert_eq!(after.partition("t", 0).unwrap().leader_epoch, 2);
+    assert!(after.provenance.last_contained_epoch > before.provenance.last_contained_epoch);
+    assert_eq!(node.log.flushes(), 3, "start, topic, and the second start with its registration");
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn deleted_topics_stay_deleted() {
+    let node = Node::new();
+    let running = node.start().await;
+    running.create("a").await;
+    running.create("b").await;
+    let topics = vec![TopicReference { name: Some("a".into()), topic_id: TopicId::ZERO }];
+    let deleted = running.started.controller.delete_topics(DeleteTopics { topics }).await.unwrap();
+    assert_eq!(deleted[0].result, Ok(()));
+    running.stop().await;
+    let again = node.start().await;
+    assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["b"]);
+    again.stop().await;
+}
+
+fn store_dir(node: &Node) -> PathBuf {
+    node.dir.path().join(STORE_DIR)
+}
+
+/// Ruins the store in one way, restarts, and expects the image that the log alone gives.
+async fn survives(ruin: impl Fn(&Path)) {
+    let node = Node::new();
+    let running = node.start().await;
+    for at in 0..40 {
+        running.create(&format!("t{at}")).await;
+    }
+    let before = running.stop().await;
+    ruin(&store_dir(&node));
+    let again = node.start().await;
+    let topics = again.topics();
+    assert_eq!(topics.len(), 40);
+    assert!(topics.iter().all(|(name, (id, _))| before.topic_id(name) == Some(*id)));
+    let rebuilt = again.stop().await;
+    // The log alone, without any store, must say the very same.
+    std::fs::remove_dir_all(store_dir(&node)).unwrap();
+    let env = Env::system();
+    let driver =
+        Driver::open(env, node.options(), Box::new(node.log.clone()), CachedImage::none(), Publisher::new()).unwrap();
+    assert_eq!(driver.committed.checksum(), rebuilt.checksum());
+}
+
+#[tokio::test]
+async fn m4_a_deleted_store_is_rebuilt() {
+    survives(|dir| std::fs::remove_dir_all(dir).unwrap()).await;
+}
+
+#[tokio::test]
+async fn m4_a_truncated_store_is_rebuilt() {
+    survives(|dir| {
+        let db = dir.join("db");
+        let length = std::fs::metadata(&db).unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(db).unwrap().set_len(length / 2).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn m4_flipped_bits_anywhere_in_the_store_never_reach_the_image() {
+    for step in [997usize, 4099, 16411] {
+        survives(|dir| {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    for at in (step / 2..bytes.len()).step_by(step) {
+                        bytes[at] ^= 0x40;
+                    }
+                    std::fs::write(path, bytes).unwrap();
+                }
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn m4_a_store_ahead_of_the_log_is_rebuilt_from_it() {
+    let node = Node::new();
+    let running = node.start().await;
+    running.create("kept").await;
+    let end = node.log.log_end_offset();
+    running.create("lost").await;
+    running.stop().await;
+    node.log.clone().truncate_to(end).unwrap();
+    let again = node.start().await;
+    assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["kept"], "the log is the truth");
+    again.stop().await;
+    assert!(store_dir(&node).with_extension("sled.broken").exists());
+}
+
+#[tokio::test]
+async fn snapshots_trim_the_log_and_a_restart_needs_only_them_and_the_rest() {
+    let node = Node { max_bytes_between_snapshots: 2_000, ..Node::new() };
+    let running = node.start().await;
+    for at in 0..60 {
+        running.create(&format!("t{at}")).await;
+    }
+    let before = running.stop().await;
+    let snapshots = snapshot::list(&crate::env::SystemDisk, node.dir.path()).unwrap();
+    assert_eq!(snapshots.len(), 2, "the newest and the one before");
+    assert_eq!(node.log.log_start_offset(), snapshots[0].end_offset, "trimmed to the older one");
+    // Without a store: snapshot and log.
+    std::fs::remove_dir_all(store_dir(&node)).unwrap();
+    let env = Env::system();
+    let open = || {
+        Driver::open(env.clone(), node.options(), Box::new(node.log.clone()), CachedImage::none(), Publisher::new())
+            .unwrap()
+    };
+    assert_eq!(open().committed.checksum(), before.checksum());
+    // The newest one damaged: the older one and a longer piece of log.
+    let path = node.dir.path().join(snapshots[1].file_name());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    assert_eq!(open().committed.checksum(), before.checksum());
+    let again = node.start().await;
+    assert_eq!(again.topics().len(), 60);
+    again.create("more").await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a9_the_quorum_describes_itself() {
+    let node = Node { use_sled: false, ..Node::new() };
+    let running = node.start().await;
+    running.create("t").await;
+    let quorum = running.started.controller.describe_quorum().await.unwrap();
+    let image = running.publisher.image();
+    assert_eq!((quorum.leader_id, quorum.leader_epoch), (1, image.provenance.last_contained_epoch));
+    assert_eq!(quorum.high_watermark, image.provenance.last_contained_offset + 1);
+    assert_eq!(quorum.voters.len(), 1);
+    assert_eq!(quorum.voters[0].log_end_offset, quorum.high_watermark);
+    assert_eq!(quorum.voters[0].directory_id, Uuid::from_u128(4242));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn after_stop_every_request_is_told_so() {
+    let node = Node { use_sled: false, ..Node::new() };
+    let running = node.start().await;
+    let controller = running.started.controller.clone();
+    running.stop().await;
+    assert_eq!(controller.describe_quorum().await, Err(Unavailable::Stopped));
+    let error = controller.create_topics(CreateTopics::default()).await.unwrap_err();
+    assert_eq!(error.code(), 7);
+}
+
+#[tokio::test]
+async fn a_directory_of_another_node_is_refused_by_name() {
+    let node = Node { use_sled: false, ..Node::new() };
+    node.start().await.stop().await;
+    let options = Options { node_id: 2, ..node.options() };
+    let result =
+        Driver::open(Env::system(), options, Box::new(node.log.clone()), CachedImage::none(), Publisher::new());
+    assert!(result.err().unwrap().to_string().contains("node.id 2 is not a voter"));
+}

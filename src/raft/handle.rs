@@ -1,0 +1,174 @@
+//! How the rest of the broker talks to the controller: one async function per request.
+//!
+//! An answer means: committed, applied, published, and every subscriber told (a created topic's log exists). Dropping the future
+//! loses the answer, not the deed.
+
+use std::sync::Arc;
+
+use kafka_protocol::error::ResponseError;
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::control_records::VotersRecord;
+use crate::{
+    controller::{
+        ApiError, ControllerRequest, Reply, Request,
+        brokers::{BrokerHeartbeat, BrokerState, RegisterBroker, UnregisterBroker},
+        client_quotas::{AlterClientQuotas, AlterClientQuotasReply},
+        configs::{AlterConfigsReply, IncrementalAlterConfigs, LegacyAlterConfigs},
+        features::UpdateFeatures,
+        producer_ids::{AllocateProducerIds, ProducerIdsBlock},
+        topics::{CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, DeletedTopic},
+    },
+    metadata::{image::MetadataImage, publisher::Publisher},
+    types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
+};
+
+/// Why the controller did not decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("this node is not the active controller")]
+    NotController(Option<BrokerId>),
+    #[error("the controller has stopped")]
+    Stopped,
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(reason: Unavailable) -> Self {
+        match reason {
+            Unavailable::NotController(_) => ApiError::code_only(ResponseError::NotController),
+            // Apache: what `EventHandlerExceptionInfo` makes of a controller that is going down.
+            Unavailable::Stopped => ApiError::new(ResponseError::RequestTimedOut, "The controller is shutting down."),
+        }
+    }
+}
+
+/// One member of the quorum, as DescribeQuorum tells (A9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    pub id: BrokerId,
+    pub directory_id: Uuid,
+    pub log_end_offset: Offset,
+    /// -1 where unknown.
+    pub last_fetch_timestamp_ms: TimestampMs,
+    pub last_caught_up_timestamp_ms: TimestampMs,
+}
+
+/// The quorum as its leader sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuorumInfo {
+    pub leader_id: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    /// The offset behind the last committed record.
+    pub high_watermark: Offset,
+    pub voters: Vec<ReplicaInfo>,
+    pub observers: Vec<ReplicaInfo>,
+    /// Where the voters listen.
+    pub endpoints: VotersRecord,
+}
+
+pub(super) type ReplySender = oneshot::Sender<Result<Reply, Unavailable>>;
+
+/// Everything the driver reacts to.
+pub(super) enum Event {
+    Request(Request, ReplySender),
+    DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
+    Stop,
+}
+
+/// The way to the controller. Clones share it.
+#[derive(Clone)]
+pub struct ControllerHandle {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) publisher: Arc<Publisher>,
+    /// True once the driver has ended.
+    pub(super) ended: watch::Receiver<bool>,
+}
+
+impl ControllerHandle {
+    /// The present image.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.publisher.image()
+    }
+
+    /// Asks the controller; the error is its absence.
+    pub async fn call<R: ControllerRequest>(&self, request: R) -> Result<R::Reply, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.events.send(Event::Request(request.into(), sender)).await.map_err(|_| Unavailable::Stopped)?;
+        let reply = receiver.await.map_err(|_| Unavailable::Stopped)??;
+        R::reply(reply).ok_or(Unavailable::Stopped)
+    }
+
+    pub async fn create_topics(
+        &self,
+        request: CreateTopics,
+    ) -> Result<Vec<(String, Result<CreatedTopic, ApiError>)>, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn delete_topics(&self, request: DeleteTopics) -> Result<Vec<DeletedTopic>, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn create_partitions(
+        &self,
+        request: CreatePartitions,
+    ) -> Result<Vec<(String, Result<(), ApiError>)>, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn incremental_alter_configs(
+        &self,
+        request: IncrementalAlterConfigs,
+    ) -> Result<AlterConfigsReply, ApiError> {
+        Ok(self.call(request).await?)
+    }
+
+    pub async fn legacy_alter_configs(&self, request: LegacyAlterConfigs) -> Result<AlterConfigsReply, ApiError> {
+        Ok(self.call(request).await?)
+    }
+
+    pub async fn alter_client_quotas(&self, request: AlterClientQuotas) -> Result<AlterClientQuotasReply, ApiError> {
+        Ok(self.call(request).await?)
+    }
+
+    pub async fn allocate_producer_ids(&self, request: AllocateProducerIds) -> Result<ProducerIdsBlock, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn update_features(&self, request: UpdateFeatures) -> Result<(), ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn register_broker(&self, request: RegisterBroker) -> Result<i64, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn broker_heartbeat(&self, request: BrokerHeartbeat) -> Result<BrokerState, ApiError> {
+        self.call(request).await?
+    }
+
+    pub async fn unregister_broker(&self, request: UnregisterBroker) -> Result<(), ApiError> {
+        self.call(request).await?
+    }
+
+    /// The quorum, for DescribeQuorum; only its leader knows.
+    pub async fn describe_quorum(&self) -> Result<QuorumInfo, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.events.send(Event::DescribeQuorum(sender)).await.map_err(|_| Unavailable::Stopped)?;
+        receiver.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// Tells the driver to end, and waits until it has flushed and closed everything.
+    pub async fn stop(&self) {
+        // A closed channel means that it has ended already.
+        let _ = self.events.send(Event::Stop).await;
+        self.stopped().await;
+    }
+
+    /// Ready once the driver has ended, be it by `stop` or by a fault of its disk: without it the broker cannot go on.
+    pub async fn stopped(&self) {
+        let mut ended = self.ended.clone();
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

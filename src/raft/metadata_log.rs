@@ -1,0 +1,151 @@
+//! The metadata log on disk: `__cluster_metadata-0`, an ordinary log of the broker's.
+//!
+//! Adapts `log::Log` to what the quorum needs. Nothing is ever deleted by time or size: only a snapshot makes old batches needless.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::storage::BatchLog;
+use crate::{
+    config::topic::{CleanupPolicy, LogConfig},
+    env::{Clock, Env},
+    log::{AppendError, Log, LogError, LogManager, LogOwner, ReadError},
+    types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
+};
+
+/// For so long after the start the epoch file is left for later: it only repeats what the batches say, and waiting for its sync (and
+/// its directory's) would be most of the time between start and first topic.
+const EPOCHS_MAY_WAIT: Duration = Duration::from_secs(1);
+
+/// The settings of the metadata log (Apache: `MetadataLogConfig`).
+pub fn log_config(segment_bytes: i32, segment_ms: i64) -> LogConfig {
+    LogConfig {
+        segment_bytes,
+        segment_ms,
+        // Any snapshot boundary must fit, and batches are as large as one request's records.
+        max_message_bytes: i32::MAX,
+        retention_ms: -1,
+        retention_bytes: -1,
+        cleanup_policy: CleanupPolicy { compact: false, delete: true },
+        ..Default::default()
+    }
+}
+
+/// See the head of the file.
+pub struct MetadataLog {
+    log: Arc<Mutex<Log>>,
+    clock: Arc<dyn Clock>,
+    opened_at: Duration,
+}
+
+impl MetadataLog {
+    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open(env: &Env, manager: &LogManager, config: LogConfig) -> Result<Self, LogError> {
+        let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
+        let log = manager.open_log(&partition, None, Arc::new(config))?;
+        let context = log.context().clone();
+        let log = Arc::new(Mutex::new(log));
+        let owner: Arc<dyn LogOwner> = log.clone();
+        manager.register(&partition, &context, Arc::downgrade(&owner));
+        Ok(MetadataLog { log, clock: env.clock.clone(), opened_at: env.clock.monotonic() })
+    }
+
+    /// A log that no manager knows of.
+    pub fn new(env: &Env, log: Log) -> Self {
+        MetadataLog { log: Arc::new(Mutex::new(log)), clock: env.clock.clone(), opened_at: env.clock.monotonic() }
+    }
+
+    /// The directory that also holds snapshots, `quorum-state` and the store.
+    pub fn dir(&self) -> PathBuf {
+        self.log().dir()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn io_error(error: LogError) -> io::Error {
+    let kind =
+        if matches!(error, LogError::Corrupt { .. }) { io::ErrorKind::InvalidData } else { io::ErrorKind::Other };
+    io::Error::new(kind, error)
+}
+
+impl BatchLog for MetadataLog {
+    fn log_start_offset(&self) -> Offset {
+        self.log().log_start_offset()
+    }
+
+    fn log_end_offset(&self) -> Offset {
+        self.log().log_end_offset()
+    }
+
+    fn append(&mut self, batches: Bytes) -> io::Result<()> {
+        let now_ms = self.clock.now_ms();
+        match self.log().append_as_follower(batches, now_ms) {
+            Ok(_) => Ok(()),
+            Err(AppendError::Storage(error)) => Err(io_error(error)),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let plan = {
+            let log = self.log();
+            let mut plan = log.flush_plan(log.log_end_offset());
+            if self.clock.monotonic().saturating_sub(self.opened_at) < EPOCHS_MAY_WAIT {
+                plan.postpone_epochs();
+            }
+            plan
+        };
+        let done = plan.run().map_err(io_error)?;
+        let mut log = self.log();
+        log.flush_done(done);
+        let end = log.log_end_offset();
+        log.on_high_watermark(end);
+        Ok(())
+    }
+
+    fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes> {
+        let plan = {
+            let log = self.log();
+            log.read(from, max_bytes, log.log_end_offset(), true)
+        };
+        let plan = plan.map_err(|error: ReadError| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        plan.records().map_err(io_error)?.into_bytes()
+    }
+
+    fn truncate_to(&mut self, offset: Offset) -> io::Result<()> {
+        self.log().truncate_to(offset).map_err(io_error)?;
+        Ok(())
+    }
+
+    fn truncate_fully_and_start_at(&mut self, offset: Offset) -> io::Result<()> {
+        self.log().truncate_fully_and_start_at(offset).map_err(io_error)
+    }
+
+    fn delete_before(&mut self, offset: Offset) -> io::Result<()> {
+        let now_ms = self.clock.now_ms();
+        let mut log = self.log();
+        if log.maybe_increment_log_start_offset(offset).map_err(io_error)? {
+            // Segments go whole: with this one closed, the next snapshot can drop it.
+            log.roll().map_err(io_error)?;
+            let end = log.log_end_offset();
+            log.delete_old_segments(now_ms, end).map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.log().close_cleanly().map_err(io_error)
+    }
+}

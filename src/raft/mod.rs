@@ -1,0 +1,16 @@
+//! The metadata quorum: raft-rs decides, we store and send.
+
+mod cached_image;
+pub mod control_records;
+pub mod driver;
+mod handle;
+mod logger;
+pub mod metadata_log;
+pub mod quorum_state;
+pub mod snapshot;
+pub mod storage;
+
+pub use cached_image::{CachedImage, open_store};
+pub use driver::{Options, start};
+pub use handle::{ControllerHandle, QuorumInfo, ReplicaInfo, Unavailable};
+pub use metadata_log::MetadataLog;

@@ -1,0 +1,258 @@
+//! Kafka's metadata snapshots: `<end offset>-<epoch>.checkpoint` beside the metadata log.
+//!
+//! Owns the file's form (one control batch with header, kraft.version and voters; batches of metadata records; a footer), writing it
+//! so that a crash leaves the old state or the new, and finding the newest valid one. Kafka's dump tool reads it.
+
+use std::{io, path::Path};
+
+use super::control_records::{
+    BatchContent, ControlRecord, KRaftVersionRecord, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
+    control_batch, data_batch, read_batch,
+};
+use crate::{
+    controller::features::KRAFT_VERSION,
+    env::{Disk, Open},
+    metadata::image::{MetadataDelta, MetadataImage, Provenance},
+    protocol::record_batch::iter_batches,
+    types::{LeaderEpoch, Offset, TimestampMs},
+};
+
+const SUFFIX: &str = ".checkpoint";
+const PARTIAL_SUFFIX: &str = ".checkpoint.part";
+/// Small enough for any reader's buffer, large enough to keep headers negligible.
+const RECORDS_PER_BATCH: usize = 1000;
+
+/// Apache: `OffsetAndEpoch`. A snapshot holds everything below `end_offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotId {
+    pub end_offset: Offset,
+    pub epoch: LeaderEpoch,
+}
+
+impl SnapshotId {
+    pub fn file_name(&self) -> String {
+        format!("{:020}-{:010}{SUFFIX}", self.end_offset, self.epoch)
+    }
+
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (offset, epoch) = file_name.strip_suffix(SUFFIX)?.split_once('-')?;
+        if offset.len() != 20 || epoch.len() != 10 {
+            return None;
+        }
+        Some(SnapshotId { end_offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
+    }
+}
+
+/// A snapshot, read.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    pub image: MetadataImage,
+    pub voters: Option<VotersRecord>,
+    /// Of the last entry contained; None in a file that Apache Kafka wrote.
+    pub raft_index: Option<u64>,
+}
+
+/// Why a file is not a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The snapshots in a directory, oldest first. Leftovers of an interrupted write are removed.
+pub fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SnapshotId>> {
+    let mut ids = Vec::new();
+    for entry in disk.list(dir)? {
+        if entry.name.ends_with(PARTIAL_SUFFIX) {
+            disk.remove_file(&dir.join(&entry.name))?;
+        }
+        ids.extend(SnapshotId::parse(&entry.name));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// The newest snapshot that reads without fault; each faulty one is named in a warning.
+pub fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Snapshot>> {
+    for id in list(disk, dir)?.into_iter().rev() {
+        match read(disk, dir, id) {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(SnapshotError::Io(error)) => return Err(error),
+            Err(SnapshotError::Invalid(reason)) => {
+                tracing::warn!(
+                    file = id.file_name(),
+                    reason,
+                    "a metadata snapshot is damaged; an older one and the log must do"
+                );
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the image; durable when this returns.
+pub fn write(
+    disk: &dyn Disk,
+    dir: &Path,
+    image: &MetadataImage,
+    voters: Option<&VotersRecord>,
+    raft_index: u64,
+    now_ms: TimestampMs,
+) -> io::Result<SnapshotId> {
+    let Provenance { last_contained_offset, last_contained_epoch: epoch, last_contained_log_time_ms } =
+        image.provenance;
+    let id = SnapshotId { end_offset: last_contained_offset + 1, epoch };
+    let raft_index = i64::try_from(raft_index).unwrap_or(-1);
+    let header =
+        SnapshotHeaderRecord { version: 0, last_contained_log_timestamp: last_contained_log_time_ms, raft_index };
+    let mut control = vec![ControlRecord::SnapshotHeader(header)];
+    if let Some(voters) = voters {
+        control.push(ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, kraft_version: KRAFT_VERSION }));
+        control.push(ControlRecord::KRaftVoters(voters.clone()));
+    }
+    let partial = dir.join(format!("{}.part", id.file_name()));
+    let file = disk.open(&partial, Open::Create)?;
+    file.set_len(0)?;
+    let mut position = 0u64;
+    let mut append = |batch: bytes::Bytes| -> io::Result<()> {
+        file.write_all_at(&batch, position)?;
+        position += batch.len() as u64;
+        Ok(())
+    };
+    append(control_batch(0, epoch, now_ms, &control))?;
+    let mut offset = control.len() as Offset;
+    for records in image.to_records().chunks(RECORDS_PER_BATCH) {
+        append(data_batch(offset, epoch, now_ms, records))?;
+        offset += records.len() as Offset;
+    }
+    let footer = [ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 })];
+    append(control_batch(offset, epoch, now_ms, &footer))?;
+    file.sync_all()?;
+    disk.rename(&partial, &dir.join(id.file_name()))?;
+    disk.sync_dir(dir)?;
+    Ok(id)
+}
+
+/// Reads one snapshot whole; anything missing or damaged is an error.
+pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
+    let bytes = disk.read(&dir.join(id.file_name()))?;
+    let invalid = |reason: &dyn std::fmt::Display| SnapshotError::Invalid(reason.to_string());
+    let mut image = MetadataImage::default();
+    let (mut header, mut voters, mut is_complete) = (None, None, false);
+    let mut delta = MetadataDelta::default();
+    let mut batches = iter_batches(&bytes);
+    for batch in batches.by_ref() {
+        if is_complete {
+            return Err(invalid(&"there is something behind the footer"));
+        }
+        match read_batch(&batch).map_err(|error| invalid(&error))? {
+            BatchContent::Control(records) => {
+                for record in records {
+                    match record {
+                        ControlRecord::SnapshotHeader(record) => header = Some(record),
+                        ControlRecord::SnapshotFooter(_) => is_complete = true,
+                        ControlRecord::KRaftVersion(record) => image.kraft_version = record.kraft_version,
+                        ControlRecord::KRaftVoters(record) => voters = Some(record),
+                        ControlRecord::LeaderChange(_) | ControlRecord::Unknown(_) => {}
+                    }
+                }
+            }
+            BatchContent::Data(records) => {
+                for record in records {
+                    image.apply(&record, &mut delta).map_err(|error| invalid(&error))?;
+                }
+            }
+        }
+    }
+    let Some(header) = header else { return Err(invalid(&"it has no header")) };
+    if !is_complete || batches.position() != bytes.len() {
+        return Err(invalid(&"it is cut short"));
+    }
+    image.provenance = Provenance {
+        last_contained_offset: id.end_offset - 1,
+        last_contained_epoch: id.epoch,
+        last_contained_log_time_ms: header.last_contained_log_timestamp,
+    };
+    Ok(Snapshot { id, image, voters, raft_index: u64::try_from(header.raft_index).ok() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        env::SystemDisk,
+        metadata::records::{ConfigRecord, MetadataRecord},
+        raft::control_records::single_voter,
+    };
+
+    fn image(configs: usize) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        for at in 0..configs {
+            let record = ConfigRecord {
+                resource_type: 2,
+                resource_name: format!("t{at}"),
+                name: "k".into(),
+                value: Some("v".into()),
+            };
+            image.apply(&MetadataRecord::from(record), &mut MetadataDelta::default()).unwrap();
+        }
+        image.kraft_version = 1;
+        image.provenance =
+            Provenance { last_contained_offset: 41, last_contained_epoch: 3, last_contained_log_time_ms: 77 };
+        image
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_as_the_same_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, voters) = (image(2500), single_voter(1, uuid::Uuid::from_u128(9), vec![]));
+        let id = write(&SystemDisk, dir.path(), &image, Some(&voters), 17, 5).unwrap();
+        assert_eq!(id.file_name(), "00000000000000000042-0000000003.checkpoint");
+        let snapshot = newest(&SystemDisk, dir.path()).unwrap().unwrap();
+        assert_eq!(snapshot.image, image);
+        assert_eq!((snapshot.id, snapshot.raft_index, snapshot.voters), (id, Some(17), Some(voters)));
+    }
+
+    #[test]
+    fn a_damaged_or_cut_snapshot_is_passed_over_for_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = image(3);
+        write(&SystemDisk, dir.path(), &older, None, 1, 5).unwrap();
+        let mut newer = image(5);
+        newer.provenance.last_contained_offset = 99;
+        let path = dir.path().join(write(&SystemDisk, dir.path(), &newer, None, 2, 5).unwrap().file_name());
+        assert_eq!(
+            newest(&SystemDisk, dir.path()).unwrap().unwrap().image,
+            MetadataImage { kraft_version: 0, ..newer }
+        );
+        let whole = std::fs::read(&path).unwrap();
+        for damage in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[damage] ^= 0x10;
+            // Offsets and epochs of batches are outside the checksum, and nothing reads them here.
+            std::fs::write(&path, &bytes).unwrap();
+            let found = newest(&SystemDisk, dir.path()).unwrap().unwrap();
+            let unchanged = found.id.end_offset == 100 && found.image.configs.len() == 5;
+            assert!(unchanged || found.image.configs == older.configs, "flipped byte {damage}");
+            std::fs::write(&path, &whole[..damage]).unwrap();
+            assert_eq!(
+                newest(&SystemDisk, dir.path()).unwrap().unwrap().image.configs,
+                older.configs,
+                "cut at {damage}"
+            );
+        }
+    }
+
+    #[test]
+    fn leftovers_of_an_interrupted_write_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = dir.path().join("00000000000000000042-0000000003.checkpoint.part");
+        std::fs::write(&partial, b"x").unwrap();
+        std::fs::write(dir.path().join("x.checkpoint"), b"x").unwrap();
+        assert_eq!(list(&SystemDisk, dir.path()).unwrap(), []);
+        assert!(!partial.exists());
+    }
+}

@@ -1,0 +1,550 @@
+//! raft-rs's view of the metadata log.
+//!
+//! Owns: the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open from a stored
+//! base); the voter set and kraft.version as the log tells them; the quorum-state file. One raft entry is one batch, and an entry's
+//! data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it verbatim (R1). raft's empty entry at a new
+//! term is Kafka's LeaderChange batch. Protobuf never sees a byte of these files.
+
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use raft::{
+    GetEntriesContext, RaftState,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+use uuid::Uuid;
+
+use super::{
+    control_records::{
+        BatchContent, ControlRecord, KRaftVersionRecord, LeaderChangeMessage, LeaderChangeVoter, VotersRecord,
+        control_batch, read_batch,
+    },
+    quorum_state::{ElectionState, QuorumStateFile},
+};
+use crate::{
+    controller::features::KRAFT_VERSION,
+    env::Disk,
+    protocol::record_batch::{BatchView, iter_batches},
+    types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
+};
+
+/// What the quorum needs of a log: `log::Log` is one.
+pub trait BatchLog: Send {
+    fn log_start_offset(&self) -> Offset;
+    fn log_end_offset(&self) -> Offset;
+    /// Appends whole batches that carry their offsets.
+    fn append(&mut self, batches: Bytes) -> io::Result<()>;
+    /// Everything appended is on the disk when this returns.
+    fn flush(&mut self) -> io::Result<()>;
+    /// Whole batches from the one that holds `from` on; at least one where there is one, else about `max_bytes`.
+    fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
+    /// Cuts everything from `offset` on.
+    fn truncate_to(&mut self, offset: Offset) -> io::Result<()>;
+    /// Drops everything; the next record gets `offset`.
+    fn truncate_fully_and_start_at(&mut self, offset: Offset) -> io::Result<()>;
+    /// Nothing below `offset` is needed any more.
+    fn delete_before(&mut self, offset: Offset) -> io::Result<()>;
+    /// The last call.
+    fn close(&mut self) -> io::Result<()>;
+}
+
+/// One batch in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    base_offset: Offset,
+    last_offset: Offset,
+    epoch: LeaderEpoch,
+    bytes: u32,
+}
+
+/// What stands before the first entry: the end of a snapshot, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    pub index: u64,
+    pub epoch: LeaderEpoch,
+    pub end_offset: Offset,
+}
+
+impl Base {
+    pub const EMPTY: Base = Base { index: 0, epoch: 0, end_offset: 0 };
+}
+
+/// Node ids start at 0, raft's at 1.
+pub fn raft_id(node: BrokerId) -> u64 {
+    node as u64 + 1
+}
+
+/// The reverse of [`raft_id`].
+pub fn node_id(raft_id: u64) -> Option<BrokerId> {
+    BrokerId::try_from(raft_id.checked_sub(1)?).ok()
+}
+
+/// Who this node is in the quorum.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub node_id: BrokerId,
+    pub directory_id: Uuid,
+}
+
+/// See the head of the file.
+pub struct MetadataStorage {
+    log: Box<dyn BatchLog>,
+    base: Base,
+    positions: VecDeque<Position>,
+    quorum_state: QuorumStateFile,
+    election: ElectionState,
+    commit: u64,
+    identity: Identity,
+    voters: VotersRecord,
+    /// Whether `voters` stands in the log or a snapshot; if not, the first leader writes it.
+    voters_are_stored: bool,
+    kraft_version: i16,
+    bytes_written: u64,
+}
+
+const SCAN_BYTES: usize = 1 << 20;
+
+impl MetadataStorage {
+    /// Reads the log from `base` on. `voters` is what a snapshot says, `bootstrap_voters` whom an empty log starts with.
+    ///
+    /// # Errors
+    /// `InvalidData` where the log does not continue `base` or holds what is no metadata batch.
+    pub fn open(
+        log: Box<dyn BatchLog>,
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        identity: Identity,
+        base: Base,
+        voters: Option<VotersRecord>,
+        bootstrap_voters: VotersRecord,
+    ) -> io::Result<Self> {
+        let quorum_state = QuorumStateFile::new(disk, dir);
+        let voters_are_stored = voters.is_some();
+        let mut storage = MetadataStorage {
+            log,
+            base,
+            positions: VecDeque::new(),
+            quorum_state,
+            election: ElectionState::default(),
+            commit: base.index,
+            identity,
+            voters: voters.unwrap_or(bootstrap_voters),
+            voters_are_stored,
+            kraft_version: if voters_are_stored { KRAFT_VERSION } else { 0 },
+            bytes_written: 0,
+        };
+        storage.scan()?;
+        storage.read_election_state()?;
+        Ok(storage)
+    }
+
+    fn scan(&mut self) -> io::Result<()> {
+        let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        if end < self.base.end_offset {
+            // The log was lost behind a snapshot that was kept: the snapshot holds everything up to its end.
+            self.log.truncate_fully_and_start_at(self.base.end_offset)?;
+            return Ok(());
+        }
+        if start > self.base.end_offset {
+            return Err(invalid(format!(
+                "the metadata log starts at offset {start}, but no snapshot reaches further than {}",
+                self.base.end_offset
+            )));
+        }
+        let mut next = self.base.end_offset;
+        while next < end {
+            let bytes = self.log.read(next, SCAN_BYTES)?;
+            let before = next;
+            for batch in iter_batches(&bytes) {
+                // The read starts at the batch that holds `next`; a snapshot never ends inside one.
+                if batch.base_offset() < next {
+                    continue;
+                }
+                self.note(&batch)?;
+                next = batch.next_offset();
+            }
+            if next == before {
+                return Err(invalid(format!("the metadata log has no batch at offset {next}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a batch that is in the log into the map.
+    fn note(&mut self, batch: &BatchView<'_>) -> io::Result<()> {
+        if batch.base_offset() != self.end_offset() {
+            return Err(invalid(format!(
+                "the metadata log goes on with offset {} where {} was expected",
+                batch.base_offset(),
+                self.end_offset()
+            )));
+        }
+        let bytes = batch.size_bytes();
+        self.positions.push_back(Position {
+            base_offset: batch.base_offset(),
+            last_offset: batch.last_offset(),
+            epoch: batch.partition_leader_epoch(),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
+        self.bytes_written += bytes as u64;
+        if batch.is_control()
+            && let BatchContent::Control(records) = read_batch(batch).map_err(|error| invalid(error.to_string()))?
+        {
+            for record in records {
+                match record {
+                    ControlRecord::KRaftVersion(record) => self.kraft_version = record.kraft_version,
+                    ControlRecord::KRaftVoters(record) => {
+                        self.voters = record;
+                        self.voters_are_stored = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_election_state(&mut self) -> io::Result<()> {
+        let stored = match self.quorum_state.read() {
+            // Nobody else was ever promised a vote, so the log's epochs say all there is to know.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && self.is_sole_voter() => {
+                tracing::warn!(%error, "the quorum-state file is damaged; the epoch is taken from the metadata log");
+                None
+            }
+            other => other?,
+        };
+        self.election = stored.unwrap_or_default();
+        if self.last_epoch() > self.election.epoch {
+            self.election = ElectionState { epoch: self.last_epoch(), leader: None, vote: None };
+        }
+        Ok(())
+    }
+
+    /// Whether this node alone decides.
+    pub fn is_sole_voter(&self) -> bool {
+        matches!(self.voters.voters.as_slice(), [only] if only.voter_id == self.identity.node_id)
+    }
+
+    pub fn voters(&self) -> &VotersRecord {
+        &self.voters
+    }
+
+    pub fn kraft_version(&self) -> i16 {
+        self.kraft_version
+    }
+
+    /// The offset behind the last entry.
+    pub fn end_offset(&self) -> Offset {
+        self.positions.back().map_or(self.base.end_offset, |position| position.last_offset + 1)
+    }
+
+    pub fn last_epoch(&self) -> LeaderEpoch {
+        self.positions.back().map_or(self.base.epoch, |position| position.epoch)
+    }
+
+    pub fn last_entry_index(&self) -> u64 {
+        self.base.index + self.positions.len() as u64
+    }
+
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
+    /// Bytes of all entries found at open or appended since; never falls.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+
+    fn position(&self, index: u64) -> Option<&Position> {
+        let at = index.checked_sub(self.base.index + 1)?;
+        self.positions.get(usize::try_from(at).ok()?)
+    }
+
+    /// The index of the entry that ends with `offset`, and its epoch; the base counts too.
+    pub fn entry_ending_at(&self, offset: Offset) -> Option<(u64, LeaderEpoch)> {
+        if offset + 1 == self.base.end_offset {
+            return Some((self.base.index, self.base.epoch));
+        }
+        let at = self.positions.binary_search_by_key(&offset, |position| position.last_offset).ok()?;
+        Some((self.base.index + 1 + at as u64, self.positions[at].epoch))
+    }
+
+    /// The offset behind entry `index`.
+    pub fn end_offset_of(&self, index: u64) -> Option<Offset> {
+        if index == self.base.index {
+            return Some(self.base.end_offset);
+        }
+        self.position(index).map(|position| position.last_offset + 1)
+    }
+
+    /// The batch of entry `index`.
+    pub fn batch(&self, index: u64) -> io::Result<Bytes> {
+        let position =
+            self.position(index).ok_or_else(|| invalid(format!("entry {index} is not in the metadata log")))?;
+        let bytes = self.log.read(position.base_offset, position.bytes as usize)?;
+        let batch = iter_batches(&bytes).find(|batch| batch.base_offset() == position.base_offset);
+        let size = batch
+            .map(|batch| batch.size_bytes())
+            .ok_or_else(|| invalid(format!("the metadata log lost its batch at {}", position.base_offset)))?;
+        // A read may begin before the batch only where the log is not ours; the map would have refused it at open.
+        Ok(bytes.slice(..size))
+    }
+
+    /// Says that everything up to `index` is committed: what the store or a snapshot holds always is.
+    pub fn set_commit(&mut self, index: u64) {
+        self.commit = self.commit.max(index.min(self.last_entry_index()));
+    }
+
+    /// Appends entries that raft wants stored; an entry at or before the last one replaces what is there. Not durable before `flush`.
+    pub fn append(&mut self, entries: &[Entry], now_ms: TimestampMs) -> io::Result<()> {
+        for entry in entries {
+            if entry.index <= self.last_entry_index() {
+                self.truncate_from(entry.index)?;
+            }
+            let batch = if entry.data.is_empty() {
+                self.leader_change(entry.term as LeaderEpoch, now_ms)
+            } else {
+                entry.data.clone()
+            };
+            let view = BatchView::parse(&batch).map_err(|error| invalid(error.to_string()))?;
+            debug_assert_eq!(view.partition_leader_epoch(), entry.term as LeaderEpoch);
+            self.log.append(batch.clone())?;
+            self.note(&view)?;
+        }
+        Ok(())
+    }
+
+    fn truncate_from(&mut self, index: u64) -> io::Result<()> {
+        let Some(position) = self.position(index).copied() else {
+            return Err(invalid(format!("entry {index} is below the metadata log's start")));
+        };
+        assert!(index > self.commit, "a committed entry must never be replaced");
+        self.log.truncate_to(position.base_offset)?;
+        self.positions.truncate((index - self.base.index - 1) as usize);
+        Ok(())
+    }
+
+    /// Kafka's batch at the start of an epoch; in the very first one the voters come with it (KIP-853).
+    fn leader_change(&self, epoch: LeaderEpoch, now_ms: TimestampMs) -> Bytes {
+        let voters = || self.voters.voters.iter().map(|voter| LeaderChangeVoter { voter_id: voter.voter_id }).collect();
+        let granting_voters =
+            if self.is_sole_voter() { voters() } else { vec![LeaderChangeVoter { voter_id: self.identity.node_id }] };
+        let message =
+            LeaderChangeMessage { version: 0, leader_id: self.identity.node_id, voters: voters(), granting_voters };
+        let mut records = vec![ControlRecord::LeaderChange(message)];
+        if !self.voters_are_stored {
+            records.push(ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, kraft_version: KRAFT_VERSION }));
+            records.push(ControlRecord::KRaftVoters(self.voters.clone()));
+        }
+        control_batch(self.end_offset(), epoch, now_ms, &records)
+    }
+
+    /// Makes appended entries durable.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.log.flush()
+    }
+
+    /// Notes raft's term and vote, durably before anybody can hear of them. A sole voter has nobody to tell: its first entry of the
+    /// term is synced before it acts on it, and the log's epochs bring the term back; one fsync less between start and readiness.
+    pub fn set_hard_state(&mut self, hard_state: &HardState, leader: Option<BrokerId>) -> io::Result<()> {
+        let vote = node_id(hard_state.vote).map(|id| {
+            let directory =
+                self.voters.voters.iter().find(|voter| voter.voter_id == id).map(|voter| voter.voter_directory_id);
+            (id, directory.unwrap_or_default())
+        });
+        let election = ElectionState { epoch: hard_state.term as LeaderEpoch, leader, vote };
+        if election != self.election {
+            self.quorum_state.write(&election, !self.is_sole_voter())?;
+            self.election = election;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything up to the entry `index`, which a snapshot covers.
+    pub fn compact(&mut self, index: u64) -> io::Result<()> {
+        if let Some(position) = self.position(index).copied() {
+            self.base = Base { index, epoch: position.epoch, end_offset: position.last_offset + 1 };
+            while self.positions.front().is_some_and(|first| first.last_offset <= position.last_offset) {
+                self.positions.pop_front();
+            }
+        }
+        self.log.delete_before(self.base.end_offset)
+    }
+
+    pub fn close(&mut self) -> io::Result<()> {
+        self.log.close()
+    }
+}
+
+fn invalid(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+fn unavailable(error: io::Error) -> raft::Error {
+    raft::Error::Store(raft::StorageError::Other(Box::new(error)))
+}
+
+impl raft::Storage for MetadataStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let hard_state = HardState {
+            term: self.election.epoch as u64,
+            vote: self.election.vote.map_or(0, |(id, _)| raft_id(id)),
+            commit: self.commit,
+            ..Default::default()
+        };
+        let conf_state = ConfState {
+            voters: self.voters.voters.iter().map(|voter| raft_id(voter.voter_id)).collect(),
+            ..Default::default()
+        };
+        Ok(RaftState { hard_state, conf_state })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.base.index {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        let max_size = max_size.into().unwrap_or(u64::MAX);
+        let (mut entries, mut size) = (Vec::new(), 0u64);
+        for index in low..high {
+            let position = self.position(index).ok_or(raft::Error::Store(raft::StorageError::Unavailable))?;
+            size = size.saturating_add(u64::from(position.bytes));
+            if size > max_size && !entries.is_empty() {
+                break;
+            }
+            let data = self.batch(index).map_err(unavailable)?;
+            entries.push(Entry { index, term: position.epoch as u64, data, ..Default::default() });
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.base.index {
+            return Ok(self.base.epoch as u64);
+        }
+        if index < self.base.index {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        self.position(index)
+            .map(|position| position.epoch as u64)
+            .ok_or(raft::Error::Store(raft::StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last_entry_index())
+    }
+
+    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
+        // Followers will fetch the file itself; raft is told to wait.
+        Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+/// A log in memory that loses what was not flushed, for tests and simulations.
+#[cfg(any(test, feature = "sim"))]
+pub mod memory {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Inner {
+        start: Offset,
+        batches: Vec<Bytes>,
+        durable: usize,
+        flushes: u64,
+    }
+
+    /// Clones share the content, as two openings of one directory do.
+    #[derive(Clone, Default)]
+    pub struct MemoryLog(Arc<Mutex<Inner>>);
+
+    fn view(batch: &Bytes) -> BatchView<'_> {
+        BatchView::parse(batch).expect("only whole batches are appended")
+    }
+
+    impl MemoryLog {
+        fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// The power goes off: what was not flushed is gone.
+        pub fn crash(&self) {
+            let mut inner = self.inner();
+            let durable = inner.durable;
+            inner.batches.truncate(durable);
+        }
+
+        pub fn flushes(&self) -> u64 {
+            self.inner().flushes
+        }
+
+        /// All batches, one behind the other.
+        pub fn bytes(&self) -> Vec<u8> {
+            self.inner().batches.concat()
+        }
+    }
+
+    impl BatchLog for MemoryLog {
+        fn log_start_offset(&self) -> Offset {
+            let inner = self.inner();
+            inner.batches.first().map_or(inner.start, |batch| view(batch).base_offset())
+        }
+        fn log_end_offset(&self) -> Offset {
+            let inner = self.inner();
+            inner.batches.last().map_or(inner.start, |batch| view(batch).next_offset())
+        }
+        fn append(&mut self, batches: Bytes) -> io::Result<()> {
+            self.inner().batches.extend(iter_batches(&batches).map(|batch| Bytes::copy_from_slice(batch.bytes())));
+            Ok(())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            let mut inner = self.inner();
+            inner.durable = inner.batches.len();
+            inner.flushes += 1;
+            Ok(())
+        }
+        fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes> {
+            let mut bytes = Vec::new();
+            for batch in self.inner().batches.iter().filter(|batch| view(batch).last_offset() >= from) {
+                if !bytes.is_empty() && bytes.len() + batch.len() > max_bytes {
+                    break;
+                }
+                bytes.extend_from_slice(batch);
+            }
+            Ok(bytes.into())
+        }
+        fn truncate_to(&mut self, offset: Offset) -> io::Result<()> {
+            let mut inner = self.inner();
+            inner.batches.retain(|batch| view(batch).last_offset() < offset);
+            inner.durable = inner.durable.min(inner.batches.len());
+            Ok(())
+        }
+        fn truncate_fully_and_start_at(&mut self, offset: Offset) -> io::Result<()> {
+            let mut inner = self.inner();
+            inner.batches.clear();
+            (inner.durable, inner.start) = (0, offset);
+            Ok(())
+        }
+        fn delete_before(&mut self, offset: Offset) -> io::Result<()> {
+            let mut inner = self.inner();
+            let before = inner.batches.len();
+            inner.batches.retain(|batch| view(batch).last_offset() >= offset);
+            inner.durable -= before - inner.batches.len();
+            inner.start = offset;
+            Ok(())
+        }
+        fn close(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! What each consumer fetches, remembered between its requests (KIP-227, F6): a request names only
+//! what has changed, an answer only what is worth telling.
+//!
+//! Sessions outlive connections and are bounded: a full cache gives up the session that was idle
+//! longest, once that is more than two minutes, and otherwise new clients go without.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use indexmap::IndexMap;
+
+use super::partition::FetchFrom;
+use crate::{
+    env::Random,
+    types::{Offset, TopicId},
+};
+
+/// "No session", in requests and answers.
+pub const NO_SESSION: i32 = 0;
+/// The epoch of a request that names everything and wants a session.
+pub const INITIAL_EPOCH: i32 = 0;
+/// The epoch of a request that names everything and ends its session.
+pub const FINAL_EPOCH: i32 = -1;
+/// How long a session is safe from others that want its place (`min.incremental.fetch.session.eviction.ms`).
+const EVICTION: Duration = Duration::from_secs(120);
+
+/// Which partition a client means: by name up to version 12, by id from 13 on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FetchKey {
+    /// Empty where the client used an id that nobody knew.
+    pub topic: Arc<str>,
+    /// Zero where the client used a name.
+    pub topic_id: TopicId,
+    /// Counted from 0.
+    pub partition: i32,
+}
+
+/// What a client wants of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchWanted {
+    /// From where.
+    pub from: FetchFrom,
+    /// `partition_max_bytes`.
+    pub max_bytes: i32,
+}
+
+/// What the client was told last; an answer repeats nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    high_watermark: Offset,
+    log_start_offset: Offset,
+}
+
+const TOLD_NOTHING: Told = Told { high_watermark: -1, log_start_offset: -1 };
+
+/// One session.
+#[derive(Debug)]
+pub struct FetchSession {
+    /// What the next request has to carry.
+    next_epoch: i32,
+    uses_topic_ids: bool,
+    partitions: IndexMap<FetchKey, (FetchWanted, Told)>,
+    /// Where the next answer starts filling, so that every partition gets its turn.
+    first: usize,
+}
+
+/// Why a request does not fit its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// FETCH_SESSION_ID_NOT_FOUND.
+    NotFound,
+    /// INVALID_FETCH_SESSION_EPOCH.
+    InvalidEpoch,
+    /// FETCH_SESSION_TOPIC_ID_ERROR: names and ids do not mix in one session.
+    TopicIdMix,
+}
+
+/// What a request asks for, with the session's memory added.
+pub struct FetchContext {
+    /// In the order in which the answer is filled.
+    pub partitions: Vec<(FetchKey, FetchWanted)>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// All is told; there is no session.
+    Sessionless,
+    /// All is told; a session starts if there is room.
+    Full { uses_topic_ids: bool },
+    /// Only news are told.
+    Incremental { id: i32, session: Arc<Mutex<FetchSession>> },
+}
+
+/// What the answer says of a partition, as far as the session must know.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionNews {
+    /// There are records, an error, a diverging epoch or a better replica: always worth telling.
+    pub must_tell: bool,
+    /// Whether there are records.
+    pub has_records: bool,
+    /// Whether there is an error.
+    pub is_error: bool,
+    /// -1 with an error.
+    pub high_watermark: Offset,
+    /// -1 with an error.
+    pub log_start_offset: Offset,
+}
+
+/// All sessions of this broker.
+pub struct FetchSessionCache {
+    slots: usize,
+    random: Arc<dyn Random>,
+    sessions: Mutex<HashMap<i32, Slot>>,
+}
+
+struct Slot {
+    session: Arc<Mutex<FetchSession>>,
+    last_used: Duration,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a poisoned lock ends the process")
+}
+
+impl FetchSessionCache {
+    /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub fn new(slots: usize, random: Arc<dyn Random>) -> Self {
+        FetchSessionCache { slots, random, sessions: Mutex::default() }
+    }
+
+    /// What the request with this session id and epoch asks for.
+    ///
+    /// # Errors
+    /// The answer's error; nothing has changed.
+    pub fn begin(
+        &self,
+        session_id: i32,
+        epoch: i32,
+        named: Vec<(FetchKey, FetchWanted)>,
+        forgotten: &[FetchKey],
+        uses_topic_ids: bool,
+        now: Duration,
+    ) -> Result<FetchContext, SessionError> {
+        if matches!(epoch, INITIAL_EPOCH | FINAL_EPOCH) {
+            if session_id != NO_SESSION {
+                lock(&self.sessions).remove(&session_id);
+            }
+            let kind = if epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full { uses_topic_ids } };
+            return Ok(FetchContext { partitions: unique(named), kind });
+        }
+        let session = {
+            let mut sessions = lock(&self.sessions);
+            let slot = sessions.get_mut(&session_id).ok_or(SessionError::NotFound)?;
+            slot.last_used = now;
+            slot.session.clone()
+        };
+        let partitions = {
+            let mut session = lock(&session);
+            if session.next_epoch != epoch {
+                return Err(SessionError::InvalidEpoch);
+            }
+            if session.uses_topic_ids != uses_topic_ids {
+                return Err(SessionError::TopicIdMix);
+            }
+            session.next_epoch = next_epoch(epoch);
+            session.update(named, forgotten);
+            session.in_turn()
+        };
+        if partitions.is_empty() {
+            lock(&self.sessions).remove(&session_id);
+            return Ok(FetchContext { partitions, kind: Kind::Sessionless });
+        }
+        Ok(FetchContext { partitions, kind: Kind::Incremental { id: session_id, session } })
+    }
+
+    /// Takes note of the answer. `news` has one entry for each of the context's partitions, in their
+    /// order. Answers the session id for the client, and which of the partitions to tell it of.
+    pub fn finish(&self, context: &FetchContext, news: &[PartitionNews], now: Duration) -> (i32, Vec<bool>) {
+        debug_assert_eq!(context.partitions.len(), news.len());
+        match &context.kind {
+            Kind::Sessionless => (NO_SESSION, vec![true; news.len()]),
+            Kind::Full { uses_topic_ids } => (self.create(context, news, *uses_topic_ids, now), vec![true; news.len()]),
+            Kind::Incremental { id, session } => (*id, lock(session).tell(&context.partitions, news)),
+        }
+    }
+
+    fn create(&self, context: &FetchContext, news: &[PartitionNews], uses_topic_ids: bool, now: Duration) -> i32 {
+        let mut sessions = lock(&self.sessions);
+        if sessions.len() >= self.slots {
+            let oldest = sessions.iter().min_by_key(|(_, slot)| slot.last_used).map(|(id, slot)| (*id, slot.last_used));
+            match oldest {
+                Some((id, last_used)) if now >= last_used + EVICTION => sessions.remove(&id),
+                _ => return NO_SESSION,
+            };
+        }
+        let id = loop {
+            let id = (self.random.next_u64() & 0x7fff_ffff) as i32;
+            if id != NO_SESSION && !sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let partitions = context
+            .partitions
+            .iter()
+            .zip(news)
+            .map(|((key, wanted), news)| (key.clone(), (*wanted, news.told())))
+            .collect();
+        let session = FetchSession { next_epoch: next_epoch(INITIAL_EPOCH), uses_topic_ids, partitions, first: 0 };
+        sessions.insert(id, Slot { session: Arc::new(Mutex::new(session)), last_used: now });
+        id
+    }
+}
+
+impl FetchContext {
+    /// Whether an answer without any news has anything to say at all.
+    pub fn is_incremental(&self) -> bool {
+        matches!(self.kind, Kind::Incremental { .. })
+    }
+}
+
+/// Named twice is named once, as the last time.
+fn unique(named: Vec<(FetchKey, FetchWanted)>) -> Vec<(FetchKey, FetchWanted)> {
+    if named.len() < 2 {
+        return named;
+    }
+    named.into_iter().collect::<IndexMap<_, _>>().into_iter().collect()
+}
+
+/// Epochs count from 1 and start over there.
+fn next_epoch(epoch: i32) -> i32 {
+    if epoch == i32::MAX { 1 } else { epoch + 1 }
+}
+
+impl PartitionNews {
+    fn told(&self) -> Told {
+        if self.is_error {
+            return TOLD_NOTHING;
+        }
+        Told { high_watermark: self.high_watermark, log_start_offset: self.log_start_offset }
+    }
+}
+
+impl FetchSession {
+    fn update(&mut self, named: Vec<(FetchKey, FetchWanted)>, forgotten: &[FetchKey]) {
+        for (key, wanted) in named {
+            match self.partitions.entry(key) {
+                indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().0 = wanted,
+                indexmap::map::Entry::Vacant(entry) => {
+                    entry.insert((wanted, TOLD_NOTHING));
+                }
+            }
+        }
+        for key in forgotten {
+            self.partitions.shift_remove(key);
+        }
+    }
+
+    fn in_turn(&self) -> Vec<(FetchKey, FetchWanted)> {
+        let first = if self.partitions.is_empty() { 0 } else { self.first % self.partitions.len() };
+        let (before, after) = self.partitions.as_slice().split_at(first);
+        after.iter().chain(before.iter()).map(|(key, (wanted, _))| (key.clone(), *wanted)).collect()
+    }
+
+    fn tell(&mut self, asked: &[(FetchKey, FetchWanted)], news: &[PartitionNews]) -> Vec<bool> {
+        let mut last_with_records = None;
+        let mut tells = Vec::with_capacity(news.len());
+        for ((key, _), news) in asked.iter().zip(news) {
+            let Some((at, _, (_, told))) = self.partitions.get_full_mut(key) else {
+                tells.push(true);
+                continue;
+            };
+            tells.push(news.must_tell || *told != news.told());
+            *told = news.told();
+            if news.has_records {
+                last_with_records = Some(at);
+            }
+        }
+        if let Some(at) = last_with_records {
+            // What is named later comes after all that is known.
+            self.first = (at + 1) % self.partitions.len();
+        }
+        tells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::SystemRandom;
+
+    fn cache(slots: usize) -> FetchSessionCache {
+        FetchSessionCache::new(slots, Arc::new(SystemRandom::seeded(1)))
+    }
+
+    fn key(partition: i32) -> FetchKey {
+        FetchKey { topic: "t".into(), topic_id: TopicId::ZERO, partition }
+    }
+
+    fn wanted(offset: Offset) -> FetchWanted {
+        FetchWanted { from: FetchFrom { offset, current_leader_epoch: -1, last_fetched_epoch: -1 }, max_bytes: 100 }
+    }
+
+    fn news(high_watermark: Offset, has_records: bool) -> PartitionNews {
+        PartitionNews { must_tell: has_records, has_records, is_error: false, high_watermark, log_start_offset: 0 }
+    }
+
+    const ERROR: PartitionNews =
+        PartitionNews { must_tell: true, has_records: false, is_error: true, high_watermark: -1, log_start_offset: -1 };
+
+    /// A session over partitions 0 to `count` - 1 of which nothing but high watermark 5 was told.
+    fn opened(cache: &FetchSessionCache, count: i32) -> i32 {
+        let named = (0..count).map(|p| (key(p), wanted(0))).collect();
+        let context = cache.begin(0, 0, named, &[], false, Duration::ZERO).unwrap();
+        let (id, tells) = cache.finish(&context, &vec![news(5, false); count as usize], Duration::ZERO);
+        assert_eq!(tells, vec![true; count as usize], "a full answer tells all");
+        assert_ne!(id, NO_SESSION);
+        id
+    }
+
+    #[test]
+    fn f6_incremental_answers_tell_only_what_is_new() {
+        let cache = cache(10);
+        let id = opened(&cache, 3);
+        let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
+        assert_eq!(context.partitions.len(), 3);
+        let (same, tells) = cache.finish(&context, &[news(5, false), news(6, false), news(5, true)], Duration::ZERO);
+        assert_eq!((same, tells), (id, vec![false, true, true]));
+        let context = cache.begin(id, 2, vec![(key(0), wanted(9))], &[key(1)], false, Duration::ZERO).unwrap();
+        let offsets: Vec<_> = context.partitions.iter().map(|(k, w)| (k.partition, w.from.offset)).collect();
+        assert_eq!(offsets, [(0, 9), (2, 0)]);
+    }
+
+    #[test]
+    fn f6_an_error_is_told_again_and_what_follows_it_too() {
+        let cache = cache(10);
+        let id = opened(&cache, 1);
+        for (epoch, (news, is_told)) in
+            [(news(5, false), false), (ERROR, true), (ERROR, true), (news(5, false), true)].into_iter().enumerate()
+        {
+            let context = cache.begin(id, 1 + epoch as i32, vec![], &[], false, Duration::ZERO).unwrap();
+            assert_eq!(cache.finish(&context, &[news], Duration::ZERO).1, [is_told]);
+        }
+    }
+
+    #[test]
+    fn f6_wrong_ids_epochs_and_kinds_are_refused() {
+        let cache = cache(10);
+        let id = opened(&cache, 1);
+        let begin = |id, epoch, ids| cache.begin(id, epoch, vec![], &[], ids, Duration::ZERO).err();
+        assert_eq!(begin(id ^ 1, 1, false), Some(SessionError::NotFound));
+        assert_eq!(begin(id, 2, false), Some(SessionError::InvalidEpoch));
+        assert_eq!(begin(id, 1, true), Some(SessionError::TopicIdMix));
+        assert_eq!(begin(id, 1, false), None);
+        assert_eq!(begin(id, FINAL_EPOCH, false), None);
+        assert_eq!(begin(id, 2, false), Some(SessionError::NotFound), "closed");
+    }
+
+    #[test]
+    fn f6_partitions_with_records_go_to_the_end_of_the_turn() {
+        let cache = cache(10);
+        let id = opened(&cache, 3);
+        let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
+        cache.finish(&context, &[news(5, true), news(5, false), news(5, false)], Duration::ZERO);
+        let context = cache.begin(id, 2, vec![], &[], false, Duration::ZERO).unwrap();
+        let order: Vec<_> = context.partitions.iter().map(|(key, _)| key.partition).collect();
+        assert_eq!(order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn f6_a_full_cache_gives_up_only_sessions_idle_for_two_minutes() {
+        let cache = cache(1);
+        let first = opened(&cache, 1);
+        let open_at = |seconds| {
+            let now = Duration::from_secs(seconds);
+            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], false, now).unwrap();
+            cache.finish(&context, &[news(5, false)], now).0
+        };
+        assert_eq!(open_at(119), NO_SESSION);
+        assert_ne!(open_at(120), NO_SESSION);
+        let gone = cache.begin(first, 1, vec![], &[], false, Duration::ZERO).err();
+        assert_eq!(gone, Some(SessionError::NotFound));
+    }
+}

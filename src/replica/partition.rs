@@ -1,0 +1,455 @@
+//! One partition: the lock around its log and its replica state.
+//!
+//! Under the lock: decisions and page-cache writes, never an await, an fsync or a read of data.
+//! Watermarks are published as atomics for those who only look. Reads take a plan under the lock
+//! and carry it out outside of it.
+//!
+//! Invariants: L2 (log start ≤ last stable ≤ high watermark ≤ log end), R3, R5.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use super::{
+    state::{Leadership, ReplicaState},
+    waiters::{Waiter, Waiters},
+};
+use crate::{
+    config::topic::LogConfig,
+    log::{
+        AppendError, AppendInfo, Log, LogError, LogOwner, ReadError, ReadPlan, TimestampLookup, TimestampOffset,
+        ValidatedBatch, flush_through, leader_epochs::LeaderEpochs,
+    },
+    types::{BrokerId, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition},
+};
+
+/// Up to where a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchIsolation {
+    /// A replica: all there is.
+    LogEnd,
+    /// A consumer with `read_uncommitted`.
+    HighWatermark,
+    /// A consumer with `read_committed`.
+    LastStable,
+}
+
+/// Why a partition cannot do what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    /// Another broker leads, or none.
+    #[error("this broker does not lead {0}")]
+    NotLeader(TopicPartition),
+    /// F8: the client knows an older leader epoch.
+    #[error("leader epoch {epoch} of {partition} is over, it is now {current}")]
+    FencedLeaderEpoch { partition: TopicPartition, epoch: LeaderEpoch, current: LeaderEpoch },
+    /// F8: the client knows a newer leader epoch than we do.
+    #[error("leader epoch {epoch} of {partition} is not known here, it is {current}")]
+    UnknownLeaderEpoch { partition: TopicPartition, epoch: LeaderEpoch, current: LeaderEpoch },
+    /// P2: too few replicas in sync to append with acks=all. Nothing was written.
+    #[error("{in_sync} replicas of {partition} are in sync, acks=all needs {needed}")]
+    NotEnoughReplicas { partition: TopicPartition, in_sync: usize, needed: i32 },
+    /// The log refused.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The read cannot be answered.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The disk failed.
+    #[error(transparent)]
+    Storage(#[from] LogError),
+}
+
+/// How far a partition is, seen at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First offset that may be read.
+    pub log_start_offset: Offset,
+    /// First offset of an open transaction; the high watermark where there is none.
+    pub last_stable_offset: Offset,
+    /// First offset that is not on all in-sync replicas.
+    pub high_watermark: Offset,
+    /// The next record's offset.
+    pub log_end_offset: Offset,
+}
+
+/// What metadata has changed of this broker's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeadershipChange {
+    /// It leads a new epoch.
+    Gained,
+    /// It led and does not any more.
+    Lost,
+    /// Neither.
+    None,
+}
+
+/// What was appended, and what has to happen before it may be acknowledged.
+#[derive(Debug)]
+pub struct Appended {
+    /// As the log tells.
+    pub info: AppendInfo,
+    /// In which it was written.
+    pub leader_epoch: LeaderEpoch,
+    /// `flush.messages` asks for an fsync before the answer.
+    pub needs_flush: bool,
+}
+
+/// What a fetch found, to be read outside of the lock.
+pub struct PartitionRead {
+    /// At the moment of the read.
+    pub watermarks: Watermarks,
+    /// The data, not read yet; none where the client's log diverged.
+    pub plan: Option<ReadPlan>,
+    /// F8: the newest epoch that is not newer than the client's, and its end here.
+    pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
+}
+
+/// See the module's documentation.
+pub struct Partition {
+    topic_partition: TopicPartition,
+    topic_id: TopicId,
+    inner: Mutex<Inner>,
+    published: Published,
+    waiters: Waiters,
+}
+
+struct Inner {
+    log: Log,
+    state: ReplicaState,
+}
+
+#[derive(Default)]
+struct Published {
+    log_start_offset: AtomicI64,
+    last_stable_offset: AtomicI64,
+    high_watermark: AtomicI64,
+    log_end_offset: AtomicI64,
+}
+
+impl Partition {
+    /// A partition over an open log, which nobody leads yet.
+    pub fn new(local: BrokerId, topic_id: TopicId, log: Log, high_watermark: Offset) -> Arc<Partition> {
+        let mut state = ReplicaState::new(local, high_watermark);
+        state.clamp(log.log_start_offset(), log.log_end_offset());
+        let partition = Partition {
+            topic_partition: log.partition().clone(),
+            topic_id,
+            inner: Mutex::new(Inner { log, state }),
+            published: Published::default(),
+            waiters: Waiters::default(),
+        };
+        partition.publish(&mut partition.lock());
+        Arc::new(partition)
+    }
+
+    /// Which partition this is.
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.topic_partition
+    }
+
+    /// The id of the topic it belongs to.
+    pub fn topic_id(&self) -> TopicId {
+        self.topic_id
+    }
+
+    /// How far it is, without the lock. Each value is true by itself.
+    pub fn watermarks(&self) -> Watermarks {
+        let load = |value: &AtomicI64| value.load(Ordering::Acquire);
+        Watermarks {
+            log_start_offset: load(&self.published.log_start_offset),
+            last_stable_offset: load(&self.published.last_stable_offset),
+            high_watermark: load(&self.published.high_watermark),
+            log_end_offset: load(&self.published.log_end_offset),
+        }
+    }
+
+    /// Has `waiter` woken at the next change of a watermark or of leadership.
+    pub fn register(&self, waiter: &Arc<Waiter>) {
+        self.waiters.register(waiter);
+    }
+
+    /// Takes over what the metadata says of leadership.
+    pub fn on_metadata(&self, leadership: Leadership) -> LeadershipChange {
+        let mut inner = self.lock();
+        let was_leader = inner.state.is_leader();
+        let gained = inner.state.on_metadata(leadership);
+        let lost = was_leader && !inner.state.is_leader();
+        self.advance(&mut inner);
+        drop(inner);
+        self.waiters.wake_all();
+        match (gained, lost) {
+            (true, _) => LeadershipChange::Gained,
+            (_, true) => LeadershipChange::Lost,
+            (false, false) => LeadershipChange::None,
+        }
+    }
+
+    /// Leader and epoch as known here, for hints to clients (KIP-951).
+    pub fn leader(&self) -> (BrokerId, LeaderEpoch) {
+        let inner = self.lock();
+        (inner.state.leadership().leader, inner.state.leadership().leader_epoch)
+    }
+
+    /// Whether this broker leads it.
+    pub fn is_leader(&self) -> bool {
+        self.lock().state.is_leader()
+    }
+
+    /// The settings in force.
+    pub fn log_config(&self) -> Arc<LogConfig> {
+        self.lock().log.config().clone()
+    }
+
+    /// Takes new settings; they hold from the next batch on.
+    pub fn update_config(&self, config: Arc<LogConfig>) {
+        self.lock().log.update_config(config);
+    }
+
+    /// Appends a batch that `log::validate` has admitted. `all_replicas` is acks=all (P2).
+    ///
+    /// # Errors
+    /// Nothing was written; after a fault of the disk the outcome is unknown.
+    pub fn append_as_leader(
+        &self,
+        batch: ValidatedBatch,
+        all_replicas: bool,
+        now_ms: TimestampMs,
+    ) -> Result<Appended, PartitionError> {
+        let mut inner = self.lock();
+        let epoch = self.check_leader(&inner, None)?;
+        if all_replicas {
+            // More than there are replicas cannot be asked for (`Partition.effectiveMinIsr`).
+            let replicas = inner.state.leadership().replicas.len() as i32;
+            let (in_sync, needed) =
+                (inner.state.in_sync_replicas(), inner.log.config().min_insync_replicas.min(replicas));
+            if in_sync < needed.max(0) as usize {
+                return Err(PartitionError::NotEnoughReplicas {
+                    partition: self.topic_partition.clone(),
+                    in_sync,
+                    needed,
+                });
+            }
+        }
+        let info = inner.log.append_as_leader(batch, epoch, now_ms)?;
+        let moved = self.advance(&mut inner);
+        let unflushed = inner.log.log_end_offset() - inner.log.recovery_point();
+        let needs_flush = unflushed >= inner.log.config().flush_messages;
+        drop(inner);
+        if moved {
+            self.waiters.wake_all();
+        }
+        Ok(Appended { info, leader_epoch: epoch, needs_flush })
+    }
+
+    /// Reads for a consumer or replica (F2–F5, F8). The leader epochs are those the client knows, -1 for none.
+    ///
+    /// # Errors
+    /// See [`PartitionError`].
+    pub fn read(
+        &self,
+        fetch: &FetchFrom,
+        max_bytes: usize,
+        isolation: FetchIsolation,
+        min_one_batch: bool,
+    ) -> Result<PartitionRead, PartitionError> {
+        let inner = self.lock();
+        self.check_leader(&inner, Some(fetch.current_leader_epoch))?;
+        let watermarks = self.watermarks();
+        if fetch.last_fetched_epoch >= 0 {
+            let Some((epoch, end_offset)) = self.end_offset_of_epoch(&inner, fetch.last_fetched_epoch) else {
+                return Err(self.out_of_range(fetch.offset, watermarks));
+            };
+            if epoch < fetch.last_fetched_epoch || end_offset < fetch.offset {
+                return Ok(PartitionRead { watermarks, plan: None, diverging_epoch: Some((epoch, end_offset)) });
+            }
+        }
+        let upper_bound = match isolation {
+            FetchIsolation::LogEnd => watermarks.log_end_offset,
+            FetchIsolation::HighWatermark => watermarks.high_watermark,
+            FetchIsolation::LastStable => watermarks.last_stable_offset,
+        };
+        let plan = inner.log.read(fetch.offset, max_bytes, upper_bound, min_one_batch)?;
+        Ok(PartitionRead { watermarks, plan: Some(plan), diverging_epoch: None })
+    }
+
+    fn out_of_range(&self, offset: Offset, watermarks: Watermarks) -> PartitionError {
+        PartitionError::Read(ReadError::OffsetOutOfRange {
+            offset,
+            partition: self.topic_partition.clone(),
+            log_start_offset: watermarks.log_start_offset,
+            log_end_offset: watermarks.log_end_offset,
+        })
+    }
+
+    /// L4: the largest epoch not above `epoch`, and where it ends; `(-1, -1)` where there is none.
+    ///
+    /// # Errors
+    /// See [`PartitionError`].
+    pub fn end_offset_for_epoch(
+        &self,
+        current: LeaderEpoch,
+        epoch: LeaderEpoch,
+    ) -> Result<(LeaderEpoch, Offset), PartitionError> {
+        let inner = self.lock();
+        self.check_leader(&inner, Some(current))?;
+        Ok(self.end_offset_of_epoch(&inner, epoch).unwrap_or((-1, -1)))
+    }
+
+    fn end_offset_of_epoch(&self, inner: &Inner, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        epochs_of_leader(inner).end_offset_for(epoch, inner.log.log_end_offset())
+    }
+
+    /// What a search by time needs, to be carried out outside of the lock; and the watermarks to bound it by.
+    ///
+    /// # Errors
+    /// See [`PartitionError`].
+    pub fn timestamp_lookup(&self, current: LeaderEpoch) -> Result<(TimestampLookup, Watermarks), PartitionError> {
+        let inner = self.lock();
+        self.check_leader(&inner, Some(current))?;
+        Ok((inner.log.timestamp_lookup(), self.watermarks()))
+    }
+
+    /// An offset with the epoch of the leader that wrote it, or that will write it.
+    ///
+    /// # Errors
+    /// See [`PartitionError`].
+    pub fn offset_with_epoch(
+        &self,
+        current: LeaderEpoch,
+        which: impl FnOnce(Watermarks) -> Offset,
+    ) -> Result<TimestampOffset, PartitionError> {
+        let inner = self.lock();
+        self.check_leader(&inner, Some(current))?;
+        let offset = which(self.watermarks());
+        let leader_epoch = epochs_of_leader(&inner).epoch_for_offset(offset).unwrap_or(-1);
+        Ok(TimestampOffset { timestamp_ms: -1, offset, leader_epoch })
+    }
+
+    /// A4: moves the start of the log up to `offset`, at most the high watermark (-1 stands for it).
+    /// Answers the start.
+    ///
+    /// # Errors
+    /// See [`PartitionError`]; an offset outside of the log is a read error.
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, PartitionError> {
+        let mut inner = self.lock();
+        self.check_leader(&inner, None)?;
+        let watermarks = self.watermarks();
+        let offset = if offset == -1 { watermarks.high_watermark } else { offset };
+        if offset < 0 || offset > watermarks.high_watermark {
+            return Err(self.out_of_range(offset, watermarks));
+        }
+        inner.log.maybe_increment_log_start_offset(offset)?;
+        self.publish(&mut inner);
+        Ok(inner.log.log_start_offset())
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.lock().log.size_bytes()
+    }
+
+    /// Waits for the disk until all below `offset` is durable; for the blocking pool.
+    ///
+    /// # Errors
+    /// The log directory is offline.
+    pub fn flush_through(&self, offset: Offset) -> Result<(), LogError> {
+        flush_through(self, offset)
+    }
+
+    /// Leads no longer, whatever comes: the topic is gone. Waiters are woken to find that out.
+    pub fn resign(&self) {
+        let mut inner = self.lock();
+        let leadership = inner.state.leadership().clone();
+        inner.state.on_metadata(Leadership { leader: -1, partition_epoch: i32::MAX, ..leadership });
+        drop(inner);
+        self.waiters.wake_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|_| {
+            tracing::error!(partition = %self.topic_partition, "a partition's lock is poisoned");
+            std::process::abort()
+        })
+    }
+
+    /// The leader's epoch, if this broker leads and the client's epoch (-1: none given) is the same.
+    fn check_leader(&self, inner: &Inner, client_epoch: Option<LeaderEpoch>) -> Result<LeaderEpoch, PartitionError> {
+        let current = inner.state.leadership().leader_epoch;
+        let partition = || self.topic_partition.clone();
+        match client_epoch.unwrap_or(-1) {
+            epoch if epoch != -1 && epoch < current => {
+                Err(PartitionError::FencedLeaderEpoch { partition: partition(), epoch, current })
+            }
+            epoch if epoch > current => {
+                Err(PartitionError::UnknownLeaderEpoch { partition: partition(), epoch, current })
+            }
+            _ if !inner.state.is_leader() => Err(PartitionError::NotLeader(partition())),
+            _ => Ok(current),
+        }
+    }
+
+    /// Moves the high watermark as far as it goes and publishes. Answers whether readers can see more.
+    fn advance(&self, inner: &mut Inner) -> bool {
+        let log_end_offset = inner.log.log_end_offset();
+        let moved = inner.state.advance(log_end_offset);
+        if let Some(high_watermark) = moved {
+            inner.log.on_high_watermark(high_watermark);
+        }
+        self.publish(inner);
+        moved.is_some()
+    }
+
+    fn publish(&self, inner: &mut Inner) {
+        let (log_start_offset, log_end_offset) = (inner.log.log_start_offset(), inner.log.log_end_offset());
+        inner.state.clamp(log_start_offset, log_end_offset);
+        let high_watermark = inner.state.high_watermark();
+        let last_stable_offset =
+            inner.log.first_unstable_offset().map_or(high_watermark, |first| first.min(high_watermark));
+        let store = |value: &AtomicI64, offset| value.store(offset, Ordering::Release);
+        store(&self.published.log_end_offset, log_end_offset);
+        store(&self.published.high_watermark, high_watermark);
+        store(&self.published.last_stable_offset, last_stable_offset.max(log_start_offset));
+        store(&self.published.log_start_offset, log_start_offset);
+    }
+}
+
+/// The epochs of the log, and that of a leader that has not written yet: it starts at the end
+/// (`UnifiedLog.assignEpochStartOffset`, which notes it on disk; here the first batch does).
+fn epochs_of_leader(inner: &Inner) -> Cow<'_, LeaderEpochs> {
+    let known = inner.log.leader_epochs();
+    let current = inner.state.leadership().leader_epoch;
+    if !inner.state.is_leader() || known.latest() == Some(current) {
+        return Cow::Borrowed(known);
+    }
+    let mut epochs = known.clone();
+    epochs.assign(current, inner.log.log_end_offset());
+    Cow::Owned(epochs)
+}
+
+/// From where a client fetches, and what it believes of the log's history.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchFrom {
+    /// The next offset the client wants.
+    pub offset: Offset,
+    /// The leader epoch that the client knows; -1 for no check.
+    pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the last record it has; -1 for no check.
+    pub last_fetched_epoch: LeaderEpoch,
+}
+
+impl LogOwner for Partition {
+    fn with_log(&self, act: &mut dyn FnMut(&mut Log)) {
+        let mut inner = self.lock();
+        act(&mut inner.log);
+        self.publish(&mut inner);
+    }
+
+    fn high_watermark(&self) -> Option<Offset> {
+        Some(self.watermarks().high_watermark)
+    }
+}

@@ -1,0 +1,296 @@
+//! Tests of the source itself: the direction of the layers, a `//!` head on every file, one row per API
+//! file, generated pages that are up to date.
+//!
+//! `UPDATE=1 cargo test tidy` rewrites the generated pages.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which modules may use which: a file may use what stands before its own row, and its own row. The longest
+/// prefix of its path counts.
+const LAYERS: &[&str] = &[
+    "types",
+    "env",
+    "config",
+    "protocol",
+    "metadata",
+    "controller",
+    "coordinator/group",
+    "log",
+    "raft",
+    "replica",
+    "coordinator",
+    "api",
+    "network",
+    "broker",
+    "cli",
+    "main",
+];
+
+/// Machines that decide and do nothing else: no clock, no disk, no network, no tasks of their own.
+const PURE: &[&str] = &[
+    "controller",
+    "coordinator/group",
+    "replica/state",
+    "log/validator",
+    "log/producer_state",
+    "log/leader_epochs",
+    "log/retention",
+];
+
+struct Source {
+    /// Below src, without the ending.
+    path: String,
+    /// Without what is only compiled for tests.
+    code: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    found.sort();
+    let source = |file: PathBuf| {
+        let text = fs::read_to_string(&file).unwrap();
+        let path = file
+            .strip_prefix(root().join("src"))
+            .unwrap()
+            .with_extension("")
+            .to_str()
+            .unwrap()
+            .trim_end_matches("/mod")
+            .to_owned();
+        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap().to_owned();
+        Source { path, code, text }
+    };
+    found.into_iter().map(source).collect()
+}
+
+fn is_test_only(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap();
+    path.starts_with("sim")
+        || path == "lib"
+        || path == "tidy"
+        || last.contains("test")
+        || matches!(last, "scripts" | "simulation")
+}
+
+fn layer(path: &str) -> Option<usize> {
+    let matches = |row: &str| path == row || path.strip_prefix(row).is_some_and(|rest| rest.starts_with('/'));
+    LAYERS.iter().enumerate().filter(|(_, row)| matches(row)).max_by_key(|(_, row)| row.len()).map(|(at, _)| at)
+}
+
+/// Paths that follow `crate::` in the code, also inside of one level of braces.
+fn used_paths(code: &str) -> Vec<String> {
+    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let (mut depth, mut start) = (0, 0);
+            for (i, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => {
+                        used.push(group[start..i].to_owned());
+                        break;
+                    }
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => {
+                        used.push(group[start..i].to_owned());
+                        start = i + 1;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            used.push(rest.to_owned());
+        }
+    }
+    let path = |used: String| {
+        let end = used
+            .trim_start()
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+            .unwrap_or(used.trim_start().len());
+        used.trim_start()[..end].trim_end_matches(':').replace("::", "/")
+    };
+    used.into_iter().map(path).filter(|path| !path.is_empty()).collect()
+}
+
+#[test]
+fn layers_only_look_down() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        let own =
+            layer(&source.path).unwrap_or_else(|| panic!("src/{}.rs is in no layer: add it to the table", source.path));
+        for used in used_paths(&source.code) {
+            match layer(&used) {
+                Some(other) if other > own => {
+                    wrong.push(format!("src/{}.rs uses crate::{}", source.path, used.replace('/', "::")))
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against the direction of the layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_machines_touch_nothing() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        if PURE.iter().any(|pure| source.path == *pure || source.path.starts_with(&format!("{pure}/"))) {
+            for word in ["crate::env", "tokio::", "std::fs", "std::time::Instant", "SystemTime", "HashMap"] {
+                if source.code.contains(word) {
+                    wrong.push(format!("src/{}.rs contains {word}", source.path));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let silent: Vec<String> =
+        sources().iter().filter(|source| !source.text.starts_with("//!")).map(|source| source.path.clone()).collect();
+    assert!(silent.is_empty(), "files without a //! head: {silent:?}");
+}
+
+#[test]
+fn every_api_file_has_its_row() {
+    let table = fs::read_to_string(root().join("src/api/mod.rs")).unwrap();
+    let shared = ["api", "api/context", "api/errors", "api/reply", "api/topics", "api/tests"];
+    let missing: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.path.starts_with("api") && !shared.contains(&source.path.as_str()))
+        .map(|source| source.path.trim_start_matches("api/").to_owned())
+        .filter(|name| {
+            !table.contains(&format!(" {name};"))
+                && !table.contains(&format!(" {name} pipelined;"))
+                && !table.contains(&format!("mod {name};"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "files without a row in src/api/mod.rs: {missing:?}");
+}
+
+/// Compares a generated page with what is in the repository, or rewrites it.
+fn check_page(path: &str, expected: &str) {
+    let file = root().join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, expected).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == expected, "{path} is out of date: run UPDATE=1 cargo test tidy");
+}
+
+#[test]
+fn the_page_of_apis_is_up_to_date() {
+    let mut page = String::from(
+        "# APIs\n\nWritten by `UPDATE=1 cargo test tidy` from the table in src/api/mod.rs.\n\n| key | API | versions | told to clients | flexible from |\n|--:|---|---|---|--:|\n",
+    );
+    for api in crate::api::APIS {
+        let flexible = if api.flexible_from > api.max { "never".to_owned() } else { api.flexible_from.to_string() };
+        writeln!(
+            page,
+            "| {} | {} | {}–{} | {}–{} | {} |",
+            api.key, api.name, api.min, api.max, api.advertised_min, api.max, flexible
+        )
+        .unwrap();
+    }
+    check_page("docs/generated/apis.md", &page);
+}
+
+#[test]
+fn the_page_of_deviations_is_up_to_date() {
+    let mut by_file: BTreeMap<String, String> = BTreeMap::new();
+    for source in sources() {
+        let head: Vec<&str> = source
+            .text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .map(|line| line.trim_start_matches("//!").trim())
+            .collect();
+        let Some(start) = head.iter().position(|line| line.starts_with("Deviations:")) else { continue };
+        let end = head[start + 1..]
+            .iter()
+            .position(|line| line.is_empty() || line.starts_with("Version notes:"))
+            .map_or(head.len(), |at| start + 1 + at);
+        by_file.insert(source.path, head[start..end].join(" ").trim_start_matches("Deviations:").trim().to_owned());
+    }
+    let mut page = String::from(
+        "# Where Ottla differs from Apache Kafka 4.3\n\nWritten by `UPDATE=1 cargo test tidy` from the `Deviations:` lines of the source. Defaults that differ are in configs.md.\n\n",
+    );
+    for (path, deviation) in by_file {
+        writeln!(page, "- `src/{path}.rs`: {deviation}").unwrap();
+    }
+    check_page("docs/generated/deviations.md", &page);
+}
+
+#[test]
+fn paths_named_in_the_docs_exist() {
+    let mut missing = Vec::new();
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(root().join("README.md"));
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(page).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path =
+                ["src/", "protocol-tests/", "bench/", "docs/", "fuzz/"].iter().any(|start| quoted.starts_with(start));
+            if is_path
+                && quoted.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c))
+                && !root().join(quoted).exists()
+            {
+                missing.push(format!("{}: {quoted}", page.file_name().unwrap().to_str().unwrap()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "the docs name what is not there: {missing:#?}");
+}
+
+#[test]
+fn the_longest_functions_are_printed() {
+    // Never fails: a list to look at (`cargo test longest -- --nocapture`).
+    let mut lengths = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        let mut open: Option<(usize, String, usize)> = None;
+        for (number, line) in source.code.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            if open.is_none()
+                && (line.trim_start().starts_with("fn ") || line.contains(" fn "))
+                && !line.trim_start().starts_with("//")
+            {
+                open = Some((number, line.trim().chars().take(70).collect(), indent));
+            } else if let Some((start, name, at)) = &open
+                && line.starts_with(&format!("{}}}", " ".repeat(*at)))
+            {
+                lengths.push((number - start, format!("src/{}.rs:{} {}", source.path, start + 1, name)));
+                open = None;
+            }
+        }
+    }
+    lengths.sort_by(|a, b| b.cmp(a));
+    for (lines, name) in lengths.iter().take(10) {
+        println!("{lines:4} {name}");
+    }
+}
