@@ -26,13 +26,20 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterClientQuotasReque
 
 fn question(request: AlterClientQuotasRequest) -> AlterClientQuotas {
     let alterations = request.entries.into_iter().map(|entry| QuotaAlteration {
-        entity: entry.entity.into_iter().map(|part| (part.entity_type.to_string(), part.entity_name.map(|name| name.to_string()))).collect(),
+        entity: entry
+            .entity
+            .into_iter()
+            .map(|part| (part.entity_type.to_string(), part.entity_name.map(|name| name.to_string())))
+            .collect(),
         ops: entry.ops.into_iter().map(|op| (op.key.to_string(), (!op.remove).then_some(op.value))).collect(),
     });
     AlterClientQuotas { alterations: alterations.collect(), validate_only: request.validate_only }
 }
 
-fn response(entities: Vec<Vec<RequestedEntity>>, reply: Result<AlterClientQuotasReply, ApiError>) -> AlterClientQuotasResponse {
+fn response(
+    entities: Vec<Vec<RequestedEntity>>,
+    reply: Result<AlterClientQuotasReply, ApiError>,
+) -> AlterClientQuotasResponse {
     let entries = match reply {
         Ok(results) => {
             let entry = |(entity, result): (crate::metadata::image::ClientQuotaEntity, Result<(), ApiError>)| {
@@ -43,7 +50,9 @@ fn response(entities: Vec<Vec<RequestedEntity>>, reply: Result<AlterClientQuotas
             results.into_iter().map(entry).collect()
         }
         Err(error) => {
-            let parts = |entity: Vec<RequestedEntity>| entity.into_iter().map(|requested| part(requested.entity_type, requested.entity_name)).collect();
+            let parts = |entity: Vec<RequestedEntity>| {
+                entity.into_iter().map(|requested| part(requested.entity_type, requested.entity_name)).collect()
+            };
             entities.into_iter().map(|entity| entry(parts(entity), Some(error.clone()))).collect()
         }
     };

@@ -3,7 +3,10 @@
 //! Behavior: A6; the same two steps as `incremental_alter_configs.rs`. Results come in the order of the request.
 
 use kafka_protocol::{
-    messages::{AlterConfigsRequest, AlterConfigsResponse, alter_configs_request::AlterConfigsResource, alter_configs_response::AlterConfigsResourceResponse},
+    messages::{
+        AlterConfigsRequest, AlterConfigsResponse, alter_configs_request::AlterConfigsResource,
+        alter_configs_response::AlterConfigsResourceResponse,
+    },
     protocol::StrBytes,
 };
 
@@ -23,7 +26,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -
     let image = ctx.parts.metadata.image();
     let layers = ctx.parts.config_layers(&image);
     let checked = preprocess(&request.resources, |resource| check(&layers, node_id, resource));
-    let accepted: Vec<(ConfigResource, Configs)> = checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
+    let accepted: Vec<(ConfigResource, Configs)> =
+        checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
     let results = match accepted.is_empty() {
         true => Vec::new(),
         false => {
@@ -57,12 +61,20 @@ impl Altered for AlterConfigsResource {
     }
 }
 
-fn check(layers: &ConfigLayers<'_>, node_id: BrokerId, requested: &AlterConfigsResource) -> Result<(ConfigResource, Configs), ApiError> {
-    let null = requested.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
+fn check(
+    layers: &ConfigLayers<'_>,
+    node_id: BrokerId,
+    requested: &AlterConfigsResource,
+) -> Result<(ConfigResource, Configs), ApiError> {
+    let null =
+        requested.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
     check_keys(requested.configs.iter().map(|config| config.name.as_str()), null)?;
     let resource = ConfigResource::new(resource_type(requested.resource_type)?, requested.resource_name.to_string());
-    let configs: Configs =
-        requested.configs.iter().filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string()))).collect();
+    let configs: Configs = requested
+        .configs
+        .iter()
+        .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
+        .collect();
     if resource.resource_type == ConfigResourceType::Broker {
         check_broker_name(&resource.name, node_id)?;
         validate_broker_change(layers, &configs, !resource.name.is_empty())?;
@@ -84,14 +96,27 @@ mod tests {
     #[test]
     fn a6_nulls_and_what_cannot_change_are_refused() {
         let resource = |kind: i8, key: &'static str, value: Option<&'static str>| {
-            let config = AlterableConfig::default().with_name(StrBytes::from_static_str(key)).with_value(value.map(StrBytes::from_static_str));
-            AlterConfigsResource::default().with_resource_type(kind).with_resource_name(StrBytes::from_static_str("1")).with_configs(vec![config])
+            let config = AlterableConfig::default()
+                .with_name(StrBytes::from_static_str(key))
+                .with_value(value.map(StrBytes::from_static_str));
+            AlterConfigsResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(StrBytes::from_static_str("1"))
+                .with_configs(vec![config])
         };
-        let refused = |resource| check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource).unwrap_err().message.unwrap();
+        let refused = |resource| {
+            check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource).unwrap_err().message.unwrap()
+        };
         assert_eq!(refused(resource(2, "a", None)), "Null value not supported for : a");
         assert_eq!(refused(resource(4, "node.id", Some("2"))), "Cannot update these configs dynamically: [node.id]");
         assert_eq!(refused(resource(8, "a", Some("2"))), "Unknown resource type 8");
-        assert_eq!(check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource(2, "a", Some("1"))).unwrap().1.len(), 1);
+        assert_eq!(
+            check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource(2, "a", Some("1")))
+                .unwrap()
+                .1
+                .len(),
+            1
+        );
     }
 
     #[test]

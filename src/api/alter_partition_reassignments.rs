@@ -20,7 +20,10 @@ use crate::{
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    request: AlterPartitionReassignmentsRequest,
+) -> AlterPartitionReassignmentsResponse {
     reassign(&ctx.parts.metadata.image(), request)
 }
 
@@ -50,19 +53,27 @@ fn reassign_partition(image: &MetadataImage, topic: &str, target: &ReassignableP
         return unknown(format!("Unable to find partition {topic}:{}.", target.partition_index));
     };
     let Some(replicas) = &target.replicas else {
-        return Err(ApiError::new(ResponseError::NoReassignmentInProgress, "No partition reassignment is in progress."));
+        return Err(ApiError::new(
+            ResponseError::NoReassignmentInProgress,
+            "No partition reassignment is in progress.",
+        ));
     };
     let replicas: Vec<BrokerId> = replicas.iter().map(|broker| broker.0).collect();
     validate_manual_assignment(image, &replicas, None)?;
     if replicas != partition.replicas {
-        return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, "Replicas cannot be moved between brokers."));
+        return Err(ApiError::new(
+            ResponseError::InvalidReplicaAssignment,
+            "Replicas cannot be moved between brokers.",
+        ));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::{BrokerId as WireBrokerId, alter_partition_reassignments_request::ReassignableTopic};
+    use kafka_protocol::messages::{
+        BrokerId as WireBrokerId, alter_partition_reassignments_request::ReassignableTopic,
+    };
 
     use super::*;
     use crate::{
@@ -97,7 +108,13 @@ mod tests {
                 "The manual partition assignment includes broker 2, but no such broker is registered."
             )
         );
-        assert_eq!(answer(&image, "t", 1, Some(&[1])), refused(ResponseError::UnknownTopicOrPartition, "Unable to find partition t:1."));
-        assert_eq!(answer(&image, "u", 0, None), refused(ResponseError::UnknownTopicOrPartition, "Unable to find a topic named u."));
+        assert_eq!(
+            answer(&image, "t", 1, Some(&[1])),
+            refused(ResponseError::UnknownTopicOrPartition, "Unable to find partition t:1.")
+        );
+        assert_eq!(
+            answer(&image, "u", 0, None),
+            refused(ResponseError::UnknownTopicOrPartition, "Unable to find a topic named u.")
+        );
     }
 }

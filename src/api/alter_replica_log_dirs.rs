@@ -32,7 +32,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
     let described = ctx.parts.env.tasks.blocking("describe log dirs", move || log_manager.describe()).await;
     let dirs: Vec<LogDir> = described
         .into_iter()
-        .map(|dir| LogDir { path: dir.path, offline: dir.offline, partitions: dir.logs.into_iter().map(|(partition, ..)| partition).collect() })
+        .map(|dir| LogDir {
+            path: dir.path,
+            offline: dir.offline,
+            partitions: dir.logs.into_iter().map(|(partition, ..)| partition).collect(),
+        })
         .collect();
     let hosted = |partition: &TopicPartition| ctx.partition(&partition.topic, partition.partition).map(|_| ());
     let results = request.dirs.iter().flat_map(|wanted| alter(&dirs, wanted, &hosted));
@@ -72,10 +76,12 @@ fn alter_partition(
 fn merge(outcomes: impl Iterator<Item = (TopicName, i32, i16)>) -> Vec<AlterReplicaLogDirTopicResult> {
     let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
     for (topic, index, error_code) in outcomes {
-        let partition = AlterReplicaLogDirPartitionResult::default().with_partition_index(index).with_error_code(error_code);
+        let partition =
+            AlterReplicaLogDirPartitionResult::default().with_partition_index(index).with_error_code(error_code);
         match results.iter_mut().find(|result| result.topic_name == topic) {
             Some(result) => result.partitions.push(partition),
-            None => results.push(AlterReplicaLogDirTopicResult::default().with_topic_name(topic).with_partitions(vec![partition])),
+            None => results
+                .push(AlterReplicaLogDirTopicResult::default().with_topic_name(topic).with_partitions(vec![partition])),
         }
     }
     results
@@ -94,13 +100,18 @@ mod tests {
             partitions: partitions.iter().map(|partition| (*partition).clone()).collect(),
         };
         let dirs = [dir("/a", false, &[&here]), dir("/b", false, &[]), dir("/c", true, &[])];
-        let hosted = |partition: &TopicPartition| if *partition == here { Ok(()) } else { Err(ResponseError::UnknownTopicOrPartition) };
+        let hosted = |partition: &TopicPartition| {
+            if *partition == here { Ok(()) } else { Err(ResponseError::UnknownTopicOrPartition) }
+        };
         let ask = |path: &str, partition: &TopicPartition| alter_partition(&dirs, Path::new(path), partition, &hosted);
         assert_eq!(ask("/a", &here), Ok(()));
         assert_eq!(ask("/b", &here), Err(ResponseError::KafkaStorageError));
         assert_eq!(ask("/c", &here), Err(ResponseError::KafkaStorageError));
         assert_eq!(ask("/d", &here), Err(ResponseError::LogDirNotFound));
-        assert_eq!(ask("/a", &TopicPartition { topic: "t".into(), partition: 1 }), Err(ResponseError::UnknownTopicOrPartition));
+        assert_eq!(
+            ask("/a", &TopicPartition { topic: "t".into(), partition: 1 }),
+            Err(ResponseError::UnknownTopicOrPartition)
+        );
     }
 
     #[test]

@@ -58,9 +58,9 @@ fn with_features(ctx: &RequestContext, response: ApiVersionsResponse) -> ApiVers
 
 /// What a client of a newer version than ours is told: to come again with one that `api` serves.
 pub(super) fn unsupported_version(api: &Api) -> ApiVersionsResponse {
-    ApiVersionsResponse::default()
-        .with_error_code(ResponseError::UnsupportedVersion.code())
-        .with_api_keys(vec![ApiVersion::default().with_api_key(api.key).with_min_version(api.min).with_max_version(api.max)])
+    ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(vec![
+        ApiVersion::default().with_api_key(api.key).with_min_version(api.min).with_max_version(api.max),
+    ])
 }
 
 /// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`, as KIP-511 wants names and versions.

@@ -3,7 +3,10 @@
 //! Behavior: A3, topic by topic; names that stand in the request more than once answer 42.
 
 use kafka_protocol::{
-    messages::{CreatePartitionsRequest, CreatePartitionsResponse, TopicName, create_partitions_response::CreatePartitionsTopicResult},
+    messages::{
+        CreatePartitionsRequest, CreatePartitionsResponse, TopicName,
+        create_partitions_response::CreatePartitionsTopicResult,
+    },
     protocol::StrBytes,
 };
 
@@ -23,16 +26,22 @@ fn question(request: CreatePartitionsRequest) -> CreatePartitions {
     let topics = request.topics.into_iter().map(|topic| NewPartitions {
         name: topic.name.to_string(),
         count: topic.count,
-        assignments: topic
-            .assignments
-            .map(|assignments| assignments.into_iter().map(|assignment| assignment.broker_ids.into_iter().map(|id| id.0).collect()).collect()),
+        assignments: topic.assignments.map(|assignments| {
+            assignments
+                .into_iter()
+                .map(|assignment| assignment.broker_ids.into_iter().map(|id| id.0).collect())
+                .collect()
+        }),
     });
     CreatePartitions { topics: topics.collect(), validate_only: request.validate_only }
 }
 
 fn response(names: Vec<TopicName>, reply: CreatePartitionsReply) -> CreatePartitionsResponse {
     let results = match reply {
-        Ok(results) => results.into_iter().map(|(name, result)| topic_result(TopicName(StrBytes::from_string(name)), result.err())).collect(),
+        Ok(results) => results
+            .into_iter()
+            .map(|(name, result)| topic_result(TopicName(StrBytes::from_string(name)), result.err()))
+            .collect(),
         Err(error) => names.into_iter().map(|name| topic_result(name, Some(error.clone()))).collect(),
     };
     CreatePartitionsResponse::default().with_results(results)

@@ -34,14 +34,21 @@ fn question(request: CreateTopicsRequest) -> CreateTopics {
             .into_iter()
             .map(|assignment| (assignment.partition_index, assignment.broker_ids.into_iter().map(|id| id.0).collect()))
             .collect(),
-        configs: topic.configs.into_iter().map(|config| (config.name.to_string(), config.value.map(|value| value.to_string()))).collect(),
+        configs: topic
+            .configs
+            .into_iter()
+            .map(|config| (config.name.to_string(), config.value.map(|value| value.to_string())))
+            .collect(),
     });
     CreateTopics { topics: topics.collect(), validate_only: request.validate_only }
 }
 
 fn response(version: i16, names: Vec<TopicName>, reply: CreateTopicsReply) -> CreateTopicsResponse {
     let topics = match reply {
-        Ok(results) => results.into_iter().map(|(name, result)| topic_result(version, TopicName(StrBytes::from_string(name)), result)).collect(),
+        Ok(results) => results
+            .into_iter()
+            .map(|(name, result)| topic_result(version, TopicName(StrBytes::from_string(name)), result))
+            .collect(),
         Err(error) => names.into_iter().map(|name| topic_result(version, name, Err(error.clone()))).collect(),
     };
     CreateTopicsResponse::default().with_topics(topics)
@@ -62,7 +69,11 @@ fn topic_result(version: i16, name: TopicName, result: Result<CreatedTopic, ApiE
             .with_topic_id(created.topic_id.0)
             .with_num_partitions(created.num_partitions)
             .with_replication_factor(created.replication_factor)
-            .with_configs(Some(if version >= 5 { created.configs.into_iter().map(config).collect() } else { Vec::new() })),
+            .with_configs(Some(if version >= 5 {
+                created.configs.into_iter().map(config).collect()
+            } else {
+                Vec::new()
+            })),
     }
 }
 
@@ -85,8 +96,19 @@ mod tests {
     use crate::types::TopicId;
 
     fn created() -> CreatedTopic {
-        let config = EffectiveConfig { name: "retention.ms".into(), value: Some("1".into()), read_only: false, source: 1, is_sensitive: false };
-        CreatedTopic { topic_id: TopicId(uuid::Uuid::from_u128(7)), num_partitions: 3, replication_factor: 1, configs: vec![config] }
+        let config = EffectiveConfig {
+            name: "retention.ms".into(),
+            value: Some("1".into()),
+            read_only: false,
+            source: 1,
+            is_sensitive: false,
+        };
+        CreatedTopic {
+            topic_id: TopicId(uuid::Uuid::from_u128(7)),
+            num_partitions: 3,
+            replication_factor: 1,
+            configs: vec![config],
+        }
     }
 
     #[test]

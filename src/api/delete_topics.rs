@@ -26,7 +26,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
 }
 
 fn question(request: DeleteTopicsRequest) -> DeleteTopics {
-    let by_name = request.topic_names.into_iter().map(|name| TopicReference { name: Some(name.to_string()), topic_id: TopicId::ZERO });
+    let by_name = request
+        .topic_names
+        .into_iter()
+        .map(|name| TopicReference { name: Some(name.to_string()), topic_id: TopicId::ZERO });
     let states = request.topics.into_iter().map(|topic| TopicReference {
         name: topic.name.map(|name| name.to_string()),
         topic_id: TopicId(topic.topic_id),
@@ -36,14 +39,20 @@ fn question(request: DeleteTopicsRequest) -> DeleteTopics {
 
 fn response(version: i16, topics: Vec<TopicReference>, reply: DeleteTopicsReply) -> DeleteTopicsResponse {
     let responses = match reply {
-        Ok(results) => results.into_iter().map(|deleted| result(deleted.name, deleted.topic_id, deleted.result.err())).collect(),
+        Ok(results) => {
+            results.into_iter().map(|deleted| result(deleted.name, deleted.topic_id, deleted.result.err())).collect()
+        }
         Err(error) => {
             // Without the messages: so does Apache's getErrorResponse here.
             let error = match error.error {
-                ResponseError::TopicDeletionDisabled if version < 3 => ApiError::code_only(ResponseError::InvalidRequest),
+                ResponseError::TopicDeletionDisabled if version < 3 => {
+                    ApiError::code_only(ResponseError::InvalidRequest)
+                }
                 code => ApiError::code_only(code),
             };
-            let failed = |topic: TopicReference| result(topic.name, topic.topic_id, Some(error.clone())).with_error_message(None);
+            let failed = |topic: TopicReference| {
+                result(topic.name, topic.topic_id, Some(error.clone())).with_error_message(None)
+            };
             topics.into_iter().map(failed).collect()
         }
     };
@@ -70,7 +79,10 @@ mod tests {
     fn a2_answers_encode_at_every_version() {
         let id = TopicId(uuid::Uuid::from_u128(7));
         for version in 1..=6 {
-            let unknown = ApiError::new(ResponseError::UnknownTopicOrPartition, "This server does not host this topic-partition.");
+            let unknown = ApiError::new(
+                ResponseError::UnknownTopicOrPartition,
+                "This server does not host this topic-partition.",
+            );
             let reply = Ok(vec![
                 DeletedTopic { name: Some("a".into()), topic_id: id, result: Ok(()) },
                 DeletedTopic { name: Some("b".into()), topic_id: TopicId::ZERO, result: Err(unknown) },

@@ -30,11 +30,15 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRe
 fn response(image: &MetadataImage, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
     let response = DescribeClientQuotasResponse::default();
     match filter(&request) {
-        Err(error) => response.with_error_code(error.code()).with_error_message(super::error_message(&error)).with_entries(None),
+        Err(error) => {
+            response.with_error_code(error.code()).with_error_message(super::error_message(&error)).with_entries(None)
+        }
         Ok(filter) => {
             let matching = image.client_quotas.iter().filter(|(entity, _)| filter.matches(entity, request.strict));
             // Kafka leaves the default there, which is no null.
-            response.with_error_message(Some(StrBytes::default())).with_entries(Some(matching.map(|(entity, values)| entry(entity, values)).collect()))
+            response
+                .with_error_message(Some(StrBytes::default()))
+                .with_entries(Some(matching.map(|(entity, values)| entry(entity, values)).collect()))
         }
     }
 }
@@ -61,7 +65,9 @@ fn filter(request: &DescribeClientQuotasRequest) -> Result<Filter, ApiError> {
             return Err(ApiError::invalid_request("Invalid empty entity type."));
         }
         if parts.contains_key(kind) {
-            return Err(ApiError::invalid_request(format!("Entity type {kind} cannot appear more than once in the filter.")));
+            return Err(ApiError::invalid_request(format!(
+                "Entity type {kind} cannot appear more than once in the filter."
+            )));
         }
         if !matches!(kind, USER | CLIENT_ID | IP) {
             return Err(ApiError::new(ResponseError::UnsupportedVersion, format!("Unsupported entity type {kind}")));
@@ -88,7 +94,9 @@ fn filter(request: &DescribeClientQuotasRequest) -> Result<Filter, ApiError> {
 
 fn entry(entity: &ClientQuotaEntity, values: &BTreeMap<String, f64>) -> EntryData {
     let text = |text: &String| StrBytes::from_string(text.clone());
-    let part = |(kind, name): (&String, &Option<String>)| EntityData::default().with_entity_type(text(kind)).with_entity_name(name.as_ref().map(text));
+    let part = |(kind, name): (&String, &Option<String>)| {
+        EntityData::default().with_entity_type(text(kind)).with_entity_name(name.as_ref().map(text))
+    };
     let value = |(key, value): (&String, &f64)| ValueData::default().with_key(text(key)).with_value(*value);
     EntryData::default().with_entity(entity.iter().map(part).collect()).with_values(values.iter().map(value).collect())
 }
@@ -138,7 +146,8 @@ mod tests {
     }
 
     fn found(components: Vec<ComponentData>, strict: bool) -> Vec<i32> {
-        let mut found: Vec<i32> = describe(components, strict).entries.unwrap().iter().map(|entry| entry.values[0].value as i32).collect();
+        let mut found: Vec<i32> =
+            describe(components, strict).entries.unwrap().iter().map(|entry| entry.values[0].value as i32).collect();
         found.sort();
         found
     }
@@ -165,8 +174,14 @@ mod tests {
         assert_eq!(refused(vec![component("group", 2, None)]), (35, "Unsupported entity type group".into()));
         let twice = vec![component("user", 2, None), component("user", 1, None)];
         assert_eq!(refused(twice), (42, "Entity type user cannot appear more than once in the filter.".into()));
-        assert_eq!(refused(vec![component("user", 0, None)]).1, "Request specified MATCH_TYPE_EXACT, but set match string to null.");
-        assert_eq!(refused(vec![component("user", 1, Some("x"))]).1, "Request specified MATCH_TYPE_DEFAULT, but also specified a match string.");
+        assert_eq!(
+            refused(vec![component("user", 0, None)]).1,
+            "Request specified MATCH_TYPE_EXACT, but set match string to null."
+        );
+        assert_eq!(
+            refused(vec![component("user", 1, Some("x"))]).1,
+            "Request specified MATCH_TYPE_DEFAULT, but also specified a match string."
+        );
         assert_eq!(refused(vec![component("user", 9, None)]).1, "Unknown match type 9");
         assert_eq!(refused(vec![component("ip", 2, None), component("user", 2, None)]).0, 42);
     }

@@ -5,7 +5,9 @@
 
 use kafka_protocol::{
     error::ResponseError,
-    messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker},
+    messages::{
+        BrokerId, DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker,
+    },
     protocol::StrBytes,
 };
 
@@ -16,27 +18,34 @@ const ENDPOINT_CONTROLLERS: i8 = 2;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let refused = |error: ResponseError, message: String| {
-        DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(StrBytes::from_string(message)))
+        DescribeClusterResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_string(message)))
     };
     match request.endpoint_type {
         ENDPOINT_BROKERS => {}
         ENDPOINT_CONTROLLERS => {
-            return refused(ResponseError::MismatchedEndpointType, "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER".to_owned());
+            return refused(
+                ResponseError::MismatchedEndpointType,
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER"
+                    .to_owned(),
+            );
         }
         other => return refused(ResponseError::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
     }
     let image = ctx.parts.metadata.image();
-    let brokers = image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).filter_map(|broker| {
-        let (host, port) = ctx.endpoint_of(broker)?;
-        Some(
-            DescribeClusterBroker::default()
-                .with_broker_id(BrokerId(broker.id))
-                .with_host(host)
-                .with_port(port)
-                .with_rack(broker.rack.clone().map(StrBytes::from_string))
-                .with_is_fenced(broker.fenced),
-        )
-    });
+    let brokers =
+        image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).filter_map(|broker| {
+            let (host, port) = ctx.endpoint_of(broker)?;
+            Some(
+                DescribeClusterBroker::default()
+                    .with_broker_id(BrokerId(broker.id))
+                    .with_host(host)
+                    .with_port(port)
+                    .with_rack(broker.rack.clone().map(StrBytes::from_string))
+                    .with_is_fenced(broker.fenced),
+            )
+        });
     let mut response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(image.cluster_id.to_string()))
         .with_controller_id(BrokerId(image.alive_brokers().next().map_or(-1, |broker| broker.id)))

@@ -85,8 +85,11 @@ mod tests {
             let missing = described_group(version, "g", Err(GroupError::GroupIdNotFound));
             assert_eq!(&*missing.group_state, "Dead");
             assert_eq!(missing.error_code, if version < 6 { 0 } else { 69 });
-            let groups =
-                vec![described_group(version, "g", Ok(group)), missing, described_group(version, "g", Err(GroupError::NotCoordinator))];
+            let groups = vec![
+                described_group(version, "g", Ok(group)),
+                missing,
+                described_group(version, "g", Err(GroupError::NotCoordinator)),
+            ];
             let response = DescribeGroupsResponse::default().with_groups(groups);
             response.encode(&mut bytes::BytesMut::new(), version).unwrap();
         }

@@ -7,23 +7,27 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
-use super::{RequestContext};
+use super::RequestContext;
 use crate::{
     log::log_manager::LogDirDescription,
-    protocol::{
-        describe_log_dirs::{DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic},
+    protocol::describe_log_dirs::{
+        DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult,
+        DescribeLogDirsTopic,
     },
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
-    let wanted: Option<HashMap<String, HashSet<i32>>> =
-        request.topics.map(|topics| topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions.into_iter().collect())).collect());
+    let wanted: Option<HashMap<String, HashSet<i32>>> = request.topics.map(|topics| {
+        topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions.into_iter().collect())).collect()
+    });
     let is_wanted = |partition: &TopicPartition| match &wanted {
         // The quorum's log is none of the broker's, as in Apache.
         _ if &*partition.topic == CLUSTER_METADATA_TOPIC => false,
         None => true,
-        Some(wanted) => wanted.get(&*partition.topic).is_some_and(|partitions| partitions.contains(&partition.partition)),
+        Some(wanted) => {
+            wanted.get(&*partition.topic).is_some_and(|partitions| partitions.contains(&partition.partition))
+        }
     };
     let log_manager = ctx.parts.log_manager.clone();
     let dirs = ctx.parts.env.tasks.blocking("describe log dirs", move || log_manager.describe()).await;

@@ -29,7 +29,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest)
 /// Apache: `hasValidTopicPartition`.
 fn is_for_the_quorum(topics: &[RequestedTopic]) -> bool {
     match topics {
-        [topic] => &*topic.topic_name.0 == CLUSTER_METADATA_TOPIC && matches!(&topic.partitions[..], [partition] if partition.partition_index == 0),
+        [topic] => {
+            &*topic.topic_name.0 == CLUSTER_METADATA_TOPIC
+                && matches!(&topic.partitions[..], [partition] if partition.partition_index == 0)
+        }
         _ => false,
     }
 }
@@ -77,7 +80,8 @@ fn response(version: i16, quorum: Result<QuorumInfo, Unavailable>) -> DescribeQu
     let (partition, nodes) = match quorum {
         Err(_) => (partition_error(version, 0, ResponseError::NotLeaderOrFollower), Vec::new()),
         Ok(quorum) => {
-            let replicas = |replicas: &[ReplicaInfo]| replicas.iter().map(|replica| replica_state(version, replica)).collect();
+            let replicas =
+                |replicas: &[ReplicaInfo]| replicas.iter().map(|replica| replica_state(version, replica)).collect();
             let partition = PartitionData::default()
                 .with_partition_index(0)
                 .with_error_message(no_message(version))
@@ -89,7 +93,9 @@ fn response(version: i16, quorum: Result<QuorumInfo, Unavailable>) -> DescribeQu
             (partition, if version >= 2 { nodes(&quorum) } else { Vec::new() })
         }
     };
-    response.with_topics(vec![topic(TopicName(StrBytes::from_static_str(CLUSTER_METADATA_TOPIC)), vec![partition])]).with_nodes(nodes)
+    response
+        .with_topics(vec![topic(TopicName(StrBytes::from_static_str(CLUSTER_METADATA_TOPIC)), vec![partition])])
+        .with_nodes(nodes)
 }
 
 fn replica_state(version: i16, replica: &ReplicaInfo) -> ReplicaState {
@@ -142,8 +148,13 @@ mod tests {
     #[test]
     fn a9_answers_encode_at_every_version_with_what_each_can_tell() {
         let directory_id = Uuid::from_u128(5);
-        let replica =
-            ReplicaInfo { id: 1, directory_id, log_end_offset: 9, last_fetch_timestamp_ms: 7, last_caught_up_timestamp_ms: 7 };
+        let replica = ReplicaInfo {
+            id: 1,
+            directory_id,
+            log_end_offset: 9,
+            last_fetch_timestamp_ms: 7,
+            last_caught_up_timestamp_ms: 7,
+        };
         let quorum = QuorumInfo {
             leader_id: 1,
             leader_epoch: 2,
@@ -167,11 +178,22 @@ mod tests {
     #[test]
     fn a9_any_other_partition_is_unknown() {
         assert!(is_for_the_quorum(&[requested("__cluster_metadata", &[0])]));
-        for wrong in [vec![], vec![requested("t", &[0])], vec![requested("__cluster_metadata", &[1])], vec![requested("__cluster_metadata", &[0, 1])]] {
+        for wrong in [
+            vec![],
+            vec![requested("t", &[0])],
+            vec![requested("__cluster_metadata", &[1])],
+            vec![requested("__cluster_metadata", &[0, 1])],
+        ] {
             assert!(!is_for_the_quorum(&wrong));
             for version in 0..=2 {
                 let decoded = reencode(unknown_partitions(version, wrong.clone()), version);
-                assert!(decoded.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error_code == 3));
+                assert!(
+                    decoded
+                        .topics
+                        .iter()
+                        .flat_map(|topic| &topic.partitions)
+                        .all(|partition| partition.error_code == 3)
+                );
             }
         }
     }

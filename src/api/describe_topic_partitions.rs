@@ -7,7 +7,9 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
-        describe_topic_partitions_response::{Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic},
+        describe_topic_partitions_response::{
+            Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+        },
     },
 };
 
@@ -17,7 +19,10 @@ use crate::{
     types::is_internal_topic,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let image = ctx.parts.metadata.image();
     let all = request.topics.is_empty();
     let as_asked: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
@@ -38,7 +43,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
             first_partition = cursor.partition_index;
         }
     }
-    let most = request.response_partition_limit.clamp(1, ctx.parts.config.max_request_partition_size_limit.max(1)) as usize;
+    let most =
+        request.response_partition_limit.clamp(1, ctx.parts.config.max_request_partition_size_limit.max(1)) as usize;
     let mut page = Page { room: most, topics: Vec::new(), next: None };
     for name in names {
         page.add(&image, name, std::mem::take(&mut first_partition));
@@ -51,7 +57,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
 
 fn refuse(names: Vec<TopicName>) -> DescribeTopicPartitionsResponse {
     let code = ResponseError::InvalidRequest.code();
-    let topics = names.into_iter().map(|name| DescribeTopicPartitionsResponseTopic::default().with_name(Some(name)).with_error_code(code));
+    let topics = names
+        .into_iter()
+        .map(|name| DescribeTopicPartitionsResponseTopic::default().with_name(Some(name)).with_error_code(code));
     DescribeTopicPartitionsResponse::default().with_topics(topics.collect()).with_next_cursor(None)
 }
 
@@ -66,7 +74,11 @@ impl Page {
     fn add(&mut self, image: &MetadataImage, name: TopicName, first_partition: i32) {
         let mut described = DescribeTopicPartitionsResponseTopic::default().with_is_internal(is_internal_topic(&name));
         let Some(topic) = image.topic(&name) else {
-            let error = if topics::is_valid_name(&name) { ResponseError::UnknownTopicOrPartition } else { ResponseError::InvalidTopicException };
+            let error = if topics::is_valid_name(&name) {
+                ResponseError::UnknownTopicOrPartition
+            } else {
+                ResponseError::InvalidTopicException
+            };
             if error == ResponseError::UnknownTopicOrPartition {
                 described.topic_authorized_operations = topics::TOPIC_OPERATIONS;
             }

@@ -40,9 +40,13 @@ fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersRe
     response.with_replica_election_results(match &request.topic_partitions {
         Some(topics) => {
             let of_topic = |topic: &str, partitions: &[i32]| {
-                partitions.iter().map(|index| partition_result(*index, &elect_partition(image, topic, *index, election))).collect()
+                partitions
+                    .iter()
+                    .map(|index| partition_result(*index, &elect_partition(image, topic, *index, election)))
+                    .collect()
             };
-            let results = topics.iter().map(|asked| topic_result(&asked.topic, of_topic(&asked.topic, &asked.partitions)));
+            let results =
+                topics.iter().map(|asked| topic_result(&asked.topic, of_topic(&asked.topic, &asked.partitions)));
             results.collect()
         }
         None => all_topics(image, election),
@@ -77,17 +81,22 @@ fn outcome(partition: &PartitionImage, election: Election) -> ApiError {
     };
     match (has_leader, election) {
         (true, _) => ApiError::new(ResponseError::ElectionNotNeeded, "Leader election not needed for topic partition."),
-        (false, Election::Preferred) => ApiError::new(ResponseError::PreferredLeaderNotAvailable, "The preferred leader was not available."),
-        (false, Election::Unclean) => {
-            ApiError::new(ResponseError::EligibleLeadersNotAvailable, "Eligible topic partition leaders are not available.")
+        (false, Election::Preferred) => {
+            ApiError::new(ResponseError::PreferredLeaderNotAvailable, "The preferred leader was not available.")
         }
+        (false, Election::Unclean) => ApiError::new(
+            ResponseError::EligibleLeadersNotAvailable,
+            "Eligible topic partition leaders are not available.",
+        ),
     }
 }
 
 /// Apache: `ElectLeadersRequest.getErrorResponse`. The code is there for the whole and for each partition.
 fn refused(request: &ElectLeadersRequest, error: &ApiError) -> ElectLeadersResponse {
     let topics = request.topic_partitions.iter().flatten();
-    let results = topics.map(|asked| topic_result(&asked.topic, asked.partitions.iter().map(|index| partition_result(*index, error)).collect()));
+    let results = topics.map(|asked| {
+        topic_result(&asked.topic, asked.partitions.iter().map(|index| partition_result(*index, error)).collect())
+    });
     ElectLeadersResponse::default().with_error_code(error.code()).with_replica_election_results(results.collect())
 }
 
@@ -108,12 +117,17 @@ mod tests {
     use crate::controller::testing::{add_topic, image_with_brokers};
 
     fn request(election: i8, topic: &str, partitions: &[i32]) -> ElectLeadersRequest {
-        let topics = vec![TopicPartitions::default().with_topic(topic_name(topic)).with_partitions(partitions.to_vec())];
+        let topics =
+            vec![TopicPartitions::default().with_topic(topic_name(topic)).with_partitions(partitions.to_vec())];
         ElectLeadersRequest::default().with_election_type(election).with_topic_partitions(Some(topics))
     }
 
     fn codes(response: &ElectLeadersResponse) -> Vec<i16> {
-        response.replica_election_results.iter().flat_map(|topic| topic.partition_result.iter().map(|partition| partition.error_code)).collect()
+        response
+            .replica_election_results
+            .iter()
+            .flat_map(|topic| topic.partition_result.iter().map(|partition| partition.error_code))
+            .collect()
     }
 
     #[test]
@@ -131,6 +145,9 @@ mod tests {
         assert_eq!(all.replica_election_results.len(), 1);
         assert_eq!(codes(&all), [0; 0]);
         let refused = elect(&image, &request(2, "t", &[0]));
-        assert_eq!((refused.error_code, codes(&refused)), (ResponseError::InvalidRequest.code(), vec![ResponseError::InvalidRequest.code()]));
+        assert_eq!(
+            (refused.error_code, codes(&refused)),
+            (ResponseError::InvalidRequest.code(), vec![ResponseError::InvalidRequest.code()])
+        );
     }
 }

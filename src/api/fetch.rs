@@ -15,10 +15,9 @@ use super::{RequestContext, errors};
 use crate::{
     env::{Env, Tasks},
     log::Records,
-    protocol::{
-        fetch::{
-            AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, FetchedRecords, PartitionData,
-        },
+    protocol::fetch::{
+        AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, FetchedRecords,
+        PartitionData,
     },
     replica::{
         FetchIsolation, Partition, PartitionError,
@@ -59,7 +58,11 @@ fn session_error(error: SessionError) -> ResponseError {
 }
 
 fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
-    let key = |name: &StrBytes, topic_id: TopicId, partition: i32| FetchKey { topic: name.as_str().into(), topic_id, partition };
+    let key = |name: &StrBytes, topic_id: TopicId, partition: i32| FetchKey {
+        topic: name.as_str().into(),
+        topic_id,
+        partition,
+    };
     let named = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| {
             let from = FetchFrom {
@@ -68,13 +71,26 @@ fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<
                 current_leader_epoch: partition.current_leader_epoch.max(-1),
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
-            (key(&topic.name, topic.topic_id, partition.partition), FetchWanted { from, max_bytes: partition.partition_max_bytes })
+            (
+                key(&topic.name, topic.topic_id, partition.partition),
+                FetchWanted { from, max_bytes: partition.partition_max_bytes },
+            )
         })
     });
-    let forgotten = request.forgotten_topics.iter().flat_map(|topic| topic.partitions.iter().map(|index| key(&topic.name, topic.topic_id, *index)));
+    let forgotten = request
+        .forgotten_topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|index| key(&topic.name, topic.topic_id, *index)));
     let forgotten: Vec<FetchKey> = forgotten.collect();
     let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
-    ctx.parts.fetch_sessions.begin(request.session_id, request.session_epoch, named.collect(), &forgotten, uses_topic_ids, now)
+    ctx.parts.fetch_sessions.begin(
+        request.session_id,
+        request.session_epoch,
+        named.collect(),
+        &forgotten,
+        uses_topic_ids,
+        now,
+    )
 }
 
 /// Everything that reading takes; owned, so that it can move to the blocking pool.
@@ -129,7 +145,11 @@ impl Fetch {
             partitions: Arc::new(partitions.collect()),
             env: ctx.parts.env.clone(),
             network: ctx.parts.network.clone(),
-            isolation: if request.isolation_level == 1 { FetchIsolation::LastStable } else { FetchIsolation::HighWatermark },
+            isolation: if request.isolation_level == 1 {
+                FetchIsolation::LastStable
+            } else {
+                FetchIsolation::HighWatermark
+            },
             max_bytes: request.max_bytes.min(ctx.parts.config.fetch_max_bytes).max(0) as usize,
             min_bytes: request.min_bytes.max(0) as usize,
             api_version: ctx.api_version,
@@ -174,7 +194,10 @@ impl Fetch {
             return found;
         }
         let fetch = self.clone();
-        self.env.tasks.blocking("fetch", move || fetch.pass(true).unwrap_or_else(|| unreachable!("every read may wait here"))).await
+        self.env
+            .tasks
+            .blocking("fetch", move || fetch.pass(true).unwrap_or_else(|| unreachable!("every read may wait here")))
+            .await
     }
 
     /// Reads all partitions in turn (F2). `None` where that takes I/O and `may_wait` is not given.
@@ -192,7 +215,9 @@ impl Fetch {
     fn read_partition(&self, target: &Target, found: &Found, may_wait: bool) -> Option<PartitionData> {
         let refused = |error: ResponseError| {
             let error = match error {
-                ResponseError::KafkaStorageError if self.api_version <= LAST_WITHOUT_STORAGE_ERROR => ResponseError::NotLeaderOrFollower,
+                ResponseError::KafkaStorageError if self.api_version <= LAST_WITHOUT_STORAGE_ERROR => {
+                    ResponseError::NotLeaderOrFollower
+                }
                 other => other,
             };
             Some(PartitionData::error(target.index, error.code()))
@@ -200,7 +225,9 @@ impl Fetch {
         let partition = match &target.partition {
             Ok(partition) => partition,
             // Of what is not read, Kafka answers the schema's default, which is no null.
-            Err(error) if !target.is_read() => return refused(*error).map(|data| PartitionData { aborted_transactions: Some(Vec::new()), ..data }),
+            Err(error) if !target.is_read() => {
+                return refused(*error).map(|data| PartitionData { aborted_transactions: Some(Vec::new()), ..data });
+            }
             Err(error) => return refused(*error),
         };
         let max_bytes = self.max_bytes.saturating_sub(found.bytes).min(target.wanted.max_bytes.max(0) as usize);
@@ -241,7 +268,10 @@ impl Fetch {
         };
         if self.isolation == FetchIsolation::LastStable {
             let aborted = plan.aborted_transactions(read.watermarks.last_stable_offset)?;
-            let aborted = aborted.into_iter().map(|aborted| AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first_offset });
+            let aborted = aborted.into_iter().map(|aborted| AbortedTransaction {
+                producer_id: aborted.producer_id,
+                first_offset: aborted.first_offset,
+            });
             data.aborted_transactions = Some(aborted.collect());
         }
         data.records = match records {
@@ -271,7 +301,9 @@ fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<b
     let told = context.partitions.iter().zip(partitions).zip(tells).filter(|(_, told)| *told);
     for (((key, _), data), _) in told {
         match topics.last_mut() {
-            Some(topic) if topic.name.as_str() == &*key.topic && topic.topic_id == key.topic_id => topic.partitions.push(data),
+            Some(topic) if topic.name.as_str() == &*key.topic && topic.topic_id == key.topic_id => {
+                topic.partitions.push(data)
+            }
             _ => topics.push(FetchableTopicResponse {
                 name: StrBytes::from_string(key.topic.to_string()),
                 topic_id: key.topic_id,

@@ -108,9 +108,7 @@ fn response(version: i16, found: Vec<(StrBytes, Result<Node, ResponseError>)>) -
             let coordinator = Coordinator::default().with_key(key).with_error_message(Some(StrBytes::new()));
             match node {
                 Ok((id, host, port)) => coordinator.with_node_id(BrokerId(id)).with_host(host).with_port(port),
-                Err(error) => {
-                    coordinator.with_node_id(BrokerId(-1)).with_port(-1).with_error_code(error.code())
-                }
+                Err(error) => coordinator.with_node_id(BrokerId(-1)).with_port(-1).with_error_code(error.code()),
             }
         });
         return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::{
     messages::{
-        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, incremental_alter_configs_request::AlterConfigsResource,
+        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+        incremental_alter_configs_request::AlterConfigsResource,
         incremental_alter_configs_response::AlterConfigsResourceResponse,
     },
     protocol::StrBytes,
@@ -26,18 +27,26 @@ use crate::{
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let image = ctx.parts.metadata.image();
     let node_id = ctx.parts.config.node_id;
     let layers = ctx.parts.config_layers(&image);
     let mut checked = preprocess(&request.resources, |resource| check(&image, &layers, node_id, resource));
-    let accepted: Vec<(ConfigResource, Vec<ConfigChange>)> = checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
+    let accepted: Vec<(ConfigResource, Vec<ConfigChange>)> =
+        checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
     let results = match accepted.is_empty() {
         true => Vec::new(),
         false => {
             let count = accepted.len();
             let question = IncrementalAlterConfigs { resources: accepted, validate_only: request.validate_only };
-            ctx.parts.controller.incremental_alter_configs(question).await.unwrap_or_else(|error| vec![Err(error); count])
+            ctx.parts
+                .controller
+                .incremental_alter_configs(question)
+                .await
+                .unwrap_or_else(|error| vec![Err(error); count])
         }
     };
     let mut results = results.into_iter();
@@ -71,7 +80,10 @@ impl Altered for AlterConfigsResource {
 }
 
 /// Checks each resource on its own; those that the request names more than once are refused.
-pub(super) fn preprocess<R: Altered, T>(resources: &[R], check: impl Fn(&R) -> Result<T, ApiError>) -> Vec<Result<T, ApiError>> {
+pub(super) fn preprocess<R: Altered, T>(
+    resources: &[R],
+    check: impl Fn(&R) -> Result<T, ApiError>,
+) -> Vec<Result<T, ApiError>> {
     let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
     for resource in resources {
         if !seen.insert(resource.resource()) {
@@ -93,13 +105,19 @@ pub(super) fn check_keys<'a>(keys: impl Iterator<Item = &'a str>, null: Vec<&str
             return Err(ApiError::invalid_request("Error due to duplicate config keys"));
         }
     }
-    if null.is_empty() { Ok(()) } else { Err(ApiError::invalid_request(format!("Null value not supported for : {}", null.join(", ")))) }
+    if null.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid_request(format!("Null value not supported for : {}", null.join(", "))))
+    }
 }
 
 /// The type of a resource that can be altered.
 pub(super) fn resource_type(id: i8) -> Result<ConfigResourceType, ApiError> {
     match ConfigResourceType::from_id(id) {
-        ConfigResourceType::BrokerLogger | ConfigResourceType::Unknown => Err(ApiError::invalid_request(format!("Unknown resource type {id}"))),
+        ConfigResourceType::BrokerLogger | ConfigResourceType::Unknown => {
+            Err(ApiError::invalid_request(format!("Unknown resource type {id}")))
+        }
         known => Ok(known),
     }
 }
@@ -109,7 +127,9 @@ pub(super) fn check_broker_name(name: &str, node_id: BrokerId) -> Result<(), Api
     match name.parse::<BrokerId>() {
         _ if name.is_empty() => Ok(()),
         Err(_) => Err(ApiError::invalid_request(format!("Node id must be an integer, but it is: {name}"))),
-        Ok(id) if id != node_id => Err(ApiError::invalid_request(format!("Unexpected broker id, expected {node_id}, but received {name}"))),
+        Ok(id) if id != node_id => {
+            Err(ApiError::invalid_request(format!("Unexpected broker id, expected {node_id}, but received {name}")))
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -122,14 +142,18 @@ fn check(
 ) -> Result<(ConfigResource, Vec<ConfigChange>), ApiError> {
     const DELETE: i8 = 1;
     let null = requested.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());
-    check_keys(requested.configs.iter().map(|config| config.name.as_str()), null.map(|config| config.name.as_str()).collect())?;
+    check_keys(
+        requested.configs.iter().map(|config| config.name.as_str()),
+        null.map(|config| config.name.as_str()).collect(),
+    )?;
     let resource = ConfigResource::new(resource_type(requested.resource_type)?, requested.resource_name.to_string());
     let changes = requested
         .configs
         .iter()
         .map(|config| {
-            let op = AlterOp::from_id(config.config_operation)
-                .ok_or_else(|| ApiError::invalid_request(format!("Unknown operations type {}", config.config_operation)))?;
+            let op = AlterOp::from_id(config.config_operation).ok_or_else(|| {
+                ApiError::invalid_request(format!("Unknown operations type {}", config.config_operation))
+            })?;
             Ok((config.name.to_string(), op, config.value.as_ref().map(|value| value.to_string())))
         })
         .collect::<Result<Vec<ConfigChange>, ApiError>>()?;
@@ -149,13 +173,21 @@ fn with_changes(mut configs: Configs, changes: &[ConfigChange]) -> Result<BTreeM
             AlterOp::Delete => _ = configs.remove(name),
             AlterOp::Append | AlterOp::Subtract => {
                 let definition = broker_settings().get(name.as_str());
-                let definition = definition.ok_or_else(|| ApiError::invalid_config(format!("Unknown config name: {name}")))?;
+                let definition =
+                    definition.ok_or_else(|| ApiError::invalid_config(format!("Unknown config name: {name}")))?;
                 if definition.value_type != ConfigType::List {
                     let what = if *op == AlterOp::Append { "append" } else { "subtract" };
-                    return Err(ApiError::invalid_config(format!("Config value {what} is not allowed for config key: {name}")));
+                    return Err(ApiError::invalid_config(format!(
+                        "Config value {what} is not allowed for config key: {name}"
+                    )));
                 }
-                let current = configs.get(name).cloned().or_else(|| definition.default_value().map(|value| value.to_string()));
-                let changed = crate::controller::configs::change_list(&current.unwrap_or_default(), *op, value.as_deref().unwrap_or_default());
+                let current =
+                    configs.get(name).cloned().or_else(|| definition.default_value().map(|value| value.to_string()));
+                let changed = crate::controller::configs::change_list(
+                    &current.unwrap_or_default(),
+                    *op,
+                    value.as_deref().unwrap_or_default(),
+                );
                 configs.insert(name.clone(), changed);
             }
         }
@@ -174,7 +206,11 @@ mod tests {
     use super::*;
     use crate::config::StaticConfigs;
 
-    fn resource(kind: i8, name: &'static str, configs: &[(&'static str, i8, Option<&'static str>)]) -> AlterConfigsResource {
+    fn resource(
+        kind: i8,
+        name: &'static str,
+        configs: &[(&'static str, i8, Option<&'static str>)],
+    ) -> AlterConfigsResource {
         let config = |(name, op, value): &(&'static str, i8, Option<&'static str>)| {
             AlterableConfig::default()
                 .with_name(StrBytes::from_static_str(name))
@@ -222,7 +258,10 @@ mod tests {
         assert!(checked(&resource(4, "", &[("log.retention.ms", 0, Some("5"))])).is_ok());
         assert_eq!(refused(resource(4, "2", &[])), (42, "Unexpected broker id, expected 1, but received 2".into()));
         assert_eq!(refused(resource(4, "x", &[])), (42, "Node id must be an integer, but it is: x".into()));
-        assert_eq!(refused(resource(4, "1", &[("node.id", 0, Some("5"))])), (42, "Cannot update these configs dynamically: [node.id]".into()));
+        assert_eq!(
+            refused(resource(4, "1", &[("node.id", 0, Some("5"))])),
+            (42, "Cannot update these configs dynamically: [node.id]".into())
+        );
         let append = refused(resource(4, "", &[("log.retention.ms", 2, Some("5"))]));
         assert_eq!(append, (40, "Config value append is not allowed for config key: log.retention.ms".into()));
         assert_eq!(refused(resource(4, "", &[("nope", 2, Some("5"))])), (40, "Unknown config name: nope".into()));
@@ -231,7 +270,10 @@ mod tests {
     #[test]
     fn a6_answers_encode_at_every_version() {
         for version in 0..=1 {
-            let responses = vec![answer(2, StrBytes::from_static_str("t"), Some(ApiError::invalid_config("no"))), answer(4, StrBytes::default(), None)];
+            let responses = vec![
+                answer(2, StrBytes::from_static_str("t"), Some(ApiError::invalid_config("no"))),
+                answer(4, StrBytes::default(), None),
+            ];
             let mut bytes = BytesMut::new();
             IncrementalAlterConfigsResponse::default().with_responses(responses).encode(&mut bytes, version).unwrap();
             let decoded = IncrementalAlterConfigsResponse::decode(&mut bytes, version).unwrap();

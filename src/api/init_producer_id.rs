@@ -12,13 +12,22 @@ use kafka_protocol::{
 use super::RequestContext;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    let refused = |error: ResponseError| InitProducerIdResponse::default().with_error_code(error.code()).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+    let refused = |error: ResponseError| {
+        InitProducerIdResponse::default()
+            .with_error_code(error.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1)
+    };
     // An id and an epoch come together (KIP-360), and only with a transactional id do they mean anything.
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return refused(ResponseError::InvalidRequest);
     }
     if let Some(transactional_id) = &request.transactional_id {
-        return refused(if transactional_id.is_empty() { ResponseError::InvalidRequest } else { ResponseError::CoordinatorNotAvailable });
+        return refused(if transactional_id.is_empty() {
+            ResponseError::InvalidRequest
+        } else {
+            ResponseError::CoordinatorNotAvailable
+        });
     }
     match ctx.parts.producer_ids.next().await {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),

@@ -7,10 +7,7 @@
 //! id (KIP-345), 7 the protocol may be null (KIP-559), 8 reason (KIP-800), 9 skip_assignment (KIP-814).
 
 use bytes::Bytes;
-use kafka_protocol::messages::{
-    JoinGroupRequest, JoinGroupResponse,
-    join_group_response::JoinGroupResponseMember,
-};
+use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, join_group_response::JoinGroupResponseMember};
 
 use super::{
     RequestContext,

@@ -12,7 +12,8 @@ use super::{RequestContext, errors};
 use crate::{
     log::TimestampOffset,
     protocol::list_offsets::{
-        ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
+        ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ListOffsetsTopicResponse,
     },
     replica::{Partition, PartitionError},
     types::{Offset, TimestampMs},
@@ -37,7 +38,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) ->
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             // What is named twice is refused once.
-            if twice.contains(&(topic.name.as_str().into(), asked.partition_index)) && !refused.insert((topic.name.clone(), asked.partition_index)) {
+            if twice.contains(&(topic.name.as_str().into(), asked.partition_index))
+                && !refused.insert((topic.name.clone(), asked.partition_index))
+            {
                 continue;
             }
             let found = if twice.contains(&(topic.name.as_str().into(), asked.partition_index)) {
@@ -67,17 +70,27 @@ fn answer(partition_index: i32, found: Result<TimestampOffset, ResponseError>) -
 
 fn named_twice(request: &ListOffsetsRequest) -> HashSet<(Box<str>, i32)> {
     let mut seen = HashSet::new();
-    let named = request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index)));
+    let named = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index)));
     named.filter(|partition| !seen.insert(*partition)).map(|(topic, partition)| (topic.into(), partition)).collect()
 }
 
-async fn list(ctx: &RequestContext, topic: &str, asked: &ListOffsetsPartition, read_committed: bool) -> Result<TimestampOffset, ResponseError> {
+async fn list(
+    ctx: &RequestContext,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+    read_committed: bool,
+) -> Result<TimestampOffset, ResponseError> {
     if !is_served(ctx.api_version, asked.timestamp) {
         return Err(ResponseError::UnsupportedVersion);
     }
     let partition = ctx.partition(topic, asked.partition_index)?;
     let epoch = asked.current_leader_epoch;
-    let at_end = |watermarks: crate::replica::Watermarks| if read_committed { watermarks.last_stable_offset } else { watermarks.high_watermark };
+    let at_end = |watermarks: crate::replica::Watermarks| {
+        if read_committed { watermarks.last_stable_offset } else { watermarks.high_watermark }
+    };
     let found = match asked.timestamp {
         LATEST => partition.offset_with_epoch(epoch, at_end),
         EARLIEST | EARLIEST_LOCAL => partition.offset_with_epoch(epoch, |watermarks| watermarks.log_start_offset),

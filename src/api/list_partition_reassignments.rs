@@ -16,7 +16,10 @@ use crate::{
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    request: ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
     list(&ctx.parts.metadata.image(), &request)
 }
 
@@ -25,20 +28,30 @@ fn list(image: &MetadataImage, request: &ListPartitionReassignmentsRequest) -> L
         Some(asked) => {
             let ongoing = asked.iter().filter_map(|asked| {
                 let topic: &Arc<TopicImage> = image.topics.by_name.get(&*asked.name.0)?;
-                ongoing(topic, asked.partition_indexes.iter().filter_map(|index| Some((*index, topic.partitions.get(index)?))))
+                ongoing(
+                    topic,
+                    asked.partition_indexes.iter().filter_map(|index| Some((*index, topic.partitions.get(index)?))),
+                )
             });
             ongoing.collect()
         }
         None => {
             let all = image.topics.by_name.values();
-            all.filter_map(|topic| ongoing(topic, topic.partitions.iter().map(|(index, partition)| (*index, partition)))).collect()
+            all.filter_map(|topic| {
+                ongoing(topic, topic.partitions.iter().map(|(index, partition)| (*index, partition)))
+            })
+            .collect()
         }
     };
     ListPartitionReassignmentsResponse::default().with_error_message(None).with_topics(topics)
 }
 
-fn ongoing<'a>(topic: &TopicImage, partitions: impl Iterator<Item = (i32, &'a PartitionImage)>) -> Option<OngoingTopicReassignment> {
-    let is_ongoing = |partition: &PartitionImage| !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty();
+fn ongoing<'a>(
+    topic: &TopicImage,
+    partitions: impl Iterator<Item = (i32, &'a PartitionImage)>,
+) -> Option<OngoingTopicReassignment> {
+    let is_ongoing =
+        |partition: &PartitionImage| !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty();
     let brokers = |replicas: &[BrokerId]| replicas.iter().map(|broker| WireBrokerId(*broker)).collect::<Vec<_>>();
     let partitions: Vec<_> = partitions
         .filter(|(_, partition)| is_ongoing(partition))
@@ -50,7 +63,8 @@ fn ongoing<'a>(topic: &TopicImage, partitions: impl Iterator<Item = (i32, &'a Pa
                 .with_removing_replicas(brokers(&partition.removing_replicas))
         })
         .collect();
-    (!partitions.is_empty()).then(|| OngoingTopicReassignment::default().with_name(topic_name(&topic.name)).with_partitions(partitions))
+    (!partitions.is_empty())
+        .then(|| OngoingTopicReassignment::default().with_name(topic_name(&topic.name)).with_partitions(partitions))
 }
 
 #[cfg(test)]
@@ -65,7 +79,9 @@ mod tests {
         let mut image = image_with_brokers(&[1, 2]);
         add_topic(&mut image, "t", &[&[1], &[1]]);
         let asked = |topic, partitions: &[i32]| {
-            let topic = ListPartitionReassignmentsTopics::default().with_name(topic_name(topic)).with_partition_indexes(partitions.to_vec());
+            let topic = ListPartitionReassignmentsTopics::default()
+                .with_name(topic_name(topic))
+                .with_partition_indexes(partitions.to_vec());
             ListPartitionReassignmentsRequest::default().with_topics(Some(vec![topic]))
         };
         let all = ListPartitionReassignmentsRequest::default().with_topics(None);
@@ -77,7 +93,11 @@ mod tests {
         for request in [all, asked("t", &[0, 1, 2])] {
             let listed = list(&image, &request).topics;
             assert_eq!(listed.len(), 1);
-            let partitions: Vec<_> = listed[0].partitions.iter().map(|partition| (partition.partition_index, partition.adding_replicas[0].0)).collect();
+            let partitions: Vec<_> = listed[0]
+                .partitions
+                .iter()
+                .map(|partition| (partition.partition_index, partition.adding_replicas[0].0))
+                .collect();
             assert_eq!(partitions, [(1, 2)]);
         }
         assert!(list(&image, &asked("t", &[0])).topics.is_empty());

@@ -40,11 +40,13 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
     let with_operations = request.include_topic_authorized_operations;
     let (image, topics) = match asked {
         None => {
-            let all = image.topics.by_name.values().map(|topic| describe(ctx, &image, topic, with_operations)).collect();
+            let all =
+                image.topics.by_name.values().map(|topic| describe(ctx, &image, topic, with_operations)).collect();
             (image, all)
         }
         Some(asked) => {
-            let image = if request.allow_auto_topic_creation { create_missing(ctx, image, &asked).await } else { image };
+            let image =
+                if request.allow_auto_topic_creation { create_missing(ctx, image, &asked).await } else { image };
             let topics = describe_asked(ctx, &image, asked, with_operations);
             (image, topics)
         }
@@ -78,12 +80,18 @@ fn names_and_ids_misused(version: i16, request: &MetadataRequest) -> Option<Meta
         return None;
     }
     let refused = topics.iter().map(|topic| {
-        unknown(ResponseError::InvalidRequest, topic.topic_id, Some(topic.name.clone().unwrap_or_default())).with_is_internal(false)
+        unknown(ResponseError::InvalidRequest, topic.topic_id, Some(topic.name.clone().unwrap_or_default()))
+            .with_is_internal(false)
     });
     Some(MetadataResponse::default().with_topics(refused.collect()))
 }
 
-fn describe_asked(ctx: &RequestContext, image: &MetadataImage, asked: Vec<MetadataRequestTopic>, with_operations: bool) -> Vec<MetadataResponseTopic> {
+fn describe_asked(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    asked: Vec<MetadataRequestTopic>,
+    with_operations: bool,
+) -> Vec<MetadataResponseTopic> {
     let mut seen = HashSet::new();
     let mut described = Vec::with_capacity(asked.len());
     for MetadataRequestTopic { topic_id, name, .. } in asked {
@@ -101,11 +109,20 @@ fn describe_asked(ctx: &RequestContext, image: &MetadataImage, asked: Vec<Metada
         described.push(match (found, name) {
             (Some(topic), _) => describe(ctx, image, topic, with_operations),
             (None, Some(name)) if topic_id.is_nil() => {
-                let error = if topics::is_valid_name(&name) { ResponseError::UnknownTopicOrPartition } else { ResponseError::InvalidTopicException };
+                let error = if topics::is_valid_name(&name) {
+                    ResponseError::UnknownTopicOrPartition
+                } else {
+                    ResponseError::InvalidTopicException
+                };
                 let is_internal = is_internal_topic(&name);
                 let unknown = unknown(error, topic_id, Some(name)).with_is_internal(is_internal);
-                let shows_operations = with_operations && ctx.api_version >= 8 && error == ResponseError::UnknownTopicOrPartition;
-                if shows_operations { unknown.with_topic_authorized_operations(topics::TOPIC_OPERATIONS) } else { unknown }
+                let shows_operations =
+                    with_operations && ctx.api_version >= 8 && error == ResponseError::UnknownTopicOrPartition;
+                if shows_operations {
+                    unknown.with_topic_authorized_operations(topics::TOPIC_OPERATIONS)
+                } else {
+                    unknown
+                }
             }
             (None, _) => unknown(ResponseError::UnknownTopicId, topic_id, None),
         });
@@ -115,7 +132,11 @@ fn describe_asked(ctx: &RequestContext, image: &MetadataImage, asked: Vec<Metada
 
 /// M2: creates what is asked for by name and missing, with the broker's defaults; answers the image that
 /// has it. What cannot be created stays missing, and the answer says why.
-async fn create_missing(ctx: &RequestContext, image: Arc<MetadataImage>, asked: &[MetadataRequestTopic]) -> Arc<MetadataImage> {
+async fn create_missing(
+    ctx: &RequestContext,
+    image: Arc<MetadataImage>,
+    asked: &[MetadataRequestTopic],
+) -> Arc<MetadataImage> {
     if !ctx.parts.config.auto_create_topics_enable {
         return image;
     }
@@ -138,7 +159,13 @@ async fn create_missing(ctx: &RequestContext, image: Arc<MetadataImage>, asked: 
 fn creatable(ctx: &RequestContext, name: &str) -> CreatableTopic {
     match topics::internal_topic(&ctx.parts.config, &ctx.parts.metadata.image(), name) {
         Some(internal) => internal,
-        None => CreatableTopic { name: name.into(), num_partitions: -1, replication_factor: -1, assignments: Vec::new(), configs: Vec::new() },
+        None => CreatableTopic {
+            name: name.into(),
+            num_partitions: -1,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        },
     }
 }
 
@@ -146,17 +173,32 @@ fn unknown(error: ResponseError, topic_id: Uuid, name: Option<TopicName>) -> Met
     MetadataResponseTopic::default().with_error_code(error.code()).with_topic_id(topic_id).with_name(name)
 }
 
-fn describe(ctx: &RequestContext, image: &MetadataImage, topic: &TopicImage, with_operations: bool) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().map(|(index, partition)| describe_partition(ctx, image, *index, partition));
+fn describe(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    topic: &TopicImage,
+    with_operations: bool,
+) -> MetadataResponseTopic {
+    let partitions =
+        topic.partitions.iter().map(|(index, partition)| describe_partition(ctx, image, *index, partition));
     let described = MetadataResponseTopic::default()
         .with_name(Some(topics::topic_name(&topic.name)))
         .with_topic_id(topic.id.0)
         .with_is_internal(is_internal_topic(&topic.name))
         .with_partitions(partitions.collect());
-    if with_operations && ctx.api_version >= 8 { described.with_topic_authorized_operations(topics::TOPIC_OPERATIONS) } else { described }
+    if with_operations && ctx.api_version >= 8 {
+        described.with_topic_authorized_operations(topics::TOPIC_OPERATIONS)
+    } else {
+        described
+    }
 }
 
-fn describe_partition(ctx: &RequestContext, image: &MetadataImage, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
+fn describe_partition(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    index: i32,
+    partition: &PartitionImage,
+) -> MetadataResponsePartition {
     let is_offline = |id: &&i32| image.broker(**id).is_none_or(|broker| broker.fenced);
     let leader = image.broker(partition.leader).filter(|broker| !broker.fenced);
     let error = match leader {

@@ -52,7 +52,8 @@ fn commit_topics(image: &MetadataImage, version: i16, request: &OffsetCommitRequ
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let Some(found) = find(image, version, topic) else { continue };
-        let existing = topic.partitions.iter().filter(|partition| found.partitions.contains_key(&partition.partition_index));
+        let existing =
+            topic.partitions.iter().filter(|partition| found.partitions.contains_key(&partition.partition_index));
         let partitions: Vec<CommitPartition> = existing
             .map(|partition| CommitPartition {
                 partition: partition.partition_index,

@@ -82,7 +82,8 @@ fn resolve(
                 partitions: topic.partition_indexes.clone(),
             }),
             None => {
-                let refused = |index: &i32| OffsetFetchResponsePartition::none(*index, ResponseError::UnknownTopicId.code());
+                let refused =
+                    |index: &i32| OffsetFetchResponsePartition::none(*index, ResponseError::UnknownTopicId.code());
                 unknown.push(OffsetFetchResponseTopic {
                     name: topic.name.clone(),
                     topic_id: topic.topic_id,

@@ -24,7 +24,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRe
 
 fn end_offset(ctx: &RequestContext, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let answer = EpochEndOffset::default().with_partition(asked.partition);
-    let refused = |error: ResponseError| answer.clone().with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1);
+    let refused =
+        |error: ResponseError| answer.clone().with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1);
     let partition = match ctx.partition(topic, asked.partition) {
         Ok(partition) => partition,
         Err(error) => return refused(error),

@@ -16,8 +16,11 @@ use crate::{
     env::Env,
     log::{AppendInfo, ValidationRules, validate},
     protocol::{
+        produce::{
+            PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError,
+            TopicProduceResponse,
+        },
         record_batch::BatchView,
-        produce::{PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError, TopicProduceResponse},
     },
     replica::{Partition, PartitionError, partition::Appended, waiters::Waiter},
     types::{LeaderEpoch, Offset, is_internal_topic},
@@ -34,7 +37,13 @@ const FIRST_WITH_TOPIC_IDS: i16 = 13;
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<ProduceResponse> {
-    let mut produce = Produce { ctx, acks: request.acks, now_ms: ctx.parts.env.clock.now_ms(), unfinished: Vec::new(), failed: false };
+    let mut produce = Produce {
+        ctx,
+        acks: request.acks,
+        now_ms: ctx.parts.env.clock.now_ms(),
+        unfinished: Vec::new(),
+        failed: false,
+    };
     let mut response = ProduceResponse::default();
     let is_refused = request.transactional_id.is_none() && has_transactional_batch(&request);
     for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
@@ -49,7 +58,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Rep
             let index = data.index;
             let appended = match &local {
                 Ok(local) => produce.append(&local.name, ctx.partition_of(local, index), data, (topic_at, at)),
-                Err(error) => Err(Refusal::plain(if is_acks(request.acks) { *error } else { ResponseError::InvalidRequiredAcks })),
+                Err(error) => {
+                    Err(Refusal::plain(if is_acks(request.acks) { *error } else { ResponseError::InvalidRequiredAcks }))
+                }
             };
             partitions.push(match appended {
                 Ok(info) => acknowledgement(index, &info),
@@ -67,7 +78,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Rep
 
 /// P11: such a batch needs a transactional id in its request.
 fn has_transactional_batch(request: &ProduceRequest) -> bool {
-    let mut records = request.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.records.as_ref());
+    let mut records =
+        request.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.records.as_ref());
     records.any(|records| BatchView::parse(records).is_ok_and(|batch| batch.is_transactional()))
 }
 
@@ -147,7 +159,11 @@ impl Produce<'_> {
         let rules = ValidationRules::new(partition.topic_partition(), &config, self.now_ms, self.ctx.api_version);
         let batch = validate(data.records.unwrap_or_default(), &rules).map_err(|invalid| Refusal {
             error: errors::invalid_records(invalid.kind),
-            log_start_offset: if invalid.answers_log_start_offset() { partition.watermarks().log_start_offset } else { -1 },
+            log_start_offset: if invalid.answers_log_start_offset() {
+                partition.watermarks().log_start_offset
+            } else {
+                -1
+            },
             message: Some(invalid.message),
             record_errors: invalid
                 .record_errors
@@ -158,11 +174,18 @@ impl Produce<'_> {
         if batch.is_transactional() {
             return Err(Refusal::plain(ResponseError::InvalidTxnState));
         }
-        let Appended { info, leader_epoch, needs_flush } =
-            partition.append_as_leader(batch, self.acks == ALL_REPLICAS, self.now_ms).map_err(|error| self.refusal(&partition, &error))?;
+        let Appended { info, leader_epoch, needs_flush } = partition
+            .append_as_leader(batch, self.acks == ALL_REPLICAS, self.now_ms)
+            .map_err(|error| self.refusal(&partition, &error))?;
         let is_replicated = partition.watermarks().high_watermark > info.last_offset;
         if needs_flush || (self.acks == ALL_REPLICAS && !is_replicated) {
-            self.unfinished.push(Unfinished { partition, leader_epoch, last_offset: info.last_offset, needs_flush, answer });
+            self.unfinished.push(Unfinished {
+                partition,
+                leader_epoch,
+                last_offset: info.last_offset,
+                needs_flush,
+                answer,
+            });
         }
         Ok(info)
     }
@@ -179,7 +202,13 @@ impl Produce<'_> {
         let env = self.ctx.parts.env.clone();
         let waits_for_replicas = self.acks == ALL_REPLICAS;
         match (self.acks, self.unfinished.is_empty()) {
-            (NO_ANSWER, true) => if self.failed { Reply::Close } else { Reply::None },
+            (NO_ANSWER, true) => {
+                if self.failed {
+                    Reply::Close
+                } else {
+                    Reply::None
+                }
+            }
             (_, true) => Reply::Now(response),
             (NO_ANSWER, false) => {
                 // The flush that the topic asks for happens all the same; nobody hears of it.
@@ -196,7 +225,13 @@ impl Produce<'_> {
 }
 
 /// Waits until every append may be acknowledged, or says in the answer why it may not.
-async fn finish(env: Env, unfinished: Vec<Unfinished>, response: &mut ProduceResponse, wait_for_replicas: bool, timeout: Duration) {
+async fn finish(
+    env: Env,
+    unfinished: Vec<Unfinished>,
+    response: &mut ProduceResponse,
+    wait_for_replicas: bool,
+    timeout: Duration,
+) {
     let deadline = env.clock.monotonic() + timeout;
     for append in unfinished {
         let (topic, partition) = append.answer;
@@ -212,7 +247,10 @@ impl Unfinished {
     async fn finish(self, env: &Env, wait_for_replicas: bool, deadline: Duration) -> Result<(), ResponseError> {
         if self.needs_flush {
             let (partition, through) = (self.partition.clone(), self.last_offset + 1);
-            env.tasks.blocking("flush", move || partition.flush_through(through)).await.map_err(|error| errors::storage(&error))?;
+            env.tasks
+                .blocking("flush", move || partition.flush_through(through))
+                .await
+                .map_err(|error| errors::storage(&error))?;
         }
         if wait_for_replicas { self.replicated(env, deadline).await } else { Ok(()) }
     }

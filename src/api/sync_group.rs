@@ -57,8 +57,11 @@ mod tests {
 
     #[test]
     fn g6_answers_encode_at_every_version() {
-        let synced =
-            Synced { protocol_type: Some("consumer".into()), protocol_name: None, assignment: Bytes::from_static(b"a") };
+        let synced = Synced {
+            protocol_type: Some("consumer".into()),
+            protocol_name: None,
+            assignment: Bytes::from_static(b"a"),
+        };
         for version in 0..=5 {
             for result in [Ok(synced.clone()), Err(GroupError::RebalanceInProgress)] {
                 response(result).encode(&mut bytes::BytesMut::new(), version).unwrap();

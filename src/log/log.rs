@@ -746,11 +746,14 @@ impl Log {
     }
 
     /// Deletes what retention no longer keeps, oldest first, nothing above `high_watermark`.
-    /// Answers how many segments went.
+    /// Answers how many segments went: none of a log that was deleted since its turn was planned.
     ///
     /// # Errors
     /// A fault of the disk.
     pub fn delete_old_segments(&mut self, now_ms: TimestampMs, high_watermark: Offset) -> Result<usize, LogError> {
+        if self.deleted {
+            return Ok(0);
+        }
         self.check_usable()?;
         let deletable = self.deletable_segments(now_ms, high_watermark)?;
         if deletable == 0 {
