@@ -101,7 +101,7 @@ struct Unfinished {
     partition: Arc<Partition>,
     leader_epoch: LeaderEpoch,
     last_offset: Offset,
-    needs_flush: bool,
+    flush_due: bool,
     /// Indexes of topic and partition in the answer.
     answer: (usize, usize),
 }
@@ -174,16 +174,16 @@ impl Produce<'_> {
         if batch.is_transactional() {
             return Err(Refusal::plain(ResponseError::InvalidTxnState));
         }
-        let Appended { info, leader_epoch, needs_flush } = partition
+        let Appended { info, leader_epoch } = partition
             .append_as_leader(batch, self.acks == ALL_REPLICAS, self.now_ms)
             .map_err(|error| self.refusal(&partition, &error))?;
         let is_replicated = partition.watermarks().high_watermark > info.last_offset;
-        if needs_flush || (self.acks == ALL_REPLICAS && !is_replicated) {
+        if info.flush_due || (self.acks == ALL_REPLICAS && !is_replicated) {
             self.unfinished.push(Unfinished {
                 partition,
                 leader_epoch,
                 last_offset: info.last_offset,
-                needs_flush,
+                flush_due: info.flush_due,
                 answer,
             });
         }
@@ -245,7 +245,7 @@ async fn finish(
 
 impl Unfinished {
     async fn finish(self, env: &Env, wait_for_replicas: bool, deadline: Duration) -> Result<(), ResponseError> {
-        if self.needs_flush {
+        if self.flush_due {
             let (partition, through) = (self.partition.clone(), self.last_offset + 1);
             env.tasks
                 .blocking("flush", move || partition.flush_through(through))

@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 use super::{
     AppendError, FlushPlan, LogContext, LogError, ReadError, ReadPlan, TimestampLookup,
-    batch_header::{BatchHeader, HEADER_BYTES},
     checkpoints::{partition_metadata_text, write_unsynced},
     flush::FlushDone,
     leader_epochs::LeaderEpochs,
@@ -28,6 +27,7 @@ use super::{
 };
 use crate::{
     config::topic::{LogConfig, TimestampType},
+    protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition},
 };
 
@@ -277,7 +277,8 @@ impl Log {
                 log_append_time_ms: original.timestamp_ms,
                 log_start_offset: self.log_start_offset,
                 duplicate: true,
-                flush_due: false,
+                // The original may not be durable yet, and its answer was never seen.
+                flush_due: self.flush_is_due_by_messages(),
             });
         }
         self.check_fits_segment(&header)?;

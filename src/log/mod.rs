@@ -4,7 +4,6 @@
 //! around appends and takes short-lived plans out of it for everything that may wait for the disk
 //! ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). `LogManager` owns the directories.
 
-mod batch_header;
 pub mod checkpoints;
 mod context;
 mod error;

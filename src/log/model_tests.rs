@@ -10,15 +10,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    batch_header::{BatchHeader, HEADER_BYTES},
-    producer_state::ProducerState,
-    *,
-};
+use super::{producer_state::ProducerState, *};
 use crate::{
     config::topic::LogConfig,
     env::Clock,
-    protocol::record_batch::{BatchBuilder, BatchOptions, BatchView, iter_batches},
+    protocol::record_batch::{BatchBuilder, BatchHeader, BatchOptions, BatchView, HEADER_BYTES, iter_batches},
     sim::{SimClock, SimDisk, disk::Faults},
     types::{LeaderEpoch, Offset, TopicPartition},
 };

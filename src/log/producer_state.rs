@@ -6,12 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    AppendError,
-    batch_header::{BatchHeader, decrement_sequence},
-};
+use super::AppendError;
 use crate::{
-    protocol::record_batch::crc32c,
+    protocol::record_batch::{BatchHeader, crc32c, decrement_sequence},
     types::{Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition},
 };
 

@@ -5,17 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    LogError,
-    batch_header::{BatchHeader, HEADER_BYTES},
-    segment::Segment,
-    tail_cache::TailLog,
-    transaction_index::AbortedTransaction,
-    validator,
-};
+use super::{LogError, segment::Segment, tail_cache::TailLog, transaction_index::AbortedTransaction, validator};
 use crate::{
     env::File,
-    protocol::record_batch::RecordIter,
+    protocol::record_batch::{BatchHeader, HEADER_BYTES, RecordIter},
     types::{LeaderEpoch, Offset, TimestampMs},
 };
 

@@ -12,7 +12,6 @@ use std::{
 
 use super::{
     Log, LogContext, LogError, OpenLog,
-    batch_header::{BatchHeader, HEADER_BYTES},
     checkpoints::{parse_partition_metadata, read_if_exists},
     leader_epochs::LeaderEpochs,
     log::{Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, remove_if_exists},
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     config::topic::LogConfig,
+    protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{Offset, TopicId, TopicPartition},
 };
 

@@ -16,7 +16,6 @@ use std::{
 
 use super::{
     LogContext, LogError,
-    batch_header::{BatchHeader, HEADER_BYTES},
     context::lock,
     offset_index::{self, OffsetEntry},
     time_index::{self, TimeEntry},
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     env::{File, Open},
+    protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{Offset, TimestampMs},
 };
 

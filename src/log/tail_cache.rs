@@ -13,11 +13,11 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    batch_header::{BatchHeader, HEADER_BYTES},
-    context::lock,
+use super::context::lock;
+use crate::{
+    protocol::record_batch::{BatchHeader, HEADER_BYTES},
+    types::Offset,
 };
-use crate::types::Offset;
 
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 192;

@@ -358,14 +358,20 @@ fn flush_messages_asks_for_a_flush_and_one_sync_serves_all_who_wait() {
     let mut log = fixture.clean();
     assert!(!fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
     assert!(fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
+    // I2: what is sent again because its answer was lost is acknowledged when it is durable, too.
+    let options = BatchOptions { producer_id: 4, producer_epoch: 0, base_sequence: 0, ..BatchOptions::default() };
+    let idempotent = || batch(options, 1, b"x", 1);
+    assert!(fixture.append(&mut log, idempotent()).unwrap().flush_due);
+    let resent = fixture.append(&mut log, idempotent()).unwrap();
+    assert!(resent.duplicate && resent.flush_due);
     let owner = Mutex::new(log);
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| flush_through(&owner, 2).unwrap());
+            scope.spawn(|| flush_through(&owner, 3).unwrap());
         }
     });
     let log = owner.into_inner().unwrap();
-    assert_eq!(log.recovery_point(), 2);
+    assert_eq!(log.recovery_point(), 3);
     assert!(!log.flush_is_due(i64::MAX - 1));
 }
 

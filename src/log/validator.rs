@@ -7,15 +7,15 @@
 
 use bytes::Bytes;
 
-use super::{
-    batch_header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES},
-    producer_state::{AppendOrigin, EndTxnMarker},
-};
+use super::producer_state::{AppendOrigin, EndTxnMarker};
 use crate::{
     config::topic::{CompressionType, LogConfig, TimestampType},
     protocol::{
         compression::{self, CompressionError},
-        record_batch::{BatchBuilder, BatchOptions, Compression, RecordIter, RecordView},
+        record_batch::{
+            BatchBuilder, BatchError, BatchHeader, BatchOptions, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES,
+            RecordIter, RecordView,
+        },
     },
     types::{TimestampMs, TopicPartition},
 };
@@ -230,11 +230,12 @@ fn single_batch(
     let Some(header) = BatchHeader::copy_of(&records[..size]) else {
         return Err(InvalidRecords::new(InvalidKind::CorruptMessage, "the batch is shorter than its header"));
     };
-    let unknown_codec = |id: i16| {
-        InvalidRecords::new(InvalidKind::UnsupportedCompressionType, format!("Unknown compression type id: {id}"))
-    };
-    let codec =
-        Compression::from_id(header.compression_id() as i8).map_err(|_| unknown_codec(header.compression_id()))?;
+    let codec = header.compression().map_err(|error| match error {
+        BatchError::Compression(id) => {
+            InvalidRecords::new(InvalidKind::UnsupportedCompressionType, format!("Unknown compression type id: {id}"))
+        }
+        other => InvalidRecords::new(InvalidKind::CorruptMessage, other.to_string()),
+    })?;
     if version < ZSTD_SINCE_PRODUCE_VERSION && codec == Compression::Zstd {
         let message = format!("Produce requests with version {version} are not allowed to use ZStandard compression");
         return Err(InvalidRecords::new(InvalidKind::UnsupportedCompressionType, message));
@@ -271,7 +272,7 @@ fn batch_size_at(bytes: &[u8]) -> Result<Option<usize>, InvalidRecords> {
     const LEAST_LENGTH: i32 = 14;
     /// Length prefix and magic.
     const LEAST_BYTES: usize = 17;
-    let Some((prefix, _)) = bytes.split_first_chunk::<LENGTH_PREFIX_BYTES>() else { return Ok(None) };
+    let Some((prefix, _)) = bytes.split_first_chunk::<LOG_OVERHEAD_BYTES>() else { return Ok(None) };
     let length = i32::from_be_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]);
     if length < LEAST_LENGTH {
         let message = format!("Record size {length} is less than the minimum record overhead ({LEAST_LENGTH})");
@@ -286,7 +287,7 @@ fn batch_size_at(bytes: &[u8]) -> Result<Option<usize>, InvalidRecords> {
             format!("Invalid magic found in record: {}", bytes[16]),
         ));
     }
-    let size = LENGTH_PREFIX_BYTES + length as usize;
+    let size = LOG_OVERHEAD_BYTES + length as usize;
     Ok((size <= bytes.len()).then_some(size))
 }
 
@@ -520,7 +521,7 @@ fn rebuild(
             Ok(compressed) => compressed,
             Err(error) => return invalid(format!("Failed to compress the records: {error}")),
         };
-        header.set_compression(i16::from(target.id()));
+        header.set_compression(target);
     }
     let (log_append_time, max_timestamp) = stamp(header.max_timestamp(), rules);
     header.set_max_timestamp(log_append_time, max_timestamp);
@@ -531,7 +532,7 @@ fn rebuild(
 
 /// A stored batch's records, uncompressed.
 pub(crate) fn open_records(header: &BatchHeader, records: &[u8]) -> Result<Bytes, String> {
-    let codec = Compression::from_id(header.compression_id() as i8).map_err(|error| error.to_string())?;
+    let codec = header.compression().map_err(|error| error.to_string())?;
     compression::decompress(codec, records, MAX_OPENED_BYTES).map_err(|error| error.to_string())
 }
 
@@ -576,7 +577,7 @@ mod tests {
     fn compressed(batch: &Bytes, codec: Compression) -> Bytes {
         let records = compression::compress(codec, None, &batch[HEADER_BYTES..]).unwrap();
         let mut header = BatchHeader::copy_of(batch).unwrap();
-        header.set_compression(i16::from(codec.id()));
+        header.set_compression(codec);
         header.set_records_bytes(records.len());
         header.set_crc(&records);
         [&header.bytes()[..], &records].concat().into()
@@ -798,7 +799,7 @@ mod tests {
         let zeros = vec![0u8; MAX_OPENED_BYTES + 1];
         let bomb = compression::compress(Compression::Zstd, None, &zeros).unwrap();
         let mut header = BatchHeader::copy_of(&records(&[NOW_MS])).unwrap();
-        header.set_compression(4);
+        header.set_compression(Compression::Zstd);
         header.set_records_bytes(bomb.len());
         header.set_crc(&bomb);
         let batch: Bytes = [&header.bytes()[..], &bomb].concat().into();

@@ -5,6 +5,7 @@
 //! types. One file per API whose messages are too hot, or too new, for `kafka-protocol`; it decodes all others, and
 //! sees only what `guard` let pass.
 
+mod batch_header;
 pub mod compression;
 pub mod describe_log_dirs;
 pub mod fetch;

@@ -1,5 +1,6 @@
 //! Record batches (magic 2) as they are on the wire and on disk: a view that copies nothing,
-//! an iterator over records, and a builder for the batches the broker writes itself.
+//! an iterator over records, and a builder for the batches the broker writes itself. Their first 61
+//! bytes are `batch_header.rs`'s.
 //!
 //! Batches of clients are stored as they came; only base offset and leader epoch, which the
 //! checksum leaves out, are replaced. Compression is `compression.rs`; what a client's batch
@@ -7,260 +8,64 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub(crate) use super::batch_header::decrement_sequence;
+pub use super::batch_header::{
+    BatchError, BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC, crc32c, increment_sequence,
+    size_of_batch_at,
+};
+use super::batch_header::{CONTROL_BIT, CRC_START, TRANSACTIONAL_BIT};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-/// Bytes before the records.
-pub const HEADER_BYTES: usize = 61;
-/// Base offset and length: what comes before the bytes that `batch_length` counts.
-pub const LOG_OVERHEAD_BYTES: usize = 12;
-/// The only format there is since Kafka 4.
-pub const MAGIC: i8 = 2;
 /// The smallest record: length, attributes, two deltas, null key, null value, no headers.
 pub const MIN_RECORD_BYTES: usize = 7;
-
-const LENGTH_AT: usize = 8;
-const LEADER_EPOCH_AT: usize = 12;
-const MAGIC_AT: usize = 16;
-const CRC_AT: usize = 17;
-const ATTRIBUTES_AT: usize = 21;
-const LAST_OFFSET_DELTA_AT: usize = 23;
-const BASE_TIMESTAMP_AT: usize = 27;
-const MAX_TIMESTAMP_AT: usize = 35;
-const PRODUCER_ID_AT: usize = 43;
-const PRODUCER_EPOCH_AT: usize = 51;
-const BASE_SEQUENCE_AT: usize = 53;
-const RECORD_COUNT_AT: usize = 57;
-
-const CODEC_MASK: i16 = 0x07;
-const LOG_APPEND_TIME_BIT: i16 = 0x08;
-const TRANSACTIONAL_BIT: i16 = 0x10;
-const CONTROL_BIT: i16 = 0x20;
-
-/// Why bytes are not a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BatchError {
-    /// Fewer bytes than the batch says it has, or than a header takes.
-    #[error("the batch is cut short")]
-    Truncated,
-    /// The length field cannot be true.
-    #[error("a batch length of {0} is impossible")]
-    Length(i32),
-    /// An older message format, or no batch at all.
-    #[error("magic {0} where 2 was expected")]
-    Magic(i8),
-    /// A record's fields do not fit its length.
-    #[error("record {0} of the batch is malformed")]
-    Record(i32),
-    /// The attributes name a codec that does not exist.
-    #[error("unknown compression codec {0}")]
-    Compression(i8),
-}
-
-/// The codec of a batch's records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Compression {
-    /// Not compressed.
-    None,
-    /// gzip.
-    Gzip,
-    /// snappy, raw or in Java's framing.
-    Snappy,
-    /// lz4 frames.
-    Lz4,
-    /// zstd.
-    Zstd,
-}
-
-impl Compression {
-    /// From the three lowest bits of the attributes.
-    pub fn from_id(id: i8) -> Result<Self, BatchError> {
-        Ok(match id {
-            0 => Compression::None,
-            1 => Compression::Gzip,
-            2 => Compression::Snappy,
-            3 => Compression::Lz4,
-            4 => Compression::Zstd,
-            other => return Err(BatchError::Compression(other)),
-        })
-    }
-
-    /// As it stands in the attributes.
-    pub fn id(self) -> i8 {
-        self as i8
-    }
-}
-
-/// CRC-32C, as batches and snapshots use it.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut array = [0; N];
-    array.copy_from_slice(&bytes[at..at + N]);
-    array
-}
-
-/// The size in bytes of the batch that starts at `bytes`, from its first 12 bytes alone.
-pub fn size_of_batch_at(bytes: &[u8]) -> Result<usize, BatchError> {
-    if bytes.len() < LOG_OVERHEAD_BYTES {
-        return Err(BatchError::Truncated);
-    }
-    let length = i32::from_be_bytes(array(bytes, LENGTH_AT));
-    if length < (HEADER_BYTES - LOG_OVERHEAD_BYTES) as i32 {
-        return Err(BatchError::Length(length));
-    }
-    Ok(LOG_OVERHEAD_BYTES + length as usize)
-}
 
 /// One batch in somebody else's bytes: exactly the bytes of the batch, header checked for
 /// bounds and magic, content not.
 #[derive(Clone, Copy)]
-pub struct BatchView<'a>(&'a [u8]);
+pub struct BatchView<'a> {
+    header: BatchHeader,
+    bytes: &'a [u8],
+}
 
 impl<'a> BatchView<'a> {
     /// The batch that starts at `bytes`; whatever follows it is left out.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let size = size_of_batch_at(bytes)?;
-        if bytes.len() > MAGIC_AT && bytes[MAGIC_AT] as i8 != MAGIC {
-            return Err(BatchError::Magic(bytes[MAGIC_AT] as i8));
+        let header = BatchHeader::copy_of(bytes).ok_or(BatchError::Truncated)?;
+        if header.magic() != MAGIC {
+            return Err(BatchError::Magic(header.magic()));
         }
-        if bytes.len() < size {
-            return Err(BatchError::Truncated);
-        }
-        Ok(BatchView(&bytes[..size]))
-    }
-
-    /// A view of a header alone (61 bytes or more), for walks over a file that do not need the records.
-    /// [`BatchView::size_bytes`] is still that of the whole batch; the records and the checksum must not be asked for.
-    pub fn header_only(bytes: &'a [u8]) -> Result<Self, BatchError> {
-        size_of_batch_at(bytes)?;
-        if bytes.len() < HEADER_BYTES {
-            return Err(BatchError::Truncated);
-        }
-        if bytes[MAGIC_AT] as i8 != MAGIC {
-            return Err(BatchError::Magic(bytes[MAGIC_AT] as i8));
-        }
-        Ok(BatchView(bytes))
+        let bytes = bytes.get(..size).ok_or(BatchError::Truncated)?;
+        Ok(BatchView { header, bytes })
     }
 
     /// All bytes of the batch.
     pub fn bytes(&self) -> &'a [u8] {
-        self.0
+        self.bytes
     }
 
     /// Header and records.
     pub fn size_bytes(&self) -> usize {
-        LOG_OVERHEAD_BYTES + i32::from_be_bytes(array(self.0, LENGTH_AT)) as usize
-    }
-
-    /// The first record's offset (of the batch as it was produced: compaction keeps it).
-    pub fn base_offset(&self) -> Offset {
-        i64::from_be_bytes(array(self.0, 0))
-    }
-
-    /// The last record's offset.
-    pub fn last_offset(&self) -> Offset {
-        self.base_offset().saturating_add(i64::from(self.last_offset_delta()))
-    }
-
-    /// Where the next batch starts, if nothing is missing between.
-    pub fn next_offset(&self) -> Offset {
-        self.last_offset().saturating_add(1)
-    }
-
-    /// The leader's epoch at the append.
-    pub fn partition_leader_epoch(&self) -> LeaderEpoch {
-        i32::from_be_bytes(array(self.0, LEADER_EPOCH_AT))
-    }
-
-    /// The checksum as the batch carries it.
-    pub fn crc(&self) -> u32 {
-        u32::from_be_bytes(array(self.0, CRC_AT))
+        self.bytes.len()
     }
 
     /// Whether the checksum is that of the bytes.
     pub fn crc_is_valid(&self) -> bool {
-        self.crc() == crc32c(&self.0[ATTRIBUTES_AT..])
-    }
-
-    /// The attribute bits.
-    pub fn attributes(&self) -> i16 {
-        i16::from_be_bytes(array(self.0, ATTRIBUTES_AT))
-    }
-
-    /// The records' codec.
-    pub fn compression(&self) -> Result<Compression, BatchError> {
-        Compression::from_id((self.attributes() & CODEC_MASK) as i8)
-    }
-
-    /// Whether `max_timestamp` is the broker's time at the append and that of every record.
-    pub fn is_log_append_time(&self) -> bool {
-        self.attributes() & LOG_APPEND_TIME_BIT != 0
-    }
-
-    /// Whether the batch belongs to a transaction.
-    pub fn is_transactional(&self) -> bool {
-        self.attributes() & TRANSACTIONAL_BIT != 0
-    }
-
-    /// Whether the records are the broker's marks rather than a client's data.
-    pub fn is_control(&self) -> bool {
-        self.attributes() & CONTROL_BIT != 0
-    }
-
-    /// Last offset less base offset.
-    pub fn last_offset_delta(&self) -> i32 {
-        i32::from_be_bytes(array(self.0, LAST_OFFSET_DELTA_AT))
-    }
-
-    /// What the records' timestamp deltas count from.
-    pub fn base_timestamp(&self) -> TimestampMs {
-        i64::from_be_bytes(array(self.0, BASE_TIMESTAMP_AT))
-    }
-
-    /// The largest timestamp of the records.
-    pub fn max_timestamp(&self) -> TimestampMs {
-        i64::from_be_bytes(array(self.0, MAX_TIMESTAMP_AT))
-    }
-
-    /// -1 where the producer is not idempotent.
-    pub fn producer_id(&self) -> ProducerId {
-        i64::from_be_bytes(array(self.0, PRODUCER_ID_AT))
-    }
-
-    /// -1 where the producer is not idempotent.
-    pub fn producer_epoch(&self) -> ProducerEpoch {
-        i16::from_be_bytes(array(self.0, PRODUCER_EPOCH_AT))
-    }
-
-    /// The first record's sequence number; -1 where the producer is not idempotent.
-    pub fn base_sequence(&self) -> i32 {
-        i32::from_be_bytes(array(self.0, BASE_SEQUENCE_AT))
-    }
-
-    /// The last record's sequence number, which after `i32::MAX` goes on at 0.
-    pub fn last_sequence(&self) -> i32 {
-        increment_sequence(self.base_sequence(), self.last_offset_delta())
-    }
-
-    /// How many records the batch says it holds. Not to be trusted for an allocation.
-    pub fn record_count(&self) -> i32 {
-        i32::from_be_bytes(array(self.0, RECORD_COUNT_AT))
+        self.crc() == crc32c(&self.bytes[CRC_START..])
     }
 
     /// The records, compressed as the attributes say.
     pub fn records_bytes(&self) -> &'a [u8] {
-        &self.0[HEADER_BYTES..]
+        &self.bytes[HEADER_BYTES..]
     }
 }
 
-/// `sequence` + `by`, going on at 0 after `i32::MAX`; -1 (none) stays -1.
-pub fn increment_sequence(sequence: i32, by: i32) -> i32 {
-    if sequence < 0 {
-        return sequence;
+impl std::ops::Deref for BatchView<'_> {
+    type Target = BatchHeader;
+
+    fn deref(&self) -> &BatchHeader {
+        &self.header
     }
-    ((i64::from(sequence) + i64::from(by)) % (1 << 31)) as i32
 }
 
 /// The batches that stand one behind the other in `bytes`. Ends at the first that is cut short or
@@ -289,43 +94,6 @@ impl<'a> Iterator for Batches<'a> {
         let batch = BatchView::parse(&self.bytes[self.position..]).ok()?;
         self.position += batch.size_bytes();
         Some(batch)
-    }
-}
-
-/// A copy of the first 61 bytes of a batch, to be changed and written in place of the original.
-#[derive(Clone)]
-pub struct BatchHeader(pub [u8; HEADER_BYTES]);
-
-impl BatchHeader {
-    /// The header of `batch`.
-    pub fn of(batch: &BatchView<'_>) -> Self {
-        BatchHeader(array(batch.bytes(), 0))
-    }
-
-    /// Outside the checksum.
-    pub fn set_base_offset(&mut self, offset: Offset) {
-        self.0[..8].copy_from_slice(&offset.to_be_bytes());
-    }
-
-    /// Outside the checksum.
-    pub fn set_partition_leader_epoch(&mut self, epoch: LeaderEpoch) {
-        self.0[LEADER_EPOCH_AT..LEADER_EPOCH_AT + 4].copy_from_slice(&epoch.to_be_bytes());
-    }
-
-    /// Inside the checksum: [`BatchHeader::update_crc`] must follow.
-    pub fn set_max_timestamp(&mut self, timestamp_ms: TimestampMs, log_append_time: bool) {
-        self.0[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&timestamp_ms.to_be_bytes());
-        let mut attributes = i16::from_be_bytes(array(&self.0, ATTRIBUTES_AT));
-        attributes = if log_append_time { attributes | LOG_APPEND_TIME_BIT } else { attributes & !LOG_APPEND_TIME_BIT };
-        self.0[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
-    }
-
-    /// Makes the checksum that of this header followed by `records`.
-    pub fn update_crc(&mut self, records: &[u8]) {
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-        digest.update(&self.0[ATTRIBUTES_AT..]);
-        digest.update(records);
-        self.0[CRC_AT..CRC_AT + 4].copy_from_slice(&(digest.finalize() as u32).to_be_bytes());
     }
 }
 
@@ -579,8 +347,8 @@ impl BatchBuilder {
         header.put_i16(self.options.producer_epoch);
         header.put_i32(self.options.base_sequence);
         header.put_i32(self.count);
-        let crc = crc32c(&self.buffer[ATTRIBUTES_AT..]);
-        self.buffer[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
+        let crc = crc32c(&self.buffer[CRC_START..]);
+        self.buffer[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
         self.buffer.freeze()
     }
 }
@@ -653,7 +421,6 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count in any::<i32>()) {
             let _ = BatchView::parse(&bytes);
-            let _ = BatchView::header_only(&bytes);
             let read = RecordIter::new(&bytes, count).map_while(Result::ok).filter(|r| r.headers().count() <= bytes.len()).count();
             prop_assert!(read <= bytes.len() / MIN_RECORD_BYTES);
         }
@@ -663,28 +430,19 @@ mod tests {
     fn a_flipped_bit_fails_the_checksum_and_a_new_place_in_the_log_does_not() {
         let bytes = build(&[(1, None, Some(b"x".to_vec()))]);
         let batch = BatchView::parse(&bytes).unwrap();
-        let mut header = BatchHeader::of(&batch);
-        header.set_base_offset(99);
-        header.set_partition_leader_epoch(4);
-        let moved = [&header.0[..], batch.records_bytes()].concat();
+        let mut header = *batch;
+        header.place(99, 4);
+        let moved = [&header.bytes()[..], batch.records_bytes()].concat();
         let moved = BatchView::parse(&moved).unwrap();
         assert!(moved.crc_is_valid());
         assert_eq!((moved.base_offset(), moved.partition_leader_epoch()), (99, 4));
-        header.set_max_timestamp(1234, true);
-        let stale = [&header.0[..], batch.records_bytes()].concat();
+        header.set_max_timestamp(true, 1234);
+        let stale = [&header.bytes()[..], batch.records_bytes()].concat();
         assert!(!BatchView::parse(&stale).unwrap().crc_is_valid());
-        header.update_crc(batch.records_bytes());
-        let stamped = [&header.0[..], batch.records_bytes()].concat();
+        header.set_crc(batch.records_bytes());
+        let stamped = [&header.bytes()[..], batch.records_bytes()].concat();
         let stamped = BatchView::parse(&stamped).unwrap();
         assert!(stamped.crc_is_valid() && stamped.is_log_append_time());
         assert_eq!(stamped.max_timestamp(), 1234);
-    }
-
-    #[test]
-    fn i1_sequences_wrap_to_zero() {
-        assert_eq!(increment_sequence(i32::MAX, 1), 0);
-        assert_eq!(increment_sequence(i32::MAX - 1, 3), 1);
-        assert_eq!(increment_sequence(-1, 3), -1);
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 }

@@ -88,15 +88,13 @@ pub enum LeadershipChange {
     None,
 }
 
-/// What was appended, and what has to happen before it may be acknowledged.
+/// What was appended, and by which leader.
 #[derive(Debug)]
 pub struct Appended {
     /// As the log tells.
     pub info: AppendInfo,
     /// In which it was written.
     pub leader_epoch: LeaderEpoch,
-    /// `flush.messages` asks for an fsync before the answer.
-    pub needs_flush: bool,
 }
 
 /// What a fetch found, to be read outside of the lock.
@@ -237,13 +235,11 @@ impl Partition {
         }
         let info = inner.log.append_as_leader(batch, epoch, now_ms)?;
         let moved = self.advance(&mut inner);
-        let unflushed = inner.log.log_end_offset() - inner.log.recovery_point();
-        let needs_flush = unflushed >= inner.log.config().flush_messages;
         drop(inner);
         if moved {
             self.waiters.wake_all();
         }
-        Ok(Appended { info, leader_epoch: epoch, needs_flush })
+        Ok(Appended { info, leader_epoch: epoch })
     }
 
     /// Reads for a consumer or replica (F2–F5, F8). The leader epochs are those the client knows, -1 for none.

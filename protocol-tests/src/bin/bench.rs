@@ -36,8 +36,12 @@ struct Load {
 
 fn main() -> Result<()> {
     let mut ottla = None;
-    let mut load =
-        Load { produce_bytes: 2_000_000_000, single_requests: 100_000, consume_bytes: 4_000_000_000, warm_up_rounds: 2 };
+    let mut load = Load {
+        produce_bytes: 2_000_000_000,
+        single_requests: 100_000,
+        consume_bytes: 4_000_000_000,
+        warm_up_rounds: 2,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
