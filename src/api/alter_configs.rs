@@ -12,7 +12,7 @@ use kafka_protocol::{
 
 use super::{
     RequestContext,
-    incremental_alter_configs::{Altered, check_broker_name, check_keys, preprocess, resource_type},
+    incremental_alter_configs::{Altered, alter_accepted, check_broker_name, check_keys, preprocess, resource_type},
 };
 use crate::{
     config::{ConfigLayers, Configs},
@@ -26,25 +26,14 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -
     let image = ctx.parts.metadata.image();
     let layers = ctx.parts.config_layers(&image);
     let checked = preprocess(&request.resources, |resource| check(&layers, node_id, resource));
-    let accepted: Vec<(ConfigResource, Configs)> =
-        checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
-    let results = match accepted.is_empty() {
-        true => Vec::new(),
-        false => {
-            let count = accepted.len();
-            let question = LegacyAlterConfigs { resources: accepted, validate_only: request.validate_only };
-            ctx.parts.controller.legacy_alter_configs(question).await.unwrap_or_else(|error| vec![Err(error); count])
-        }
+    let alter = async |resources| {
+        let question = LegacyAlterConfigs { resources, validate_only: request.validate_only };
+        ctx.parts.controller.legacy_alter_configs(question).await
     };
-    let mut results = results.into_iter();
-    let responses = request.resources.iter().zip(checked).map(|(resource, checked)| {
-        let error = match checked {
-            Ok(_) => results.next().and_then(Result::err),
-            Err(error) => Some(error),
-        };
-        answer(resource.resource_type, resource.resource_name.clone(), error)
-    });
-    AlterConfigsResponse::default().with_responses(responses.collect())
+    let errors = alter_accepted(checked, alter).await;
+    let answers = request.resources.into_iter().zip(errors);
+    let answers = answers.map(|(resource, error)| answer(resource.resource_type, resource.resource_name, error));
+    AlterConfigsResponse::default().with_responses(answers.collect())
 }
 
 fn answer(resource_type: i8, resource_name: StrBytes, error: Option<ApiError>) -> AlterConfigsResourceResponse {

@@ -34,30 +34,15 @@ pub(crate) async fn handle(
     let image = ctx.parts.metadata.image();
     let node_id = ctx.parts.config.node_id;
     let layers = ctx.parts.config_layers(&image);
-    let mut checked = preprocess(&request.resources, |resource| check(&image, &layers, node_id, resource));
-    let accepted: Vec<(ConfigResource, Vec<ConfigChange>)> =
-        checked.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
-    let results = match accepted.is_empty() {
-        true => Vec::new(),
-        false => {
-            let count = accepted.len();
-            let question = IncrementalAlterConfigs { resources: accepted, validate_only: request.validate_only };
-            ctx.parts
-                .controller
-                .incremental_alter_configs(question)
-                .await
-                .unwrap_or_else(|error| vec![Err(error); count])
-        }
+    let checked = preprocess(&request.resources, |resource| check(&image, &layers, node_id, resource));
+    let alter = async |resources| {
+        let question = IncrementalAlterConfigs { resources, validate_only: request.validate_only };
+        ctx.parts.controller.incremental_alter_configs(question).await
     };
-    let mut results = results.into_iter();
-    let responses = request.resources.iter().zip(checked.drain(..)).map(|(resource, checked)| {
-        let error = match checked {
-            Ok(_) => results.next().and_then(Result::err),
-            Err(error) => Some(error),
-        };
-        answer(resource.resource_type, resource.resource_name.clone(), error)
-    });
-    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+    let errors = alter_accepted(checked, alter).await;
+    let answers = request.resources.into_iter().zip(errors);
+    let answers = answers.map(|(resource, error)| answer(resource.resource_type, resource.resource_name, error));
+    IncrementalAlterConfigsResponse::default().with_responses(answers.collect())
 }
 
 fn answer(resource_type: i8, resource_name: StrBytes, error: Option<ApiError>) -> AlterConfigsResourceResponse {
@@ -95,6 +80,26 @@ pub(super) fn preprocess<R: Altered, T>(
         false => check(resource),
     };
     resources.iter().map(checked).collect()
+}
+
+/// Has the controller alter what passed the check, all in one go. Answers what is wrong with each resource, in order.
+pub(super) async fn alter_accepted<T>(
+    checked: Vec<Result<T, ApiError>>,
+    alter: impl AsyncFnOnce(Vec<T>) -> Result<Vec<Result<(), ApiError>>, ApiError>,
+) -> Vec<Option<ApiError>> {
+    let (mut accepted, mut errors) = (Vec::new(), Vec::with_capacity(checked.len()));
+    for result in checked {
+        errors.push(result.map(|resource| accepted.push(resource)).err());
+    }
+    if accepted.is_empty() {
+        return errors;
+    }
+    let count = accepted.len();
+    let mut results = alter(accepted).await.unwrap_or_else(|error| vec![Err(error); count]).into_iter();
+    for error in errors.iter_mut().filter(|error| error.is_none()) {
+        *error = results.next().and_then(Result::err);
+    }
+    errors
 }
 
 /// Apache: the part of `preprocess` that both Alter APIs share.

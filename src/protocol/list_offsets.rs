@@ -45,38 +45,33 @@ impl ListOffsetsRequest {
     /// # Errors
     /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        if !(1..=11).contains(&version) {
-            return Err(DecodeError::Version(version));
-        }
-        let mut reader = Reader::new(body, version >= FIRST_FLEXIBLE);
-        let r = &mut reader;
-        let request = Self {
-            replica_id: r.i32()?,
-            isolation_level: if version >= 2 { r.i8()? } else { 0 },
-            topics: r.array(2, |r| {
-                let topic = ListOffsetsTopic {
-                    name: r.string()?,
-                    partitions: r.array(12, |r| ListOffsetsPartition::decode(version, r))?,
-                };
-                r.skip_tags()?;
-                Ok(topic)
-            })?,
-            timeout_ms: if version >= 10 { r.i32()? } else { 0 },
-        };
-        r.skip_tags()?;
-        Ok(request)
+        Reader::message(body, version, 1..=11, FIRST_FLEXIBLE, |r| {
+            Ok(Self {
+                replica_id: r.i32()?,
+                isolation_level: if version >= 2 { r.i8()? } else { 0 },
+                topics: r.array(2, |r| r.structure(|r| ListOffsetsTopic::decode(version, r)))?,
+                timeout_ms: if version >= 10 { r.i32()? } else { 0 },
+            })
+        })
+    }
+}
+
+impl ListOffsetsTopic {
+    fn decode(version: i16, r: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: r.string()?,
+            partitions: r.array(12, |r| r.structure(|r| ListOffsetsPartition::decode(version, r)))?,
+        })
     }
 }
 
 impl ListOffsetsPartition {
     fn decode(version: i16, r: &mut Reader) -> Result<Self, DecodeError> {
-        let partition = Self {
+        Ok(Self {
             partition_index: r.i32()?,
             current_leader_epoch: if version >= 4 { r.i32()? } else { -1 },
             timestamp: r.i64()?,
-        };
-        r.skip_tags()?;
-        Ok(partition)
+        })
     }
 }
 

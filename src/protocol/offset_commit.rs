@@ -51,43 +51,35 @@ impl OffsetCommitRequest {
     /// # Errors
     /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        if !(2..=10).contains(&version) {
-            return Err(DecodeError::Version(version));
-        }
-        let mut reader = Reader::new(body, version >= FIRST_FLEXIBLE);
-        let r = &mut reader;
-        let request = Self {
-            group_id: r.string()?,
-            generation_id_or_member_epoch: r.i32()?,
-            member_id: r.string()?,
-            group_instance_id: if version >= 7 { r.nullable_string()? } else { None },
-            retention_time_ms: if version <= 4 { r.i64()? } else { -1 },
-            topics: r.array(2, |r| {
-                let by_id = version >= FIRST_WITH_TOPIC_IDS;
-                let topic = OffsetCommitRequestTopic {
-                    name: if by_id { StrBytes::new() } else { r.string()? },
-                    topic_id: if by_id { r.topic_id()? } else { TopicId::ZERO },
-                    partitions: r.array(13, |r| OffsetCommitRequestPartition::decode(version, r))?,
-                };
-                r.skip_tags()?;
-                Ok(topic)
-            })?,
-        };
-        r.skip_tags()?;
-        Ok(request)
+        Reader::message(body, version, 2..=10, FIRST_FLEXIBLE, |r| {
+            Ok(Self {
+                group_id: r.string()?,
+                generation_id_or_member_epoch: r.i32()?,
+                member_id: r.string()?,
+                group_instance_id: if version >= 7 { r.nullable_string()? } else { None },
+                retention_time_ms: if version <= 4 { r.i64()? } else { -1 },
+                topics: r.array(2, |r| r.structure(|r| OffsetCommitRequestTopic::decode(version, r)))?,
+            })
+        })
+    }
+}
+
+impl OffsetCommitRequestTopic {
+    fn decode(version: i16, r: &mut Reader) -> Result<Self, DecodeError> {
+        let (name, topic_id) = r.topic(version >= FIRST_WITH_TOPIC_IDS)?;
+        let partitions = r.array(13, |r| r.structure(|r| OffsetCommitRequestPartition::decode(version, r)))?;
+        Ok(Self { name, topic_id, partitions })
     }
 }
 
 impl OffsetCommitRequestPartition {
     fn decode(version: i16, r: &mut Reader) -> Result<Self, DecodeError> {
-        let partition = Self {
+        Ok(Self {
             partition_index: r.i32()?,
             committed_offset: r.i64()?,
             committed_leader_epoch: if version >= 6 { r.i32()? } else { -1 },
             committed_metadata: r.nullable_string()?,
-        };
-        r.skip_tags()?;
-        Ok(partition)
+        })
     }
 }
 

@@ -50,45 +50,37 @@ impl OffsetFetchRequest {
     /// # Errors
     /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        if !(1..=10).contains(&version) {
-            return Err(DecodeError::Version(version));
-        }
-        let mut reader = Reader::new(body, version >= FIRST_FLEXIBLE);
-        let r = &mut reader;
-        let groups = if version >= FIRST_WITH_GROUPS {
-            r.array(3, |r| {
-                let group = OffsetFetchRequestGroup {
-                    group_id: r.string()?,
-                    member_id: if version >= 9 { r.nullable_string()? } else { None },
-                    member_epoch: if version >= 9 { r.i32()? } else { -1 },
-                    topics: topics(version, r)?,
-                };
-                r.skip_tags()?;
-                Ok(group)
-            })?
-        } else {
-            let (group_id, topics) = (r.string()?, topics(version, r)?);
-            if version == 1 && topics.is_none() {
-                return Err(DecodeError::Null);
-            }
-            vec![OffsetFetchRequestGroup { group_id, member_id: None, member_epoch: -1, topics }]
+        Reader::message(body, version, 1..=10, FIRST_FLEXIBLE, |r| {
+            let groups = match version >= FIRST_WITH_GROUPS {
+                true => r.array(3, |r| r.structure(|r| OffsetFetchRequestGroup::decode(version, r)))?,
+                false => vec![OffsetFetchRequestGroup::decode(version, r)?],
+            };
+            Ok(Self { groups, require_stable: version >= 7 && r.bool()? })
+        })
+    }
+}
+
+impl OffsetFetchRequestGroup {
+    fn decode(version: i16, r: &mut Reader) -> Result<Self, DecodeError> {
+        let group = Self {
+            group_id: r.string()?,
+            member_id: if version >= 9 { r.nullable_string()? } else { None },
+            member_epoch: if version >= 9 { r.i32()? } else { -1 },
+            topics: topics(version, r)?,
         };
-        let require_stable = version >= 7 && r.bool()?;
-        r.skip_tags()?;
-        Ok(Self { groups, require_stable })
+        if version == 1 && group.topics.is_none() {
+            return Err(DecodeError::Null);
+        }
+        Ok(group)
     }
 }
 
 fn topics(version: i16, r: &mut Reader) -> Result<Option<Vec<OffsetFetchRequestTopic>>, DecodeError> {
     r.nullable_array(2, |r| {
-        let by_id = version >= FIRST_WITH_TOPIC_IDS;
-        let topic = OffsetFetchRequestTopic {
-            name: if by_id { StrBytes::new() } else { r.string()? },
-            topic_id: if by_id { r.topic_id()? } else { TopicId::ZERO },
-            partition_indexes: r.array(4, Reader::i32)?,
-        };
-        r.skip_tags()?;
-        Ok(topic)
+        r.structure(|r| {
+            let (name, topic_id) = r.topic(version >= FIRST_WITH_TOPIC_IDS)?;
+            Ok(OffsetFetchRequestTopic { name, topic_id, partition_indexes: r.array(4, Reader::i32)? })
+        })
     })
 }
 

@@ -4,6 +4,8 @@
 //! really there: a count is checked against what is left and charged to a budget before anything is allocated.
 //! A [`Writer`] fills one buffer and remembers where foreign pieces (records) belong between its bytes.
 
+use std::ops::RangeInclusive;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -75,6 +77,33 @@ impl Reader {
     pub fn new(bytes: Bytes, flexible: bool) -> Self {
         let memory_left_bytes = memory_budget_bytes(bytes.len());
         Self { bytes, flexible, memory_left_bytes, tags_left: MAX_TAGS_PER_MESSAGE }
+    }
+
+    /// Reads the message that fills `body`: one struct, for which `version` must be one of `versions`. Kafka ignores
+    /// bytes after a message.
+    pub fn message<T>(
+        body: Bytes,
+        version: i16,
+        versions: RangeInclusive<i16>,
+        first_flexible: i16,
+        fields: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        if !versions.contains(&version) {
+            return Err(DecodeError::Version(version));
+        }
+        Reader::new(body, version >= first_flexible).structure(fields)
+    }
+
+    /// The fields of a struct, then the tagged fields that end it, all of them ignored.
+    pub fn structure<T>(&mut self, fields: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let value = fields(self)?;
+        self.skip_tags()?;
+        Ok(value)
+    }
+
+    /// A topic: by id where the version has ids (KIP-516), else by name.
+    pub fn topic(&mut self, by_id: bool) -> Result<(StrBytes, TopicId)> {
+        Ok(if by_id { (StrBytes::new(), self.topic_id()?) } else { (self.string()?, TopicId::ZERO) })
     }
 
     /// Bytes not read yet.
