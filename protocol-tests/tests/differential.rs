@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use protocol_tests::differential::case::SERVED;
+use protocol_tests::differential::case::{Case, SERVED};
+use protocol_tests::differential::cases::SHARED;
 use protocol_tests::differential::run;
+use serde_json::json;
 
 #[test]
 fn answers_are_those_of_apache_kafka() -> Result<()> {
@@ -46,5 +48,29 @@ fn every_served_version_is_asked() -> Result<()> {
         .filter(|ask| !asked.contains(ask.as_str()))
         .collect();
     ensure!(never.is_empty(), "no case asks {never:?}");
+    Ok(())
+}
+
+/// What the broker tells clients that it serves is what the cases ask about. Produce is told from version 0 on, for the
+/// sake of old clients (KIP-896).
+#[test]
+fn every_advertised_api_is_asked() -> Result<()> {
+    let schemas = run::load_schemas()?;
+    let server = run::start_ottla(&SHARED)?;
+    let told = Case::new("advertised", &schemas, server.address())?.quietly("ApiVersions", 0, json!({}));
+    let told: BTreeSet<(i64, i64, i64)> = told["ApiKeys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|api| Some((api["ApiKey"].as_i64()?, api["MinVersion"].as_i64()?, api["MaxVersion"].as_i64()?)))
+        .collect();
+    let asked: BTreeSet<(i64, i64, i64)> = SERVED
+        .iter()
+        .map(|(name, versions)| {
+            let first = if *name == "Produce" { 0 } else { *versions.start() };
+            (schemas.api(name).key.into(), first.into(), (*versions.end()).into())
+        })
+        .collect();
+    ensure!(told == asked, "told to clients {told:?}, asked by the cases {asked:?}");
     Ok(())
 }

@@ -11,6 +11,7 @@ use kafka_protocol::{
         alter_partition_reassignments_request::ReassignablePartition,
         alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse},
     },
+    protocol::StrBytes,
 };
 
 use super::{RequestContext, error_message};
@@ -28,6 +29,8 @@ pub(crate) async fn handle(
 }
 
 fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    // Apache: a request about nothing is answered by `QuorumController` with a message of its own, the default one.
+    let message = request.topics.is_empty().then(StrBytes::new);
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|target| {
             let response = ReassignablePartitionResponse::default().with_partition_index(target.partition_index);
@@ -40,7 +43,7 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
     });
     AlterPartitionReassignmentsResponse::default()
         .with_allow_replication_factor_change(request.allow_replication_factor_change)
-        .with_error_message(None)
+        .with_error_message(message)
         .with_responses(topics.collect())
 }
 

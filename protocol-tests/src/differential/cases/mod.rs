@@ -13,6 +13,7 @@ mod groups;
 mod limits;
 mod metadata;
 mod offsets;
+mod partitions;
 mod produce;
 
 /// A server's settings for some of the cases.
@@ -97,5 +98,6 @@ pub const CASES: &[&[Row]] = &[
     group_offsets::CASES,
     admin::CASES,
     configs::CASES,
+    partitions::CASES,
     limits::CASES,
 ];
