@@ -213,15 +213,7 @@ impl Fetch {
     }
 
     fn read_partition(&self, target: &Target, found: &Found, may_wait: bool) -> Option<PartitionData> {
-        let refused = |error: ResponseError| {
-            let error = match error {
-                ResponseError::KafkaStorageError if self.api_version <= LAST_WITHOUT_STORAGE_ERROR => {
-                    ResponseError::NotLeaderOrFollower
-                }
-                other => other,
-            };
-            Some(PartitionData::error(target.index, error.code()))
-        };
+        let refused = |error| Some(PartitionData::error(target.index, known_since(self.api_version, error).code()));
         let partition = match &target.partition {
             Ok(partition) => partition,
             // Of what is not read, Kafka answers the schema's default, which is no null.
@@ -312,4 +304,29 @@ fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<b
         }
     }
     topics
+}
+
+/// F11: the error as a client of this version can read it; one that does not know the error asks for the leader anew.
+fn known_since(api_version: i16, error: ResponseError) -> ResponseError {
+    match error {
+        ResponseError::KafkaStorageError if api_version <= LAST_WITHOUT_STORAGE_ERROR => {
+            ResponseError::NotLeaderOrFollower
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f11_old_clients_hear_of_another_leader_instead_of_a_broken_disk() {
+        use ResponseError::{KafkaStorageError, NotLeaderOrFollower, OffsetOutOfRange};
+        assert_eq!(
+            [4, 5, 6, 18].map(|version| known_since(version, KafkaStorageError)),
+            [NotLeaderOrFollower, NotLeaderOrFollower, KafkaStorageError, KafkaStorageError]
+        );
+        assert_eq!(known_since(4, OffsetOutOfRange), OffsetOutOfRange);
+    }
 }

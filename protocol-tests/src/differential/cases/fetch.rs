@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::Batch;
+use crate::differential::batch::{Batch, ZSTD};
 use crate::differential::case::{Case, fetch, served};
 
 pub(super) const CASES: &[Row] = &[
@@ -26,6 +26,7 @@ pub(super) const CASES: &[Row] = &[
     shared("fetch-f7-topic-ids", topic_ids),
     shared("fetch-f8-epochs", epochs),
     shared("fetch-f12-replicas", replicas),
+    shared("fetch-f13-zstd-for-old-clients", zstd_for_old_clients),
     shared("fetch-unknown", unknown),
     shared("fetch-duplicates", duplicates),
 ];
@@ -413,4 +414,17 @@ fn duplicates(case: &mut Case) {
         json!({"MaxWaitMs": 0, "MinBytes": 1, "Topics": [
         {"Topic": topic, "Partitions": [partition(0)]}, {"Topic": topic, "Partitions": [partition(3)]}]}),
     );
+}
+
+/// Nothing is converted for clients that do not know a codec, and none of them is refused.
+fn zstd_for_old_clients(case: &mut Case) {
+    let (topic, id) = case.topic("t", 1, &[]);
+    case.append(&topic, &Batch::of(5).codec(ZSTD).hex());
+    for version in served("Fetch") {
+        let answer = case.quietly("Fetch", version, fetch(&topic, &id, 0));
+        let partition = &answer["Responses"][0]["Partitions"][0];
+        case.push(format!("error at v{version}"), partition["ErrorCode"].clone(), None);
+        let batches = partition["Records"].as_array().map_or(0, Vec::len);
+        case.push(format!("batches at v{version}"), batches.into(), None);
+    }
 }
