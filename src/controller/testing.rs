@@ -7,10 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    metadata::{
-        image::{BrokerRegistration, MetadataDelta},
-        records::*,
-    },
+    metadata::{delta::MetadataDelta, image::BrokerRegistration, records::*},
     types::BrokerId,
 };
 

@@ -12,10 +12,7 @@ use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
 use crate::{
     env::{BoxFuture, Env},
     log::{AppendError, AppendOrigin, ValidatedBatch},
-    metadata::{
-        image::{MetadataDelta, MetadataImage},
-        publisher::Subscriber,
-    },
+    metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
         replica_manager::LeadershipListener, waiters::Waiter,

@@ -9,10 +9,7 @@ use std::{
     sync::{Mutex, Weak},
 };
 
-use super::{
-    context::lock,
-    segment::{FileKind, Segment},
-};
+use super::{context::lock, file_names::FileKind, segment::Segment};
 
 /// The ring of open handles.
 pub struct FileCache {

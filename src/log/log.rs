@@ -16,11 +16,12 @@ use bytes::Bytes;
 use super::{
     AppendError, FlushPlan, LogContext, LogError, ReadError, ReadPlan, TimestampLookup,
     checkpoints::{partition_metadata_text, write_unsynced},
+    file_names::{FileLengths, PartitionDir, file_name},
     flush::FlushDone,
     leader_epochs::LeaderEpochs,
     producer_state::{CompletedTxn, EndTxnMarker, ProducerState, Verdict},
     retention::{Retention, RetentionRules, SegmentFacts},
-    segment::{FileLengths, PartitionDir, Segment, file_name},
+    segment::Segment,
     tail_cache::TailLog,
     transaction_index::AbortedTransaction,
     validator::{ValidatedBatch, marker_of},

@@ -7,8 +7,10 @@
 pub mod checkpoints;
 mod context;
 mod error;
+mod file_names;
 mod files;
 pub mod flush;
+mod index_reader;
 pub mod leader_epochs;
 #[allow(clippy::module_inception)]
 mod log;

@@ -3,7 +3,7 @@
 //! Pure: entries, their encoding and the search. Where entries are (in memory, not yet written; or in
 //! the file) is `segment.rs`'s.
 
-use super::segment::IndexReader;
+use super::index_reader::IndexReader;
 
 /// Bytes per entry: i32 offset less the segment's base, i32 position.
 pub(crate) const ENTRY_BYTES: usize = 8;

@@ -13,10 +13,11 @@ use std::{
 use super::{
     Log, LogContext, LogError, OpenLog,
     checkpoints::{parse_partition_metadata, read_if_exists},
+    file_names::{FileKind, FileLengths, PartitionDir, file_name, parse_file_name, parse_offset},
     leader_epochs::LeaderEpochs,
     log::{Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, remove_if_exists},
     producer_state::{EndTxnMarker, ProducerState},
-    segment::{FileKind, FileLengths, PartitionDir, Segment, parse_file_name, parse_offset},
+    segment::Segment,
     validator::marker_of,
 };
 use crate::{
@@ -114,7 +115,7 @@ impl Found {
         for base_offset in orphans {
             found.segments.remove(&base_offset);
             for kind in FileKind::ALL {
-                remove_if_exists(ctx, &dir.join(super::segment::file_name(base_offset, kind.extension())))?;
+                remove_if_exists(ctx, &dir.join(file_name(base_offset, kind.extension())))?;
             }
         }
         Ok(found)

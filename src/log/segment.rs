@@ -5,18 +5,25 @@
 //! `FileCache`. Index entries are collected in memory and written some hundred at a time: they can be
 //! rebuilt from the `.log` file, so only a flush needs them on disk.
 
+mod repair;
+mod walk;
+
 use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, RwLock, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
+use walk::{Scan, Walk};
+
 use super::{
     LogContext, LogError,
     context::lock,
+    file_names::{FileKind, FileLengths, PartitionDir, file_name},
+    index_reader::IndexReader,
     offset_index::{self, OffsetEntry},
     time_index::{self, TimeEntry},
     transaction_index::{self, AbortedTransaction},
@@ -29,68 +36,6 @@ use crate::{
 
 /// Index entries kept in memory before they are written: those of about 1 MiB of log.
 const PENDING_ENTRIES: usize = 256;
-/// Bytes read at once while looking for a batch.
-const WALK_BYTES: usize = 8 << 10;
-/// Bytes read at once while checking batches.
-const SCAN_BYTES: usize = 256 << 10;
-
-/// The files of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum FileKind {
-    Log,
-    Index,
-    TimeIndex,
-    TxnIndex,
-}
-
-impl FileKind {
-    pub(crate) const ALL: [FileKind; 4] = [FileKind::Log, FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];
-
-    pub(crate) fn extension(self) -> &'static str {
-        match self {
-            FileKind::Log => "log",
-            FileKind::Index => "index",
-            FileKind::TimeIndex => "timeindex",
-            FileKind::TxnIndex => "txnindex",
-        }
-    }
-}
-
-/// `LogFileUtils.filenamePrefixFromOffset`.
-pub(crate) fn file_name(base_offset: Offset, extension: &str) -> String {
-    format!("{base_offset:020}.{extension}")
-}
-
-/// Where a partition's files are; a rename for deletion moves it under readers' feet.
-pub(crate) struct PartitionDir(RwLock<PathBuf>);
-
-impl PartitionDir {
-    pub(crate) fn new(path: PathBuf) -> Arc<Self> {
-        Arc::new(PartitionDir(RwLock::new(path)))
-    }
-
-    pub(crate) fn path(&self) -> PathBuf {
-        self.0.read().map(|path| path.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn moved_to(&self, path: PathBuf) {
-        if let Ok(mut current) = self.0.write() {
-            *current = path;
-        }
-    }
-}
-
-/// Lengths of a segment's files as the directory lists them; `None` where there is no such file.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FileLengths(pub(crate) [Option<u64>; 4]);
-
-impl FileLengths {
-    pub(crate) fn of(&self, kind: FileKind) -> Option<u64> {
-        self.0[kind as usize]
-    }
-}
-
 /// An index whose newest entries are in memory.
 struct IndexTail<E> {
     /// Entries in the file.
@@ -429,153 +374,16 @@ impl Segment {
         self.load_last(state)
     }
 
-    // --- recovery, before anybody else knows the segment ---
-
-    /// Cuts the indexes to what describes the first `position` bytes, which end at `end_offset`; all of
-    /// them where that cannot be told. Answers the last entry that stayed.
-    fn trim_indexes(&self, position: u64, end_offset: Offset) -> Result<Option<OffsetEntry>, LogError> {
-        let mut state = lock(&self.state);
-        let offsets = self.sane_prefix::<{ offset_index::ENTRY_BYTES }, _>(
-            FileKind::Index,
-            state.offsets.written,
-            OffsetEntry::decode,
-            |last, entry| {
-                u64::from(entry.position) < position
-                    && self.base_offset + Offset::from(entry.relative_offset) < end_offset
-                    && last.is_none_or(|last: OffsetEntry| {
-                        last.relative_offset < entry.relative_offset && last.position < entry.position
-                    })
-            },
-        )?;
-        let times = self.sane_prefix::<{ time_index::ENTRY_BYTES }, _>(
-            FileKind::TimeIndex,
-            state.times.written,
-            TimeEntry::decode,
-            |last, entry| {
-                self.base_offset + Offset::from(entry.relative_offset) < end_offset
-                    && last.is_none_or(|last: TimeEntry| {
-                        last.timestamp_ms < entry.timestamp_ms && last.relative_offset <= entry.relative_offset
-                    })
-            },
-        )?;
-        // The two are written together; a time index that has lost entries is rebuilt with the other.
-        let (offsets, times) = if times == 0 { (0, 0) } else { (offsets, times) };
-        self.cut_offset_index(&mut state, offsets)?;
-        self.cut_time_index(&mut state, times)?;
-        Ok(state.offsets.last)
-    }
-
-    /// How many entries from the start are each acceptable behind the one before.
-    fn sane_prefix<const N: usize, E: Copy>(
-        &self,
-        kind: FileKind,
-        entries: u32,
-        decode: impl Fn(&[u8; N]) -> E,
-        accept: impl Fn(Option<E>, E) -> bool,
-    ) -> Result<u32, LogError> {
-        let mut bytes = vec![0; entries as usize * N];
-        let file = self.file(kind)?;
-        self.io("read", kind, file.read_exact_at(&mut bytes, 0))?;
-        let mut last = None;
-        let mut sane = 0;
-        for entry in bytes.as_chunks::<N>().0 {
-            let entry = decode(entry);
-            if !accept(last, entry) {
-                break;
-            }
-            last = Some(entry);
-            sane += 1;
-        }
-        Ok(sane)
-    }
-
-    /// Drops the entries of transactions whose marker is at or beyond `end_offset`.
-    pub(crate) fn truncate_aborted(&self, end_offset: Offset) -> Result<(), LogError> {
-        let transactions = self.aborted_transactions()?;
-        let kept = transactions.partition_point(|transaction| transaction.last_offset < end_offset);
-        if !self.has_aborted.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let len = (kept * transaction_index::ENTRY_BYTES) as u64;
-        self.io("truncate", FileKind::TxnIndex, self.file(FileKind::TxnIndex)?.set_len(len))?;
-        self.has_aborted.store(kept > 0, Ordering::Release);
-        lock(&self.state).cut = true;
-        Ok(())
-    }
-
-    /// Cuts the `.log` file to `size`, without touching the indexes.
-    pub(crate) fn cut_log(&self, size: u64) -> Result<(), LogError> {
-        self.io("truncate", FileKind::Log, self.log_file()?.set_len(size))?;
-        self.size.store(size, Ordering::Release);
-        Ok(())
-    }
-
-    /// Readies the indexes for batches to be noted again from the answered position on, the start of a batch at or
-    /// before the one of `recovery_point`. Index entries for what lies before are kept if they prove true.
-    pub(crate) fn prepare_recovery(&self, recovery_point: Offset) -> Result<u64, LogError> {
-        let mut last = self.trim_indexes(self.size_bytes(), recovery_point)?;
-        // Entries that were being written at the crash may be anything. They are the last ones.
-        while let Some(entry) = last {
-            if self.entry_is_true(entry)? && self.last_time_is_true()? {
-                break;
-            }
-            let end_offset = self.base_offset + Offset::from(entry.relative_offset);
-            last = self.trim_indexes(entry.position.into(), end_offset.min(recovery_point))?;
-        }
-        let start = last.map_or(0, |entry| entry.position.into());
-        if last.is_none() {
-            self.trim_indexes(0, self.base_offset)?;
-        }
-        let max_timestamp = self.last_time(&lock(&self.state));
-        self.resume_indexing(0, max_timestamp);
-        self.trust_from(start);
-        Ok(start)
-    }
-
-    /// Whether the batch that an index entry points to is there.
-    fn entry_is_true(&self, entry: OffsetEntry) -> Result<bool, LogError> {
-        let mut scan = self.scan(entry.position.into(), self.size_bytes())?;
-        let batch = scan.next_if_whole()?;
-        Ok(batch.is_some_and(|(_, batch, records)| {
-            batch.last_offset() == self.base_offset + Offset::from(entry.relative_offset) && batch.crc_is_valid(records)
-        }))
-    }
-
-    /// Whether the batch of the last time entry is there and has that timestamp.
-    fn last_time_is_true(&self) -> Result<bool, LogError> {
-        let (timestamp_ms, offset) = self.last_time(&lock(&self.state));
-        let start = self.floor_position(offset)?;
-        let mut scan = self.scan(start, self.size_bytes())?;
-        while let Some((_, batch, _)) = scan.next_if_whole()? {
-            if batch.last_offset() >= offset {
-                return Ok(batch.last_offset() == offset && batch.max_timestamp() == timestamp_ms);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Index entries will be made for batches from here on, so far behind the last entry.
-    fn resume_indexing(&self, bytes_since_index_entry: u64, max_timestamp: (TimestampMs, Offset)) {
-        let mut state = lock(&self.state);
-        state.bytes_since_index_entry = bytes_since_index_entry;
-        state.max_timestamp = Some(max_timestamp);
-    }
-
-    /// Notes that the checksums hold from `position` on.
-    pub(crate) fn trust_from(&self, position: u64) {
-        lock(&self.verified).trusted_from = position;
-    }
-
     // --- reading ---
 
     /// Walks over headers from the batch at `position` on, up to `end`.
     pub(crate) fn walk(&self, position: u64, end: u64) -> Result<Walk<'_>, LogError> {
-        Ok(Walk { segment: self, file: self.log_file()?, position, end, buffer: Vec::new(), buffer_start: 0 })
+        Ok(Walk::new(self, self.log_file()?, position, end))
     }
 
     /// Reads whole batches from the one at `position` on, up to `end`.
     pub(crate) fn scan(&self, position: u64, end: u64) -> Result<Scan<'_>, LogError> {
-        Ok(Scan { segment: self, file: self.log_file()?, position, end, buffer: Vec::new(), start: 0 })
+        Ok(Scan::new(self, self.log_file()?, position, end))
     }
 
     /// The position of a batch at or before the one that holds `offset`.
@@ -822,184 +630,4 @@ impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "segment {} of {} bytes", self.base_offset, self.size_bytes())
     }
-}
-
-/// A sorted file of fixed-size entries.
-pub(crate) struct IndexReader {
-    file: Arc<dyn File>,
-    entries: u32,
-}
-
-impl IndexReader {
-    fn new(file: Arc<dyn File>, entries: u32) -> Self {
-        IndexReader { file, entries }
-    }
-
-    fn entry<const N: usize, E>(&self, at: u32, decode: impl Fn(&[u8; N]) -> E) -> io::Result<E> {
-        let mut bytes = [0; N];
-        self.file.read_exact_at(&mut bytes, u64::from(at) * N as u64)?;
-        Ok(decode(&bytes))
-    }
-
-    /// How many entries from the start satisfy `holds`, which holds for none after the first it fails for.
-    fn partition_point<const N: usize, E>(
-        &self,
-        decode: impl Fn(&[u8; N]) -> E,
-        holds: impl Fn(&E) -> bool,
-    ) -> io::Result<u32> {
-        /// Entries that are read at once when the search has come so near.
-        const BLOCK: u32 = 256;
-        let (mut low, mut high) = (0, self.entries);
-        while high - low > BLOCK {
-            let middle = low + (high - low) / 2;
-            if holds(&self.entry(middle, &decode)?) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let mut block = vec![0; (high - low) as usize * N];
-        self.file.read_exact_at(&mut block, u64::from(low) * N as u64)?;
-        let above = block.as_chunks::<N>().0.partition_point(|bytes| holds(&decode(bytes)));
-        Ok(low + above as u32)
-    }
-
-    /// The last entry that satisfies `holds`.
-    pub(crate) fn floor<const N: usize, E>(
-        &self,
-        decode: impl Fn(&[u8; N]) -> E,
-        holds: impl Fn(&E) -> bool,
-    ) -> io::Result<Option<E>> {
-        match self.partition_point(&decode, holds)? {
-            0 => Ok(None),
-            above => self.entry(above - 1, decode).map(Some),
-        }
-    }
-
-    /// How many entries there are, without the zeros that Apache Kafka leaves in the index of a segment it
-    /// did not close, and the last of them.
-    fn last<const N: usize, E>(&self, decode: impl Fn(&[u8; N]) -> E) -> io::Result<(u32, Option<E>)> {
-        if self.entries == 0 {
-            return Ok((0, None));
-        }
-        let bytes = self.entry(self.entries - 1, |bytes: &[u8; N]| *bytes)?;
-        if bytes != [0; N] || self.entries == 1 {
-            return Ok((self.entries, Some(decode(&bytes))));
-        }
-        let filled = self.partition_point(|bytes: &[u8; N]| *bytes, |bytes| *bytes != [0; N])?;
-        let last = if filled == 0 { None } else { Some(self.entry(filled - 1, decode)?) };
-        Ok((filled, last))
-    }
-}
-
-/// See [`Segment::walk`].
-pub(crate) struct Walk<'a> {
-    segment: &'a Segment,
-    file: Arc<dyn File>,
-    position: u64,
-    end: u64,
-    buffer: Vec<u8>,
-    buffer_start: u64,
-}
-
-impl Walk<'_> {
-    /// The next batch and where it starts. Anything but whole batches up to the end is corruption.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
-        if self.position >= self.end {
-            return Ok(None);
-        }
-        let position = self.position;
-        if self.end - position < HEADER_BYTES as u64 {
-            return Err(self.segment.corrupt(position, "a batch is cut short"));
-        }
-        let header = self.header_at(position)?;
-        let header = BatchHeader::parse(&header).map_err(|error| self.segment.corrupt(position, error.to_string()))?;
-        if header.size_bytes() > self.end - position {
-            return Err(self.segment.corrupt(position, format!("{header:?} is cut short")));
-        }
-        if header.last_offset() < self.segment.base_offset {
-            return Err(self.segment.corrupt(position, format!("{header:?} is older than its segment")));
-        }
-        self.position += header.size_bytes();
-        Ok(Some((position, header)))
-    }
-
-    fn header_at(&mut self, position: u64) -> Result<[u8; HEADER_BYTES], LogError> {
-        let held =
-            position.checked_sub(self.buffer_start).filter(|at| at + HEADER_BYTES as u64 <= self.buffer.len() as u64);
-        let at = match held {
-            Some(at) => at as usize,
-            None => {
-                let length = WALK_BYTES.min((self.end - position) as usize);
-                self.buffer.resize(length, 0);
-                self.segment.io("read", FileKind::Log, self.file.read_exact_at(&mut self.buffer, position))?;
-                self.buffer_start = position;
-                0
-            }
-        };
-        let mut header = [0; HEADER_BYTES];
-        header.copy_from_slice(&self.buffer[at..at + HEADER_BYTES]);
-        Ok(header)
-    }
-}
-
-/// See [`Segment::scan`].
-pub(crate) struct Scan<'a> {
-    segment: &'a Segment,
-    file: Arc<dyn File>,
-    /// Where the next batch starts.
-    pub(crate) position: u64,
-    end: u64,
-    /// Bytes of the file from `position` on, from `start` on.
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Scan<'_> {
-    /// The next batch with its records, or `None` at the end, or where what follows is not a whole batch.
-    #[allow(clippy::type_complexity)] // Position, header, records.
-    pub(crate) fn next_if_whole(&mut self) -> Result<Option<(u64, BatchHeader, &[u8])>, LogError> {
-        let left = self.end - self.position;
-        if left < HEADER_BYTES as u64 {
-            return Ok(None);
-        }
-        self.fill(HEADER_BYTES)?;
-        let Some(head) = self.buffer[self.start..].first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let Ok(header) = BatchHeader::parse(head) else { return Ok(None) };
-        if header.size_bytes() > left {
-            return Ok(None);
-        }
-        let size = header.size_bytes() as usize;
-        self.fill(size)?;
-        let (position, start) = (self.position, self.start);
-        self.position += size as u64;
-        self.start += size;
-        Ok(Some((position, header, &self.buffer[start + HEADER_BYTES..start + size])))
-    }
-
-    /// Has at least `bytes`, which the file holds, in the buffer.
-    fn fill(&mut self, bytes: usize) -> Result<(), LogError> {
-        let held = self.buffer.len() - self.start;
-        if held >= bytes {
-            return Ok(());
-        }
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let wanted = bytes.max(SCAN_BYTES).min((self.end - self.position) as usize);
-        self.buffer.resize(wanted, 0);
-        let read = self.file.read_exact_at(&mut self.buffer[held..], self.position + held as u64);
-        self.segment.io("read", FileKind::Log, read)
-    }
-}
-
-/// Whether `name` is one of a segment's files: its base offset and kind.
-pub(crate) fn parse_file_name(name: &str) -> Option<(Offset, FileKind)> {
-    let (stem, extension) = name.split_once('.')?;
-    let kind = FileKind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
-    Some((parse_offset(stem)?, kind))
-}
-
-/// The 20 digits that a file name starts with.
-pub(crate) fn parse_offset(stem: &str) -> Option<Offset> {
-    (stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit())).then(|| stem.parse().ok())?
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: entries, their encoding and the search.
 
-use super::segment::IndexReader;
+use super::index_reader::IndexReader;
 use crate::types::TimestampMs;
 
 /// Bytes per entry: i64 timestamp, i32 offset less the segment's base.

@@ -1,4 +1,4 @@
-//! What the cluster is, at one offset of the metadata log: the immutable image and the delta between two of them.
+//! What the cluster is, at one offset of the metadata log: the immutable image. What changed is told in `delta.rs`.
 //!
 //! Owns: `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), how each record changes it (total: no clock,
 //! no randomness; the same code runs live, at replay and in the controller), its way back to records (snapshots, the store) and
@@ -12,7 +12,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::records::*;
+use super::{
+    delta::{MetadataDelta, TopicDelta},
+    records::*,
+};
 use crate::{
     protocol::record_batch::crc32c,
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs, TopicId},
@@ -731,87 +734,6 @@ pub(super) fn partition_record(topic: &TopicImage, partition: i32) -> Option<Met
 fn topic_records(topic: &TopicImage) -> impl Iterator<Item = MetadataRecord> {
     std::iter::once(topic_record(topic))
         .chain(topic.partitions.keys().filter_map(|partition| partition_record(topic, *partition)))
-}
-
-/// What happened to one topic between two images.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicDelta {
-    pub name: Arc<str>,
-    /// The topic is new; otherwise partitions were added or changed.
-    pub created: bool,
-    /// Partitions that are new or changed.
-    pub partitions: BTreeSet<i32>,
-}
-
-impl TopicDelta {
-    fn changed(name: Arc<str>) -> Self {
-        TopicDelta { name, created: false, partitions: BTreeSet::new() }
-    }
-}
-
-/// What differs between the image before and the image now. The values are in the image; here is where to look.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MetadataDelta {
-    /// New and changed topics.
-    pub topics: BTreeMap<TopicId, TopicDelta>,
-    /// Topics that are gone, as they were. (A name may be there again in `topics`, with another id: remove first, then create.)
-    pub deleted_topics: BTreeMap<TopicId, Arc<TopicImage>>,
-    pub configs: BTreeSet<ConfigResource>,
-    pub brokers: BTreeSet<BrokerId>,
-    pub client_quotas: BTreeSet<ClientQuotaEntity>,
-    pub features: bool,
-    pub producer_ids: bool,
-}
-
-impl MetadataDelta {
-    /// From nothing to `image`: what a subscriber is told first.
-    pub fn from_empty(image: &MetadataImage) -> Self {
-        let topics = image.topics.by_name.values().map(|topic| {
-            let partitions = topic.partitions.keys().copied().collect();
-            (topic.id, TopicDelta { name: topic.name.clone(), created: true, partitions })
-        });
-        MetadataDelta {
-            topics: topics.collect(),
-            deleted_topics: BTreeMap::new(),
-            configs: image.configs.keys().cloned().collect(),
-            brokers: image.brokers.keys().copied().collect(),
-            client_quotas: image.client_quotas.keys().cloned().collect(),
-            features: !image.features.is_empty(),
-            producer_ids: image.last_producer_ids.is_some(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        *self == MetadataDelta::default()
-    }
-
-    /// Adds what changed after this delta: the sum leads from the image before this one to the image after `later`.
-    pub fn merge(&mut self, later: &MetadataDelta) {
-        for (id, topic) in &later.deleted_topics {
-            let never_seen = self.topics.remove(id).is_some_and(|topic| topic.created);
-            if !never_seen {
-                self.deleted_topics.insert(*id, topic.clone());
-            }
-        }
-        for (id, topic) in &later.topics {
-            let merged = self.topics.entry(*id).or_insert_with(|| TopicDelta::changed(topic.name.clone()));
-            merged.created |= topic.created;
-            merged.partitions.extend(&topic.partitions);
-        }
-        self.configs.extend(later.configs.iter().cloned());
-        self.brokers.extend(&later.brokers);
-        self.client_quotas.extend(later.client_quotas.iter().cloned());
-        self.features |= later.features;
-        self.producer_ids |= later.producer_ids;
-    }
-
-    fn touch_partition(&mut self, topic: &TopicImage, partition: i32) {
-        self.topics
-            .entry(topic.id)
-            .or_insert_with(|| TopicDelta::changed(topic.name.clone()))
-            .partitions
-            .insert(partition);
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::image::{MetadataDelta, MetadataImage};
+use super::{delta::MetadataDelta, image::MetadataImage};
 
 /// Somebody who must act when metadata changes.
 pub trait Subscriber: Send + Sync {

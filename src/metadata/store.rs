@@ -14,7 +14,8 @@ use std::{
 };
 
 use super::{
-    image::{self, ClientQuotaEntity, ConfigResource, MetadataDelta, MetadataImage, Provenance, TopicImage},
+    delta::MetadataDelta,
+    image::{self, ClientQuotaEntity, ConfigResource, MetadataImage, Provenance, TopicImage},
     records::MetadataRecord,
     wire::{Field, Reader, write_unsigned_varint},
 };

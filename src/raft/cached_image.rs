@@ -14,7 +14,8 @@ use std::{
 use crate::{
     env::{Disk, Env},
     metadata::{
-        image::{MetadataDelta, MetadataImage},
+        delta::MetadataDelta,
+        image::MetadataImage,
         store::{MetadataStore, SledStore, StoreError},
     },
     types::Offset,

@@ -28,7 +28,8 @@ use crate::{
     },
     env::{Env, Random},
     metadata::{
-        image::{MetadataDelta, MetadataImage, Provenance},
+        delta::MetadataDelta,
+        image::{MetadataImage, Provenance},
         publisher::Publisher,
         records::MetadataRecord,
     },

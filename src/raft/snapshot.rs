@@ -12,7 +12,10 @@ use super::control_records::{
 use crate::{
     controller::features::KRAFT_VERSION,
     env::{Disk, Open},
-    metadata::image::{MetadataDelta, MetadataImage, Provenance},
+    metadata::{
+        delta::MetadataDelta,
+        image::{MetadataImage, Provenance},
+    },
     protocol::record_batch::iter_batches,
     types::{LeaderEpoch, Offset, TimestampMs},
 };

@@ -13,7 +13,8 @@ use crate::{
     config::{ConfigLayers, Configs, LogConfig, StaticConfigs},
     log::{LogError, LogManager, LogOwner},
     metadata::{
-        image::{ConfigResource, ConfigResourceType, MetadataDelta, MetadataImage, PartitionImage, TopicImage},
+        delta::MetadataDelta,
+        image::{ConfigResource, ConfigResourceType, MetadataImage, PartitionImage, TopicImage},
         publisher::Subscriber,
     },
     types::{BrokerId, TopicId, TopicPartition},

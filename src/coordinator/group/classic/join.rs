@@ -1,0 +1,422 @@
+//! JoinGroup and the join phase: who becomes a member, when all are there, and the generation that follows.
+
+use super::*;
+
+impl ClassicGroup {
+    /// `member_uuid` becomes the random part of a new member id.
+    pub(crate) fn join(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
+        if !self.accepts_joining_member(context.config, &request.member_id) {
+            self.refuse_join(context, id, "".into(), GroupError::GroupMaxSizeReached);
+            if self.members.contains_key(&request.member_id) {
+                // Apache forgets the member but lets the others wait for the rebalance timeout; nothing is won by it.
+                self.remove_member(context, &request.member_id);
+                self.maybe_complete_join_phase(context);
+            }
+        } else if !self.supports_protocols(&request.protocol_type, &request.protocols) {
+            self.refuse_join(context, id, request.member_id, GroupError::InconsistentGroupProtocol);
+        } else if request.member_id.is_empty() {
+            self.join_new_member(context, id, request, member_uuid);
+        } else {
+            self.join_known_member(context, id, request);
+        }
+    }
+
+    fn refuse_join(&self, context: &mut Context<'_>, id: RequestId, member_id: Arc<str>, error: GroupError) {
+        context.step.reply(id, Output::Joined(Err(JoinError { error, member_id })));
+    }
+
+    fn accepts_joining_member(&self, config: &GroupConfig, member_id: &str) -> bool {
+        let member = self.members.get(member_id);
+        let known = member.is_some() || self.pending_join.contains(member_id);
+        let has_room_for_id = known || self.pending_join.len() < config.max_pending_members;
+        match self.state {
+            GroupState::Empty | GroupState::Dead => has_room_for_id,
+            // Counting those who wait, not the members, kicks out the last to rejoin after the limit was lowered.
+            GroupState::PreparingRebalance => {
+                member.is_some_and(|member| member.awaiting_join.is_some())
+                    || (has_room_for_id && self.awaiting_join_count() < config.group_max_size)
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                member.is_some() || (has_room_for_id && self.members.len() < config.group_max_size)
+            }
+        }
+    }
+
+    fn supports_protocols(&self, protocol_type: &str, protocols: &[MemberProtocol]) -> bool {
+        if self.state == GroupState::Empty {
+            return !protocol_type.is_empty() && !protocols.is_empty();
+        }
+        self.protocol_type.as_deref() == Some(protocol_type)
+            && protocols.iter().any(|protocol| self.all_members_support(&protocol.name))
+    }
+
+    fn all_members_support(&self, protocol_name: &str) -> bool {
+        self.supported_protocols.get(protocol_name).copied().unwrap_or(0) == self.members.len()
+    }
+
+    pub(super) fn count_protocols(&mut self, protocols: &[MemberProtocol], added: bool) {
+        for protocol in protocols {
+            let count = self.supported_protocols.entry(protocol.name.clone()).or_default();
+            *count = if added { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.supported_protocols.remove(&protocol.name);
+            }
+        }
+    }
+
+    fn join_new_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
+        let prefix = request.group_instance_id.as_ref().unwrap_or(&request.client_id);
+        let member_id: Arc<str> = format!("{prefix}-{member_uuid}").into();
+        match &request.group_instance_id {
+            Some(instance_id) => match self.static_members.get(instance_id).cloned() {
+                Some(old_member_id) => self.replace_static_member(context, id, request, &old_member_id, member_id),
+                None => self.add_member(context, id, request, member_id),
+            },
+            None if request.requires_known_member_id => {
+                self.pending_join.insert(member_id.clone());
+                self.schedule_session(context, &member_id, request.session_timeout_ms);
+                self.refuse_join(context, id, member_id, GroupError::MemberIdRequired);
+            }
+            None => self.add_member(context, id, request, member_id),
+        }
+    }
+
+    fn join_known_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        let member_id = request.member_id.clone();
+        if self.pending_join.contains(&member_id) {
+            if request.group_instance_id.is_some() {
+                // Ids are handed out to dynamic members only.
+                self.refuse_join(context, id, member_id, GroupError::UnknownMemberId);
+            } else {
+                self.add_member(context, id, request, member_id);
+            }
+            return;
+        }
+        if let Err(error) = self.validate_member(&member_id, request.group_instance_id.as_deref()) {
+            self.refuse_join(context, id, member_id, error);
+            return;
+        }
+        let unchanged = self.members.get(&member_id).is_some_and(|member| member.protocols == request.protocols);
+        match self.state {
+            GroupState::PreparingRebalance => self.update_member_and_rebalance(context, id, request),
+            // The member may have missed the answer of this generation's JoinGroup.
+            GroupState::CompletingRebalance if unchanged => {
+                let joined = self.joined(&member_id, false);
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            // A leader rejoins to have the assignment done anew, for instance when partitions were added.
+            GroupState::Stable if unchanged && !self.is_leader(&member_id) => {
+                let joined = self.joined(&member_id, false);
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                self.update_member_and_rebalance(context, id, request);
+            }
+            GroupState::Empty | GroupState::Dead => {
+                self.refuse_join(context, id, member_id, GroupError::UnknownMemberId);
+            }
+        }
+    }
+
+    fn add_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_id: Arc<str>) {
+        if let Some(initial) = &mut self.initial_rebalance {
+            initial.new_member_added = true;
+        }
+        if self.members.is_empty() {
+            self.protocol_type = Some(request.protocol_type.clone());
+        }
+        if self.leader.is_none() {
+            self.leader = Some(member_id.clone());
+        }
+        if let Some(instance_id) = &request.group_instance_id {
+            self.static_members.insert(instance_id.clone(), member_id.clone());
+        }
+        self.pending_join.remove(&member_id);
+        let member = Member {
+            member_id: member_id.clone(),
+            group_instance_id: request.group_instance_id,
+            client_id: request.client_id,
+            client_host: request.client_host,
+            rebalance_timeout_ms: request.rebalance_timeout_ms,
+            session_timeout_ms: request.session_timeout_ms,
+            protocols: request.protocols,
+            assignment: Bytes::new(),
+            awaiting_join: Some(id),
+            awaiting_sync: None,
+            is_new: true,
+        };
+        self.count_protocols(&member.protocols, true);
+        self.members.insert(member_id.clone(), member);
+        self.schedule_session(context, &member_id, NEW_MEMBER_JOIN_TIMEOUT_MS);
+        self.prepare_rebalance_or_complete_join(context, "a member joined");
+    }
+
+    fn update_member_and_rebalance(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        self.update_member(context, id, request);
+        self.prepare_rebalance_or_complete_join(context, "a member rejoined");
+    }
+
+    fn update_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
+        self.count_protocols(&request.protocols, true);
+        let Some(member) = self.members.get_mut(&request.member_id) else { return };
+        let replaced = std::mem::replace(&mut member.protocols, request.protocols);
+        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        member.session_timeout_ms = request.session_timeout_ms;
+        if let Some(superseded) = member.awaiting_join.replace(id) {
+            // The client asked again on another connection; Apache never answers the first request.
+            let error = JoinError { error: GroupError::RebalanceInProgress, member_id: request.member_id };
+            context.step.reply(superseded, Output::Joined(Err(error)));
+        }
+        self.count_protocols(&replaced, false);
+    }
+
+    /// A static member came back without its id: it takes over the old one's place (KIP-345).
+    fn replace_static_member(
+        &mut self,
+        context: &mut Context<'_>,
+        id: RequestId,
+        mut request: JoinRequest,
+        old_member_id: &Arc<str>,
+        member_id: Arc<str>,
+    ) {
+        let old_leader = self.leader.clone().unwrap_or_default();
+        let supports_skip_assignment = request.supports_skip_assignment;
+        self.rename_static_member(context, old_member_id, &member_id);
+        request.member_id = member_id.clone();
+        self.update_member(context, id, request);
+        match self.state {
+            GroupState::Stable => {
+                let keeps_protocol = self.select_protocol() == self.protocol_name;
+                if keeps_protocol && self.to_value().size_bytes() <= context.max_record_bytes {
+                    if let Some(member) = self.members.get_mut(&member_id) {
+                        member.awaiting_join = None;
+                    }
+                    // A rebalance is avoided: the old assignment stays, only the id changes, durably.
+                    let mut joined = self.joined(&member_id, supports_skip_assignment);
+                    if !supports_skip_assignment {
+                        // Told that it leads, an old client would assign anew and sync in vain (KIP-814).
+                        joined.leader = old_leader;
+                        joined.members = Vec::new();
+                    }
+                    context.step.records.push(self.to_record());
+                    context.step.reply_after_commit(id, Output::Joined(Ok(joined)));
+                } else {
+                    self.prepare_rebalance_or_complete_join(context, "a static member changes the protocol");
+                }
+            }
+            // The leader may be assigning to the old id right now.
+            GroupState::CompletingRebalance => self.prepare_rebalance(context, "a static member came back"),
+            GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {
+                self.maybe_complete_join_phase(context);
+            }
+        }
+    }
+
+    fn rename_static_member(&mut self, context: &mut Context<'_>, old_member_id: &Arc<str>, member_id: &Arc<str>) {
+        let Some((position, _, mut member)) = self.members.shift_remove_full(old_member_id) else { return };
+        if let Some(join) = member.awaiting_join.take() {
+            let error = JoinError { error: GroupError::FencedInstanceId, member_id: old_member_id.clone() };
+            context.step.reply(join, Output::Joined(Err(error)));
+        }
+        if let Some(sync) = member.awaiting_sync.take() {
+            context.step.reply(sync, Output::Synced(Err(GroupError::FencedInstanceId)));
+        }
+        context.timers.cancel(&self.session_key(old_member_id));
+        self.pending_sync.remove(old_member_id);
+        member.member_id = member_id.clone();
+        member.is_new = false;
+        if let Some(instance_id) = &member.group_instance_id {
+            self.static_members.insert(instance_id.clone(), member_id.clone());
+        }
+        if self.leader.as_ref() == Some(old_member_id) {
+            self.leader = Some(member_id.clone());
+        }
+        let session_timeout_ms = member.session_timeout_ms;
+        self.members.shift_insert(position, member_id.clone(), member);
+        self.schedule_session(context, member_id, session_timeout_ms);
+    }
+
+    fn joined(&self, member_id: &Arc<str>, supports_skip_assignment: bool) -> Joined {
+        let leads = self.is_leader(member_id);
+        let protocol_name = self.protocol_name.as_deref();
+        let described = |member: &Member| JoinedMember {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            metadata: member.metadata(protocol_name),
+        };
+        Joined {
+            generation_id: self.generation_id,
+            protocol_type: self.protocol_type.clone(),
+            protocol_name: self.protocol_name.clone(),
+            leader: self.leader.clone().unwrap_or_default(),
+            skip_assignment: supports_skip_assignment && leads,
+            member_id: member_id.clone(),
+            members: if leads { self.members.values().map(described).collect() } else { Vec::new() },
+        }
+    }
+
+    pub(super) fn prepare_rebalance_or_complete_join(&mut self, context: &mut Context<'_>, reason: &str) {
+        match self.state {
+            GroupState::Empty | GroupState::CompletingRebalance | GroupState::Stable => {
+                self.prepare_rebalance(context, reason);
+            }
+            GroupState::PreparingRebalance | GroupState::Dead => self.maybe_complete_join_phase(context),
+        }
+    }
+
+    pub(super) fn prepare_rebalance(&mut self, context: &mut Context<'_>, reason: &str) {
+        if self.state == GroupState::CompletingRebalance {
+            self.refuse_syncs(context, GroupError::RebalanceInProgress);
+        }
+        self.pending_sync.clear();
+        context.timers.cancel(&self.sync_key());
+        let initial = self.state == GroupState::Empty;
+        self.transition_to(GroupState::PreparingRebalance, context.now);
+        tracing::debug!(
+            group = &*self.group_id,
+            generation = self.generation_id,
+            members = self.members.len(),
+            reason,
+            "group prepares to rebalance"
+        );
+        if initial {
+            let delay_ms = context.config.group_initial_rebalance_delay_ms;
+            let remaining_ms = self.rebalance_timeout_ms().saturating_sub(delay_ms).max(0);
+            self.initial_rebalance = Some(InitialRebalance { delay_ms, remaining_ms, new_member_added: false });
+            self.schedule(context, self.join_key(), delay_ms);
+        } else if self.has_all_members_joined() {
+            self.complete_join(context);
+        } else {
+            self.schedule(context, self.join_key(), self.rebalance_timeout_ms());
+        }
+    }
+
+    /// Ends the join phase once everybody is there; the first rebalance of an empty group always waits out its delay.
+    pub(super) fn maybe_complete_join_phase(&mut self, context: &mut Context<'_>) {
+        let waits = self.state == GroupState::PreparingRebalance && self.initial_rebalance.is_none();
+        if waits && self.has_all_members_joined() {
+            self.complete_join(context);
+        }
+    }
+
+    pub(super) fn has_all_members_joined(&self) -> bool {
+        self.pending_join.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
+    }
+
+    fn awaiting_join_count(&self) -> usize {
+        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+    }
+
+    pub(super) fn complete_join(&mut self, context: &mut Context<'_>) {
+        context.timers.cancel(&self.join_key());
+        self.initial_rebalance = None;
+        self.remove_members_that_did_not_rejoin(context);
+        if !self.elect_joined_leader() && !self.members.is_empty() {
+            // Only static members that nobody heard of are left: wait until one comes or all sessions expire.
+            let retry_ms = self.rebalance_timeout_ms().max(MIN_JOIN_RETRY_MS);
+            self.schedule(context, self.join_key(), retry_ms);
+            return;
+        }
+        self.init_next_generation(context.now);
+        if self.state == GroupState::Empty {
+            tracing::debug!(group = &*self.group_id, generation = self.generation_id, "group is now empty");
+            context.step.records.push(self.to_record());
+            return;
+        }
+        tracing::info!(
+            group = &*self.group_id,
+            generation = self.generation_id,
+            members = self.members.len(),
+            "group has a new generation"
+        );
+        self.answer_joins(context);
+        self.schedule(context, self.sync_key(), self.rebalance_timeout_ms());
+    }
+
+    fn answer_joins(&mut self, context: &mut Context<'_>) {
+        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
+        for member_id in member_ids {
+            let joined = self.joined(&member_id, false);
+            let Some(member) = self.members.get_mut(&member_id) else { continue };
+            member.is_new = false;
+            let session_timeout_ms = member.session_timeout_ms;
+            if let Some(id) = member.awaiting_join.take() {
+                context.step.reply(id, Output::Joined(Ok(joined)));
+            }
+            self.schedule_session(context, &member_id, session_timeout_ms);
+            self.pending_sync.insert(member_id);
+        }
+    }
+
+    fn remove_members_that_did_not_rejoin(&mut self, context: &mut Context<'_>) {
+        let laggards: Vec<Arc<str>> = self
+            .members
+            .values()
+            .filter(|member| member.awaiting_join.is_none() && member.group_instance_id.is_none())
+            .map(|member| member.member_id.clone())
+            .collect();
+        for member_id in &laggards {
+            self.remove_member(context, member_id);
+        }
+        if !laggards.is_empty() {
+            tracing::debug!(group = &*self.group_id, members = ?laggards, "members did not rejoin and are removed");
+        }
+    }
+
+    /// The leader must be one of those who wait, or nobody would assign. False when nobody waits.
+    fn elect_joined_leader(&mut self) -> bool {
+        let joined = |member: &Member| member.awaiting_join.is_some();
+        if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(joined) {
+            return true;
+        }
+        match self.members.values().find(|member| joined(member)) {
+            Some(member) => {
+                self.leader = Some(member.member_id.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn init_next_generation(&mut self, now: Now) {
+        self.generation_id = self.generation_id.saturating_add(1);
+        self.protocol_name = self.select_protocol();
+        self.subscribed_topics = self.compute_subscribed_topics();
+        self.pending_sync.clear();
+        let next = if self.members.is_empty() { GroupState::Empty } else { GroupState::CompletingRebalance };
+        self.transition_to(next, now);
+    }
+
+    /// The protocol that most members prefer among those that all support; ties go to the one voted for first.
+    fn select_protocol(&self) -> Option<Arc<str>> {
+        let mut votes: IndexMap<&Arc<str>, usize> = IndexMap::new();
+        let first = self.members.values().next()?;
+        let candidates: BTreeSet<&Arc<str>> =
+            first.protocols.iter().map(|p| &p.name).filter(|name| self.all_members_support(name)).collect();
+        for member in self.members.values() {
+            if let Some(vote) = member.protocols.iter().find(|protocol| candidates.contains(&protocol.name)) {
+                *votes.entry(&vote.name).or_default() += 1;
+            }
+        }
+        let most = votes.values().copied().max()?;
+        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
+    }
+
+    pub(super) fn compute_subscribed_topics(&self) -> Option<BTreeSet<Arc<str>>> {
+        if !self.uses_consumer_protocol() {
+            return None;
+        }
+        let mut topics = BTreeSet::new();
+        if self.members.is_empty() {
+            return Some(topics);
+        }
+        let protocol_name = self.protocol_name.as_deref()?;
+        for member in self.members.values() {
+            if let Err(error) = add_subscribed_topics(&member.metadata(Some(protocol_name)), &mut topics) {
+                tracing::debug!(group = &*self.group_id, %error, "cannot read a subscription");
+                return None;
+            }
+        }
+        Some(topics)
+    }
+}

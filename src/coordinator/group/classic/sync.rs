@@ -1,0 +1,100 @@
+//! SyncGroup: the leader's assignment is stored, then told to all who wait for it.
+
+use super::*;
+
+impl ClassicGroup {
+    pub(crate) fn sync(&mut self, context: &mut Context<'_>, id: RequestId, request: SyncRequest) {
+        if let Err(error) = self.validate_sync(&request) {
+            context.step.reply(id, Output::Synced(Err(error)));
+            return;
+        }
+        let member_id = request.member_id.clone();
+        match self.state {
+            GroupState::PreparingRebalance => {
+                context.step.reply(id, Output::Synced(Err(GroupError::RebalanceInProgress)));
+            }
+            GroupState::CompletingRebalance => {
+                if let Some(member) = self.members.get_mut(&member_id)
+                    && let Some(superseded) = member.awaiting_sync.replace(id)
+                {
+                    context.step.reply(superseded, Output::Synced(Err(GroupError::RebalanceInProgress)));
+                }
+                self.remove_pending_sync(context, &member_id);
+                if self.is_leader(&member_id) {
+                    self.store_assignment(context, request.assignments);
+                }
+            }
+            GroupState::Stable => {
+                self.remove_pending_sync(context, &member_id);
+                let assignment = self.members.get(&member_id).map(|m| m.assignment.clone()).unwrap_or_default();
+                context.step.reply_after_commit(id, Output::Synced(Ok(self.synced(assignment))));
+            }
+            GroupState::Empty | GroupState::Dead => {
+                context.step.reply(id, Output::Synced(Err(GroupError::UnknownMemberId)));
+            }
+        }
+    }
+
+    fn validate_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {
+        self.validate_member(&request.member_id, request.group_instance_id.as_deref())?;
+        if request.generation_id != self.generation_id {
+            return Err(GroupError::IllegalGeneration);
+        }
+        let differs = |given: &Option<Arc<str>>, own: &Option<Arc<str>>| given.is_some() && given != own;
+        if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol_name, &self.protocol_name)
+        {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        Ok(())
+    }
+
+    /// The leader's assignment makes the generation durable; nobody is answered before (G6).
+    fn store_assignment(&mut self, context: &mut Context<'_>, assignments: Vec<(Arc<str>, Bytes)>) {
+        let mut assignments: BTreeMap<Arc<str>, Bytes> = assignments.into_iter().collect();
+        for member in self.members.values_mut() {
+            member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
+        }
+        let value = self.to_value();
+        if value.size_bytes() > context.max_record_bytes {
+            self.refuse_syncs(context, GroupError::UnknownServerError);
+            self.prepare_rebalance_or_complete_join(context, "the assignment is too large to be stored");
+            return;
+        }
+        context.step.records.push(Record::GroupMetadata { group_id: self.group_id.clone(), value: Some(value) });
+        self.transition_to(GroupState::Stable, context.now);
+        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
+        for member_id in member_ids {
+            let Some(member) = self.members.get_mut(&member_id) else { continue };
+            let (assignment, session_timeout_ms) = (member.assignment.clone(), member.session_timeout_ms);
+            if let Some(sync) = member.awaiting_sync.take() {
+                context.step.reply_after_commit(sync, Output::Synced(Ok(self.synced(assignment))));
+                self.schedule_session(context, &member_id, session_timeout_ms);
+            }
+        }
+    }
+
+    fn synced(&self, assignment: Bytes) -> Synced {
+        Synced { protocol_type: self.protocol_type.clone(), protocol_name: self.protocol_name.clone(), assignment }
+    }
+
+    pub(super) fn refuse_syncs(&mut self, context: &mut Context<'_>, error: GroupError) {
+        let mut answered = Vec::new();
+        for member in self.members.values_mut() {
+            member.assignment = Bytes::new();
+            if let Some(sync) = member.awaiting_sync.take() {
+                context.step.reply(sync, Output::Synced(Err(error)));
+                answered.push((member.member_id.clone(), member.session_timeout_ms));
+            }
+        }
+        for (member_id, session_timeout_ms) in answered {
+            self.schedule_session(context, &member_id, session_timeout_ms);
+        }
+    }
+
+    fn remove_pending_sync(&mut self, context: &mut Context<'_>, member_id: &str) {
+        self.pending_sync.remove(member_id);
+        if self.pending_sync.is_empty() {
+            context.timers.cancel(&self.sync_key());
+        }
+    }
+}
