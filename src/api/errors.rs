@@ -60,6 +60,8 @@ pub(crate) fn storage(error: &LogError) -> ResponseError {
         | LogError::DirOffline { .. }
         | LogError::Locked { .. }
         | LogError::Invalid { .. } => ResponseError::KafkaStorageError,
+        // Fresh metadata tells the client that the topic is gone, or where the log starts now.
+        LogError::Deleted { .. } => ResponseError::NotLeaderOrFollower,
     }
 }
 

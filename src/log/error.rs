@@ -44,6 +44,12 @@ pub enum LogError {
         /// The log directory.
         dir: PathBuf,
     },
+    /// The partition, or the segment, was deleted meanwhile. Nothing is wrong with the disk.
+    #[error("{} is deleted", path.display())]
+    Deleted {
+        /// Where it is, or was.
+        path: PathBuf,
+    },
     /// A file of the directory says something that cannot be.
     #[error("{} is not valid: {reason}", path.display())]
     Invalid {

@@ -1,11 +1,15 @@
 //! The files of a segment: their kinds, their names, and the directory they are in.
 
 use std::{
+    io,
     path::PathBuf,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use crate::types::Offset;
+use crate::{env::Disk, types::Offset};
 
 /// The files of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,21 +40,38 @@ pub(crate) fn file_name(base_offset: Offset, extension: &str) -> String {
 }
 
 /// Where a partition's files are; a rename for deletion moves it under readers' feet.
-pub(crate) struct PartitionDir(RwLock<PathBuf>);
+pub(crate) struct PartitionDir {
+    path: RwLock<PathBuf>,
+    /// It was renamed, and will be removed.
+    deleted: AtomicBool,
+}
 
 impl PartitionDir {
     pub(crate) fn new(path: PathBuf) -> Arc<Self> {
-        Arc::new(PartitionDir(RwLock::new(path)))
+        Arc::new(PartitionDir { path: RwLock::new(path), deleted: AtomicBool::new(false) })
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.0.read().map(|path| path.clone()).unwrap_or_default()
+        self.read().clone()
     }
 
-    pub(crate) fn moved_to(&self, path: PathBuf) {
-        if let Ok(mut current) = self.0.write() {
-            *current = path;
-        }
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// The path, which stays true for as long as the answer lives: for opening a file, and no longer.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, PathBuf> {
+        self.path.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the directory out of the way, to be removed. Nobody opens a file by the old path meanwhile: another
+    /// partition of that name may soon be there.
+    pub(crate) fn delete(&self, disk: &dyn Disk, to: PathBuf) -> io::Result<()> {
+        let mut path = self.path.write().unwrap_or_else(PoisonError::into_inner);
+        disk.rename(&path, &to)?;
+        *path = to;
+        self.deleted.store(true, Ordering::Release);
+        Ok(())
     }
 }
 

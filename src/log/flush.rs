@@ -138,7 +138,10 @@ fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) 
         return Ok(());
     };
     let _turn = lock(&gate);
-    let plan = with_log(owner, |log| (log.recovery_point() < wanted).then(|| log.flush_plan(extent(log))));
+    let plan = with_log(owner, |log| {
+        // What was deleted while we waited needs no disk any more.
+        (log.recovery_point() < wanted && !log.is_deleted()).then(|| log.flush_plan(extent(log)))
+    });
     let Some(plan) = plan else { return Ok(()) };
     let done = plan.run()?;
     with_log(owner, |log| log.flush_done(done));

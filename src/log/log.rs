@@ -415,7 +415,7 @@ impl Log {
 
     fn check_usable(&self) -> Result<(), LogError> {
         if self.deleted {
-            return Err(LogError::Invalid { path: self.dir.path(), reason: "the partition is deleted".into() });
+            return Err(LogError::Deleted { path: self.dir.path() });
         }
         self.ctx.check_online()
     }
@@ -907,9 +907,8 @@ impl Log {
         forgotten
             .and_then(|()| self.ctx.log_start_offsets.remove(&self.partition))
             .and_then(|()| self.ctx.high_watermarks.remove(&self.partition))
-            .and_then(|()| self.ctx.disk.rename(&from, &to).map_err(LogError::io("rename", &from)))
+            .and_then(|()| self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from)))
             .map_err(|error| self.ctx.judge(error))?;
-        self.dir.moved_to(to.clone());
         self.deleted = true;
         self.tail.clear();
         self.ctx.condemn(to, true, self.config.file_delete_delay_ms);

@@ -271,6 +271,9 @@ impl LogManager {
     pub fn delete_log(&self, partition: &TopicPartition, owner: &dyn LogOwner) -> Result<(), LogError> {
         lock(&self.logs).remove(partition);
         let unique = self.env.random.uuid().simple().to_string();
+        // A flush under way finds its files by their paths: it ends first, and none begins behind it.
+        let gate = with_log(owner, |log| log.flush_gate());
+        let _turn = lock(&gate);
         with_log(owner, |log| log.delete(&unique))
     }
 
@@ -851,6 +854,29 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         manager.tick();
         assert!(disk.list(Path::new("/a")).unwrap().iter().all(|entry| !entry.is_dir));
+    }
+
+    #[test]
+    fn a_delete_waits_for_the_flush_under_way_and_ends_those_behind_it() {
+        // A real disk: its fsync takes long enough to meet the delete.
+        let directory = tempfile::tempdir().unwrap();
+        let env =
+            Env { disk: Arc::new(crate::env::disk::SystemDisk), ..env(&SimDisk::new(1), &SimClock::new(1_000_000)) };
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec![directory.path().into()], 1)).unwrap();
+        for _ in 0..20 {
+            let log = open(&manager, "t", LogConfig { segment_bytes: 600, ..LogConfig::default() });
+            for _ in 0..5 {
+                append(&log, 1_000_000);
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| flush_through(&*log, 5).unwrap());
+                }
+                manager.delete_log(&tp("t"), &*log).unwrap();
+            });
+            assert!(!manager.dirs[0].ctx.is_offline());
+            assert!(!directory.path().join("t-0").exists());
+        }
     }
 
     #[test]

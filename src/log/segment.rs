@@ -10,7 +10,7 @@ mod walk;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -143,11 +143,15 @@ impl Segment {
 
     /// The path of one of its files.
     pub(crate) fn path(&self, kind: FileKind) -> PathBuf {
+        self.path_in(&self.dir.read(), kind)
+    }
+
+    fn path_in(&self, dir: &Path, kind: FileKind) -> PathBuf {
         let mut name = file_name(self.base_offset, kind.extension());
         if self.deleted.load(Ordering::Acquire) {
             name.push_str(".deleted");
         }
-        self.dir.path().join(name)
+        dir.join(name)
     }
 
     // --- files ---
@@ -158,8 +162,15 @@ impl Segment {
         if let Some(file) = &*slot {
             return Ok(file.clone());
         }
-        let path = self.path(kind);
-        let file = self.ctx.disk.open(&path, Open::Create).map_err(LogError::io("open", &path))?;
+        let dir = self.dir.read();
+        let deleted = self.deleted.load(Ordering::Acquire) || self.dir.is_deleted();
+        let path = self.path_in(&dir, kind);
+        let how = if deleted { Open::ReadWrite } else { Open::Create };
+        let file = self.ctx.disk.open(&path, how).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if deleted => LogError::Deleted { path: path.clone() },
+            _ => LogError::io("open", &path)(error),
+        })?;
+        drop(dir);
         *slot = Some(file.clone());
         drop(slot);
         self.ctx.files.opened(self.this.clone(), kind);
