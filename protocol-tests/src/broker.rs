@@ -140,12 +140,18 @@ impl Broker {
 
     /// SIGKILL: nothing is flushed, nothing is said.
     pub fn kill(&mut self) {
-        self.earlier_log = self.log();
-        match self.running.take() {
-            Some(Running::Ottla(mut process)) => process.kill(),
-            Some(Running::Kafka(mut kafka)) => kafka.kill(),
-            None => panic!("the broker does not run"),
+        assert!(self.running.is_some(), "the broker does not run");
+        self.end();
+    }
+
+    fn end(&mut self) {
+        match self.running.as_mut() {
+            Some(Running::Ottla(process)) => process.kill(),
+            Some(Running::Kafka(kafka)) => kafka.kill(),
+            None => {}
         }
+        self.earlier_log = self.log();
+        self.running = None;
     }
 
     /// SIGTERM and the end of the controlled shutdown, which must be a success. Answers how long it took.
@@ -160,10 +166,7 @@ impl Broker {
             Some(Running::Kafka(kafka)) => kafka.stop().expect("stop Apache Kafka"),
             None => panic!("the broker does not run"),
         }
-        // The last lines may still be on their way through the pipe.
-        std::thread::sleep(Duration::from_millis(20));
-        self.earlier_log = self.log();
-        self.running = None;
+        self.end();
         begun.elapsed()
     }
 
@@ -194,8 +197,8 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        self.end();
         let log = self.log();
-        self.running = None;
         if std::thread::panicking() {
             let shown = &log[log.len().saturating_sub(200)..];
             eprintln!("--- the broker's log (last {} lines)\n{}\n---", shown.len(), shown.join("\n"));

@@ -4,12 +4,15 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A started program and everything it printed so far.
 pub struct Process {
     child: Child,
     output: Arc<Output>,
+    /// Read what the program prints, until it has ended and all is read.
+    readers: Vec<JoinHandle<()>>,
     status: Option<ExitStatus>,
 }
 
@@ -25,16 +28,18 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let output = Arc::new(Output::default());
-        collect(child.stdout.take().expect("stdout is piped"), output.clone());
-        collect(child.stderr.take().expect("stderr is piped"), output.clone());
-        Process { child, output, status: None }
+        let readers = vec![
+            collect(child.stdout.take().expect("stdout is piped"), output.clone()),
+            collect(child.stderr.take().expect("stderr is piped"), output.clone()),
+        ];
+        Process { child, output, readers, status: None }
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Every line printed so far.
+    /// Every line printed so far; all of them, once it is known that the program ended.
     pub fn lines(&self) -> Vec<String> {
         self.output.lines.lock().expect("output lock").clone()
     }
@@ -49,7 +54,7 @@ impl Process {
             if let Some(line) = lines[seen..].iter().find(|line| wanted(line)) {
                 return Some(line.clone());
             }
-            if ended && seen == lines.len() || Instant::now() >= deadline {
+            if ended || Instant::now() >= deadline {
                 return None;
             }
             seen = lines.len();
@@ -64,10 +69,20 @@ impl Process {
     }
 
     fn try_wait(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none() {
-            self.status = self.child.try_wait().expect("wait for child");
+        if self.status.is_none()
+            && let Some(status) = self.child.try_wait().expect("wait for child")
+        {
+            self.ended(status);
         }
         self.status
+    }
+
+    /// The pipes end with the program: what is left in them is read now.
+    fn ended(&mut self, status: ExitStatus) {
+        for reader in self.readers.drain(..) {
+            reader.join().expect("read the program's output");
+        }
+        self.status = Some(status);
     }
 
     /// How the program ended; panics when it still runs after `limit`.
@@ -94,7 +109,8 @@ impl Process {
     pub fn kill(&mut self) {
         if self.is_running() {
             let _ = self.child.kill();
-            self.status = Some(self.child.wait().expect("wait for killed child"));
+            let status = self.child.wait().expect("wait for killed child");
+            self.ended(status);
         }
     }
 
@@ -121,14 +137,14 @@ impl Drop for Process {
     }
 }
 
-fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) {
+fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n') {
             let Ok(line) = line else { break };
             output.lines.lock().expect("output lock").push(String::from_utf8_lossy(&line).into_owned());
             output.grew.notify_all();
         }
-    });
+    })
 }
 
 /// Asks again and again until `condition` gives a value; panics with `what` when `limit` passes.

@@ -1,7 +1,7 @@
 //! kill -9 under load, again and again: what was acknowledged is there once and in order, and so are committed offsets.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,12 +19,23 @@ use rdkafka::types::RDKafkaErrorCode;
 const PARTITIONS: i32 = 4;
 const PRODUCERS: usize = 2;
 
-/// Collects what was acknowledged, by partition: (offset, value).
+/// Collects what was acknowledged: (partition, offset, value).
 #[derive(Default)]
 struct Acknowledged {
     count: AtomicU64,
     records: Mutex<Vec<(i32, i64, Vec<u8>)>>,
+    grew: Condvar,
     failures: Mutex<Vec<String>>,
+}
+
+impl Acknowledged {
+    /// Returns when more than `count` records are acknowledged, or after a second: a failed record makes room as well.
+    fn wait_for_more_than(&self, count: u64) {
+        let records = self.records.lock().expect("lock");
+        let wait =
+            self.grew.wait_timeout_while(records, Duration::from_secs(1), |records| records.len() as u64 <= count);
+        drop(wait.expect("lock"));
+    }
 }
 
 #[derive(Clone)]
@@ -41,6 +52,7 @@ impl ProducerContext for Recorder {
                 let value = message.payload().unwrap_or_default().to_vec();
                 self.0.records.lock().expect("lock").push((message.partition(), message.offset(), value));
                 self.0.count.fetch_add(1, Ordering::Relaxed);
+                self.0.grew.notify_all();
             }
             Err((error, message)) => {
                 let value = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
@@ -66,17 +78,18 @@ fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc
         ("log_level", "2"),
     ];
     let producer: ThreadedProducer<Recorder> =
-        config(bootstrap, &settings).create_with_context(Recorder(acknowledged)).expect("create a producer");
+        config(bootstrap, &settings).create_with_context(Recorder(acknowledged.clone())).expect("create a producer");
     std::thread::spawn(move || {
         let mut next = 0;
         while !stop.load(Ordering::Relaxed) {
             let value = format!("{name}-{next}");
+            let known = acknowledged.count.load(Ordering::Relaxed);
             let record = BaseRecord::<(), str>::to("crash").partition(next as i32 % PARTITIONS).payload(&value);
             match producer.send(record) {
                 Ok(()) => next += 1,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    // Full while the broker is away: nothing to wait on but the clock.
-                    std::thread::sleep(Duration::from_millis(1));
+                    // An acknowledgement makes room; while the broker is away there is none.
+                    acknowledged.wait_for_more_than(known);
                 }
                 Err((error, _)) => panic!("produce: {error}"),
             }
@@ -100,6 +113,7 @@ fn commit_offsets(bootstrap: &str, acknowledged: Arc<AtomicI64>, stop: Arc<Atomi
                 acknowledged.store(next, Ordering::Relaxed);
             }
             next += 1;
+            // A pace, not a wait: the load is the producers' part.
             std::thread::sleep(Duration::from_millis(2));
         }
         next - 1

@@ -435,7 +435,7 @@ fn quotas(case: &mut Case) {
             quota(&[("user", Some("a")), ("client-id", Some("c"))], &[("controller_mutation_rate", 5.0, false)]),
             quota(&[("client-id", Some("c"))], &[("producer_byte_rate", 7.0, false)]),
             quota(&[("ip", Some("127.0.0.1"))], &[("connection_creation_rate", 9.0, false)])]}));
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        wait_for_default_user(case, true);
         for (what, body) in [
             ("all", describe(json!([]), false)),
             ("all, strict", describe(json!([]), true)),
@@ -465,10 +465,19 @@ fn quotas(case: &mut Case) {
         );
         case.note("validate only");
         case.ask("AlterClientQuotas", version, json!({"ValidateOnly": true, "Entries": [quota(&[("user", Some("v"))], &[("producer_byte_rate", 1.0, false)])]}));
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        wait_for_default_user(case, false);
         case.note("what is left");
         case.ask("DescribeClientQuotas", version, describe(json!([]), false));
     }
+}
+
+/// What AlterClientQuotas answered is told when the broker has applied it: all of one request together.
+fn wait_for_default_user(case: &mut Case, has_quota: bool) {
+    let default_user = json!({"Components": [{"EntityType": "user", "MatchType": 1, "Match": null}], "Strict": true});
+    case.until("the quotas are applied", |case| {
+        let told = case.quietly("DescribeClientQuotas", 1, default_user.clone());
+        told["Entries"].as_array().is_some_and(|entries| !entries.is_empty()) == has_quota
+    });
 }
 
 fn quota_errors(case: &mut Case) {
