@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Runtime;
 
 use crate::process::eventually;
@@ -194,6 +195,27 @@ pub fn consumer_config(bootstrap: &str, group: &str, settings: &[(&str, &str)]) 
         config.set(*key, *value);
     }
     config
+}
+
+/// Repeats a call of a group until its coordinator takes it: it moves when `__consumer_offsets` comes into being and when the broker
+/// starts, and librdkafka passes that on.
+pub fn with_coordinator<T>(what: &str, mut call: impl FnMut() -> Result<T, KafkaError>) -> T {
+    eventually(what, CALL_LIMIT, || match call() {
+        Ok(done) => Some(done),
+        Err(error) => {
+            let code = error.rdkafka_error_code();
+            let moves = matches!(
+                code,
+                Some(
+                    RDKafkaErrorCode::NotCoordinator
+                        | RDKafkaErrorCode::CoordinatorNotAvailable
+                        | RDKafkaErrorCode::CoordinatorLoadInProgress
+                )
+            );
+            assert!(moves, "{what}: {error}");
+            None
+        }
+    })
 }
 
 /// Everything in a topic, by partition and offset. Offsets must rise within each partition.

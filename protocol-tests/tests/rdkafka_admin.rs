@@ -5,12 +5,12 @@ use kafka_protocol::protocol::StrBytes;
 use protocol_tests::broker::Broker;
 use protocol_tests::clients::{
     CALL_LIMIT, Record, admin, admin_options, block_on, consumer, create_topic, produce, producer, read_all, send,
-    try_send,
+    try_send, with_coordinator,
 };
 use protocol_tests::process::eventually;
 use protocol_tests::wire::Wire;
 use rdkafka::admin::{AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
@@ -42,7 +42,7 @@ fn a_deleted_topic_is_gone_and_its_name_starts_anew_with_another_id() {
     let reader = consumer(&bootstrap, "g", &[]);
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset("t", 0, Offset::Offset(5)).expect("an offset");
-    reader.commit(&offsets, rdkafka::consumer::CommitMode::Sync).expect("commit");
+    with_coordinator("commit", || reader.commit(&offsets, CommitMode::Sync));
 
     delete_topic(&bootstrap, "t");
     eventually("the topic is unknown", CALL_LIMIT, || (topic_id(&bootstrap, "t").0 == 3).then_some(()));

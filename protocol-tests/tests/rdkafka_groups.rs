@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use protocol_tests::broker::Broker;
-use protocol_tests::clients::{CALL_LIMIT, Record, consumer, create_topic, produce};
+use protocol_tests::clients::{CALL_LIMIT, Record, consumer, create_topic, produce, with_coordinator};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -126,12 +126,14 @@ fn committed_offsets_survive_a_stop_and_a_kill() {
         for (partition, offset) in offsets {
             list.add_partition_offset("t", *partition, Offset::Offset(*offset)).expect("an offset");
         }
-        consumer(&bootstrap, "g", &[]).commit(&list, CommitMode::Sync).expect("commit");
+        let committer = consumer(&bootstrap, "g", &[]);
+        with_coordinator("commit", || committer.commit(&list, CommitMode::Sync));
     };
     let committed = || {
         let mut list = TopicPartitionList::new();
         list.add_partition_range("t", 0, 2);
-        let list = consumer(&bootstrap, "g", &[]).committed_offsets(list, CALL_LIMIT).expect("committed offsets");
+        let reader = consumer(&bootstrap, "g", &[]);
+        let list = with_coordinator("committed offsets", || reader.committed_offsets(list.clone(), CALL_LIMIT));
         list.elements().iter().map(|element| element.offset().to_raw()).collect::<Vec<_>>()
     };
     assert_eq!(committed(), [Some(-1001); 3]);
