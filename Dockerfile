@@ -5,27 +5,31 @@
 #   docker run --rm -p 9092:9092 ottla
 
 FROM rust:1-slim-bookworm AS build
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev make \
-    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # The image's own toolchain, whatever rust-toolchain.toml asks rustup for.
-ENV RUSTUP_TOOLCHAIN=stable
+ENV RUSTUP_TOOLCHAIN=$RUST_VERSION
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin ottla \
     && cp target/release/ottla /usr/local/bin/ottla
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS root
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends busybox-static \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /usr/local/bin/ottla /usr/local/bin/ottla
+COPY docker/root /usr/local/bin/root
+RUN root /image
+
+FROM scratch
 LABEL org.opencontainers.image.title="Ottla" \
       org.opencontainers.image.description="A Kafka-wire-compatible streaming server in one binary" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --create-home --uid 1000 --shell /bin/bash appuser \
-    && mkdir -p /etc/kafka/docker /etc/kafka/secrets /mnt/shared/config /var/lib/kafka/data \
-    && chown -R appuser:appuser /var/lib/kafka /mnt/shared/config /etc/kafka
-COPY --from=build /usr/local/bin/ottla /usr/local/bin/ottla
+ENV PATH=/usr/local/bin:/usr/bin
+COPY --from=root /image /
 COPY docker/run /etc/kafka/docker/run
+RUN chown -R appuser:appuser /etc/kafka /home/appuser /mnt/shared/config /var/lib/kafka
 USER appuser
 # The default log.dir is ./data, so data is in the volume without a setting.
 WORKDIR /var/lib/kafka
