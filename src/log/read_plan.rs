@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{LogError, segment::Segment, tail_cache::TailLog, transaction_index::AbortedTransaction, validator};
 use crate::{
     env::File,
-    protocol::record_batch::{BatchHeader, HEADER_BYTES, RecordIter},
+    protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{LeaderEpoch, Offset, TimestampMs},
 };
 
@@ -264,8 +264,9 @@ fn first_record(
     let mut scan = segment.scan(position, position + batch.size_bytes())?;
     let Some((_, _, records)) = scan.next_if_whole()? else { return Ok(None) };
     debug_assert_eq!(records.len() + HEADER_BYTES, batch.size_bytes() as usize);
-    let records = validator::open_records(batch, records).map_err(|reason| segment.corrupt(position, reason))?;
-    for record in RecordIter::new(&records, batch.record_count()) {
+    let records =
+        validator::open_records(batch, records).map_err(|error| segment.corrupt(position, error.to_string()))?;
+    for record in records {
         let record = record.map_err(|error| segment.corrupt(position, error.to_string()))?;
         let timestamp_ms = if batch.is_log_append_time() {
             batch.max_timestamp()

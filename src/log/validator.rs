@@ -3,7 +3,14 @@
 //!
 //! The batch stays the bytes that came in. Only its header is patched, and only what has to be: the
 //! records are rebuilt where the topic wants another codec or the offsets inside do not count up.
+//! Compressed records are opened piece by piece and never held as a whole (S2).
 //! Sequences and epochs are `producer_state.rs`'s, the segment's size `log.rs`'s.
+//!
+//! Deviations: a compressed batch that opens to more than 256 times `max.message.bytes` (at least 16 MiB, at most
+//! 2 GiB) is refused with MESSAGE_TOO_LARGE, which makes the Java client split it; so is one whose codec has to look
+//! back on more than 4 times `max.message.bytes` (at least 8 MiB, at most 128). Apache opens without a limit.
+
+use std::io::{self, BufRead, Write};
 
 use bytes::Bytes;
 
@@ -11,17 +18,15 @@ use super::producer_state::{AppendOrigin, EndTxnMarker};
 use crate::{
     config::topic::{CompressionType, LogConfig, TimestampType},
     protocol::{
-        compression::{self, CompressionError},
+        compression::{self, CompressionError, OpenLimits, Opened},
         record_batch::{
-            BatchBuilder, BatchError, BatchHeader, BatchOptions, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES,
-            RecordIter, RecordView,
+            BatchError, BatchHeader, Compression, HEADER_BYTES, LOG_OVERHEAD_BYTES, RecordIter, RecordSummary,
+            RecordWalk, WalkError,
         },
     },
     types::{TimestampMs, TopicPartition},
 };
 
-/// What the records of a batch may grow to when opened, however large `max.message.bytes` is. A bomb ends here.
-pub const MAX_OPENED_BYTES: usize = 128 << 20;
 /// KIP-467 answers list every bad record; this many are enough to act on.
 const MAX_RECORD_ERRORS: usize = 1000;
 const ZSTD_SINCE_PRODUCE_VERSION: i16 = 7;
@@ -197,12 +202,14 @@ pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<Validated
     let (header, codec, records) = single_batch(records, rules)?;
     check_header(&header, rules)?;
     let target = target_codec(rules.compression_type, codec);
-    let opened = open(codec, &records, rules)?;
-    let seen = check_records(&header, opened.as_ref().unwrap_or(&records), rules)?;
+    let seen = match codec {
+        Compression::None => check_records(&header, codec, &records[..], rules)?,
+        _ => check_records(&header, codec, open(codec, &records, rules)?, rules)?,
+    };
     let mut validated = if target == codec && seen.offsets_count_up {
         restamp(header, records, seen.max_timestamp, rules)
     } else {
-        rebuild(&header, opened.as_ref().unwrap_or(&records), target, rules)?
+        rebuild(header, codec, &records, target, seen.max_timestamp, rules)?
     };
     if validated.size_bytes() > rules.max_message_bytes.max(0) as usize {
         return Err(too_large(validated.size_bytes(), rules));
@@ -341,24 +348,36 @@ fn target_codec(wanted: CompressionType, source: Compression) -> Compression {
     }
 }
 
-/// Producers bound their batches before they compress them, so honest ones stay far below this.
-fn most_opened_bytes(rules: &ValidationRules<'_>) -> usize {
-    const RATIO: usize = 16;
-    const LEAST_BYTES: usize = 16 << 20;
-    (rules.max_message_bytes.max(0) as usize).saturating_mul(RATIO).clamp(LEAST_BYTES, MAX_OPENED_BYTES)
+/// What a compressed batch may make of itself. Producers bound their batches before they compress them, or by a ratio
+/// seen before, so honest ones stay far below this; dishonest ones cost no more than this in time and memory.
+fn open_limits(rules: &ValidationRules<'_>) -> OpenLimits {
+    let times = |factor: usize| (rules.max_message_bytes.max(0) as usize).saturating_mul(factor);
+    OpenLimits {
+        opened_bytes: times(256).clamp(16 << 20, OpenLimits::STORED.opened_bytes),
+        window_bytes: times(4).clamp(8 << 20, OpenLimits::STORED.window_bytes),
+    }
 }
 
-/// Compressed records, opened; `None` where they are not compressed.
-fn open(codec: Compression, records: &Bytes, rules: &ValidationRules<'_>) -> Result<Option<Bytes>, InvalidRecords> {
-    if codec == Compression::None {
-        return Ok(None);
-    }
-    match compression::decompress(codec, records, most_opened_bytes(rules)) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error @ CompressionError::TooLarge { .. }) => {
-            Err(InvalidRecords::new(InvalidKind::MessageTooLarge, error.to_string()))
+fn open<'a>(codec: Compression, records: &'a [u8], rules: &ValidationRules<'_>) -> Result<Opened<'a>, InvalidRecords> {
+    compression::open(codec, records, open_limits(rules)).map_err(|error| unopened(codec, error))
+}
+
+/// The answer to compressed records that do not open.
+fn unopened(codec: Compression, error: io::Error) -> InvalidRecords {
+    match CompressionError::of(codec, error) {
+        error @ CompressionError::TooLarge { .. } => {
+            InvalidRecords::new(InvalidKind::MessageTooLarge, error.to_string())
         }
-        Err(error) => invalid(format!("Failed to decompress record stream: {error}")),
+        error @ CompressionError::Corrupt { .. } => {
+            InvalidRecords::new(InvalidKind::InvalidRecord, format!("Failed to decompress record stream: {error}"))
+        }
+    }
+}
+
+fn unread(codec: Compression, error: WalkError) -> InvalidRecords {
+    match error {
+        WalkError::Record(_) => InvalidRecords::new(InvalidKind::InvalidRecord, "Found invalid record structure"),
+        WalkError::Source(error) => unopened(codec, error),
     }
 }
 
@@ -370,16 +389,18 @@ struct Seen {
 }
 
 /// P8, P9: `LogValidator.validateRecord` for each.
-fn check_records(header: &BatchHeader, records: &[u8], rules: &ValidationRules<'_>) -> Result<Seen, InvalidRecords> {
+fn check_records(
+    header: &BatchHeader,
+    codec: Compression,
+    records: impl BufRead,
+    rules: &ValidationRules<'_>,
+) -> Result<Seen, InvalidRecords> {
     let mut seen = Seen { max_timestamp: -1, offsets_count_up: true };
     let mut errors = Vec::new();
     let mut timestamp_errors = false;
-    let mut iter = RecordIter::new(records, header.record_count());
-    for index in 0..header.record_count() {
-        let record = match iter.next() {
-            Some(Ok(record)) => record,
-            _ => return invalid("Found invalid record structure"),
-        };
+    let mut walk = RecordWalk::new(records, header.record_count());
+    for (index, record) in (0..).zip(&mut walk) {
+        let record = record.map_err(|error| unread(codec, error))?;
         seen.offsets_count_up &= record.offset_delta == index;
         match check_record(header, &record, rules) {
             Ok(timestamp_ms) => seen.max_timestamp = seen.max_timestamp.max(timestamp_ms),
@@ -391,7 +412,7 @@ fn check_records(header: &BatchHeader, records: &[u8], rules: &ValidationRules<'
             }
         }
     }
-    if iter.remaining_bytes() > 0 {
+    if !walk.is_at_end().map_err(|error| unopened(codec, error))? {
         return invalid("Incorrect declared batch size, records still remaining in file");
     }
     if errors.is_empty() { Ok(seen) } else { Err(refuse_records(errors, timestamp_errors)) }
@@ -416,21 +437,25 @@ fn check_timestamp(
     Err((InvalidKind::InvalidTimestamp, message))
 }
 
+fn timestamp_of(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
+    match header.is_log_append_time() {
+        true => header.max_timestamp(),
+        false => header.base_timestamp().wrapping_add(timestamp_delta),
+    }
+}
+
 /// The record's timestamp, or what is wrong with it.
 fn check_record(
     header: &BatchHeader,
-    record: &RecordView<'_>,
+    record: &RecordSummary,
     rules: &ValidationRules<'_>,
 ) -> Result<TimestampMs, (InvalidKind, String)> {
-    if rules.compacted && record.key.is_none() {
+    if rules.compacted && record.key_bytes.is_none() {
         let message =
             format!("Compacted topic cannot accept message without key in topic partition {}", rules.partition);
         return Err((InvalidKind::InvalidRecord, message));
     }
-    let timestamp_ms = match header.is_log_append_time() {
-        true => header.max_timestamp(),
-        false => header.base_timestamp().wrapping_add(record.timestamp_delta),
-    };
+    let timestamp_ms = timestamp_of(header, record.timestamp_delta);
     if rules.timestamp_type == TimestampType::CreateTime && timestamp_ms != -1 {
         check_timestamp(timestamp_ms, record.offset_delta, rules)?;
     } else if header.is_log_append_time() {
@@ -439,8 +464,8 @@ fn check_record(
             "Invalid timestamp type in message DefaultRecord(offset={}, timestamp={timestamp_ms}, key={} bytes, value={} bytes). \
              Producer should not set timestamp type to LogAppendTime.",
             record.offset_delta,
-            record.key.map_or(0, <[u8]>::len),
-            record.value.map_or(0, <[u8]>::len)
+            record.key_bytes.unwrap_or(0),
+            record.value_bytes.unwrap_or(0)
         );
         return Err((InvalidKind::InvalidTimestamp, message));
     }
@@ -492,48 +517,61 @@ fn stamp(max_timestamp: TimestampMs, rules: &ValidationRules<'_>) -> (bool, Time
 
 /// P9: the same records with offsets that count up, in the topic's codec.
 fn rebuild(
-    header: &BatchHeader,
-    opened: &[u8],
+    mut header: BatchHeader,
+    codec: Compression,
+    records: &[u8],
     target: Compression,
+    max_timestamp: TimestampMs,
     rules: &ValidationRules<'_>,
 ) -> Result<ValidatedBatch, InvalidRecords> {
-    let mut builder = BatchBuilder::new(BatchOptions {
-        producer_id: header.producer_id(),
-        producer_epoch: header.producer_epoch(),
-        base_sequence: header.base_sequence(),
-        transactional: header.is_transactional(),
-        ..BatchOptions::default()
+    let walk = RecordWalk::new(open(codec, records, rules)?, header.record_count());
+    let sink = Kept { bytes: Vec::new(), most_bytes: rules.max_message_bytes.max(0) as usize, written_bytes: 0 };
+    let mut base_timestamp = Ok(-1);
+    let rebuilt = compression::compress_to(target, rules.compression_level, sink, |writer| {
+        base_timestamp = walk.renumber(|delta| timestamp_of(&header, delta), writer);
+        Ok(())
     });
-    for record in RecordIter::new(opened, header.record_count()).map_while(Result::ok) {
-        let headers: Vec<_> = record.headers().collect();
-        builder.append(
-            header.base_timestamp().wrapping_add(record.timestamp_delta),
-            record.key,
-            record.value,
-            &headers,
-        );
-    }
-    let rebuilt = builder.build();
-    let Some(mut header) = BatchHeader::copy_of(&rebuilt) else { unreachable!("a batch has a header") };
-    let mut records = rebuilt.slice(HEADER_BYTES..);
-    if target != Compression::None {
-        records = match compression::compress(target, rules.compression_level, &records) {
-            Ok(compressed) => compressed,
-            Err(error) => return invalid(format!("Failed to compress the records: {error}")),
-        };
-        header.set_compression(target);
-    }
-    let (log_append_time, max_timestamp) = stamp(header.max_timestamp(), rules);
+    let base_timestamp = base_timestamp.map_err(|error| unread(codec, error))?;
+    let records = match rebuilt {
+        Ok(sink) if sink.written_bytes > sink.bytes.len() => {
+            return Err(too_large(HEADER_BYTES + sink.written_bytes, rules));
+        }
+        Ok(sink) => Bytes::from(sink.bytes),
+        Err(error) => return invalid(format!("Failed to compress the records: {error}")),
+    };
+    let (log_append_time, max_timestamp) = stamp(max_timestamp, rules);
+    header.set_compression(target);
+    header.set_base_timestamp(base_timestamp);
     header.set_max_timestamp(log_append_time, max_timestamp);
     header.set_records_bytes(records.len());
     header.set_crc(&records);
     Ok(ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client })
 }
 
+/// Keeps what is written up to a bound and counts the rest.
+struct Kept {
+    bytes: Vec<u8>,
+    most_bytes: usize,
+    written_bytes: usize,
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.most_bytes - self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.written_bytes += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A stored batch's records, uncompressed.
-pub(crate) fn open_records(header: &BatchHeader, records: &[u8]) -> Result<Bytes, String> {
-    let codec = header.compression().map_err(|error| error.to_string())?;
-    compression::decompress(codec, records, MAX_OPENED_BYTES).map_err(|error| error.to_string())
+pub(crate) fn open_records<'a>(header: &BatchHeader, records: &'a [u8]) -> io::Result<RecordWalk<Opened<'a>>> {
+    let codec = header.compression().map_err(io::Error::other)?;
+    Ok(RecordWalk::new(compression::open(codec, records, OpenLimits::STORED)?, header.record_count()))
 }
 
 /// The transaction marker that a batch is, if it is one.
@@ -548,7 +586,7 @@ pub(crate) fn marker_of(header: &BatchHeader, records: &[u8]) -> Option<EndTxnMa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::record_batch::{BatchView, crc32c, put_varlong};
+    use crate::protocol::record_batch::{BatchBuilder, BatchOptions, BatchView, crc32c, put_varlong};
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -760,7 +798,9 @@ mod tests {
                 assert_eq!(view.compression(), Ok(codec));
                 assert_eq!((view.record_count(), view.max_timestamp()), (3, NOW_MS + 3));
                 let header = BatchHeader::copy_of(&stored).unwrap();
-                assert_eq!(open_records(&header, view.records_bytes()).unwrap(), batch[HEADER_BYTES..]);
+                let opened = compression::decompress(codec, view.records_bytes(), 1 << 20).unwrap();
+                assert_eq!(opened, batch[HEADER_BYTES..]);
+                assert_eq!(open_records(&header, view.records_bytes()).unwrap().count(), 3);
             }
         }
     }
@@ -794,16 +834,68 @@ mod tests {
         assert_eq!(kind(check(not_gzip)), InvalidKind::InvalidRecord);
     }
 
-    #[test]
-    fn s2_a_bomb_is_not_opened_to_the_end() {
-        let zeros = vec![0u8; MAX_OPENED_BYTES + 1];
-        let bomb = compression::compress(Compression::Zstd, None, &zeros).unwrap();
+    /// As many records of a batch with one, as if they were compressed by zstd.
+    fn zstd_batch(records_bytes: &[u8]) -> Bytes {
+        let packed = compression::compress(Compression::Zstd, None, records_bytes).unwrap();
         let mut header = BatchHeader::copy_of(&records(&[NOW_MS])).unwrap();
         header.set_compression(Compression::Zstd);
-        header.set_records_bytes(bomb.len());
-        header.set_crc(&bomb);
-        let batch: Bytes = [&header.bytes()[..], &bomb].concat().into();
-        assert!(batch.len() < 100_000);
-        assert_eq!(kind(check(batch)), InvalidKind::MessageTooLarge);
+        header.set_records_bytes(packed.len());
+        header.set_crc(&packed);
+        [&header.bytes()[..], &packed].concat().into()
+    }
+
+    /// A record with a value of zeros.
+    fn record_of(value_bytes: usize) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.append(NOW_MS, None, Some(&vec![0; value_bytes]), &[]);
+        builder.build()[HEADER_BYTES..].to_vec()
+    }
+
+    #[test]
+    fn s2_a_batch_may_open_to_256_times_its_largest_size_and_no_more() {
+        let max_message_bytes = 100_000;
+        let most = 256 * max_message_bytes as usize;
+        for (value_bytes, refused) in [(most - 100, false), (most, true)] {
+            let batch = zstd_batch(&record_of(value_bytes));
+            assert!(batch.len() < 10_000);
+            let checked = check_with(batch.clone(), |config| config.max_message_bytes = max_message_bytes);
+            match refused {
+                true => assert_eq!(kind(checked), InvalidKind::MessageTooLarge),
+                false => assert_eq!(checked.unwrap(), batch),
+            }
+        }
+    }
+
+    #[test]
+    fn s2_what_is_no_record_ends_at_the_first_byte() {
+        // Opened to its end, this would be too large.
+        let bomb = zstd_batch(&vec![0; 300 << 20]);
+        let refused = check(bomb).unwrap_err();
+        assert_eq!(
+            (refused.kind, &refused.message[..]),
+            (InvalidKind::InvalidRecord, "Found invalid record structure")
+        );
+    }
+
+    #[test]
+    fn damage_behind_the_records_of_a_compressed_batch_is_seen() {
+        let batch = records(&[NOW_MS]);
+        let longer = [&batch[HEADER_BYTES..], &[0][..]].concat();
+        let refused = check(zstd_batch(&longer)).unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::InvalidRecord);
+        assert!(refused.message.contains("records still remaining"), "{refused}");
+        // gzip's own checksum comes after all that it opens to.
+        let gzip = compressed(&batch, Compression::Gzip);
+        let damaged = patched(&gzip, gzip.len() - 8, &[0xff, 0xff]);
+        assert_eq!(kind(check(damaged)), InvalidKind::InvalidRecord);
+    }
+
+    #[test]
+    fn p5_a_bomb_that_is_to_be_stored_opened_is_too_large() {
+        let bomb = zstd_batch(&record_of(20 << 20));
+        let refused = check_with(bomb, |config| config.compression_type = CompressionType::Uncompressed).unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::MessageTooLarge);
+        let bytes = HEADER_BYTES + record_of(20 << 20).len();
+        assert!(refused.message.contains(&format!("is {bytes} bytes")), "{refused}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{listener::Limits, writer::Writer};
+use super::{free_memory::FreeMemory, listener::Limits, writer::Writer};
 use crate::{
     api::{self, Api, ConnectionInfo, EncodeError, MalformedRequest, Parts, Reply, RequestContext},
     env::{BoxFuture, net::Stream},
@@ -30,6 +30,8 @@ use crate::{
 const MOST_IN_FLIGHT: usize = 64;
 /// Frames up to this size arrive without asking for a part of the shared budget.
 const FREE_FRAME_BYTES: usize = 32 << 10;
+/// Requests up to this size take no memory worth giving back.
+const SMALL_FRAME_BYTES: usize = 4 << 10;
 
 /// Limits that each connection keeps to, and the budget that all share.
 pub(super) struct ConnectionLimits {
@@ -38,6 +40,7 @@ pub(super) struct ConnectionLimits {
     budget: Arc<Semaphore>,
     idle: Duration,
     frame_deadline: Duration,
+    free_memory: Arc<FreeMemory>,
 }
 
 impl ConnectionLimits {
@@ -49,6 +52,7 @@ impl ConnectionLimits {
             budget: Arc::new(Semaphore::new(queued_request_bytes)),
             idle: limits.idle,
             frame_deadline: limits.frame_deadline,
+            free_memory: Arc::default(),
         }
     }
 }
@@ -223,6 +227,9 @@ impl Connection {
     }
 
     async fn start(&mut self, frame: Bytes) -> Result<(), Closed> {
+        if frame.len() > SMALL_FRAME_BYTES {
+            self.limits.free_memory.on_free(&self.parts.env);
+        }
         let budget = self.frame_budget.take();
         let (key, version) = header::api_key_and_version(&frame)?;
         let api = api::api(key).ok_or(Closed::Unsupported { key, version })?;

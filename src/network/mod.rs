@@ -2,6 +2,7 @@
 //! answer, and writes the answers in order.
 
 mod connection;
+mod free_memory;
 mod listener;
 mod writer;
 

@@ -256,9 +256,16 @@ impl BatchHeader {
         self.0[MAX_TIMESTAMP_AT..PRODUCER_ID_AT].copy_from_slice(&max_timestamp.to_be_bytes());
     }
 
-    /// Inside the checksum; [`BatchHeader::set_crc`] must follow.
+    /// Inside the checksum; [`BatchHeader::set_crc`] must follow. Attributes that mean nothing here are cleared, as
+    /// Kafka's builder does.
     pub(crate) fn set_compression(&mut self, codec: Compression) {
-        self.set_attributes((self.attributes() & !CODEC_MASK) | i16::from(codec.id()));
+        let kept = self.attributes() & (LOG_APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT);
+        self.set_attributes(kept | i16::from(codec.id()));
+    }
+
+    /// Inside the checksum; [`BatchHeader::set_crc`] must follow.
+    pub(crate) fn set_base_timestamp(&mut self, base_timestamp: TimestampMs) {
+        self.0[BASE_TIMESTAMP_AT..MAX_TIMESTAMP_AT].copy_from_slice(&base_timestamp.to_be_bytes());
     }
 
     fn set_attributes(&mut self, attributes: i16) {

@@ -1,11 +1,12 @@
 //! Frames: a 32-bit length, then that many bytes.
 //!
-//! The length is believed only as far as bytes arrive: it is checked against the limit before the body is read, and
-//! memory is taken in steps that follow what has come, so a length without data costs nothing. A frame leaves as one
-//! `Bytes` without a copy, except for what had to be read ahead (at most [`READ_AHEAD_BYTES`]) when a large frame
-//! got its own buffer. Small frames share a buffer, and one read may bring many.
+//! The length is checked against the limit before the body is read. A large frame gets a buffer of exactly its size,
+//! which is touched only as far as bytes arrive, so a length without data costs nothing; and which goes with the
+//! frame, so a connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
+//! read ahead (at most [`READ_AHEAD_BYTES`]) before its size was known. Small frames share a buffer, and one read may
+//! bring many.
 //!
-//! Deadlines, the memory budget and answering are `network/connection.rs`.
+//! Deadlines, the memory budget (asked before a large frame is read) and answering are `network/connection.rs`.
 
 use std::io;
 
@@ -16,10 +17,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
 /// A smaller rest of the buffer is not worth a system call.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
-/// A frame gets a buffer of this size for its declared length alone, since untouched memory costs nothing; beyond,
-/// a buffer may be [`GROWTH`] times what has arrived.
-const TRUSTED_BYTES: usize = 1024 * 1024;
-const GROWTH: usize = 4;
 const LENGTH_BYTES: usize = 4;
 
 /// Why there is no next frame. All of them end the connection.
@@ -79,7 +76,12 @@ impl FrameReader {
         match self.frame_bytes()? {
             Some(bytes) if self.buffer.len() >= LENGTH_BYTES + bytes => {
                 self.buffer.advance(LENGTH_BYTES);
-                Ok(Some(self.buffer.split_to(bytes).freeze()))
+                let frame = self.buffer.split_to(bytes).freeze();
+                if bytes > READ_AHEAD_BYTES {
+                    // What was read behind it must not keep the large buffer alive.
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
+                Ok(Some(frame))
             }
             _ => Ok(None),
         }
@@ -97,8 +99,8 @@ impl FrameReader {
             if room < missing.max(SMALLEST_READ_BYTES) {
                 self.buffer.reserve(READ_AHEAD_BYTES);
             }
-        } else if room < missing && (room == 0 || arrived < READ_AHEAD_BYTES) {
-            self.buffer.reserve(missing.min(TRUSTED_BYTES.max(arrived * (GROWTH - 1))));
+        } else if room < missing {
+            self.buffer.reserve(missing);
         }
         Ok(&mut self.buffer)
     }
@@ -221,19 +223,21 @@ mod tests {
         assert!(source.reads <= 20);
     }
 
-    #[test]
-    fn a_length_without_data_costs_next_to_nothing() {
-        let mut reader = FrameReader::new(100 * MIB);
-        reader.buffer.extend_from_slice(&(100 * MIB as i32).to_be_bytes());
-        assert!(reader.space_to_read().unwrap().capacity() <= TRUSTED_BYTES + 64);
-        // What follows is in proportion to what has come.
-        while reader.buffer.len() < 100 * MIB {
-            let arrived = reader.buffer.len();
-            let capacity = reader.space_to_read().unwrap().capacity();
-            assert!(capacity > arrived && capacity <= (TRUSTED_BYTES + READ_AHEAD_BYTES).max(arrived * GROWTH) + 64);
-            reader.buffer.extend_from_slice(&vec![0; (capacity - arrived).min(256 * 1024)]);
+    #[tokio::test]
+    async fn a_large_frame_takes_its_buffer_with_it() {
+        let stream = [frame(&vec![1; 10 * MIB]), frame(&[2; 10])].concat();
+        for chunk_bytes in [64 * 1024, usize::MAX] {
+            let mut source = Trickle { bytes: &stream, chunk_bytes, reads: 0 };
+            let mut reader = FrameReader::new(10 * MIB);
+            assert_eq!(reader.next_frame_bytes(&mut source).await.unwrap(), Some(10 * MIB));
+            reader.read_some(&mut source).await.unwrap();
+            assert!(reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES, "no more than its size");
+            let large = reader.next_frame(&mut source).await.unwrap().unwrap();
+            // Alone, it can be had back as a vector without a copy: nobody else holds its buffer.
+            assert!(large.is_unique());
+            assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), &[2; 10][..]);
+            assert!(reader.buffer.capacity() <= READ_AHEAD_BYTES);
         }
-        assert!(reader.take_frame().unwrap().is_some());
     }
 
     #[test]

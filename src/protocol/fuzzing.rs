@@ -8,7 +8,7 @@ use kafka_protocol::{
 };
 
 use super::{
-    compression::decompress,
+    compression::{OpenLimits, decompress, open},
     describe_log_dirs::DescribeLogDirsRequest,
     fetch::FetchRequest,
     frame::FrameReader,
@@ -18,7 +18,7 @@ use super::{
     offset_commit::OffsetCommitRequest,
     offset_fetch::OffsetFetchRequest,
     produce::ProduceRequest,
-    record_batch::{BatchBuilder, BatchOptions, Compression, RecordIter, iter_batches},
+    record_batch::{BatchBuilder, BatchOptions, Compression, RecordIter, RecordWalk, iter_batches},
     wire::DecodeError,
 };
 
@@ -127,6 +127,11 @@ pub fn record_batch(data: &[u8]) {
             },
             Err(_) => continue,
         };
+        let readable = RecordIter::new(&plain, batch.record_count()).map_while(Result::ok).count();
+        if let Ok(opened) = batch.compression().map(|codec| open(codec, batch.records_bytes(), OpenLimits::STORED)) {
+            let walk = RecordWalk::new(opened.expect("it was opened before"), batch.record_count());
+            assert_eq!(walk.map_while(Result::ok).count(), readable, "a walk sees what a reader sees");
+        }
         let mut builder = BatchBuilder::new(BatchOptions::default());
         for record in RecordIter::new(&plain, batch.record_count()) {
             let Ok(record) = record else { break };

@@ -1,10 +1,12 @@
-//! Record batches (magic 2) as they are on the wire and on disk: a view that copies nothing,
-//! an iterator over records, and a builder for the batches the broker writes itself. Their first 61
-//! bytes are `batch_header.rs`'s.
+//! Record batches (magic 2) as they are on the wire and on disk: a view that copies nothing, an iterator over
+//! records, a walk over records that keeps none of their bytes, and a builder for the batches the broker writes itself.
+//! Their first 61 bytes are `batch_header.rs`'s.
 //!
 //! Batches of clients are stored as they came; only base offset and leader epoch, which the
 //! checksum leaves out, are replaced. Compression is `compression.rs`; what a client's batch
 //! must satisfy is `log/validator.rs`.
+
+use std::io::{self, BufRead, Write};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -142,26 +144,10 @@ impl<'a> RecordIter<'a> {
 
     fn record(&mut self) -> Option<RecordView<'a>> {
         let before = self.cursor.0.len();
-        let length = usize::try_from(self.cursor.varint()?).ok()?;
-        let mut body = Cursor(self.cursor.take(length)?);
-        body.take(1)?; // Attributes: unused in this format.
-        let timestamp_delta = body.varlong()?;
-        let offset_delta = body.varint()?;
-        let key = body.bytes()?;
-        let value = body.bytes()?;
-        let header_count = body.varint()?;
-        // Each header takes two bytes or more, so a count cannot lie by much.
-        if header_count < 0 || header_count as usize > body.0.len() / 2 {
-            return None;
-        }
+        let mut body = self.cursor.record_body()?;
+        let Fields { timestamp_delta, offset_delta, key, value, header_count } = body.fields()?;
         let header_bytes = body.0;
-        for _ in 0..header_count {
-            body.bytes()??;
-            body.bytes()?;
-        }
-        if !body.0.is_empty() {
-            return None;
-        }
+        body.skip_headers(header_count)?;
         let size_bytes = before - self.cursor.0.len();
         Some(RecordView { offset_delta, timestamp_delta, key, value, size_bytes, header_count, header_bytes })
     }
@@ -180,10 +166,234 @@ impl<'a> Iterator for RecordIter<'a> {
     }
 }
 
-/// Zigzag varints and length-prefixed bytes, bounds checked.
+/// What a walk tells of a record whose bytes it does not keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSummary {
+    /// Offset less the batch's base offset.
+    pub offset_delta: i32,
+    /// Timestamp less the batch's base timestamp.
+    pub timestamp_delta: i64,
+    /// Length of the key; `None` for null.
+    pub key_bytes: Option<usize>,
+    /// Length of the value; `None` for null.
+    pub value_bytes: Option<usize>,
+}
+
+/// Why a walk ends before the last record.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A record's fields do not fit its length, or the bytes end within it.
+    #[error("record {0} of the batch is malformed")]
+    Record(i32),
+    /// The records' bytes cannot be had.
+    #[error(transparent)]
+    Source(#[from] io::Error),
+}
+
+/// The records of a batch whose bytes come piece by piece: those of a compressed batch are never in memory as a
+/// whole, and a record may be larger than any piece. Ends after `count` records or at the first error.
+pub struct RecordWalk<R> {
+    source: R,
+    read: i32,
+    count: i32,
+}
+
+impl<R: BufRead> RecordWalk<R> {
+    /// The `count` records that `source` (uncompressed) should hold.
+    pub fn new(source: R, count: i32) -> Self {
+        RecordWalk { source, read: 0, count }
+    }
+
+    /// Whether nothing follows what was read.
+    ///
+    /// # Errors
+    /// When the source fails.
+    pub fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(self.source.fill_buf()?.is_empty())
+    }
+
+    /// Copies the records to `sink` with offsets that count from 0 and timestamps that count from the first one's,
+    /// which is returned. `timestamp_of` tells a record's timestamp from its delta.
+    ///
+    /// # Errors
+    /// When a record is malformed, the source or the sink fails.
+    pub fn renumber(
+        mut self,
+        timestamp_of: impl Fn(i64) -> TimestampMs,
+        sink: &mut (impl Write + ?Sized),
+    ) -> Result<TimestampMs, WalkError> {
+        let mut base_timestamp = None;
+        let (mut fields, mut length) = (Vec::with_capacity(24), Vec::with_capacity(5));
+        for index in 0..self.count {
+            let mut body = Pieces::of_record(&mut self.source);
+            let Some((timestamp_delta, _)) = body.deltas() else { return Err(body.error(index)) };
+            let timestamp_ms = timestamp_of(timestamp_delta);
+            let base = *base_timestamp.get_or_insert(timestamp_ms);
+            fields.clear();
+            fields.push(0); // Attributes.
+            put_varlong(&mut fields, timestamp_ms.wrapping_sub(base));
+            put_varlong(&mut fields, index.into());
+            length.clear();
+            put_varlong(&mut length, (fields.len() + body.left) as i64);
+            sink.write_all(&length)?;
+            sink.write_all(&fields)?;
+            if body.copy_rest(sink)?.is_none() {
+                return Err(body.error(index));
+            }
+        }
+        Ok(base_timestamp.unwrap_or(-1))
+    }
+
+    fn record(&mut self) -> Result<RecordSummary, WalkError> {
+        // Nearly all records lie within one piece.
+        let piece = self.source.fill_buf()?;
+        let mut cursor = Cursor(piece);
+        if let Some(mut body) = cursor.record_body() {
+            let summary = body.summary(<[u8]>::len).ok_or(WalkError::Record(self.read))?;
+            let bytes = piece.len() - cursor.0.len();
+            self.source.consume(bytes);
+            return Ok(summary);
+        }
+        let mut body = Pieces::of_record(&mut self.source);
+        body.summary(|length| length).ok_or_else(|| body.error(self.read))
+    }
+}
+
+impl<R: BufRead> Iterator for RecordWalk<R> {
+    type Item = Result<RecordSummary, WalkError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Result<RecordSummary, WalkError>> {
+        if self.read >= self.count {
+            return None;
+        }
+        let record = self.record();
+        self.read = if record.is_ok() { self.read + 1 } else { self.count };
+        Some(record)
+    }
+}
+
+/// A record's fields up to its headers. Bytes are whatever the source makes of them.
+struct Fields<B> {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<B>,
+    value: Option<B>,
+    header_count: i32,
+}
+
+/// The body of a record, read field by field; every `None` is a field that does not fit.
+trait RecordBody {
+    /// What is left of a run of bytes that was read.
+    type Bytes;
+
+    fn byte(&mut self) -> Option<u8>;
+    fn take(&mut self, length: usize) -> Option<Self::Bytes>;
+    /// Bytes of the record not yet read.
+    fn left(&self) -> usize;
+
+    /// Attributes, which this format does not use, then the deltas of timestamp and offset.
+    #[inline]
+    fn deltas(&mut self) -> Option<(i64, i32)> {
+        self.byte()?;
+        Some((self.varlong()?, self.varint()?))
+    }
+
+    #[inline]
+    fn fields(&mut self) -> Option<Fields<Self::Bytes>> {
+        let (timestamp_delta, offset_delta) = self.deltas()?;
+        let key = self.bytes()?;
+        let value = self.bytes()?;
+        let header_count = self.varint()?;
+        // Each header takes two bytes or more, so a count cannot lie by much.
+        if header_count < 0 || header_count as usize > self.left() / 2 {
+            return None;
+        }
+        Some(Fields { timestamp_delta, offset_delta, key, value, header_count })
+    }
+
+    /// The rest of the record, which must be as many headers and nothing else.
+    #[inline]
+    fn skip_headers(&mut self, count: i32) -> Option<()> {
+        for _ in 0..count {
+            self.bytes()??;
+            self.bytes()?;
+        }
+        (self.left() == 0).then_some(())
+    }
+
+    #[inline]
+    fn summary(&mut self, length: impl Fn(Self::Bytes) -> usize) -> Option<RecordSummary> {
+        let Fields { timestamp_delta, offset_delta, key, value, header_count } = self.fields()?;
+        self.skip_headers(header_count)?;
+        Some(RecordSummary {
+            offset_delta,
+            timestamp_delta,
+            key_bytes: key.map(&length),
+            value_bytes: value.map(length),
+        })
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Option<i32> {
+        let raw = u32::try_from(self.unsigned(5)?).ok()?;
+        Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+    }
+
+    #[inline]
+    fn varlong(&mut self) -> Option<i64> {
+        let raw = self.unsigned(10)?;
+        Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
+    #[inline]
+    fn unsigned(&mut self, most_bytes: u32) -> Option<u64> {
+        // Nearly all are one byte long.
+        let mut byte = self.byte()?;
+        let mut value = u64::from(byte & 0x7f);
+        for at in 1..most_bytes {
+            if byte < 0x80 {
+                break;
+            }
+            byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << (7 * at);
+        }
+        (byte < 0x80).then_some(value)
+    }
+
+    /// `Some(None)` is null.
+    #[inline]
+    fn bytes(&mut self) -> Option<Option<Self::Bytes>> {
+        match self.varint()? {
+            -1 => Some(None),
+            length => Some(Some(self.take(usize::try_from(length).ok()?)?)),
+        }
+    }
+}
+
+/// Bytes at hand.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
+    /// The body of the record that starts here, where all of it is at hand.
+    #[inline]
+    fn record_body(&mut self) -> Option<Cursor<'a>> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        self.take(length).map(Cursor)
+    }
+}
+
+impl<'a> RecordBody for Cursor<'a> {
+    type Bytes = &'a [u8];
+
+    #[inline]
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    #[inline]
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -191,43 +401,80 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Option<i32> {
-        // Nearly all are one byte long.
-        if let Some((&byte, rest)) = self.0.split_first()
-            && byte < 0x80
-        {
-            self.0 = rest;
-            return Some(i32::from(byte >> 1) ^ -i32::from(byte & 1));
-        }
-        let raw = self.unsigned(5)?;
-        let raw = u32::try_from(raw).ok()?;
-        Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+    fn left(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The body of a record that lies across pieces of a source; what is read is gone.
+struct Pieces<'a, R> {
+    source: &'a mut R,
+    left: usize,
+    failed: Option<io::Error>,
+}
+
+impl<'a, R: BufRead> Pieces<'a, R> {
+    /// Behind the record's length. A length that is none leaves no bytes, so that the first field fails.
+    fn of_record(source: &'a mut R) -> Self {
+        const LENGTH_BYTES: usize = 5;
+        let mut body = Pieces { source, left: LENGTH_BYTES, failed: None };
+        body.left = body.varint().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        body
     }
 
-    fn varlong(&mut self) -> Option<i64> {
-        let raw = self.unsigned(10)?;
-        Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    /// Why a field could not be read.
+    fn error(&mut self, record: i32) -> WalkError {
+        self.failed.take().map_or(WalkError::Record(record), WalkError::Source)
     }
 
-    fn unsigned(&mut self, most_bytes: usize) -> Option<u64> {
-        let mut value = 0u64;
-        for at in 0..most_bytes {
-            let byte = *self.0.get(at)?;
-            value |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
-            if byte < 0x80 {
-                self.0 = &self.0[at + 1..];
-                return Some(value);
+    /// A piece of the record's bytes, at most `most` of them; `None` where the source has no more.
+    fn piece(&mut self, most: usize) -> Option<&[u8]> {
+        match self.source.fill_buf() {
+            Ok([]) => None,
+            Ok(piece) => Some(&piece[..piece.len().min(most)]),
+            Err(error) => {
+                self.failed = Some(error);
+                None
             }
         }
-        None
     }
 
-    /// `Some(None)` is null.
-    fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
-        match self.varint()? {
-            -1 => Some(None),
-            length => Some(Some(self.take(usize::try_from(length).ok()?)?)),
+    /// Copies what is left of the record; `Ok(None)` where the source ends first.
+    fn copy_rest(&mut self, sink: &mut (impl Write + ?Sized)) -> io::Result<Option<()>> {
+        while self.left > 0 {
+            let Some(piece) = self.piece(self.left) else { return Ok(None) };
+            sink.write_all(piece)?;
+            let bytes = piece.len();
+            self.source.consume(bytes);
+            self.left -= bytes;
         }
+        Ok(Some(()))
+    }
+}
+
+impl<R: BufRead> RecordBody for Pieces<'_, R> {
+    type Bytes = usize;
+
+    fn byte(&mut self) -> Option<u8> {
+        self.left = self.left.checked_sub(1)?;
+        let byte = self.piece(1)?[0];
+        self.source.consume(1);
+        Some(byte)
+    }
+
+    fn take(&mut self, length: usize) -> Option<usize> {
+        self.left = self.left.checked_sub(length)?;
+        let mut missing = length;
+        while missing > 0 {
+            let bytes = self.piece(missing)?.len();
+            self.source.consume(bytes);
+            missing -= bytes;
+        }
+        Some(length)
+    }
+
+    fn left(&self) -> usize {
+        self.left
     }
 }
 
@@ -424,6 +671,121 @@ mod tests {
             let read = RecordIter::new(&bytes, count).map_while(Result::ok).filter(|r| r.headers().count() <= bytes.len()).count();
             prop_assert!(read <= bytes.len() / MIN_RECORD_BYTES);
         }
+
+        #[test]
+        fn s2_a_walk_by_pieces_sees_what_the_reader_sees(
+            records in proptest::collection::vec(any::<(u32, Option<Vec<u8>>, Option<Vec<u8>>)>(), 1..20),
+            damage in proptest::option::of(any::<(proptest::sample::Index, u8)>()),
+            piece_bytes in 1..300_usize,
+        ) {
+            let records: Vec<_> = records.into_iter().map(|(t, k, v)| (i64::from(t), k, v)).collect();
+            let mut bytes = build(&records)[HEADER_BYTES..].to_vec();
+            if let Some((at, byte)) = damage {
+                *at.get_mut(&mut bytes) = byte;
+            }
+            let count = records.len() as i32;
+            let mut read = RecordIter::new(&bytes, count);
+            let mut walk = RecordWalk::new(Few { bytes: &bytes, piece_bytes }, count);
+            loop {
+                match (read.next(), walk.next()) {
+                    (None, None) => {
+                        prop_assert_eq!(walk.is_at_end().unwrap(), read.remaining_bytes() == 0);
+                        break;
+                    }
+                    (Some(Ok(record)), Some(Ok(seen))) => {
+                        prop_assert_eq!((record.offset_delta, record.timestamp_delta), (seen.offset_delta, seen.timestamp_delta));
+                        prop_assert_eq!((record.key.map(<[u8]>::len), record.value.map(<[u8]>::len)), (seen.key_bytes, seen.value_bytes));
+                    }
+                    (Some(Err(BatchError::Record(at))), Some(Err(WalkError::Record(seen)))) => {
+                        prop_assert_eq!(at, seen);
+                        break;
+                    }
+                    (read, walk) => panic!("{read:?}, but by pieces {walk:?}"),
+                }
+            }
+        }
+
+        #[test]
+        fn p9_renumbered_records_are_those_that_a_builder_makes(
+            records in proptest::collection::vec(any::<(u32, Option<Vec<u8>>, Option<Vec<u8>>)>(), 1..20),
+            piece_bytes in 1..300_usize,
+        ) {
+            let records: Vec<_> = records.into_iter().map(|(t, k, v)| (i64::from(t), k, v)).collect();
+            let built = build(&records);
+            // As a producer might send it: other offsets, and timestamps that count from somewhere else.
+            let mut sent = Vec::new();
+            for record in RecordIter::new(&built[HEADER_BYTES..], records.len() as i32) {
+                let record = record.unwrap();
+                let mut body = vec![7];
+                put_varlong(&mut body, record.timestamp_delta + 1_000_000);
+                put_varlong(&mut body, i64::from(record.offset_delta) * 1000);
+                put_bytes(&mut body, record.key);
+                put_bytes(&mut body, record.value);
+                put_varlong(&mut body, record.headers().count() as i64);
+                for (key, value) in record.headers() {
+                    put_bytes(&mut body, Some(key));
+                    put_bytes(&mut body, value);
+                }
+                put_varlong(&mut sent, body.len() as i64);
+                sent.extend_from_slice(&body);
+            }
+            let mut renumbered = Vec::new();
+            let walk = RecordWalk::new(Few { bytes: &sent, piece_bytes }, records.len() as i32);
+            let base = walk.renumber(|delta| delta + records[0].0 - 1_000_000, &mut renumbered).unwrap();
+            prop_assert_eq!(base, records[0].0);
+            prop_assert_eq!(&renumbered[..], &built[HEADER_BYTES..]);
+        }
+    }
+
+    /// Gives a few bytes at a time.
+    struct Few<'a> {
+        bytes: &'a [u8],
+        piece_bytes: usize,
+    }
+
+    impl BufRead for Few<'_> {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            Ok(&self.bytes[..self.bytes.len().min(self.piece_bytes)])
+        }
+
+        fn consume(&mut self, bytes: usize) {
+            self.bytes = &self.bytes[bytes..];
+        }
+    }
+
+    impl io::Read for Few<'_> {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("pieces are looked at, not copied")
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_source_is_told_from_a_malformed_record() {
+        struct Broken(&'static [u8]);
+        impl BufRead for Broken {
+            fn fill_buf(&mut self) -> io::Result<&[u8]> {
+                if self.0.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(&self.0[..1]) }
+            }
+            fn consume(&mut self, bytes: usize) {
+                self.0 = &self.0[bytes..];
+            }
+        }
+        impl io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                unreachable!()
+            }
+        }
+        // Length, attributes, deltas, a null key, and half of a value; then a record of no length.
+        for cut in 0..6 {
+            let bytes = &[20, 0, 0, 0, 1, 4][..cut];
+            assert!(matches!(RecordWalk::new(Broken(bytes), 1).next(), Some(Err(WalkError::Source(_)))), "{cut}");
+            assert!(matches!(
+                RecordWalk::new(Broken(bytes), 1).renumber(|d| d, &mut io::sink()),
+                Err(WalkError::Source(_))
+            ));
+            assert!(matches!(RecordWalk::new(bytes, 1).next(), Some(Err(WalkError::Record(0)))), "{cut}");
+        }
+        assert!(matches!(RecordWalk::new(Broken(&[0]), 1).next(), Some(Err(WalkError::Record(0)))));
     }
 
     #[test]
