@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    api::Parts,
+    api::{self, Parts},
     config::{BrokerConfig, Listener, Settings},
     controller::{ControllerSettings, brokers::RegisterBroker, features},
     coordinator::{
@@ -25,6 +25,7 @@ use crate::{
     env::{Env, Tasks},
     log::{LogLimits, LogManager, LogManagerConfig},
     metadata::{image::Endpoint, publisher::Publisher},
+    metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
     raft::{self, MetadataLog},
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
@@ -62,7 +63,9 @@ impl Broker {
 
         // Addresses next, so that the registration tells the ports that the system picked.
         let bound = bind(&env, settings.listeners.for_clients())?;
-        let listening = bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
+        let listening: Vec<_> =
+            bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
+        let bound_for_metrics = bind_metrics(&env, &config)?;
 
         // Metadata: the image, its subscribers in the order in which they are told, then the quorum that feeds them.
         let publisher = Publisher::new();
@@ -82,6 +85,10 @@ impl Broker {
                 env.random.clone(),
             ),
             producer_ids: ProducerIds::new(config.node_id, publisher.clone(), controller.clone()),
+            metrics: Metrics::new(
+                api::APIS.iter().map(|api| (api.key, api.max)),
+                listening.iter().map(|(name, _)| name.clone()),
+            ),
             env,
             statics,
             metadata: publisher,
@@ -95,6 +102,10 @@ impl Broker {
         let limits = SharedLimits::new(limits(&parts.config)?);
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
+        }
+        if let Some(bound) = bound_for_metrics {
+            tracing::info!("metrics are at http://{}/metrics", bound.address());
+            bound.serve_metrics(&parts);
         }
         Ok(Broker { parts, _coordinator_news: news, listening, data_dirs })
     }
@@ -183,6 +194,15 @@ fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow:
         bound.push((listener.clone(), socket));
     }
     Ok(bound)
+}
+
+/// Where metrics are served, if they are.
+fn bind_metrics(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Bound>> {
+    let Some((host, port)) = config.metrics_listener().map_err(anyhow::Error::msg)? else { return Ok(None) };
+    let address = resolve(host.as_deref(), port)?;
+    let bound = Bound::bind(&*env.net, "metrics", address)
+        .with_context(|| format!("cannot listen on {address} (ottla.metrics.listener)"))?;
+    Ok(Some(bound))
 }
 
 /// No host is every interface, IPv6 and IPv4, as with Java.

@@ -24,6 +24,9 @@ pub mod metadata;
 /// Clock, disk, network, randomness and tasks: the only way to the outside.
 pub mod env;
 
+/// What the broker counts, and the table of metrics.
+pub mod metrics;
+
 /// One partition on disk, in Kafka's own file formats.
 pub mod log;
 /// The metadata quorum: raft-rs decides, we store and send.

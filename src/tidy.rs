@@ -20,6 +20,7 @@ const LAYERS: &[&str] = &[
     "metadata",
     "controller",
     "coordinator/group",
+    "metrics",
     "log",
     "raft",
     "replica",
@@ -178,7 +179,7 @@ fn every_file_says_what_it_owns() {
 #[test]
 fn every_api_file_has_its_row() {
     let table = fs::read_to_string(root().join("src/api/mod.rs")).unwrap();
-    let shared = ["api", "api/context", "api/errors", "api/reply", "api/topics", "api/tests"];
+    let shared = ["api", "api/context", "api/error_codes", "api/errors", "api/reply", "api/topics", "api/tests"];
     let missing: Vec<String> = sources()
         .iter()
         .filter(|source| source.path.starts_with("api") && !shared.contains(&source.path.as_str()))
@@ -218,6 +219,23 @@ fn the_page_of_apis_is_up_to_date() {
         .unwrap();
     }
     check_page("docs/generated/apis.md", &page);
+}
+
+#[test]
+fn the_page_of_metrics_is_up_to_date() {
+    let mut page = String::from(
+        "# Metrics\n\nWritten by `UPDATE=1 cargo test tidy` from the table in src/metrics/table.rs. Served as Prometheus' text where `ottla.metrics.listener` is set.\n",
+    );
+    let mut section = "";
+    for metric in crate::metrics::METRICS {
+        if metric.section != section {
+            section = metric.section;
+            write!(page, "\n## {section}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n").unwrap();
+        }
+        let (kind, labels) = (metric.kind.as_str(), metric.labels.join(", "));
+        writeln!(page, "| `{}` | {kind} | {labels} | {} |", metric.name, metric.doc).unwrap();
+    }
+    check_page("docs/generated/metrics.md", &page);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod java_clients;
 mod kafka_files;
 mod kcat;
 mod lifecycle;
+mod metrics;
 mod rdkafka_admin;
 mod rdkafka_groups;
 mod rdkafka_produce;

@@ -13,6 +13,7 @@ use crate::{
         image::{BrokerRegistration, ConfigResource, MetadataImage},
         publisher::Publisher,
     },
+    metrics::Metrics,
     raft::ControllerHandle,
     replica::{
         Partition, ReplicaManager,
@@ -47,6 +48,8 @@ pub struct Parts {
     pub fetch_sessions: FetchSessionCache,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Parts {

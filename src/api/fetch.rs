@@ -9,12 +9,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::{
+    error::{ParseResponseErrorCode, ResponseError},
+    protocol::StrBytes,
+};
 
 use super::{RequestContext, errors};
 use crate::{
     env::{Env, Tasks},
     log::Records,
+    metrics::TopicCounters,
     protocol::fetch::{
         AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, FetchedRecords,
         PartitionData,
@@ -23,6 +27,7 @@ use crate::{
         FetchIsolation, Partition, PartitionError,
         fetch_session::{FetchContext, FetchKey, FetchWanted, PartitionNews, SessionError},
         partition::FetchFrom,
+        replica_manager::LocalTopic,
         waiters::Waiter,
     },
     types::TopicId,
@@ -44,6 +49,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest) -> Fetch
     let fetch = Fetch::new(ctx, &request, &context);
     let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let found = fetch.read_until(deadline).await;
+    fetch.count(&found, &ctx.parts.metrics.topics);
     let news: Vec<PartitionNews> = found.partitions.iter().map(news_of).collect();
     let (session_id, tells) = sessions.finish(&context, &news, clock.monotonic());
     FetchResponse { session_id, topics: by_topic(&context, found.partitions, tells), ..Default::default() }
@@ -106,6 +112,8 @@ struct Fetch {
 }
 
 struct Target {
+    /// `None` where nobody knows it.
+    topic: Option<Arc<LocalTopic>>,
     partition: Result<Arc<Partition>, ResponseError>,
     index: i32,
     wanted: FetchWanted,
@@ -132,14 +140,16 @@ impl Fetch {
         let is_replica = request.replica_id >= 0;
         let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
         let partitions = context.partitions.iter().map(|(key, wanted)| {
-            let partition = if is_replica {
+            let topic = if is_replica {
                 Err(ResponseError::NotLeaderOrFollower)
             } else if by_id && key.topic_id.is_zero() {
                 Err(ResponseError::UnknownTopicId)
             } else {
-                ctx.topic(&key.topic, key.topic_id).and_then(|topic| ctx.partition_of(&topic, key.partition))
+                ctx.topic(&key.topic, key.topic_id)
             };
-            Target { partition, index: key.partition, wanted: *wanted }
+            let partition =
+                topic.as_ref().map_err(|error| *error).and_then(|topic| ctx.partition_of(topic, key.partition));
+            Target { topic: topic.ok(), partition, index: key.partition, wanted: *wanted }
         });
         Fetch {
             partitions: Arc::new(partitions.collect()),
@@ -181,6 +191,29 @@ impl Fetch {
                 () = waiter.woken() => {}
                 () = &mut timeout => return self.read().await,
                 () = self.network.stopping() => return found,
+            }
+        }
+    }
+
+    /// As `ReplicaManager.readFromLog`: what clients deal with themselves is no failure.
+    fn count(&self, found: &Found, all: &TopicCounters) {
+        for (target, data) in self.partitions.iter().zip(&found.partitions) {
+            let Some(topic) = target.topic.as_ref().filter(|_| target.is_read()) else { continue };
+            let bytes = data.records.size_bytes() as u64;
+            let failed = !matches!(
+                data.error_code.err(),
+                None | Some(
+                    ResponseError::NotLeaderOrFollower
+                        | ResponseError::UnknownLeaderEpoch
+                        | ResponseError::FencedLeaderEpoch
+                        | ResponseError::OffsetOutOfRange
+                        | ResponseError::KafkaStorageError
+                )
+            );
+            for counters in [all, &topic.counters] {
+                counters.total_fetch_requests.add(1);
+                counters.bytes_out.add(bytes);
+                counters.failed_fetch_requests.add(failed.into());
             }
         }
     }

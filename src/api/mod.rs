@@ -7,6 +7,7 @@
 //! What connections do with requests and answers is `network/connection.rs`.
 
 mod context;
+mod error_codes;
 mod errors;
 mod groups;
 mod reply;
@@ -59,7 +60,7 @@ macro_rules! apis {
                 $($key => {
                     let request = RequestBody::decode_body(ctx.api_version, body)?;
                     let reply = Box::pin($module::handle(ctx, request)).await.into_reply();
-                    Ok(reply.encode(ctx.api_version))
+                    Ok(reply.encode(ctx, key))
                 })*
                 _ => Err(MalformedRequest(format!("api key {key} is not served"))),
             }

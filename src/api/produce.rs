@@ -9,12 +9,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
 use super::{Reply, RequestContext, errors};
 use crate::{
     env::Env,
     log::{AppendInfo, ValidationRules, validate},
+    metrics::TopicCounters,
     protocol::{
         produce::{
             PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError,
@@ -22,7 +24,7 @@ use crate::{
         },
         record_batch::BatchView,
     },
-    replica::{Partition, PartitionError, partition::Appended, waiters::Waiter},
+    replica::{Partition, PartitionError, partition::Appended, replica_manager::LocalTopic, waiters::Waiter},
     types::{LeaderEpoch, Offset, is_internal_topic},
 };
 
@@ -57,7 +59,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Rep
         for (at, data) in topic.partitions.into_iter().enumerate() {
             let index = data.index;
             let appended = match &local {
-                Ok(local) => produce.append(&local.name, ctx.partition_of(local, index), data, (topic_at, at)),
+                Ok(local) => produce.append(local, data, (topic_at, at)),
                 Err(error) => {
                     Err(Refusal::plain(if is_acks(request.acks) { *error } else { ResponseError::InvalidRequiredAcks }))
                 }
@@ -143,18 +145,31 @@ fn acknowledgement(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
 impl Produce<'_> {
     fn append(
         &mut self,
-        topic: &str,
-        partition: Result<Arc<Partition>, ResponseError>,
+        topic: &LocalTopic,
         data: PartitionProduceData,
         answer: (usize, usize),
     ) -> Result<AppendInfo, Refusal> {
         if !is_acks(self.acks) {
             return Err(Refusal::plain(ResponseError::InvalidRequiredAcks));
         }
-        if is_internal_topic(topic) && self.ctx.client_id.as_str() != ADMIN_CLIENT_ID {
+        if is_internal_topic(&topic.name) && self.ctx.client_id.as_str() != ADMIN_CLIENT_ID {
             return Err(Refusal::plain(ResponseError::InvalidTopicException));
         }
-        let partition = partition.map_err(Refusal::plain)?;
+        let partition = self.ctx.partition_of(topic, data.index).map_err(Refusal::plain)?;
+        let bytes = data.records.as_ref().map_or(0, Bytes::len) as u64;
+        let appended = self.append_to(partition, data, answer);
+        for counters in [&self.ctx.parts.metrics.topics, &topic.counters] {
+            count(counters, bytes, &appended);
+        }
+        appended
+    }
+
+    fn append_to(
+        &mut self,
+        partition: Arc<Partition>,
+        data: PartitionProduceData,
+        answer: (usize, usize),
+    ) -> Result<AppendInfo, Refusal> {
         let config = partition.log_config();
         let rules = ValidationRules::new(partition.topic_partition(), &config, self.now_ms, self.ctx.api_version);
         let batch = validate(data.records.unwrap_or_default(), &rules).map_err(|invalid| Refusal {
@@ -221,6 +236,25 @@ impl Produce<'_> {
                 response
             })),
         }
+    }
+}
+
+/// As `ReplicaManager.appendRecordsToLeader`: what clients deal with themselves is no failure.
+fn count(counters: &TopicCounters, bytes: u64, appended: &Result<AppendInfo, Refusal>) {
+    counters.total_produce_requests.add(1);
+    match appended.as_ref().map_err(|refusal| refusal.error) {
+        Ok(info) => {
+            counters.bytes_in.add(bytes);
+            counters.messages_in.add((info.last_offset - info.first_offset + 1) as u64);
+        }
+        Err(ResponseError::MessageTooLarge) => counters.bytes_rejected.add(bytes),
+        Err(
+            ResponseError::NotLeaderOrFollower
+            | ResponseError::RecordListTooLarge
+            | ResponseError::CorruptMessage
+            | ResponseError::KafkaStorageError,
+        ) => {}
+        Err(_) => counters.failed_produce_requests.add(1),
     }
 }
 

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Encodable, Request};
 
-use crate::{env::BoxFuture, protocol::part::Part};
+use super::{RequestContext, error_codes::ErrorCodes};
+use crate::{env::BoxFuture, metrics::Metrics, protocol::part::Part};
 
 /// What a handler hands back to its connection.
 pub(crate) enum Reply<R> {
@@ -58,7 +59,7 @@ pub(crate) trait RequestBody: Sized {
 }
 
 /// An answer that can be written for any version that is served.
-pub(crate) trait ResponseBody: Send + 'static {
+pub(crate) trait ResponseBody: ErrorCodes + Send + 'static {
     /// The body, as pieces in order.
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError>;
 }
@@ -72,7 +73,7 @@ impl<R: Request> RequestBody for R {
     }
 }
 
-impl<R: Encodable + Send + 'static> ResponseBody for R {
+impl<R: Encodable + ErrorCodes + Send + 'static> ResponseBody for R {
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError> {
         let mut bytes = BytesMut::new();
         self.encode(&mut bytes, version).map_err(EncodeError)?;
@@ -81,10 +82,19 @@ impl<R: Encodable + Send + 'static> ResponseBody for R {
 }
 
 impl<R: ResponseBody> Reply<R> {
-    pub(crate) fn encode(self, version: i16) -> EncodedReply {
+    /// The answer's bytes, once its errors are counted.
+    pub(crate) fn encode(self, ctx: &RequestContext, key: i16) -> EncodedReply {
+        let version = ctx.api_version;
+        let encode = move |response: R, metrics: &Metrics| {
+            response.count_errors(key, &metrics.requests);
+            response.encode_body(version)
+        };
         match self {
-            Reply::Now(response) => Reply::Now(response.encode_body(version)),
-            Reply::Later(response) => Reply::Later(Box::pin(async move { response.await.encode_body(version) })),
+            Reply::Now(response) => Reply::Now(encode(response, &ctx.parts.metrics)),
+            Reply::Later(response) => {
+                let parts = ctx.parts.clone();
+                Reply::Later(Box::pin(async move { encode(response.await, &parts.metrics) }))
+            }
             Reply::None => Reply::None,
             Reply::Close => Reply::Close,
         }

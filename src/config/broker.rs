@@ -196,6 +196,9 @@ settings! {
             ["ottla.max.open.segments"] ottla_max_open_segments: i32 = "1024",
                 AtLeast(16), Medium, ReadOnly,
                 "Segments whose files are open at a time; the one least recently used is closed beyond it.";
+            ["ottla.metrics.listener"] ottla_metrics_listener: Option<String> = null,
+                Any, Medium, ReadOnly,
+                "Address to serve metrics on over HTTP, as host:port, in Prometheus' text format at /metrics; an empty host is every interface, port 0 picks a free port. Not served where not set.";
             ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
                 AtLeast(1), Medium, ReadOnly,
                 "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
@@ -343,6 +346,21 @@ impl BrokerConfig {
             Some(dir) => PathBuf::from(dir),
             None => self.data_dirs().into_iter().next().unwrap_or_default(),
         }
+    }
+
+    /// Host and port of `ottla.metrics.listener`, where it is set; no host is every interface.
+    ///
+    /// # Errors
+    /// What it is instead, in a sentence.
+    pub fn metrics_listener(&self) -> Result<Option<(Option<String>, u16)>, String> {
+        let Some(text) = self.ottla_metrics_listener.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some(((!host.is_empty()).then(|| host.to_owned()), port.parse().ok()?))
+        });
+        parsed.map(Some).ok_or_else(|| format!("ottla.metrics.listener is '{text}', which is not host:port"))
     }
 
     /// `max.connections.per.ip.overrides` by host name or address.

@@ -386,6 +386,7 @@ fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
         );
     }
     problems.extend(broker.connection_overrides().err());
+    problems.extend(broker.metrics_listener().err());
     problems
 }
 

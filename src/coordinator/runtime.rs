@@ -21,8 +21,8 @@ use super::group::records::{Decoded, Record};
 use super::group::shard::{Input, Output, Reply, Shard};
 use super::group::{
     CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
-    GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest, LeftMember, ListedGroup,
-    Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest, LeftMember,
+    ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::env::{BoxFuture, Env};
 use crate::protocol::compression::decompress;
@@ -322,6 +322,18 @@ impl GroupCoordinator {
             }
         }
         Ok(groups)
+    }
+
+    /// What is coordinated here, of the partitions that are loaded.
+    pub fn counts(&self) -> GroupCounts {
+        let cells: Vec<Arc<Cell>> = shared(&self.inner.cells).values().cloned().collect();
+        let mut counts = GroupCounts::default();
+        for cell in cells {
+            if let CellState::Active(active) = &*cell.lock() {
+                active.shard.count(&mut counts);
+            }
+        }
+        counts
     }
 
     /// DeleteGroups; one result per id, in order.

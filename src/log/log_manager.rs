@@ -202,6 +202,17 @@ impl LogManager {
         self.dirs.iter().all(|dir| dir.ctx.is_offline())
     }
 
+    /// Directories that have failed.
+    pub fn offline_dirs(&self) -> usize {
+        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).count()
+    }
+
+    /// Memory that holds the last produced batches.
+    pub fn tail_cache_bytes(&self) -> usize {
+        // All directories share one cache.
+        self.dirs.first().map_or(0, |dir| dir.ctx.tail.used_bytes())
+    }
+
     /// Opens the log of `partition`, or creates it in the directory with the fewest logs. To be followed by
     /// [`LogManager::register`].
     ///

@@ -18,6 +18,7 @@ use super::{free_memory::FreeMemory, listener::Limits, writer::Writer};
 use crate::{
     api::{self, Api, ConnectionInfo, EncodeError, MalformedRequest, Parts, Reply, RequestContext},
     env::{BoxFuture, net::Stream},
+    metrics::{Limit, ListenerCounters},
     protocol::{
         frame::{FrameError, FrameReader},
         header::{self, RequestHeader},
@@ -84,6 +85,18 @@ enum Closed {
     Encode(#[from] EncodeError),
 }
 
+impl Closed {
+    /// The limit that was met, where it was one.
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Closed::Idle => Some(Limit::ConnectionsMaxIdleMs),
+            Closed::FrameDeadline => Some(Limit::FrameDeadlineMs),
+            Closed::Frame(FrameError::Length { .. }) => Some(Limit::SocketRequestMaxBytes),
+            _ => None,
+        }
+    }
+}
+
 /// Serves the connection until either side ends it.
 pub(super) async fn serve(
     stream: Box<dyn Stream>,
@@ -92,15 +105,18 @@ pub(super) async fn serve(
     limits: Arc<ConnectionLimits>,
 ) {
     let client = info.client_address;
+    let counters = parts.metrics.listener(&info.listener);
     let now = parts.env.clock.monotonic();
     let timer = parts.env.clock.sleep_until(now + limits.idle);
     let mut connection = Connection {
         stream,
+        counters,
         info,
         reader: FrameReader::new(limits.request_bytes),
         next: None,
         limits,
         frame_budget: None,
+        waits_for_budget: false,
         pending: VecDeque::new(),
         writer: Writer::default(),
         last_activity: now,
@@ -109,7 +125,11 @@ pub(super) async fn serve(
         timer_at: Duration::MAX,
         parts,
     };
-    match connection.run().await {
+    let closed = connection.run().await;
+    if let Some(limit) = closed.limit() {
+        connection.parts.metrics.limit_reached(limit);
+    }
+    match closed {
         Closed::ByClient | Closed::Stopping => tracing::debug!(%client, "connection closed"),
         Closed::Io(error) => tracing::debug!(%client, %error, "connection lost"),
         Closed::Idle => tracing::debug!(%client, "closed an idle connection"),
@@ -120,6 +140,7 @@ pub(super) async fn serve(
 
 struct Connection {
     stream: Box<dyn Stream>,
+    counters: Arc<ListenerCounters>,
     info: Arc<ConnectionInfo>,
     parts: Arc<Parts>,
     limits: Arc<ConnectionLimits>,
@@ -128,6 +149,8 @@ struct Connection {
     next: Option<Bytes>,
     /// Taken for the frame that is arriving.
     frame_budget: Option<OwnedSemaphorePermit>,
+    /// Which was not to be had at once.
+    waits_for_budget: bool,
     /// Requests started, oldest first.
     pending: VecDeque<Pending>,
     writer: Writer,
@@ -186,7 +209,10 @@ impl Connection {
         match self.wait().await {
             Event::Answer(parts) => self.pending[0].answer = Answer::Ready(parts?),
             Event::Read(read) => self.on_read(read?)?,
-            Event::Budget(permit) => self.frame_budget = Some(permit),
+            Event::Budget(permit) => {
+                self.frame_budget = Some(permit);
+                self.waits_for_budget = false;
+            }
             Event::Timer => self.on_timer()?,
             Event::Stopping => {}
         }
@@ -207,7 +233,11 @@ impl Connection {
         }
         let clock = &self.parts.env.clock;
         let last_activity = &mut self.last_activity;
-        let on_progress = || *last_activity = clock.monotonic();
+        let sent = &self.counters.bytes_sent;
+        let on_progress = |bytes: usize| {
+            *last_activity = clock.monotonic();
+            sent.add(bytes as u64);
+        };
         self.writer.write_to(&mut self.stream, &self.parts.env.tasks, on_progress).await?;
         Ok(true)
     }
@@ -245,6 +275,7 @@ impl Connection {
             api_version: header.api_version,
             client_id: header.client_id,
         };
+        self.parts.metrics.requests.count(api.key, version);
         match api::dispatch(&ctx, api.key, body).await? {
             Reply::Now(answer) => {
                 self.push(api, header.correlation_id, header.api_version, Answer::Ready(answer?), None)
@@ -301,7 +332,15 @@ impl Connection {
         };
         let budget = async {
             match wants_budget {
-                Some(bytes) => self.limits.budget.clone().acquire_many_owned(bytes).await.ok(),
+                Some(bytes) => match self.limits.budget.clone().try_acquire_many_owned(bytes) {
+                    Ok(permit) => Some(permit),
+                    Err(_) => {
+                        if !std::mem::replace(&mut self.waits_for_budget, true) {
+                            self.parts.metrics.limit_reached(Limit::QueuedMaxRequestBytes);
+                        }
+                        self.limits.budget.clone().acquire_many_owned(bytes).await.ok()
+                    }
+                },
                 None => None,
             }
         };
@@ -332,6 +371,7 @@ impl Connection {
         if read == 0 {
             return Err(Closed::ByClient);
         }
+        self.counters.bytes_received.add(read as u64);
         let now = self.parts.env.clock.monotonic();
         self.last_activity = now;
         if self.frame_started.is_none() {

@@ -11,13 +11,17 @@ use std::{
     time::Duration,
 };
 
-use super::connection::{self, ConnectionLimits};
+use super::{
+    connection::{self, ConnectionLimits},
+    http,
+};
 use crate::{
     api::{ConnectionInfo, Parts},
     env::{
         Net,
         net::{Listener, Stream},
     },
+    metrics::{Limit, ListenerCounters},
 };
 
 /// Bounds on connections and on what they may make the broker hold.
@@ -69,19 +73,20 @@ impl SharedLimits {
     }
 
     /// A place for a connection from `ip`, or which limit is reached.
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, &'static str> {
+    fn take(self: &Arc<Self>, ip: IpAddr, counters: &Arc<ListenerCounters>) -> Result<Place, Limit> {
         let most = self.limits.connections_per_ip_overrides.get(&ip).copied().unwrap_or(self.limits.connections_per_ip);
         let mut open = self.open.lock().expect("a poisoned lock ends the process");
         if open.total >= self.limits.connections {
-            return Err("max.connections");
+            return Err(Limit::MaxConnections);
         }
         let from_ip = open.per_ip.entry(ip).or_default();
         if *from_ip >= most {
-            return Err("max.connections.per.ip");
+            return Err(Limit::MaxConnectionsPerIp);
         }
         *from_ip += 1;
         open.total += 1;
-        Ok(Place { limits: self.clone(), ip })
+        counters.opened.add(1);
+        Ok(Place { limits: self.clone(), ip, counters: counters.clone() })
     }
 
     fn report_refusal(&self, from: SocketAddr, limit: &str, now: Duration) {
@@ -99,10 +104,12 @@ impl SharedLimits {
 struct Place {
     limits: Arc<SharedLimits>,
     ip: IpAddr,
+    counters: Arc<ListenerCounters>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.counters.closed.add(1);
         let mut open = self.limits.open.lock().expect("a poisoned lock ends the process");
         open.total -= 1;
         if let Some(count) = open.per_ip.get_mut(&self.ip) {
@@ -130,10 +137,20 @@ impl Bound {
         self.address
     }
 
+    /// Answers scrapers of metrics until the tasks of the network are told to stop.
+    pub fn serve_metrics(self, parts: &Arc<Parts>) {
+        parts.network.spawn_until_stopped("accept scrapers", http::serve(self.listener, parts.clone()));
+    }
+
     /// Accepts until the tasks of the network are told to stop.
     pub fn serve(self, parts: &Arc<Parts>, limits: &Arc<SharedLimits>) {
-        let accepting =
-            Accepting { listener: self.listener, name: self.name, parts: parts.clone(), limits: limits.clone() };
+        let accepting = Accepting {
+            listener: self.listener,
+            counters: parts.metrics.listener(&self.name),
+            name: self.name,
+            parts: parts.clone(),
+            limits: limits.clone(),
+        };
         parts.network.spawn_until_stopped("accept", async move { accepting.run().await });
     }
 }
@@ -141,6 +158,7 @@ impl Bound {
 struct Accepting {
     listener: Box<dyn Listener>,
     name: Arc<str>,
+    counters: Arc<ListenerCounters>,
     parts: Arc<Parts>,
     limits: Arc<SharedLimits>,
 }
@@ -161,9 +179,12 @@ impl Accepting {
     }
 
     fn start(&self, stream: Box<dyn Stream>, from: SocketAddr) {
-        let place = match self.limits.take(from.ip().to_canonical()) {
+        let place = match self.limits.take(from.ip().to_canonical(), &self.counters) {
             Ok(place) => place,
-            Err(limit) => return self.limits.report_refusal(from, limit, self.parts.env.clock.monotonic()),
+            Err(limit) => {
+                self.parts.metrics.limit_reached(limit);
+                return self.limits.report_refusal(from, limit.setting(), self.parts.env.clock.monotonic());
+            }
         };
         let Ok(local_address) = stream.local_addr() else { return };
         let info = Arc::new(ConnectionInfo { client_address: from, local_address, listener: self.name.clone() });

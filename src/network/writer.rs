@@ -31,15 +31,15 @@ impl Writer {
         }
     }
 
-    /// Writes all of it. `on_progress` is told whenever the peer has taken something.
+    /// Writes all of it. `on_progress` is told whenever the peer has taken something, and how many bytes.
     pub(super) async fn write_to(
         &mut self,
         stream: &mut Box<dyn Stream>,
         tasks: &Tasks,
-        mut on_progress: impl FnMut(),
+        mut on_progress: impl FnMut(usize),
     ) -> io::Result<()> {
         loop {
-            match self.parts.front_mut() {
+            let sent = match self.parts.front_mut() {
                 None => return Ok(()),
                 Some(Part::Bytes(_)) => self.write_bytes(stream).await?,
                 Some(Part::File { file, position, length }) => {
@@ -49,13 +49,14 @@ impl Writer {
                     if *length == 0 {
                         self.parts.pop_front();
                     }
+                    sent
                 }
-            }
-            on_progress();
+            };
+            on_progress(sent);
         }
     }
 
-    async fn write_bytes(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<()> {
+    async fn write_bytes(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<usize> {
         let mut slices = [io::IoSlice::new(&[]); MOST_SLICES];
         let mut count = 0;
         for part in self.parts.iter().take(MOST_SLICES) {
@@ -63,10 +64,11 @@ impl Writer {
             slices[count] = io::IoSlice::new(bytes);
             count += 1;
         }
-        let mut written = stream.write_vectored(&slices[..count]).await?;
-        if written == 0 {
+        let sent = stream.write_vectored(&slices[..count]).await?;
+        if sent == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        let mut written = sent;
         while let Some(Part::Bytes(bytes)) = self.parts.front_mut() {
             if written < bytes.len() {
                 bytes.advance(written);
@@ -75,7 +77,7 @@ impl Writer {
             written -= bytes.len();
             self.parts.pop_front();
         }
-        Ok(())
+        Ok(sent)
     }
 }
 

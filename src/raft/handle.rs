@@ -166,6 +166,11 @@ impl ControllerHandle {
         self.stopped().await;
     }
 
+    /// Whether the driver has ended.
+    pub fn is_stopped(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Ready once the driver has ended, be it by `stop` or by a fault of its disk: without it the broker cannot go on.
     pub async fn stopped(&self) {
         let mut ended = self.ended.clone();

@@ -15,6 +15,7 @@ use indexmap::IndexMap;
 use super::partition::FetchFrom;
 use crate::{
     env::Random,
+    metrics::Counter,
     types::{Offset, TopicId},
 };
 
@@ -114,6 +115,21 @@ pub struct FetchSessionCache {
     slots: usize,
     random: Arc<dyn Random>,
     sessions: Mutex<HashMap<i32, Slot>>,
+    evicted: Counter,
+    refused: Counter,
+}
+
+/// How full the cache is, and what that has led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchSessionCounts {
+    /// Sessions there are.
+    pub sessions: usize,
+    /// Partitions in them.
+    pub partitions: usize,
+    /// Sessions that had to make room.
+    pub evicted: u64,
+    /// Sessions that found no room.
+    pub refused: u64,
 }
 
 struct Slot {
@@ -128,7 +144,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FetchSessionCache {
     /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`).
     pub fn new(slots: usize, random: Arc<dyn Random>) -> Self {
-        FetchSessionCache { slots, random, sessions: Mutex::default() }
+        FetchSessionCache {
+            slots,
+            random,
+            sessions: Mutex::default(),
+            evicted: Counter::default(),
+            refused: Counter::default(),
+        }
+    }
+
+    /// As of now.
+    pub fn counts(&self) -> FetchSessionCounts {
+        let sessions: Vec<_> = lock(&self.sessions).values().map(|slot| slot.session.clone()).collect();
+        FetchSessionCounts {
+            sessions: sessions.len(),
+            partitions: sessions.iter().map(|session| lock(session).partitions.len()).sum(),
+            evicted: self.evicted.get(),
+            refused: self.refused.get(),
+        }
     }
 
     /// What the request with this session id and epoch asks for.
@@ -192,9 +225,15 @@ impl FetchSessionCache {
         if sessions.len() >= self.slots {
             let oldest = sessions.iter().min_by_key(|(_, slot)| slot.last_used).map(|(id, slot)| (*id, slot.last_used));
             match oldest {
-                Some((id, last_used)) if now >= last_used + EVICTION => sessions.remove(&id),
-                _ => return NO_SESSION,
-            };
+                Some((id, last_used)) if now >= last_used + EVICTION => {
+                    sessions.remove(&id);
+                    self.evicted.add(1);
+                }
+                _ => {
+                    self.refused.add(1);
+                    return NO_SESSION;
+                }
+            }
         }
         let id = loop {
             let id = (self.random.next_u64() & 0x7fff_ffff) as i32;

@@ -17,6 +17,7 @@ use crate::{
         image::{ConfigResource, ConfigResourceType, MetadataImage, PartitionImage, TopicImage},
         publisher::Subscriber,
     },
+    metrics::TopicCounters,
     types::{BrokerId, TopicId, TopicPartition},
 };
 
@@ -35,6 +36,8 @@ pub struct LocalTopic {
     pub id: TopicId,
     /// The topic's name.
     pub name: Arc<str>,
+    /// What is counted for it here.
+    pub counters: TopicCounters,
     partitions: RwLock<Vec<Option<Hosted>>>,
 }
 
@@ -43,6 +46,12 @@ impl LocalTopic {
     pub fn partition(&self, index: i32) -> Option<Hosted> {
         let partitions = self.partitions.read().expect("a poisoned lock ends the process");
         partitions.get(usize::try_from(index).ok()?)?.clone()
+    }
+
+    /// What is here, by index.
+    pub fn hosted(&self) -> Vec<(i32, Hosted)> {
+        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        (0..).zip(partitions.iter()).filter_map(|(index, hosted)| Some((index, hosted.clone()?))).collect()
     }
 
     fn set(&self, index: i32, hosted: Hosted) {
@@ -114,6 +123,14 @@ impl ReplicaManager {
         self.topics.read().expect("a poisoned lock ends the process").by_id.get(&id).cloned()
     }
 
+    /// All topics of which there is something here, by name.
+    pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
+        let mut topics: Vec<_> =
+            self.topics.read().expect("a poisoned lock ends the process").by_id.values().cloned().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
     /// The partition, if it is here and its log can be used.
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         match self.topic(topic)?.partition(index)? {
@@ -127,7 +144,12 @@ impl ReplicaManager {
         if let Some(local) = topics.by_id.get(&topic.id) {
             return local.clone();
         }
-        let local = Arc::new(LocalTopic { id: topic.id, name: topic.name.clone(), partitions: RwLock::default() });
+        let local = Arc::new(LocalTopic {
+            id: topic.id,
+            name: topic.name.clone(),
+            counters: TopicCounters::default(),
+            partitions: RwLock::default(),
+        });
         topics.by_name.insert(topic.name.clone(), local.clone());
         topics.by_id.insert(topic.id, local.clone());
         local
@@ -208,9 +230,7 @@ impl ReplicaManager {
     fn change_configs(&self, image: &MetadataImage, changed: &ConfigResource) {
         let topics: Vec<Arc<LocalTopic>> = match changed.resource_type {
             ConfigResourceType::Topic => self.topic(&changed.name).into_iter().collect(),
-            ConfigResourceType::Broker => {
-                self.topics.read().expect("a poisoned lock ends the process").by_id.values().cloned().collect()
-            }
+            ConfigResourceType::Broker => self.topics(),
             _ => return,
         };
         for topic in topics {

@@ -14,7 +14,7 @@ pub mod records;
 pub mod shard;
 mod timers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -373,6 +373,15 @@ impl GroupState {
             GroupState::Dead => "Dead",
         }
     }
+}
+
+/// What a coordinator holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// Groups in each state.
+    pub groups: BTreeMap<GroupState, usize>,
+    /// Offsets that they have committed.
+    pub offsets: usize,
 }
 
 /// The kind of a group, as ListGroups names it.

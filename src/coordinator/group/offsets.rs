@@ -34,6 +34,11 @@ pub(crate) struct Offsets {
 }
 
 impl Offsets {
+    /// How many are committed.
+    pub(crate) fn len(&self) -> usize {
+        self.committed.values().flat_map(TopicOffsets::values).map(BTreeMap::len).sum()
+    }
+
     /// `producer_id` is set when the record stands in a transactional batch.
     pub(crate) fn put(
         &mut self,

@@ -15,8 +15,8 @@ use super::records::{GroupMetadataValue, OffsetCommitValue, Record};
 use super::timers::{TimerKey, Timers};
 use super::{
     CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
-    GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
-    LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    GroupCounts, GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined,
+    LeaveRequest, LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::types::{Offset, ProducerId, TopicId};
 
@@ -187,6 +187,17 @@ impl Shard {
     /// Groups the partition holds.
     pub fn group_count(&self) -> usize {
         self.hard.groups.len()
+    }
+
+    /// Adds what the partition holds to `counts`.
+    pub fn count(&self, counts: &mut GroupCounts) {
+        // Groups without members are not alive, but are there.
+        let alive = self.soft.groups.values().map(ClassicGroup::state);
+        let (live, all) = (self.soft.groups.len(), self.hard.groups.len());
+        for state in alive.chain(std::iter::repeat_n(GroupState::Empty, all.saturating_sub(live))) {
+            *counts.groups.entry(state).or_default() += 1;
+        }
+        counts.offsets += self.hard.offsets.len();
     }
 
     #[cfg(test)]

@@ -1,0 +1,217 @@
+//! What the broker tells of itself to a scraper is what clients did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use protocol_tests::broker::Broker;
+use protocol_tests::clients::{
+    Record, consumer, create_topic, produce, producer, read_all, try_send, with_coordinator,
+};
+use protocol_tests::process::eventually;
+use protocol_tests::wire::{Answer, Wire};
+use rdkafka::consumer::{CommitMode, Consumer};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn broker(settings: &[(&str, &str)]) -> Broker {
+    let options = Broker::options().set("ottla.metrics.listener", "127.0.0.1:0");
+    settings.iter().fold(options, |options, (key, value)| options.set(key, value)).start()
+}
+
+/// Where metrics are served, as the log says.
+fn address(broker: &Broker) -> String {
+    let log = broker.log();
+    let line = log.iter().find_map(|line| line.split("metrics are at http://").nth(1));
+    line.and_then(|rest| rest.strip_suffix("/metrics")).expect("the log tells the address").to_owned()
+}
+
+/// Sends bytes, reads to the end of the connection.
+fn http(address: &str, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("connect to the metrics");
+    stream.set_read_timeout(Some(LIMIT)).expect("set a timeout");
+    stream.write_all(request).expect("send a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read the answer");
+    answer
+}
+
+/// The samples of a page: name and labels as they stand there.
+struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    fn of(broker: &Broker) -> Samples {
+        let answer = http(&address(broker), b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        Samples(
+            lines
+                .map(|line| line.rsplit_once(' ').expect("a name and a value"))
+                .map(|(name, value)| (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))))
+                .collect(),
+        )
+    }
+
+    /// 0 where it is not told.
+    fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default() as u64
+    }
+
+    /// Of a topic, of the family `kafka_server_brokertopicmetrics`.
+    fn topic(&self, name: &str, topic: &str) -> u64 {
+        self.get(&format!("kafka_server_brokertopicmetrics_{name}_total{{topic=\"{topic}\"}}"))
+    }
+
+    /// Over all labels that begin so.
+    fn sum(&self, start: &str) -> u64 {
+        self.0.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, value)| value).sum::<f64>() as u64
+    }
+}
+
+#[test]
+fn what_was_sent_and_read_is_what_is_told() {
+    let broker = broker(&[]);
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 2, &[]);
+    create_topic(&bootstrap, "small", 1, &[("max.message.bytes", "1000")]);
+    let records: Vec<Record> = (0..30).map(|n| Record::to_partition(n % 2, format!("value {n}"))).collect();
+    produce(&bootstrap, "t", &[], &records);
+    let too_large = try_send(&producer(&bootstrap, &[]), "small", &[Record::to_partition(0, vec![7; 5000])]);
+    assert!(too_large.is_err(), "5000 bytes are more than 1000");
+
+    let told = Samples::of(&broker);
+    assert_eq!(told.topic("messagesin", "t"), 30);
+    assert_eq!(told.get("kafka_server_brokertopicmetrics_messagesin_total"), 30);
+    let bytes = told.topic("bytesin", "t");
+    assert_eq!(told.sum("kafka_log_log_size{topic=\"t\""), bytes, "what came in is what is there");
+    assert_eq!(told.sum("kafka_log_log_logendoffset{topic=\"t\""), 30);
+    assert_eq!(told.sum("kafka_topic_partition_current_offset{topic=\"t\""), 30);
+    assert_eq!(told.topic("bytesout", "t"), 0);
+    assert!(told.topic("bytesrejected", "small") > 5000);
+    assert_eq!(told.topic("bytesin", "small"), 0);
+    assert_eq!(told.topic("failedproducerequests", "small"), 0, "that one is the client's affair");
+    assert_eq!(told.get("ottla_limit_reached_total{limit=\"max.message.bytes\"}"), 1);
+    let produced = |error| {
+        told.get(&format!("kafka_network_requestmetrics_errors_total{{request=\"Produce\",error=\"{error}\"}}"))
+    };
+    assert_eq!(produced("NONE"), told.topic("totalproducerequests", "t"));
+    assert_eq!(produced("MESSAGE_TOO_LARGE"), 1);
+    assert!(told.sum("kafka_network_requestmetrics_requests_total{request=\"Produce\"") >= 2);
+    assert_eq!(told.get("kafka_server_replicamanager_partitioncount"), 3);
+    assert_eq!(told.get("kafka_server_replicamanager_leadercount"), 3);
+    assert_eq!(told.get("kafka_server_replicamanager_atminisrpartitioncount"), 3);
+    assert_eq!(told.get("kafka_controller_kafkacontroller_globalpartitioncount"), 3);
+    assert_eq!(told.get("kafka_controller_kafkacontroller_activebrokercount"), 1);
+    for nothing in ["offlinereplicacount", "underreplicatedpartitions", "underminisrpartitioncount"] {
+        assert_eq!(told.get(&format!("kafka_server_replicamanager_{nothing}")), 0);
+    }
+    assert!(told.get("process_resident_memory_bytes") > 1 << 20 && told.get("process_open_fds") > 5);
+
+    assert_eq!(read_all(&bootstrap, "t").len(), 30);
+    let later = Samples::of(&broker);
+    assert!(later.topic("bytesout", "t") >= bytes, "all of it was read");
+    assert!(later.topic("totalfetchrequests", "t") >= 2);
+    assert_eq!(later.topic("failedfetchrequests", "t"), 0);
+    for (name, value) in &told.0 {
+        let is_counter = name.split('{').next().expect("a name").ends_with("_total");
+        assert!(!is_counter || later.0[name] >= *value, "{name} fell from {value} to {}", later.0[name]);
+    }
+}
+
+#[test]
+fn groups_and_connections_are_counted_while_they_are_there() {
+    let broker = broker(&[]);
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 1, &[]);
+    produce(&bootstrap, "t", &[], &[Record::of("k", "v")]);
+    let group =
+        |told: &Samples, state: &str| told.get(&format!("kafka_coordinator_group_groupmetadatamanager_num{state}"));
+    {
+        let member = consumer(&bootstrap, "g", &[]);
+        member.subscribe(&["t"]).expect("subscribe");
+        eventually("a record", LIMIT, || member.poll(Duration::from_millis(100))?.ok().map(drop));
+        with_coordinator("commit", || member.commit_consumer_state(CommitMode::Sync));
+        let told = Samples::of(&broker);
+        assert_eq!((group(&told, "groups"), group(&told, "groupsstable"), group(&told, "offsets")), (1, 1, 1));
+    }
+    eventually("the member has left", LIMIT, || {
+        let told = Samples::of(&broker);
+        ((group(&told, "groups"), group(&told, "groupsempty")) == (1, 1)).then_some(())
+    });
+    let connections =
+        || Samples::of(&broker).get("kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\"}");
+    let before = eventually("the clients have gone", LIMIT, || Some(connections()).filter(|count| *count == 0));
+    let mut open: Vec<Wire> = (0..7).map(|_| Wire::connect(&bootstrap)).collect();
+    eventually("seven connections", LIMIT, || (connections() == before + 7).then_some(()));
+    open.truncate(2);
+    eventually("two are left", LIMIT, || (connections() == before + 2).then_some(()));
+}
+
+#[test]
+fn limits_that_were_met_are_counted_by_their_setting() {
+    let broker = broker(&[("max.connections.per.ip", "3"), ("socket.request.max.bytes", "1000")]);
+    let bootstrap = broker.bootstrap();
+    let mut open: Vec<Wire> = (0..3).map(|_| Wire::connect(&bootstrap)).collect();
+    for wire in &mut open {
+        wire.send_bytes(&[0, 0]);
+    }
+    let reached = |limit: &str| Samples::of(&broker).get(&format!("ottla_limit_reached_total{{limit=\"{limit}\"}}"));
+    eventually("one more is refused", LIMIT, || {
+        matches!(Wire::connect(&bootstrap).answer(LIMIT), Answer::Closed).then_some(())
+    });
+    assert!(reached("max.connections.per.ip") >= 1);
+    assert_eq!(reached("max.connections"), 0);
+    open[0].send_bytes(&[0x10, 0]);
+    assert!(matches!(open[0].answer(LIMIT), Answer::Closed), "a frame of 4096 bytes");
+    eventually("the frame's size is counted", LIMIT, || (reached("socket.request.max.bytes") == 1).then_some(()));
+}
+
+/// docs/generated/metrics.md, which is written from the same table, names neither more nor less.
+#[test]
+fn every_metric_of_the_documentation_is_told() {
+    let broker = broker(&[]);
+    let page = http(&address(&broker), b"GET /metrics HTTP/1.1\r\n\r\n");
+    let told: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let text = include_str!("../../docs/generated/metrics.md");
+    let documented: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(told, documented);
+}
+
+#[test]
+fn the_listener_answers_scrapers_and_bounds_everybody_else() {
+    let broker = broker(&[]);
+    let address = address(&broker);
+    let head = http(&address, b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(http(&address, b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(http(&address, b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(http(&address, b"\x16\x03\x01\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert_eq!(http(&address, &[b'x'; 8 << 10]), "", "a head without an end");
+    // Those that say nothing take all places; the next is answered once one of them goes.
+    let mut silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(&address).expect("connect")).collect();
+    let mut waiting = TcpStream::connect(&address).expect("connect");
+    waiting.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("send a request");
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).expect("set a timeout");
+    let mut byte = [0];
+    assert!(waiting.read(&mut byte).is_err(), "there should be no place");
+    silent.pop();
+    waiting.set_read_timeout(Some(LIMIT)).expect("set a timeout");
+    assert_eq!(waiting.read(&mut byte).expect("an answer"), 1);
+}
+
+#[test]
+fn nothing_is_served_unless_it_is_set() {
+    let broker = Broker::start_default();
+    assert!(!broker.log().iter().any(|line| line.contains("metrics are at")));
+    let wrong = protocol_tests::broker::ottla(&broker.data()).args(["--set", "ottla.metrics.listener=9404"]).output();
+    let wrong = wrong.expect("run ottla");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr).contains("ottla.metrics.listener is '9404', which is not host:port")
+    );
+}

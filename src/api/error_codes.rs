@@ -1,0 +1,133 @@
+//! Which error codes an answer holds, as Kafka counts them (`AbstractResponse.errorCounts`): its own, and one for each
+//! group, topic or partition that it tells of.
+
+use std::iter::once;
+
+use kafka_protocol::messages::{
+    AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse, AlterReplicaLogDirsResponse,
+    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeGroupsResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, ElectLeadersResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
+    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse,
+    SaslHandshakeResponse, SyncGroupResponse,
+};
+
+use crate::{
+    metrics::RequestCounters,
+    protocol::{
+        describe_log_dirs::DescribeLogDirsResponse, fetch::FetchResponse, list_offsets::ListOffsetsResponse,
+        offset_commit::OffsetCommitResponse, offset_fetch::OffsetFetchResponse, produce::ProduceResponse,
+    },
+};
+
+/// An answer whose errors can be counted.
+pub(crate) trait ErrorCodes {
+    /// Calls `each` with every code; 0 is no error.
+    fn error_codes(&self, each: &mut dyn FnMut(i16));
+
+    /// Adds them to the counters of the API.
+    fn count_errors(&self, key: i16, counters: &RequestCounters) {
+        // Mostly the same code over and over, and one at that.
+        let (mut last, mut times) = (0, 0);
+        self.error_codes(&mut |code| {
+            if code != last {
+                counters.count_errors(key, last, std::mem::take(&mut times));
+                last = code;
+            }
+            times += 1;
+        });
+        counters.count_errors(key, last, times);
+    }
+}
+
+/// A row: the answer, and its codes.
+macro_rules! error_codes {
+    ($($response:ident($answer:ident) => $codes:expr;)*) => {
+        $(impl ErrorCodes for $response {
+            fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+                let $answer = self;
+                $codes.for_each(each);
+            }
+        })*
+    };
+}
+
+/// The codes of all partitions of all topics.
+macro_rules! partitions {
+    ($topics:expr) => {
+        $topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code)
+    };
+}
+
+/// The codes of a list.
+macro_rules! each {
+    ($list:expr) => {
+        $list.iter().map(|one| one.error_code)
+    };
+}
+
+error_codes! {
+    ProduceResponse(answer) => partitions!(answer.topics);
+    FetchResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
+    ListOffsetsResponse(answer) => partitions!(answer.topics);
+    MetadataResponse(answer) => each!(answer.topics).chain(partitions!(answer.topics));
+    OffsetCommitResponse(answer) => partitions!(answer.topics);
+    OffsetFetchResponse(answer) =>
+        each!(answer.groups).chain(answer.groups.iter().flat_map(|group| partitions!(group.topics)));
+    FindCoordinatorResponse(answer) =>
+        answer.coordinators.is_empty().then_some(answer.error_code).into_iter().chain(each!(answer.coordinators));
+    JoinGroupResponse(answer) => once(answer.error_code);
+    HeartbeatResponse(answer) => once(answer.error_code);
+    LeaveGroupResponse(answer) => once(answer.error_code).chain(each!(answer.members));
+    SyncGroupResponse(answer) => once(answer.error_code);
+    DescribeGroupsResponse(answer) => each!(answer.groups);
+    ListGroupsResponse(answer) => once(answer.error_code);
+    SaslHandshakeResponse(answer) => once(answer.error_code);
+    ApiVersionsResponse(answer) => once(answer.error_code);
+    CreateTopicsResponse(answer) => each!(answer.topics);
+    DeleteTopicsResponse(answer) => each!(answer.responses);
+    DeleteRecordsResponse(answer) => partitions!(answer.topics);
+    InitProducerIdResponse(answer) => once(answer.error_code);
+    OffsetForLeaderEpochResponse(answer) => partitions!(answer.topics);
+    DescribeConfigsResponse(answer) => each!(answer.results);
+    AlterConfigsResponse(answer) => each!(answer.responses);
+    AlterReplicaLogDirsResponse(answer) => partitions!(answer.results);
+    DescribeLogDirsResponse(answer) => once(answer.error_code).chain(each!(answer.results));
+    CreatePartitionsResponse(answer) => each!(answer.results);
+    DeleteGroupsResponse(answer) => each!(answer.results);
+    ElectLeadersResponse(answer) => once(answer.error_code).chain(
+        answer.replica_election_results.iter().flat_map(|topic| each!(topic.partition_result)));
+    IncrementalAlterConfigsResponse(answer) => each!(answer.responses);
+    AlterPartitionReassignmentsResponse(answer) => once(answer.error_code).chain(partitions!(answer.responses));
+    ListPartitionReassignmentsResponse(answer) => once(answer.error_code);
+    OffsetDeleteResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
+    DescribeClientQuotasResponse(answer) => once(answer.error_code);
+    AlterClientQuotasResponse(answer) => each!(answer.entries);
+    DescribeQuorumResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
+    DescribeClusterResponse(answer) => once(answer.error_code);
+    ListConfigResourcesResponse(answer) => once(answer.error_code);
+    DescribeTopicPartitionsResponse(answer) => each!(answer.topics).chain(partitions!(answer.topics));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        protocol::produce::{PartitionProduceResponse, TopicProduceResponse},
+    };
+
+    #[test]
+    fn every_partition_of_an_answer_counts() {
+        let metrics = Metrics::new([(0, 13)].into_iter(), [].into_iter());
+        let topic = |codes: &[i16]| TopicProduceResponse {
+            partitions: codes.iter().map(|code| PartitionProduceResponse::error(0, *code)).collect(),
+            ..Default::default()
+        };
+        let answer = ProduceResponse { topics: vec![topic(&[0, 0, 3]), topic(&[3, 10, 0])], ..Default::default() };
+        answer.count_errors(0, &metrics.requests);
+        assert_eq!(metrics.requests.errors().collect::<Vec<_>>(), [(0, 0, 3), (0, 3, 2), (0, 10, 1)]);
+    }
+}
