@@ -74,7 +74,7 @@ impl FlushPlan {
     ///
     /// # Errors
     /// A failed sync is final: the log directory is offline from then on, and nothing tries again.
-    pub fn run(self) -> Result<FlushDone, LogError> {
+    pub fn run(mut self) -> Result<FlushDone, LogError> {
         self.ctx.check_online()?;
         match self.sync() {
             Ok(()) => Ok(self.done),
@@ -87,30 +87,47 @@ impl FlushPlan {
         }
     }
 
-    fn sync(&self) -> Result<(), LogError> {
-        let disk = &self.ctx.disk;
+    fn sync(&mut self) -> Result<(), LogError> {
         for segment in &self.segments {
             segment.sync()?;
         }
         for path in &self.files {
-            match disk.open(path, Open::ReadWrite) {
+            match self.ctx.disk.open(path, Open::ReadWrite) {
                 Ok(file) => file.sync_data().map_err(LogError::io("sync", path))?,
                 // Deleted with its segment meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(LogError::io("open", path)(error)),
             }
         }
-        if let Some(text) = &self.epochs {
-            let path = self.dir.join(super::log::LEADER_EPOCH_FILE);
-            disk.replace(&path, text.as_bytes()).map_err(LogError::io("sync", &path))?;
+        match self.epochs.as_deref().map_or(Ok(()), |text| self.write_epochs(text)) {
+            // Not worth a flush that fails: what matters is durable already.
+            Err(error @ LogError::Io { action: "write" | "rename", .. }) if error.is_disk_full() => {
+                self.postpone_epochs()
+            }
+            other => other?,
         }
         if self.sync_dir || self.epochs.is_some() {
-            disk.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
+            self.ctx.disk.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
         }
         if self.sync_parent {
             self.ctx.sync_partitions()?;
         }
         Ok(())
+    }
+
+    /// As [`crate::env::Disk::replace`], but telling a write from a sync: only the former may fail for lack of room.
+    fn write_epochs(&self, text: &str) -> Result<(), LogError> {
+        let disk = &self.ctx.disk;
+        let path = self.dir.join(super::log::LEADER_EPOCH_FILE);
+        let temporary = self.dir.join(format!("{}.tmp", super::log::LEADER_EPOCH_FILE));
+        let written = disk.open(&temporary, Open::Create).and_then(|file| {
+            file.set_len(0)?;
+            file.write_all_at(text.as_bytes(), 0)?;
+            Ok(file)
+        });
+        let file = written.map_err(LogError::io("write", &temporary))?;
+        file.sync_all().map_err(LogError::io("sync", &temporary))?;
+        disk.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
     }
 }
 

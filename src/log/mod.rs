@@ -33,6 +33,7 @@ mod tests;
 
 pub use self::log::{AppendInfo, Log, OpenLog};
 pub use context::{LogContext, LogLimits};
+pub(crate) use error::is_disk_full;
 pub use error::{AppendError, LogError, ReadError};
 pub use files::FileCache;
 pub use flush::{FlushPlan, LogOwner, flush_through};

@@ -271,7 +271,7 @@ impl MetadataStore for MemStore {
 
 /// The store in a sled database.
 pub struct SledStore {
-    db: sled::Db,
+    db: Guarded<sled::Db>,
     path: PathBuf,
     disk: Arc<dyn Disk>,
     sum: u64,
@@ -295,6 +295,40 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreEr
     })
 }
 
+/// Dropped under [`guarded`]: sled's destructor writes what is left, and panics where it cannot.
+struct Guarded<T>(Option<T>);
+
+impl<T> Guarded<T> {
+    fn new(value: T) -> Self {
+        Guarded(Some(value))
+    }
+}
+
+impl<T> std::ops::Deref for Guarded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(value) => value,
+            None => unreachable!("it is there until the drop"),
+        }
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        let dropped = guarded(|| {
+            drop(value);
+            Ok(())
+        });
+        if let Err(error) = dropped {
+            // What was worth keeping was synced by `checkpoint`, or its error told; the next start checks all of it.
+            tracing::warn!(%error, "closing the metadata store failed");
+        }
+    }
+}
+
 impl SledStore {
     /// Opens or makes the database in directory `path`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, StoreError> {
@@ -309,7 +343,7 @@ impl SledStore {
                 .open()
                 .map_err(engine)
         })?;
-        Ok(SledStore { db, path: path.to_owned(), disk, sum: 0 })
+        Ok(SledStore { db: Guarded::new(db), path: path.to_owned(), disk, sum: 0 })
     }
 }
 

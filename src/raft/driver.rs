@@ -4,11 +4,13 @@
 //! proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the records are applied to the
 //! published image, subscribers are told, the store follows, and only then does the request get its answer. A quorum of one takes
 //! the same path: it elects itself, its log's fsync is the majority. It has no clock of its own, so an idle broker sleeps.
+//! A full disk ends nothing: what raft wants written is kept and tried again until there is room, those who wait for it are told
+//! that it is not known when it will be done, and until then nothing new is decided.
 //! Leaves deciding to `controller`, storing to `storage.rs`, and messages to other voters to the transport.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
-use raft::{RawNode, StateRole, eraftpb::Entry};
+use raft::{RawNode, Ready, StateRole, eraftpb::Entry};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -27,6 +29,7 @@ use crate::{
         features::bootstrap_records,
     },
     env::{Env, Random},
+    log::is_disk_full,
     metadata::{
         delta::MetadataDelta,
         image::{MetadataImage, Provenance},
@@ -43,6 +46,10 @@ const MAX_WAITING_EVENTS: usize = 1024;
 const MAX_EVENTS_PER_ROUND: usize = 256;
 /// Committed bytes applied in one go.
 const MAX_APPLY_BYTES: u64 = 4 << 20;
+/// While the disk is full, what raft wants written is tried again this often, and with every request.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// A snapshot that could not be written is tried again after so long; until then the log is not trimmed, nothing else.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 
 /// How to start the metadata quorum.
 pub struct Options {
@@ -112,6 +119,7 @@ pub async fn start(
     let (ended_sender, ended) = watch::channel(false);
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
+    let retries = events.downgrade();
     env.tasks.spawn_thread("metadata", move || {
         let ended = Ended(ended_sender);
         match Driver::open(driver_env, options, log, store, driver_publisher)
@@ -119,7 +127,7 @@ pub async fn start(
         {
             Ok((broker_epoch, driver)) => {
                 let _ = started_sender.send(Ok(broker_epoch));
-                driver.run(receiver);
+                driver.run(receiver, retries);
             }
             Err(error) => _ = started_sender.send(Err(error)),
         }
@@ -178,6 +186,20 @@ impl From<Fatal> for StartError {
     }
 }
 
+impl Fatal {
+    /// Nothing was written and nothing is lost, so that the same can be tried again.
+    fn is_disk_full(&self) -> bool {
+        matches!(self, Fatal::Io(error) if is_disk_full(error))
+    }
+}
+
+/// What raft wants stored, taken out of it and not wholly written yet.
+struct Unwritten {
+    ready: Ready,
+    entries: VecDeque<Entry>,
+    committed: Vec<Entry>,
+}
+
 /// The quorum and the controller. A machine: `handle` takes an event, `drive` makes it durable and true.
 struct Driver {
     env: Env,
@@ -196,12 +218,20 @@ struct Driver {
     next_offset: Offset,
     /// The highest ready that is written, but not synced.
     unsynced: Option<u64>,
+    /// What a full disk refused.
+    unwritten: Option<Unwritten>,
+    /// The disk is full: nothing is decided, since nothing more can be written behind what waits.
+    is_stalled: bool,
+    /// An `Event::Retry` is on its way.
+    is_retry_armed: bool,
     pending: VecDeque<Pending>,
     was_leader: bool,
     /// The newest snapshot, by raft index.
     last_snapshot_index: u64,
     /// `MetadataStorage::bytes_written` at that snapshot.
     bytes_at_snapshot: u64,
+    /// No snapshot is tried before this moment: the last one failed.
+    next_snapshot_at: Duration,
 }
 
 impl Driver {
@@ -285,10 +315,14 @@ impl Driver {
             is_published: false,
             next_offset,
             unsynced: None,
+            unwritten: None,
+            is_stalled: false,
+            is_retry_armed: false,
             pending: VecDeque::new(),
             was_leader: false,
             last_snapshot_index,
             bytes_at_snapshot: 0,
+            next_snapshot_at: Duration::ZERO,
         };
         for index in applied + 1..=replay_to {
             driver.apply_index(index)?;
@@ -319,12 +353,14 @@ impl Driver {
             self.decide(unfence.into())?;
             broker_epoch = Some(epoch);
         }
+        // A full disk is waited for only by a broker that serves: a start says what it lacks.
+        self.write_and_sync()?;
         self.drive()?;
         Ok(broker_epoch)
     }
 
-    fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        let result = self.serve(&mut events);
+    fn run(mut self, mut events: mpsc::Receiver<Event>, retries: mpsc::WeakSender<Event>) {
+        let result = self.serve(&mut events, &retries);
         events.close();
         if let Err(error) = result {
             tracing::error!(%error, "the metadata log failed; this node can no longer decide or learn anything and must stop");
@@ -335,7 +371,7 @@ impl Driver {
         }
     }
 
-    fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), Fatal> {
+    fn serve(&mut self, events: &mut mpsc::Receiver<Event>, retries: &mpsc::WeakSender<Event>) -> Result<(), Fatal> {
         while let Some(event) = events.blocking_recv() {
             let mut next = Some(event);
             for _ in 0..MAX_EVENTS_PER_ROUND {
@@ -352,8 +388,25 @@ impl Driver {
                 None => {}
             }
             self.drive()?;
+            if self.is_stalled && !self.is_retry_armed {
+                self.arm_retry(retries.clone());
+            }
         }
         Ok(())
+    }
+
+    /// The sender is weak, so that the driver still ends when nobody is left who could ask.
+    fn arm_retry(&mut self, retries: mpsc::WeakSender<Event>) {
+        self.is_retry_armed = true;
+        let clock = self.env.clock.clone();
+        let at = clock.monotonic() + FULL_DISK_RETRY;
+        self.env.tasks.spawn_until_stopped("metadata retry", async move {
+            clock.sleep_until(at).await;
+            if let Some(events) = retries.upgrade() {
+                // An error means that the driver has ended.
+                let _ = events.send(Event::Retry).await;
+            }
+        });
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -370,9 +423,16 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Fatal> {
+        if self.is_stalled && matches!(event, Event::Request(..)) {
+            // A failed write costs next to nothing, and there may be room by now.
+            self.drive()?;
+        }
         match event {
             Event::Request(_, sender) if !self.is_leader() => {
                 let _ = sender.send(Err(Unavailable::NotController(node_id(self.node.raft.leader_id))));
+            }
+            Event::Request(_, sender) if self.is_stalled => {
+                let _ = sender.send(Err(Unavailable::DiskFull));
             }
             Event::Request(request, sender) => {
                 let (reply, offset) = self.decide(request)?;
@@ -381,6 +441,7 @@ impl Driver {
             Event::DescribeQuorum(sender) => {
                 let _ = sender.send(self.describe_quorum());
             }
+            Event::Retry => self.is_retry_armed = false,
             Event::Stop => {}
         }
         Ok(())
@@ -420,36 +481,53 @@ impl Driver {
         Ok(())
     }
 
-    /// Everything raft wants done, until it wants nothing more.
+    /// Everything raft wants done, until it wants nothing more or the disk is full.
     fn drive(&mut self) -> Result<(), Fatal> {
-        loop {
-            self.write_ready()?;
-            let Some(number) = self.unsynced.take() else { break };
-            self.node.mut_store().flush()?;
-            self.node.on_persist_ready(number);
+        match self.write_and_sync() {
+            Ok(()) => self.on_room(),
+            Err(error) if error.is_disk_full() => self.on_full_disk(&error),
+            Err(error) => return Err(error),
         }
         self.publish();
         self.answer();
-        self.maybe_snapshot()?;
+        if self.is_stalled {
+            self.refuse_pending(Unavailable::TimedOut);
+        } else {
+            self.maybe_snapshot();
+        }
         Ok(())
+    }
+
+    fn on_full_disk(&mut self, error: &Fatal) {
+        if !std::mem::replace(&mut self.is_stalled, true) {
+            tracing::error!(%error, "the disk of the metadata log is full; nothing can be changed in the cluster until it has room");
+        }
+    }
+
+    fn on_room(&mut self) {
+        if std::mem::take(&mut self.is_stalled) {
+            tracing::info!("the disk of the metadata log has room again");
+        }
+    }
+
+    fn write_and_sync(&mut self) -> Result<(), Fatal> {
+        loop {
+            self.write_ready()?;
+            let Some(number) = self.unsynced else { return Ok(()) };
+            self.node.mut_store().flush()?;
+            self.unsynced = None;
+            self.node.on_persist_ready(number);
+        }
     }
 
     /// Writes entries and votes, applies what is committed. Nothing is synced yet.
     fn write_ready(&mut self) -> Result<(), Fatal> {
-        while self.node.has_ready() {
-            let leader = (self.node.raft.leader_id != 0).then(|| node_id(self.node.raft.leader_id)).flatten();
-            let mut ready = self.node.ready();
-            let committed = ready.take_committed_entries();
-            let now_ms = self.env.clock.now_ms();
-            let store = self.node.mut_store();
-            if let Some(hard_state) = ready.hs() {
-                store.set_hard_state(hard_state, leader)?;
+        while let Some(mut unwritten) = self.unwritten.take().or_else(|| self.take_ready()) {
+            if let Err(error) = self.write(&mut unwritten) {
+                self.unwritten = Some(unwritten);
+                return Err(error);
             }
-            let entries: Vec<Entry> = ready.take_entries();
-            if !entries.is_empty() {
-                store.append(&entries, now_ms)?;
-                self.next_offset = self.next_offset.max(store.end_offset());
-            }
+            let Unwritten { ready, committed, .. } = unwritten;
             let (number, must_sync) = (ready.number(), ready.must_sync());
             self.node.advance_append_async(ready);
             if must_sync || self.unsynced.is_some() {
@@ -467,16 +545,44 @@ impl Driver {
         Ok(())
     }
 
+    fn take_ready(&mut self) -> Option<Unwritten> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let (entries, committed) = (ready.take_entries().into(), ready.take_committed_entries());
+        Some(Unwritten { ready, entries, committed })
+    }
+
+    /// What is written leaves `unwritten`, so that a second try goes on where the first one ended.
+    fn write(&mut self, unwritten: &mut Unwritten) -> Result<(), Fatal> {
+        let leader = (self.node.raft.leader_id != 0).then(|| node_id(self.node.raft.leader_id)).flatten();
+        let now_ms = self.env.clock.now_ms();
+        let store = self.node.mut_store();
+        if let Some(hard_state) = unwritten.ready.hs() {
+            store.set_hard_state(hard_state, leader)?;
+        }
+        while let Some(entry) = unwritten.entries.front() {
+            store.append(entry, now_ms)?;
+            unwritten.entries.pop_front();
+        }
+        self.next_offset = self.next_offset.max(store.end_offset());
+        Ok(())
+    }
+
     /// No longer leader: what was decided and not committed may never be.
     fn abandon(&mut self) {
-        let leader = node_id(self.node.raft.leader_id);
-        for pending in self.pending.drain(..) {
-            if let Some(sender) = pending.sender {
-                let _ = sender.send(Err(Unavailable::NotController(leader)));
-            }
-        }
+        self.refuse_pending(Unavailable::NotController(node_id(self.node.raft.leader_id)));
         self.working = self.committed.clone();
         self.next_offset = self.node.store().end_offset();
+    }
+
+    fn refuse_pending(&mut self, reason: Unavailable) {
+        for pending in self.pending.drain(..) {
+            if let Some(sender) = pending.sender {
+                let _ = sender.send(Err(reason));
+            }
+        }
     }
 
     fn apply_committed(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
@@ -569,12 +675,23 @@ impl Driver {
         })
     }
 
-    /// Once enough has been written since the last one: a snapshot, then the store's checkpoint, and only then the log is trimmed, to
-    /// the snapshot before, so that a damaged newest one costs nothing.
-    fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
-        if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots {
-            return Ok(());
+    /// A snapshot once enough has been written since the last one. Without it the log grows and the next start takes longer: no
+    /// reason to stop.
+    fn maybe_snapshot(&mut self) {
+        if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
+            || self.env.clock.monotonic() < self.next_snapshot_at
+        {
+            return;
         }
+        if let Err(error) = self.try_snapshot() {
+            tracing::error!(%error, "the metadata snapshot failed and will be tried again later");
+            self.next_snapshot_at = self.env.clock.monotonic() + SNAPSHOT_RETRY;
+        }
+    }
+
+    /// A snapshot, then the store's checkpoint, and only then the log is trimmed, to the snapshot before, so that a damaged newest
+    /// one costs nothing.
+    fn try_snapshot(&mut self) -> io::Result<()> {
         let Some((index, _)) = self.node.store().entry_ending_at(self.committed.provenance.last_contained_offset)
         else {
             return Ok(());
@@ -590,8 +707,7 @@ impl Driver {
         self.bytes_at_snapshot = self.node.store().bytes_written();
         let previous = std::mem::replace(&mut self.last_snapshot_index, index);
         self.node.mut_store().compact(previous)?;
-        self.delete_old_snapshots(id)?;
-        Ok(())
+        self.delete_old_snapshots(id)
     }
 
     /// Keeps the newest and the one before.

@@ -29,6 +29,12 @@ use crate::{
 pub enum Unavailable {
     #[error("this node is not the active controller")]
     NotController(Option<BrokerId>),
+    /// Nothing was decided.
+    #[error("the disk of the metadata log is full")]
+    DiskFull,
+    /// Decided, and not written: it becomes true once the disk has room, unless the node stops before that.
+    #[error("the disk of the metadata log is full; the change may follow")]
+    TimedOut,
     #[error("the controller has stopped")]
     Stopped,
 }
@@ -37,6 +43,14 @@ impl From<Unavailable> for ApiError {
     fn from(reason: Unavailable) -> Self {
         match reason {
             Unavailable::NotController(_) => ApiError::code_only(ResponseError::NotController),
+            Unavailable::DiskFull => ApiError::new(
+                ResponseError::KafkaStorageError,
+                "The disk of the metadata log is full; nothing was changed.",
+            ),
+            Unavailable::TimedOut => ApiError::new(
+                ResponseError::RequestTimedOut,
+                "The disk of the metadata log is full; the change is made when there is room again.",
+            ),
             // Apache: what `EventHandlerExceptionInfo` makes of a controller that is going down.
             Unavailable::Stopped => ApiError::new(ResponseError::RequestTimedOut, "The controller is shutting down."),
         }
@@ -73,6 +87,8 @@ pub(super) type ReplySender = oneshot::Sender<Result<Reply, Unavailable>>;
 pub(super) enum Event {
     Request(Request, ReplySender),
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
+    /// Time to try again what a full disk refused.
+    Retry,
     Stop,
 }
 

@@ -75,8 +75,13 @@ impl MetadataLog {
 }
 
 fn io_error(error: LogError) -> io::Error {
-    let kind =
-        if matches!(error, LogError::Corrupt { .. }) { io::ErrorKind::InvalidData } else { io::ErrorKind::Other };
+    let kind = match &error {
+        LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
+        // A full disk that a sync speaks of has lost what was written: that is no full disk that one waits for.
+        LogError::Io { action: "sync", .. } => io::ErrorKind::Other,
+        error if error.is_disk_full() => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
     io::Error::new(kind, error)
 }
 
@@ -89,9 +94,9 @@ impl BatchLog for MetadataLog {
         self.log().log_end_offset()
     }
 
-    fn append(&mut self, batches: Bytes) -> io::Result<()> {
+    fn append(&mut self, batch: Bytes) -> io::Result<()> {
         let now_ms = self.clock.now_ms();
-        match self.log().append_as_follower(batches, now_ms) {
+        match self.log().append_as_follower(batch, now_ms) {
             Ok(_) => Ok(()),
             Err(AppendError::Storage(error)) => Err(io_error(error)),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),

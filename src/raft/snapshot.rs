@@ -117,7 +117,24 @@ pub fn write(
         control.push(ControlRecord::KRaftVoters(voters.clone()));
     }
     let partial = dir.join(format!("{}.part", id.file_name()));
-    let file = disk.open(&partial, Open::Create)?;
+    write_batches(disk, &partial, image, epoch, &control, now_ms).inspect_err(|_| {
+        // On a full disk its room is needed; whatever is left of it goes with the next listing.
+        let _ = disk.remove_file(&partial);
+    })?;
+    disk.rename(&partial, &dir.join(id.file_name()))?;
+    disk.sync_dir(dir)?;
+    Ok(id)
+}
+
+fn write_batches(
+    disk: &dyn Disk,
+    path: &Path,
+    image: &MetadataImage,
+    epoch: LeaderEpoch,
+    control: &[ControlRecord],
+    now_ms: TimestampMs,
+) -> io::Result<()> {
+    let file = disk.open(path, Open::Create)?;
     file.set_len(0)?;
     let mut position = 0u64;
     let mut append = |batch: bytes::Bytes| -> io::Result<()> {
@@ -125,7 +142,7 @@ pub fn write(
         position += batch.len() as u64;
         Ok(())
     };
-    append(control_batch(0, epoch, now_ms, &control))?;
+    append(control_batch(0, epoch, now_ms, control))?;
     let mut offset = control.len() as Offset;
     for records in image.to_records().chunks(RECORDS_PER_BATCH) {
         append(data_batch(offset, epoch, now_ms, records))?;
@@ -133,10 +150,7 @@ pub fn write(
     }
     let footer = [ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 })];
     append(control_batch(offset, epoch, now_ms, &footer))?;
-    file.sync_all()?;
-    disk.rename(&partial, &dir.join(id.file_name()))?;
-    disk.sync_dir(dir)?;
-    Ok(id)
+    file.sync_all()
 }
 
 /// Reads one snapshot whole; anything missing or damaged is an error.

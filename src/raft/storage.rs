@@ -32,9 +32,9 @@ use crate::{
 pub trait BatchLog: Send {
     fn log_start_offset(&self) -> Offset;
     fn log_end_offset(&self) -> Offset;
-    /// Appends whole batches that carry their offsets.
-    fn append(&mut self, batches: Bytes) -> io::Result<()>;
-    /// Everything appended is on the disk when this returns.
+    /// Appends a whole batch that carries its offsets. After `StorageFull` nothing of it is there, and it may be tried again.
+    fn append(&mut self, batch: Bytes) -> io::Result<()>;
+    /// Everything appended is on the disk when this returns. After `StorageFull` nothing is lost, and it may be tried again.
     fn flush(&mut self) -> io::Result<()>;
     /// Whole batches from the one that holds `from` on; at least one where there is one, else about `max_bytes`.
     fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
@@ -295,23 +295,23 @@ impl MetadataStorage {
         self.commit = self.commit.max(index.min(self.last_entry_index()));
     }
 
-    /// Appends entries that raft wants stored; an entry at or before the last one replaces what is there. Not durable before `flush`.
-    pub fn append(&mut self, entries: &[Entry], now_ms: TimestampMs) -> io::Result<()> {
-        for entry in entries {
-            if entry.index <= self.last_entry_index() {
-                self.truncate_from(entry.index)?;
-            }
-            let batch = if entry.data.is_empty() {
-                self.leader_change(entry.term as LeaderEpoch, now_ms)
-            } else {
-                entry.data.clone()
-            };
-            let view = BatchView::parse(&batch).map_err(|error| invalid(error.to_string()))?;
-            debug_assert_eq!(view.partition_leader_epoch(), entry.term as LeaderEpoch);
-            self.log.append(batch.clone())?;
-            self.note(&view)?;
+    /// Appends an entry that raft wants stored; one at or before the last replaces what is there. Not durable before `flush`.
+    ///
+    /// # Errors
+    /// After `StorageFull` nothing is written, and it may be tried again.
+    pub fn append(&mut self, entry: &Entry, now_ms: TimestampMs) -> io::Result<()> {
+        if entry.index <= self.last_entry_index() {
+            self.truncate_from(entry.index)?;
         }
-        Ok(())
+        let batch = if entry.data.is_empty() {
+            self.leader_change(entry.term as LeaderEpoch, now_ms)
+        } else {
+            entry.data.clone()
+        };
+        let view = BatchView::parse(&batch).map_err(|error| invalid(error.to_string()))?;
+        debug_assert_eq!(view.partition_leader_epoch(), entry.term as LeaderEpoch);
+        self.log.append(batch.clone())?;
+        self.note(&view)
     }
 
     fn truncate_from(&mut self, index: u64) -> io::Result<()> {

@@ -147,3 +147,14 @@ fn a_large_topic_is_spread_over_values_of_a_few_kilobytes() {
     let sizes: Vec<usize> = changes(&image, &delta).into_iter().filter_map(|(_, value)| Some(value?.len())).collect();
     assert!(sizes.len() > 60 && sizes.iter().all(|size| *size < 8192), "{sizes:?}");
 }
+
+#[test]
+fn an_engine_that_panics_when_it_is_dropped_ends_nothing() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("cannot write what is left");
+        }
+    }
+    drop(Guarded::new(Panics));
+}

@@ -1,6 +1,8 @@
-//! The quorum of one from end to end: memory log and real disk, restarts, crashes, damaged stores.
+//! The quorum of one from end to end: memory log and real disk, restarts, crashes, damaged stores, full disks.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
+
+use kafka_protocol::error::ResponseError;
 
 use super::*;
 use crate::{
@@ -8,12 +10,17 @@ use crate::{
         testing::TestSchema,
         topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     },
+    env::Disk,
+    log::{Log, LogContext, OpenLog},
     metadata::publisher::Subscriber,
     raft::{
+        MetadataLog,
         cached_image::{STORE_DIR, open_store},
+        metadata_log::log_config,
         storage::memory::MemoryLog,
     },
-    types::TopicId,
+    sim::{SimClock, SimDisk},
+    types::{CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
 pub(crate) struct Node {
@@ -87,12 +94,16 @@ impl Node {
 }
 
 impl Running {
-    async fn create(&self, name: &str) -> TopicId {
+    async fn try_create(&self, name: &str) -> Result<TopicId, controller::ApiError> {
         let topic =
             CreatableTopic { name: name.into(), num_partitions: 2, replication_factor: 1, ..Default::default() };
         let reply =
             self.started.controller.create_topics(CreateTopics { topics: vec![topic], validate_only: false }).await;
-        reply.unwrap().remove(0).1.unwrap().topic_id
+        reply?.remove(0).1.map(|created| created.topic_id)
+    }
+
+    async fn create(&self, name: &str) -> TopicId {
+        self.try_create(name).await.unwrap()
     }
 
     /// What the image says, whatever the offset and the epochs of restarts.
@@ -337,4 +348,103 @@ async fn a_directory_of_another_node_is_refused_by_name() {
     let result =
         Driver::open(Env::system(), options, Box::new(node.log.clone()), CachedImage::none(), Publisher::new());
     assert!(result.err().unwrap().to_string().contains("node.id 2 is not a voter"));
+}
+
+/// A quorum over a log on a simulated disk and nothing else; time stands still unless it is moved.
+struct Simulated {
+    disk: SimDisk,
+    clock: SimClock,
+    env: Env,
+    max_bytes_between_snapshots: u64,
+}
+
+impl Simulated {
+    fn new() -> Self {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let env = Env { disk: Arc::new(disk.clone()), clock: Arc::new(clock.clone()), ..Env::system() };
+        disk.create_dir_all(Path::new("/data")).unwrap();
+        Simulated { disk, clock, env, max_bytes_between_snapshots: u64::MAX }
+    }
+
+    async fn start(&self) -> Running {
+        let context = LogContext::alone(Path::new("/data"), self.env.disk.clone(), self.env.clock.clone()).unwrap();
+        let dir = PathBuf::from("/data/__cluster_metadata-0");
+        let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
+        let config = Arc::new(log_config(1 << 20, i64::MAX));
+        let log = Log::open(&context, &dir, partition, None, config, OpenLog::default()).unwrap();
+        let options =
+            Options { dir, max_bytes_between_snapshots: self.max_bytes_between_snapshots, ..Node::new().options() };
+        let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
+        publisher.subscribe(Arc::new(Heard(heard.clone())));
+        let log = Box::new(MetadataLog::new(&self.env, log));
+        let started = start(&self.env, options, log, CachedImage::none(), publisher.clone()).await.unwrap();
+        Running { env: self.env.clone(), publisher, started, heard }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_room_brings_them_back_without_a_restart() {
+    let node = Simulated::new();
+    let running = node.start().await;
+    running.create("before").await;
+    node.disk.set_capacity(0);
+    // The first one is decided and cannot be written; it may follow. What comes behind it is not even decided.
+    assert_eq!(running.try_create("waits").await.unwrap_err().code(), ResponseError::RequestTimedOut.code());
+    assert_eq!(running.try_create("refused").await.unwrap_err().code(), ResponseError::KafkaStorageError.code());
+    assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["before"]);
+    assert!(running.started.controller.describe_quorum().await.is_ok(), "who asks is answered");
+    node.disk.set_capacity(u64::MAX);
+    running.create("after").await;
+    assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["after", "before", "waits"]);
+    running.stop().await;
+    node.disk.crash();
+    let again = node.start().await;
+    assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["after", "before", "waits"]);
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
+    let node = Simulated::new();
+    let running = node.start().await;
+    node.disk.set_capacity(0);
+    running.try_create("waits").await.unwrap_err();
+    for room in [0, u64::MAX] {
+        while node.clock.next_wake().is_none() {
+            tokio::task::yield_now().await;
+        }
+        node.disk.set_capacity(room);
+        node.clock.advance(FULL_DISK_RETRY);
+    }
+    while running.topics().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["waits"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
+    let node = Simulated { max_bytes_between_snapshots: 5_000, ..Simulated::new() };
+    let running = node.start().await;
+    let dir = Path::new("/data/__cluster_metadata-0");
+    let snapshots = || snapshot::list(&node.disk, dir).unwrap().len();
+    // A directory that stands where a snapshot is going to be written.
+    let end = running.publisher.image().provenance;
+    for offset in end.last_contained_offset..end.last_contained_offset + 200 {
+        let id = SnapshotId { end_offset: offset, epoch: end.last_contained_epoch };
+        node.disk.create_dir_all(&dir.join(format!("{}.part", id.file_name()))).unwrap();
+    }
+    for at in 0..50 {
+        running.create(&format!("t{at}")).await;
+    }
+    for entry in node.disk.list(dir).unwrap().iter().filter(|entry| entry.is_dir) {
+        node.disk.remove_dir_all(&dir.join(&entry.name)).unwrap();
+    }
+    running.create("early").await;
+    assert_eq!(snapshots(), 0);
+    node.clock.advance(SNAPSHOT_RETRY);
+    running.create("late").await;
+    assert_eq!(snapshots(), 1);
+    assert_eq!(running.stop().await.topics.by_name.len(), 52);
 }
