@@ -3,8 +3,9 @@
 //! [`Broker::start`] builds the parts from the settings and hands them to one another;
 //! [`Broker::shutdown`] takes them down in the reverse order. Neither decides anything about requests.
 
+mod dynamic_settings;
+
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use dynamic_settings::{DynamicSettings, connection_quota};
 
 use crate::{
     api::{self, Parts},
@@ -74,6 +76,16 @@ impl Broker {
         let groups = Arc::new(GroupCoordinator::new(GroupConfig::from(&*config), env.clone(), groups_log));
         let news = CoordinatorNews::new(groups.clone());
         replica_manager.listen(news.listener());
+        let limits = SharedLimits::new(limits(&config)?);
+        // Before the logs are opened: how long producers are kept is among these settings.
+        publisher.subscribe(Arc::new(DynamicSettings {
+            node_id: config.node_id,
+            statics: statics.clone(),
+            tasks: env.tasks.clone(),
+            limits: limits.clone(),
+            log_manager: log_manager.clone(),
+            changes: Arc::default(),
+        }));
         publisher.subscribe(replica_manager.clone());
         publisher.subscribe(news.clone());
         let controller = start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone()).await?;
@@ -99,7 +111,6 @@ impl Broker {
             config,
         });
         log_manager.start();
-        let limits = SharedLimits::new(limits(&parts.config)?);
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
         }
@@ -163,9 +174,7 @@ fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Optio
 fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
     let ms = |ms: i64| Duration::from_millis(ms.max(0) as u64);
     Ok(Limits {
-        connections: config.max_connections.max(0) as usize,
-        connections_per_ip: config.max_connections_per_ip.max(0) as usize,
-        connections_per_ip_overrides: connection_overrides(config)?,
+        connections: connection_quota(config, connection_overrides(config)?.into_iter()),
         request_bytes: config.socket_request_max_bytes.max(0) as usize,
         queued_request_bytes: config.queued_max_request_bytes.max(1) as usize,
         idle: ms(config.connections_max_idle_ms),
@@ -174,13 +183,13 @@ fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
 }
 
 /// `max.connections.per.ip.overrides`, with host names resolved once, as Kafka does.
-fn connection_overrides(config: &BrokerConfig) -> anyhow::Result<HashMap<IpAddr, usize>> {
-    let mut overrides = HashMap::new();
+fn connection_overrides(config: &BrokerConfig) -> anyhow::Result<Vec<(IpAddr, i32)>> {
+    let mut overrides = Vec::new();
     for (host, count) in config.connection_overrides().map_err(anyhow::Error::msg)? {
         let addresses = (host.as_str(), 0).to_socket_addrs();
         let addresses =
             addresses.with_context(|| format!("cannot resolve {host} of max.connections.per.ip.overrides"))?;
-        overrides.extend(addresses.map(|address| (address.ip().to_canonical(), count.max(0) as usize)));
+        overrides.extend(addresses.map(|address| (address.ip(), count)));
     }
     Ok(overrides)
 }

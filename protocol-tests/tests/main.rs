@@ -7,6 +7,7 @@ mod clients_js;
 mod clients_python;
 mod crash;
 mod differential;
+mod dynamic_settings;
 mod java_clients;
 mod kafka_files;
 mod kcat;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,8 +47,8 @@ pub struct LogContext {
     pub disk: Arc<dyn Disk>,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// `producer.id.expiration.ms`.
-    pub producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.ms`, which changes at run time.
+    pub(crate) producer_id_expiration_ms: AtomicI64,
     pub(crate) files: Arc<FileCache>,
     pub(crate) tail: Arc<TailCache>,
     /// `recovery-point-offset-checkpoint`: up to where each log is known to be durable.
@@ -89,7 +89,7 @@ impl LogContext {
             dir: dir.to_owned(),
             disk,
             clock,
-            producer_id_expiration_ms,
+            producer_id_expiration_ms: AtomicI64::new(producer_id_expiration_ms),
             files,
             tail,
             condemned: Mutex::default(),

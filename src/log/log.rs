@@ -246,7 +246,7 @@ impl Log {
 
     /// I5: forgets producers that have been silent for `producer.id.expiration.ms`.
     pub fn remove_expired_producers(&mut self, now_ms: TimestampMs) {
-        self.producers.remove_expired(now_ms, self.ctx.producer_id_expiration_ms);
+        self.producers.remove_expired(now_ms, self.ctx.producer_id_expiration_ms.load(Ordering::Relaxed));
     }
 
     // --- append ---

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -200,6 +200,13 @@ impl LogManager {
     /// Whether no directory is left.
     pub fn is_offline(&self) -> bool {
         self.dirs.iter().all(|dir| dir.ctx.is_offline())
+    }
+
+    /// A new `producer.id.expiration.ms`; takes effect when producers are next looked at.
+    pub fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
+        for dir in &self.dirs {
+            dir.ctx.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
+        }
     }
 
     /// Directories that have failed.
@@ -443,7 +450,7 @@ impl LogManager {
 
     /// Segments that were rolled become durable without anybody waiting for it.
     fn flush_rolled(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)]) {
-        let rolled = |dir: &LogDir| dir.ctx.rolled.swap(false, std::sync::atomic::Ordering::AcqRel);
+        let rolled = |dir: &LogDir| dir.ctx.rolled.swap(false, Ordering::AcqRel);
         if !self.dirs.iter().map(rolled).fold(false, |any, rolled| any | rolled) {
             return;
         }

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
@@ -349,7 +349,8 @@ impl Log {
         while let Some(offset) = self.snapshots.last().copied() {
             let bytes = read_if_exists(&*self.ctx.disk, &self.snapshot_path(offset))?.unwrap_or_default();
             let now_ms = self.ctx.clock.now_ms();
-            let state = ProducerState::from_snapshot(&bytes, offset, now_ms, self.ctx.producer_id_expiration_ms);
+            let expiration_ms = self.ctx.producer_id_expiration_ms.load(Ordering::Relaxed);
+            let state = ProducerState::from_snapshot(&bytes, offset, now_ms, expiration_ms);
             if state.is_some() {
                 return Ok(state);
             }

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -24,15 +24,22 @@ use crate::{
     metrics::{Limit, ListenerCounters},
 };
 
+/// How many connections there may be. Changes at run time; those that are open stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionQuota {
+    /// `max.connections`.
+    pub total: usize,
+    /// `max.connections.per.ip`.
+    pub per_ip: usize,
+    /// `max.connections.per.ip.overrides`.
+    pub per_ip_overrides: HashMap<IpAddr, usize>,
+}
+
 /// Bounds on connections and on what they may make the broker hold.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// `max.connections`.
-    pub connections: usize,
-    /// `max.connections.per.ip`.
-    pub connections_per_ip: usize,
-    /// `max.connections.per.ip.overrides`.
-    pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
+    /// At first.
+    pub connections: ConnectionQuota,
     /// `socket.request.max.bytes`.
     pub request_bytes: usize,
     /// `queued.max.request.bytes`: frames being read or worked on, over all connections.
@@ -52,13 +59,13 @@ pub struct Bound {
 
 /// [`Limits`] and what is taken of them, shared by all listeners.
 pub struct SharedLimits {
-    limits: Limits,
     connection: Arc<ConnectionLimits>,
     open: Mutex<Open>,
 }
 
 #[derive(Default)]
 struct Open {
+    allowed: ConnectionQuota,
     total: usize,
     per_ip: HashMap<IpAddr, usize>,
     refused: u64,
@@ -69,28 +76,37 @@ impl SharedLimits {
     /// Nothing taken yet.
     pub fn new(limits: Limits) -> Arc<SharedLimits> {
         let connection = Arc::new(ConnectionLimits::new(&limits));
-        Arc::new(SharedLimits { limits, connection, open: Mutex::default() })
+        let open = Mutex::new(Open { allowed: limits.connections, ..Open::default() });
+        Arc::new(SharedLimits { connection, open })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().expect("a poisoned lock ends the process")
+    }
+
+    /// From now on so many connections may be opened.
+    pub fn allow(&self, connections: ConnectionQuota) {
+        self.open().allowed = connections;
     }
 
     /// A place for a connection from `ip`, or which limit is reached.
     fn take(self: &Arc<Self>, ip: IpAddr, counters: &Arc<ListenerCounters>) -> Result<Place, Limit> {
-        let most = self.limits.connections_per_ip_overrides.get(&ip).copied().unwrap_or(self.limits.connections_per_ip);
-        let mut open = self.open.lock().expect("a poisoned lock ends the process");
-        if open.total >= self.limits.connections {
+        let mut open = self.open();
+        let most = open.allowed.per_ip_overrides.get(&ip).copied().unwrap_or(open.allowed.per_ip);
+        if open.total >= open.allowed.total {
             return Err(Limit::MaxConnections);
         }
-        let from_ip = open.per_ip.entry(ip).or_default();
-        if *from_ip >= most {
+        if open.per_ip.get(&ip).copied().unwrap_or_default() >= most {
             return Err(Limit::MaxConnectionsPerIp);
         }
-        *from_ip += 1;
+        *open.per_ip.entry(ip).or_default() += 1;
         open.total += 1;
         counters.opened.add(1);
         Ok(Place { limits: self.clone(), ip, counters: counters.clone() })
     }
 
     fn report_refusal(&self, from: SocketAddr, limit: &str, now: Duration) {
-        let mut open = self.open.lock().expect("a poisoned lock ends the process");
+        let mut open = self.open();
         open.refused += 1;
         if now >= open.last_report + Duration::from_secs(1) {
             tracing::info!(%from, limit, refused = open.refused, "closed connections over the limit");
@@ -110,7 +126,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.counters.closed.add(1);
-        let mut open = self.limits.open.lock().expect("a poisoned lock ends the process");
+        let mut open = self.limits.open();
         open.total -= 1;
         if let Some(count) = open.per_ip.get_mut(&self.ip) {
             *count -= 1;
@@ -193,5 +209,42 @@ impl Accepting {
             let _place = place;
             connection::serve(stream, info, parts, limits).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(total: usize, per_ip: usize, overrides: &[(&str, usize)]) -> ConnectionQuota {
+        let per_ip_overrides = overrides.iter().map(|(ip, most)| (ip.parse().unwrap(), *most)).collect();
+        ConnectionQuota { total, per_ip, per_ip_overrides }
+    }
+
+    #[test]
+    fn s2_connections_keep_to_a_quota_that_changes_under_them() {
+        let limits = SharedLimits::new(Limits {
+            connections: quota(4, 2, &[("::1", 3)]),
+            request_bytes: 1,
+            queued_request_bytes: 1,
+            idle: Duration::MAX,
+            frame_deadline: Duration::MAX,
+        });
+        let counters = Arc::default();
+        let take = |ip: &str| limits.take(ip.parse().unwrap(), &counters);
+        let a = [take("10.0.0.1").unwrap(), take("10.0.0.1").unwrap()];
+        assert_eq!(take("10.0.0.1").err(), Some(Limit::MaxConnectionsPerIp));
+        let b = [take("::1").unwrap(), take("::1").unwrap()];
+        assert_eq!(take("::1").err(), Some(Limit::MaxConnections));
+        limits.allow(quota(10, 1, &[("::1", 3)]));
+        drop(b);
+        assert_eq!(take("10.0.0.1").err(), Some(Limit::MaxConnectionsPerIp), "two are open and one is allowed");
+        drop(a);
+        let _a = take("10.0.0.1").unwrap();
+        assert_eq!(take("10.0.0.1").err(), Some(Limit::MaxConnectionsPerIp));
+        let _b: Vec<_> = (0..3).map(|_| take("::1").unwrap()).collect();
+        assert_eq!(take("::1").err(), Some(Limit::MaxConnectionsPerIp));
+        limits.allow(quota(10, 0, &[]));
+        assert_eq!(take("10.0.0.2").err(), Some(Limit::MaxConnectionsPerIp));
     }
 }

@@ -8,4 +8,4 @@ mod listener;
 mod scrape;
 mod writer;
 
-pub use listener::{Bound, Limits, SharedLimits};
+pub use listener::{Bound, ConnectionQuota, Limits, SharedLimits};

@@ -1,0 +1,100 @@
+//! Settings that take effect while the broker runs (KIP-226), and whom a new value of each is handed to.
+//!
+//! Defaults of topics are not here: they are part of each topic's settings (`replica/replica_manager.rs`). Whether a
+//! change may be made was decided before it was stored (`config/validate.rs`).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, ToSocketAddrs},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    config::{BrokerConfig, ConfigLayers, StaticConfigs},
+    env::Tasks,
+    log::LogManager,
+    metadata::{
+        delta::MetadataDelta,
+        image::{ConfigResource, MetadataImage},
+        publisher::Subscriber,
+    },
+    network::{ConnectionQuota, SharedLimits},
+    types::BrokerId,
+};
+
+/// Hands on what has changed of this broker's settings.
+pub(super) struct DynamicSettings {
+    pub(super) node_id: BrokerId,
+    pub(super) statics: Arc<StaticConfigs>,
+    pub(super) tasks: Tasks,
+    pub(super) limits: Arc<SharedLimits>,
+    pub(super) log_manager: Arc<LogManager>,
+    /// Counts changes: only the newest may apply what it found out later.
+    pub(super) changes: Arc<AtomicU64>,
+}
+
+impl Subscriber for DynamicSettings {
+    fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        let (cluster, broker) = (ConfigResource::default_broker(), ConfigResource::broker(self.node_id));
+        if delta.configs.contains(&cluster) || delta.configs.contains(&broker) {
+            let layers = ConfigLayers::new(&self.statics, image.config(&cluster), image.config(&broker));
+            self.apply(&layers.broker_config());
+        }
+    }
+}
+
+impl DynamicSettings {
+    fn apply(&self, config: &BrokerConfig) {
+        self.log_manager.set_producer_id_expiration_ms(config.producer_id_expiration_ms.into());
+        let change = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        let overrides = config.connection_overrides().unwrap_or_default();
+        let (addresses, names): (Vec<_>, Vec<_>) =
+            overrides.into_iter().partition(|(host, _)| host.parse::<IpAddr>().is_ok());
+        let mut quota =
+            connection_quota(config, addresses.iter().filter_map(|(host, count)| Some((host.parse().ok()?, *count))));
+        self.limits.allow(quota.clone());
+        if names.is_empty() {
+            return;
+        }
+        // A name server may take its time, and every answer of the controller waits for us.
+        let (tasks, limits, changes) = (self.tasks.clone(), self.limits.clone(), self.changes.clone());
+        self.tasks.spawn("resolve hosts", async move {
+            let resolved = tasks.blocking("resolve hosts", move || resolve_all(names)).await;
+            if changes.load(Ordering::Acquire) == change {
+                quota.per_ip_overrides.extend(resolved);
+                limits.allow(quota);
+            }
+        });
+    }
+}
+
+/// What the settings allow, with exceptions by address.
+pub(super) fn connection_quota(
+    config: &BrokerConfig,
+    overrides: impl Iterator<Item = (IpAddr, i32)>,
+) -> ConnectionQuota {
+    let count = |count: i32| count.max(0) as usize;
+    ConnectionQuota {
+        total: count(config.max_connections),
+        per_ip: count(config.max_connections_per_ip),
+        per_ip_overrides: overrides.map(|(address, most)| (address.to_canonical(), count(most))).collect(),
+    }
+}
+
+fn resolve_all(names: Vec<(String, i32)>) -> HashMap<IpAddr, usize> {
+    let mut resolved = HashMap::new();
+    for (host, most) in names {
+        match (host.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => {
+                resolved.extend(addresses.map(|address| (address.ip().to_canonical(), most.max(0) as usize)))
+            }
+            Err(error) => {
+                tracing::warn!(%host, %error, "no exception to max.connections.per.ip for a host without address")
+            }
+        }
+    }
+    resolved
+}
