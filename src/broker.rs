@@ -90,6 +90,8 @@ impl Broker {
         publisher.subscribe(news.clone());
         let controller = start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone()).await?;
 
+        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
+
         let parts = Arc::new(Parts {
             network: Tasks::new(),
             fetch_sessions: FetchSessionCache::new(

@@ -44,6 +44,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     if let Err(error) = start_logging(&serve) {
         return fail(MISUSED, &format!("--log {}: {error}", serve.log_filter));
     }
+    raise_open_files_limit();
     let settings = match Settings::load(&serve.settings(), environment(), &|path| env.disk.read(path)) {
         Ok(settings) => settings,
         Err(error) => return fail(MISUSED, &format!("wrong settings:\n  {}", error.problems.join("\n  "))),
@@ -73,6 +74,15 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
             // What the shutdown waits for is not waited for any longer.
             std::process::exit(FAILED.into())
         }
+    }
+}
+
+/// Connections and segments share the descriptors: shells and service managers give 1024 and allow more, as the JVM knows too.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::info!(%error, "the limit of open files stays as it is");
     }
 }
 

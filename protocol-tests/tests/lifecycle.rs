@@ -206,3 +206,19 @@ fn a_data_directory_keeps_its_cluster_id() {
     let properties = std::fs::read_to_string(broker.data().join("meta.properties")).expect("read meta.properties");
     assert!(properties.contains(&format!("cluster.id={first}")), "{properties}");
 }
+
+/// A shell's soft limit of open files is raised to what the system allows; connections do not starve the log of descriptors.
+#[test]
+fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let inner = ottla(directory.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -Sn 256; exec "$0" "$@""#]).arg(inner.get_program()).args(inner.get_args());
+    command.current_dir(directory.path()).args(["--set", "listeners=PLAINTEXT://:0"]);
+    let (process, port) = start(command);
+    let bootstrap = format!("127.0.0.1:{port}");
+    let _idle: Vec<Wire> = (0..500).map(|_| Wire::connect(&bootstrap)).collect();
+    produce(&bootstrap, "hello", &[], &[Record::of("k", "v")]);
+    assert_eq!(read_all(&bootstrap, "hello").len(), 1);
+    end(process);
+}

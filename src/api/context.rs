@@ -80,6 +80,8 @@ pub struct RequestContext {
     pub api_version: i16,
     /// As the client calls itself; empty where it does not.
     pub client_id: StrBytes,
+    /// Of the request's frame, in memory for as long as any slice of it is.
+    pub request_bytes: usize,
 }
 
 impl RequestContext {

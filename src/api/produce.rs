@@ -45,6 +45,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Rep
         now_ms: ctx.parts.env.clock.now_ms(),
         unfinished: Vec::new(),
         failed: false,
+        pinned_bytes: ctx.request_bytes,
     };
     let mut response = ProduceResponse::default();
     let is_refused = request.transactional_id.is_none() && has_transactional_batch(&request);
@@ -96,6 +97,8 @@ struct Produce<'a> {
     unfinished: Vec<Unfinished>,
     /// Some partition was refused.
     failed: bool,
+    /// What the first batch that is kept keeps in memory: its whole frame.
+    pinned_bytes: usize,
 }
 
 /// An append that may not be acknowledged yet.
@@ -190,8 +193,9 @@ impl Produce<'_> {
             return Err(Refusal::plain(ResponseError::InvalidTxnState));
         }
         let Appended { info, leader_epoch } = partition
-            .append_as_leader(batch, self.acks == ALL_REPLICAS, self.now_ms)
+            .append_as_leader(batch.pinning(self.pinned_bytes), self.acks == ALL_REPLICAS, self.now_ms)
             .map_err(|error| self.refusal(&partition, &error))?;
+        self.pinned_bytes = 0;
         let is_replicated = partition.watermarks().high_watermark > info.last_offset;
         if info.flush_due || (self.acks == ALL_REPLICAS && !is_replicated) {
             self.unfinished.push(Unfinished {

@@ -1,7 +1,7 @@
 //! Kafka's small text files: offset checkpoints, `partition.metadata`, `meta.properties`, the clean-shutdown mark.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -22,9 +22,17 @@ use crate::{
 pub struct OffsetCheckpoint {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    durable: Mutex<BTreeMap<TopicPartition, Offset>>,
+    state: Mutex<Offsets>,
     /// Times an offset was lowered or removed.
     cuts: AtomicU64,
+}
+
+#[derive(Default)]
+struct Offsets {
+    /// As on disk, but for what is `forgotten`.
+    durable: BTreeMap<TopicPartition, Offset>,
+    /// Still on disk, and no longer true.
+    forgotten: BTreeSet<TopicPartition>,
 }
 
 impl OffsetCheckpoint {
@@ -40,12 +48,17 @@ impl OffsetCheckpoint {
                 reason: "it is not an offset checkpoint".into(),
             })?,
         };
-        Ok(OffsetCheckpoint { disk, path, durable: Mutex::new(durable), cuts: AtomicU64::new(0) })
+        Ok(OffsetCheckpoint {
+            disk,
+            path,
+            state: Mutex::new(Offsets { durable, ..Offsets::default() }),
+            cuts: AtomicU64::new(0),
+        })
     }
 
     /// The offset of `partition` as it is on disk.
     pub fn get(&self, partition: &TopicPartition) -> Option<Offset> {
-        lock(&self.durable).get(partition).copied()
+        lock(&self.state).durable.get(partition).copied()
     }
 
     /// Replaces the offsets of the partitions named, keeps the others; writes only if that changes something.
@@ -94,7 +107,18 @@ impl OffsetCheckpoint {
         })
     }
 
-    /// Forgets `partition`.
+    /// Forgets a partition whose directory is gone. The file follows with the next change: what it says of a partition
+    /// that is not there harms nobody, and a thousand deletes cost no write. One of the same name that comes later has
+    /// to [`OffsetCheckpoint::remove`] it first.
+    pub fn forget(&self, partition: &TopicPartition) {
+        let mut state = lock(&self.state);
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        if state.durable.remove(partition).is_some() {
+            state.forgotten.insert(partition.clone());
+        }
+    }
+
+    /// Removes `partition`, durably.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
@@ -106,16 +130,16 @@ impl OffsetCheckpoint {
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Offset>)) -> Result<(), LogError> {
-        let mut durable = lock(&self.durable);
-        let mut wanted = durable.clone();
+        let mut state = lock(&self.state);
+        let mut wanted = state.durable.clone();
         change(&mut wanted);
-        if wanted == *durable {
+        if wanted == state.durable && state.forgotten.is_empty() {
             return Ok(());
         }
         self.disk
             .write_atomically(&self.path, offsets_text(&wanted).as_bytes())
             .map_err(LogError::io("write", &self.path))?;
-        *durable = wanted;
+        *state = Offsets { durable: wanted, forgotten: BTreeSet::new() };
         Ok(())
     }
 }

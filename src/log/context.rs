@@ -113,6 +113,11 @@ impl LogContext {
         LogContext::new(dir, disk, clock, files, tail, limits.producer_id_expiration_ms)
     }
 
+    /// The three files of offsets.
+    pub(crate) fn checkpoints(&self) -> [&OffsetCheckpoint; 3] {
+        [&self.recovery_points, &self.log_start_offsets, &self.high_watermarks]
+    }
+
     /// Called once, with the first fault, when the directory goes offline.
     pub fn on_failure(&self, listener: impl Fn(&Path, &LogError) + Send + Sync + 'static) {
         let set = self.on_failure.set(Box::new(listener));
@@ -146,7 +151,7 @@ impl LogContext {
     /// Passes `error` on; takes the directory offline unless the volume is merely full or the fault is
     /// confined to one file.
     pub(crate) fn judge(&self, error: LogError) -> LogError {
-        if matches!(error, LogError::Io { .. }) && !error.is_disk_full() {
+        if matches!(error, LogError::Io { .. }) && !error.is_shortage() {
             self.fail(&error);
         }
         error

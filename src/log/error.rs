@@ -70,6 +70,16 @@ impl LogError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, LogError::Io { source, .. } if is_disk_full(source))
     }
+
+    /// Whether something ran short that is not the disk's fault, and may be there again: room, file descriptors, memory.
+    pub fn is_shortage(&self) -> bool {
+        let passes = |error: &io::Error| {
+            use rustix::io::Errno;
+            let errno = Errno::from_io_error(error);
+            is_disk_full(error) || matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+        };
+        matches!(self, LogError::Io { source, .. } if passes(source))
+    }
 }
 
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {

@@ -9,6 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -82,7 +83,8 @@ pub struct Log {
     pub(super) epochs: LeaderEpochs,
     pub(super) tail: Arc<TailLog>,
     pub(super) dirty: Dirty,
-    pub(super) last_flush_ms: TimestampMs,
+    /// On the monotonic clock.
+    pub(super) last_flush: Duration,
     pub(super) flush_gate: Arc<Mutex<()>>,
     pub(super) deleted: bool,
 }
@@ -270,7 +272,7 @@ impl Log {
         now_ms: TimestampMs,
     ) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
-        let ValidatedBatch { mut header, records, marker, origin } = batch;
+        let ValidatedBatch { mut header, records, marker, origin, pinned_bytes } = batch;
         if let Verdict::Duplicate(original) = self.producers.check(&self.partition, &header, marker, origin)? {
             return Ok(AppendInfo {
                 first_offset: original.first_offset(),
@@ -289,7 +291,7 @@ impl Log {
         let written = active.write(&[header.bytes(), &records]);
         let position = written.map_err(|error| self.ctx.judge(error))?;
         self.note_appended(&active, &header, position, marker).map_err(|error| self.ctx.judge(error))?;
-        self.ctx.tail.push(&self.tail, header, records);
+        self.ctx.tail.push(&self.tail, header, records, pinned_bytes);
         Ok(AppendInfo {
             first_offset: header.base_offset(),
             last_offset: header.last_offset(),
@@ -386,7 +388,8 @@ impl Log {
             let records = bytes.slice(at + HEADER_BYTES..at + header.size_bytes() as usize);
             let marker = marker_of(header, &records);
             self.note_appended(&active, header, position, marker).map_err(|error| self.ctx.judge(error))?;
-            self.ctx.tail.push(&self.tail, *header, records);
+            let pinned_bytes = records.len();
+            self.ctx.tail.push(&self.tail, *header, records, pinned_bytes);
             position += header.size_bytes();
         }
         Ok(())
@@ -631,7 +634,7 @@ impl Log {
 
     /// Takes note of a plan that was carried out: the recovery point moves.
     pub fn flush_done(&mut self, done: FlushDone) {
-        self.last_flush_ms = self.ctx.clock.now_ms();
+        self.last_flush = self.ctx.clock.monotonic();
         if done.truncations != self.dirty.truncations {
             return;
         }
@@ -654,9 +657,10 @@ impl Log {
     }
 
     /// Whether `flush.ms` has passed since the last flush and something waits for one.
-    pub fn flush_is_due(&self, now_ms: TimestampMs) -> bool {
+    pub fn flush_is_due(&self, now: Duration) -> bool {
         self.log_end_offset > self.recovery_point
-            && (now_ms - self.last_flush_ms >= self.config.flush_ms || self.flush_is_due_by_messages())
+            && (now.saturating_sub(self.last_flush).as_millis() >= self.config.flush_ms.max(0) as u128
+                || self.flush_is_due_by_messages())
     }
 
     /// Where the active segment starts.
@@ -758,17 +762,24 @@ impl Log {
         }
         self.check_usable()?;
         let deletable = self.deletable_segments(now_ms, high_watermark)?;
-        if deletable == 0 {
-            return Ok(0);
-        }
-        if deletable == self.segments.len() {
+        let all = deletable == self.segments.len();
+        self.delete_oldest(deletable.min(self.segments.len() - 1))?;
+        if all {
+            // Only now: on a full disk a new segment needs the room that the others gave.
             self.roll()?;
+            self.delete_oldest(1)?;
         }
-        let gone = Arc::make_mut(&mut self.segments).drain(..deletable).collect();
+        Ok(deletable)
+    }
+
+    fn delete_oldest(&mut self, count: usize) -> Result<(), LogError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let gone = Arc::make_mut(&mut self.segments).drain(..count).collect();
         self.remove_segments(gone, self.config.file_delete_delay_ms)?;
         let first = self.segments.first().map_or(self.log_end_offset, |segment| segment.base_offset());
-        self.maybe_increment_log_start_offset(first)?;
-        Ok(deletable)
+        self.maybe_increment_log_start_offset(first).map(|_| ())
     }
 
     fn deletable_segments(&self, now_ms: TimestampMs, high_watermark: Offset) -> Result<usize, LogError> {
@@ -902,17 +913,21 @@ impl Log {
     pub fn delete(&mut self, unique: &str) -> Result<(), LogError> {
         self.check_usable()?;
         let from = self.dir.path();
-        let to = self.ctx.dir.join(deleted_dir_name(&self.partition, unique));
-        let forgotten = self.ctx.recovery_points.remove(&self.partition);
-        forgotten
-            .and_then(|()| self.ctx.log_start_offsets.remove(&self.partition))
-            .and_then(|()| self.ctx.high_watermarks.remove(&self.partition))
-            .and_then(|()| self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from)))
-            .map_err(|error| self.ctx.judge(error))?;
+        let to = self.ctx.dir.join(moved_dir_name(&self.partition, unique, "delete"));
+        let renamed = self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from));
+        renamed.map_err(|error| self.ctx.judge(error))?;
+        for checkpoint in self.ctx.checkpoints() {
+            checkpoint.forget(&self.partition);
+        }
         self.deleted = true;
         self.tail.clear();
         self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
         Ok(())
+    }
+
+    /// Up to where readers may see: not beyond what is durable where `flush.messages` asks for a flush that has yet to come.
+    pub fn visible_end_offset(&self) -> Offset {
+        if self.flush_is_due_by_messages() { self.recovery_point } else { self.log_end_offset }
     }
 
     /// Whether [`Log::delete`] was called.
@@ -921,9 +936,9 @@ impl Log {
     }
 }
 
-/// `LocalLog.logDeleteDirName`: at most 255 characters, the topic's name giving way.
-fn deleted_dir_name(partition: &TopicPartition, unique: &str) -> String {
-    let suffix = format!("-{}.{unique}-delete", partition.partition);
+/// `LocalLog.logDeleteDirName` and `logStrayDirName`: at most 255 characters, the topic's name giving way.
+pub(super) fn moved_dir_name(partition: &TopicPartition, unique: &str, suffix: &str) -> String {
+    let suffix = format!("-{}.{unique}-{suffix}", partition.partition);
     let room = 255usize.saturating_sub(suffix.len());
     let topic: String = partition.topic.chars().take(room).collect();
     topic + &suffix

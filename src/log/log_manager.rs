@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak, atomic::Ordering},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,11 +23,13 @@ use super::{
     checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, MetaProperties, OffsetCheckpoint, read_if_exists},
     context::lock,
     flush::{flush_rolled, flush_through, with_log},
+    log::moved_dir_name,
+    recovery::topic_id_in,
 };
 use crate::{
     config::topic::LogConfig,
     env::Env,
-    types::{BrokerId, Offset, TimestampMs, TopicId, TopicPartition, uuid_to_base64},
+    types::{BrokerId, Offset, TopicId, TopicPartition, uuid_to_base64},
 };
 
 /// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
@@ -78,6 +83,8 @@ struct LogDir {
     directory_id: Uuid,
     /// The directory carried the mark of a clean shutdown when it was opened.
     clean_shutdown: bool,
+    /// A log that is there could not be opened.
+    has_refused_log: AtomicBool,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -155,7 +162,13 @@ impl LogManager {
                 LogContext::new(dir, env.disk.clone(), env.clock.clone(), files.clone(), tail.clone(), expiration_ms)?;
             let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
             condemn_deleted_dirs(&ctx)?;
-            dirs.push(LogDir { ctx, directory_id: meta.directory_id, clean_shutdown, _lock: held });
+            dirs.push(LogDir {
+                ctx,
+                directory_id: meta.directory_id,
+                clean_shutdown,
+                has_refused_log: AtomicBool::new(false),
+                _lock: held,
+            });
         }
         let schedule = Mutex::new(Schedule::starting_at(env.clock.monotonic(), &config));
         let env = env.clone();
@@ -232,7 +245,14 @@ impl LogManager {
         config: Arc<LogConfig>,
     ) -> Result<Log, LogError> {
         let name = partition.to_string();
-        let existing = self.dirs.iter().find(|dir| self.env.disk.exists(&dir.ctx.dir.join(&name)));
+        let mut existing = self.dirs.iter().find(|dir| self.env.disk.exists(&dir.ctx.dir.join(&name)));
+        if let (Some(dir), Some(wanted)) = (existing, topic_id) {
+            let found = topic_id_in(&dir.ctx, &dir.ctx.dir.join(&name))?;
+            if found.is_some_and(|found| found != wanted) {
+                self.set_aside(dir, partition, "it belongs to an earlier topic of that name")?;
+                existing = None;
+            }
+        }
         let dir = match existing {
             Some(dir) => dir,
             None => self.dir_for_new_log()?,
@@ -240,7 +260,7 @@ impl LogManager {
         let ctx = &dir.ctx;
         if existing.is_none() {
             // What is remembered of an earlier topic of this name is not true of this one.
-            for checkpoint in checkpoints(ctx) {
+            for checkpoint in ctx.checkpoints() {
                 checkpoint.remove(partition)?;
             }
         }
@@ -250,7 +270,59 @@ impl LogManager {
             recovery_point: ctx.recovery_points.get(partition).unwrap_or(0),
             clean_shutdown: dir.clean_shutdown && first_time,
         };
-        Log::open(ctx, &ctx.dir.join(&name), partition.clone(), topic_id, config, start)
+        let opened = Log::open(ctx, &ctx.dir.join(&name), partition.clone(), topic_id, config, start);
+        if opened.is_err() && existing.is_some() {
+            dir.has_refused_log.store(true, Ordering::Release);
+        }
+        opened
+    }
+
+    /// What the cluster knows nothing of is renamed to `…-stray`, as Apache Kafka does: its topic was deleted while this
+    /// broker could not see to it. It is out of the way of a topic of the same name, and nothing is thrown away.
+    /// `is_known` is asked for each partition with the topic id on disk, if there is one.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn set_aside_strays(
+        &self,
+        is_known: impl Fn(&TopicPartition, Option<TopicId>) -> bool,
+    ) -> Result<(), LogError> {
+        for (dir, partition) in self.partition_dirs()? {
+            let found = topic_id_in(&dir.ctx, &dir.ctx.dir.join(partition.to_string()))?;
+            if !is_known(&partition, found) {
+                self.set_aside(dir, &partition, "no topic of the cluster has it")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the directory of a partition whose log could not be opened, as [`LogManager::delete_log`] does with one that is.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn delete_closed_log(&self, partition: &TopicPartition) -> Result<(), LogError> {
+        let found = self.partition_dirs()?.into_iter().find(|(_, other)| other == partition);
+        let Some((dir, _)) = found else { return Ok(()) };
+        let to = self.move_dir(dir, partition, "delete")?;
+        dir.ctx.condemn(to, true, 0);
+        Ok(())
+    }
+
+    fn set_aside(&self, dir: &LogDir, partition: &TopicPartition, why: &str) -> Result<(), LogError> {
+        let to = self.move_dir(dir, partition, "stray")?;
+        tracing::warn!(%partition, to = %to.display(), "a partition's directory is set aside: {why}");
+        Ok(())
+    }
+
+    fn move_dir(&self, dir: &LogDir, partition: &TopicPartition, suffix: &str) -> Result<PathBuf, LogError> {
+        let ctx = &dir.ctx;
+        let from = ctx.dir.join(partition.to_string());
+        let to = ctx.dir.join(moved_dir_name(partition, &self.env.random.uuid().simple().to_string(), suffix));
+        ctx.disk.rename(&from, &to).map_err(LogError::io("rename", &from))?;
+        for checkpoint in ctx.checkpoints() {
+            checkpoint.forget(partition);
+        }
+        Ok(to)
     }
 
     fn dir_for_new_log(&self) -> Result<&LogDir, LogError> {
@@ -296,16 +368,12 @@ impl LogManager {
     }
 
     /// Partitions with a directory on disk, whether anybody has opened them or not.
-    ///
-    /// # Errors
-    /// A fault of the disk.
-    pub fn partitions_on_disk(&self) -> Result<Vec<TopicPartition>, LogError> {
+    fn partition_dirs(&self) -> Result<Vec<(&LogDir, TopicPartition)>, LogError> {
         let mut partitions = Vec::new();
         for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
             let entries = dir.ctx.disk.list(&dir.ctx.dir).map_err(LogError::io("list", &dir.ctx.dir))?;
-            partitions.extend(
-                entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name)),
-            );
+            let here = entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name));
+            partitions.extend(here.map(|partition| (dir, partition)));
         }
         Ok(partitions)
     }
@@ -408,7 +476,7 @@ impl LogManager {
         let logs = self.registered();
         self.flush_rolled(&logs);
         if due.flush {
-            let interval = self.flush_due(&logs, now_ms);
+            let interval = self.flush_due(&logs, now);
             lock(&self.schedule).flush = now.saturating_add(interval);
         }
         if due.retention {
@@ -458,17 +526,13 @@ impl LogManager {
     }
 
     /// `flush.ms`. Answers when to look again.
-    fn flush_due(
-        &self,
-        logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)],
-        now_ms: TimestampMs,
-    ) -> Duration {
+    fn flush_due(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)], now: Duration) -> Duration {
         let mut shortest_ms = self.config.high_watermark_checkpoint_interval_ms;
         for (_, _, owner) in logs {
             shortest_ms = shortest_ms.min(with_log(&**owner, |log| log.config().flush_ms));
         }
         self.for_each(logs, "flush", |owner| {
-            let up_to = with_log(owner, |log| log.flush_is_due(now_ms).then(|| log.log_end_offset()));
+            let up_to = with_log(owner, |log| log.flush_is_due(now).then(|| log.log_end_offset()));
             up_to.map_or(Ok(()), |up_to| flush_through(owner, up_to))
         });
         millis(shortest_ms).max(LEAST_FLUSH_INTERVAL)
@@ -478,8 +542,14 @@ impl LogManager {
         for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
             let ctx = &dir.ctx;
             let here = || logs.iter().filter(|(_, other, _)| Arc::ptr_eq(ctx, other));
+            // What was deleted since the list was made may have a successor of its name already.
             let gather = |read: fn(&Log) -> Offset| -> Vec<(TopicPartition, Offset)> {
-                here().map(|(partition, _, owner)| (partition.clone(), with_log(&**owner, |log| read(log)))).collect()
+                here()
+                    .filter_map(|(partition, _, owner)| {
+                        let offset = with_log(&**owner, |log| (!log.is_deleted()).then(|| read(log)))?;
+                        Some((partition.clone(), offset))
+                    })
+                    .collect()
             };
             let write = |checkpoint: &OffsetCheckpoint, gather: &dyn Fn() -> Vec<(TopicPartition, Offset)>| {
                 let cuts = checkpoint.cuts();
@@ -497,6 +567,7 @@ impl LogManager {
             if due.high_watermarks {
                 write(&ctx.high_watermarks, &|| {
                     here()
+                        .filter(|(_, _, owner)| with_log(&**owner, |log| !log.is_deleted()))
                         .filter_map(|(partition, _, owner)| Some((partition.clone(), owner.high_watermark()?)))
                         .collect()
                 });
@@ -544,7 +615,8 @@ impl LogManager {
         }
         self.checkpoint(&logs, &Due::all());
         for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
-            if unclean.iter().any(|ctx| Arc::ptr_eq(ctx, &dir.ctx)) {
+            // A log that could not be opened was not closed either: the next start looks at it as closely as this one.
+            if dir.has_refused_log.load(Ordering::Acquire) || unclean.iter().any(|ctx| Arc::ptr_eq(ctx, &dir.ctx)) {
                 continue;
             }
             let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
@@ -632,10 +704,6 @@ impl Schedule {
 
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
-}
-
-fn checkpoints(ctx: &LogContext) -> [&OffsetCheckpoint; 3] {
-    [&ctx.recovery_points, &ctx.log_start_offsets, &ctx.high_watermarks]
 }
 
 fn read_meta(env: &Env, dir: &Path) -> Result<Option<MetaProperties>, LogError> {
@@ -781,7 +849,7 @@ mod tests {
         let manager = LogManager::open(&env(&disk, &clock), two_dirs()).unwrap();
         let _logs: Vec<_> = (0..6).map(|index| open(&manager, &format!("t{index}"), LogConfig::default())).collect();
         assert!(manager.describe().iter().all(|dir| dir.logs.len() == 3 && !dir.offline));
-        let mut partitions = manager.partitions_on_disk().unwrap();
+        let mut partitions: Vec<_> = manager.partition_dirs().unwrap().into_iter().map(|(_, tp)| tp).collect();
         partitions.sort();
         assert_eq!(partitions.len(), 6);
         assert_eq!(partitions[5], tp("t5"));
@@ -865,7 +933,7 @@ mod tests {
 
         manager.delete_log(&tp("t"), &*log).unwrap();
         assert!(!disk.exists(Path::new("/a/t-0")));
-        assert!(manager.partitions_on_disk().unwrap().is_empty());
+        assert!(manager.partition_dirs().unwrap().is_empty());
         // Retention may have taken its list of logs just before.
         let late = with_log(&*log, |log| log.delete_old_segments(i64::MAX, 3));
         assert_eq!(late.unwrap(), 0);
@@ -895,6 +963,123 @@ mod tests {
             assert!(!manager.dirs[0].ctx.is_offline());
             assert!(!directory.path().join("t-0").exists());
         }
+    }
+
+    fn topic_id(id: u128) -> Option<TopicId> {
+        Some(TopicId(Uuid::from_u128(id)))
+    }
+
+    fn names(disk: &SimDisk, suffix: &str) -> usize {
+        disk.list(Path::new("/a")).unwrap().iter().filter(|entry| entry.name.ends_with(suffix)).count()
+    }
+
+    #[test]
+    fn what_no_topic_has_is_set_aside_and_a_name_can_be_used_again() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let config = || Arc::new(LogConfig::default());
+        for (name, id) in [("known", 1), ("gone", 2), ("other-id", 3)] {
+            manager.open_log(&tp(name), topic_id(id), config()).unwrap();
+        }
+        // A broker that was killed between the end of a topic and that of its directory.
+        manager.set_aside_strays(|partition, id| &*partition.topic == "known" || id == topic_id(3)).unwrap();
+        assert_eq!((names(&disk, "-stray"), names(&disk, "-0")), (1, 2));
+        let log = manager.open_log(&tp("other-id"), topic_id(4), config()).unwrap();
+        assert_eq!((log.topic_id(), log.log_end_offset()), (topic_id(4), 0));
+        assert_eq!(names(&disk, "-stray"), 2);
+        // A log that cannot be opened goes with its topic all the same.
+        manager.delete_closed_log(&tp("known")).unwrap();
+        manager.delete_closed_log(&tp("never-there")).unwrap();
+        assert_eq!((names(&disk, "-delete"), names(&disk, "-0")), (1, 1));
+        manager.tick();
+        assert_eq!(names(&disk, "-delete"), 0);
+    }
+
+    #[test]
+    fn l4_a_log_that_was_refused_is_refused_again_after_a_clean_stop() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let env = env(&disk, &clock);
+        let config = || LogManagerConfig::new(vec!["/a".into()], 1);
+        let manager = LogManager::open(&env, config()).unwrap();
+        let log = open(&manager, "t", LogConfig::default());
+        append(&log, 1);
+        log.lock().unwrap().flush().unwrap();
+        clock.advance(Duration::from_secs(60));
+        manager.tick();
+        drop((log, manager));
+        disk.crash();
+        disk.remove_file(Path::new("/a/t-0/00000000000000000000.log")).unwrap();
+        for _ in 0..2 {
+            let manager = LogManager::open(&env, config()).unwrap();
+            let refused = manager.open_log(&tp("t"), None, Arc::new(LogConfig::default()));
+            assert!(matches!(refused, Err(LogError::Corrupt { .. })), "{:?}", refused.err());
+            manager.shutdown();
+            assert!(!disk.exists(Path::new("/a").join(CLEAN_SHUTDOWN_FILE).as_path()));
+        }
+    }
+
+    #[test]
+    fn deleting_logs_writes_no_checkpoint_and_a_late_one_says_nothing_of_them() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let env = env(&disk, &clock);
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let logs: Vec<_> = (0..50).map(|index| open(&manager, &format!("t{index}"), LogConfig::default())).collect();
+        for log in &logs {
+            append(log, 1);
+            log.lock().unwrap().flush().unwrap();
+        }
+        manager.checkpoint(&manager.registered(), &Due::all());
+        let stale = manager.registered();
+        let syncs = disk.syncs();
+        for (index, log) in logs.iter().enumerate() {
+            manager.delete_log(&tp(&format!("t{index}")), &**log).unwrap();
+        }
+        assert_eq!(disk.syncs(), syncs);
+        let again = open(&manager, "t7", LogConfig::default());
+        // A tick that made its list before all that.
+        manager.checkpoint(&stale, &Due::all());
+        drop((again, logs, stale, manager));
+        disk.crash();
+        let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        assert_eq!(manager.dirs[0].ctx.recovery_points.get(&tp("t7")), None);
+        assert_eq!(manager.dirs[0].ctx.recovery_points.get(&tp("t8")), None);
+    }
+
+    #[test]
+    fn what_runs_short_is_not_a_broken_disk() {
+        use rustix::io::Errno;
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let ctx = &manager.dirs[0].ctx;
+        let fault = |errno: Errno| LogError::io("open", Path::new("/a/t-0"))(errno.into());
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT] {
+            ctx.judge(fault(errno));
+            assert!(!ctx.is_offline(), "{errno}");
+        }
+        ctx.judge(fault(Errno::IO));
+        assert!(ctx.is_offline());
+    }
+
+    #[test]
+    fn retention_makes_room_on_a_full_disk() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let config =
+            LogConfig { segment_bytes: 600, retention_ms: 60_000, file_delete_delay_ms: 0, ..LogConfig::default() };
+        let log = open(&manager, "t", config);
+        for _ in 0..3 {
+            append(&log, 1_000_000);
+        }
+        let start = || with_log(&*log, |log| log.log_start_offset());
+        disk.set_capacity(0);
+        clock.advance(Duration::from_secs(400));
+        manager.tick();
+        assert_eq!(start(), 2, "all but the segment whose end needs a new one");
+        disk.set_capacity(u64::MAX);
+        clock.advance(Duration::from_secs(400));
+        manager.tick();
+        assert_eq!(start(), 3);
+        assert!(!manager.is_offline());
     }
 
     #[test]

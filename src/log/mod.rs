@@ -29,7 +29,7 @@ pub mod validator;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::log::{AppendInfo, Log, OpenLog};
 pub use context::{LogContext, LogLimits};

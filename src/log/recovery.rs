@@ -52,7 +52,7 @@ pub(super) fn open(
         epochs: LeaderEpochs::default(),
         tail: Arc::default(),
         dirty: Dirty { parent: found.is_new.then(|| ctx.partition_created()), ..Dirty::default() },
-        last_flush_ms: ctx.clock.now_ms(),
+        last_flush: ctx.clock.monotonic(),
         flush_gate: Arc::default(),
         deleted: false,
     };
@@ -126,15 +126,20 @@ impl Found {
         if !self.has_metadata {
             return Ok(None);
         }
-        let path = dir.join(PARTITION_METADATA_FILE);
-        let found = read_if_exists(&*ctx.disk, &path)?.and_then(|bytes| parse_partition_metadata(&bytes));
-        match (found, given) {
-            (Some(found), Some(given)) if found != given => {
-                Err(LogError::Invalid { path, reason: format!("it belongs to topic id {found}, not to {given}") })
-            }
-            _ => Ok(found),
+        match (topic_id_in(ctx, dir)?, given) {
+            (Some(found), Some(given)) if found != given => Err(LogError::Invalid {
+                path: dir.join(PARTITION_METADATA_FILE),
+                reason: format!("it belongs to topic id {found}, not to {given}"),
+            }),
+            (found, _) => Ok(found),
         }
     }
+}
+
+/// The topic id that a partition's directory says it belongs to, if it says so.
+pub(super) fn topic_id_in(ctx: &LogContext, dir: &Path) -> Result<Option<TopicId>, LogError> {
+    let bytes = read_if_exists(&*ctx.disk, &dir.join(PARTITION_METADATA_FILE))?;
+    Ok(bytes.and_then(|bytes| parse_partition_metadata(&bytes)))
 }
 
 impl Log {

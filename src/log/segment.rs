@@ -430,6 +430,11 @@ impl Segment {
         }
         let mut walk = self.walk(start, end)?;
         while let Some((position, batch)) = walk.next()? {
+            if position == start && start > 0 && batch.base_offset() > offset {
+                // The index names a batch behind the wanted one: it is damaged, and what it skips must not be missed.
+                walk = self.walk(0, end)?;
+                continue;
+            }
             if batch.last_offset() >= offset {
                 return Ok(Some((position, batch)));
             }

@@ -61,8 +61,9 @@ impl TailCache {
     }
 
     /// Adds the batch that was just appended to `log`.
-    pub(crate) fn push(&self, log: &Arc<TailLog>, header: BatchHeader, records: Bytes) {
-        let cost = records.len() + ENTRY_OVERHEAD_BYTES;
+    /// `pinned_bytes` is what the records keep in memory: the whole frame they came in where nothing else does.
+    pub(crate) fn push(&self, log: &Arc<TailLog>, header: BatchHeader, records: Bytes, pinned_bytes: usize) {
+        let cost = pinned_bytes.max(records.len()) + ENTRY_OVERHEAD_BYTES;
         if cost > self.budget_bytes / 2 {
             log.clear(); // What is held must be consecutive up to the end.
             return;
@@ -141,7 +142,7 @@ mod tests {
 
     fn push(cache: &TailCache, log: &Arc<TailLog>, base_offset: Offset, value_bytes: usize) -> Vec<u8> {
         let (header, records) = batch(base_offset, value_bytes);
-        cache.push(log, header, records.clone());
+        cache.push(log, header, records.clone(), 0);
         [&header.bytes()[..], &records].concat()
     }
 
@@ -156,6 +157,22 @@ mod tests {
         assert!(log.read(1, 6, 10, false).unwrap().is_empty());
         assert_eq!(log.read(1, 6, 10, true).unwrap().concat(), batches[1]);
         assert!(log.read(6, 6, 10, true).unwrap().is_empty());
+    }
+
+    #[test]
+    fn s2_a_small_batch_is_charged_the_large_frame_that_it_keeps_in_memory() {
+        let cache = TailCache::new(10_000);
+        let log = Arc::default();
+        let (header, records) = batch(0, 10);
+        cache.push(&log, header, records, 4000);
+        assert!(cache.used_bytes() >= 4000);
+        push(&cache, &log, 1, 3000);
+        push(&cache, &log, 2, 3000);
+        assert!(cache.used_bytes() <= 10_000);
+        assert!(log.read(0, 3, usize::MAX, true).is_none(), "the frame had to go");
+        let (header, records) = batch(3, 10);
+        cache.push(&log, header, records, 1 << 30);
+        assert!(cache.used_bytes() <= 10_000);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn partition() -> TopicPartition {
 }
 
 /// One batch of `count` records from a plain producer.
-pub(super) fn plain(count: usize, value: &[u8], timestamp_ms: i64) -> Bytes {
+pub(crate) fn plain(count: usize, value: &[u8], timestamp_ms: i64) -> Bytes {
     batch(BatchOptions::default(), count, value, timestamp_ms)
 }
 
@@ -372,7 +372,7 @@ fn flush_messages_asks_for_a_flush_and_one_sync_serves_all_who_wait() {
     });
     let log = owner.into_inner().unwrap();
     assert_eq!(log.recovery_point(), 3);
-    assert!(!log.flush_is_due(i64::MAX - 1));
+    assert!(!log.flush_is_due(std::time::Duration::MAX));
 }
 
 #[test]
@@ -415,4 +415,43 @@ fn followers_take_batches_verbatim_and_refuse_what_does_not_fit() {
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (100, 100));
     log.append_as_follower(at(100, 2), 1).unwrap();
     assert_eq!(read_all(&log), at(100, 2));
+}
+
+#[test]
+fn what_a_damaged_index_skips_is_found_all_the_same() {
+    let mut fixture = Fixture::new();
+    fixture.config.index_interval_bytes = 1;
+    let mut log = fixture.clean();
+    for _ in 0..50 {
+        fixture.append(&mut log, plain(1, &[3; 100], 999_999)).unwrap();
+    }
+    log.close_cleanly().unwrap();
+    drop(log);
+    // Entries whose offsets were lowered: each names a batch that is far behind what it says.
+    let path = fixture.dir.path().join("t-0/00000000000000000000.index");
+    let mut index = std::fs::read(&path).unwrap();
+    let entries = index.len() / 8;
+    for entry in index.chunks_exact_mut(8).skip(entries / 2) {
+        let offset = u32::from_be_bytes(entry[..4].try_into().unwrap());
+        entry[..4].copy_from_slice(&(offset - 20).to_be_bytes());
+    }
+    std::fs::write(&path, index).unwrap();
+    let log = fixture.clean();
+    for offset in 0..50 {
+        let bytes = log.read(offset, 1, Offset::MAX, true).unwrap().records().unwrap().into_bytes().unwrap();
+        assert_eq!(BatchView::parse(&bytes).unwrap().base_offset(), offset);
+    }
+}
+
+#[test]
+fn readers_see_what_flush_messages_made_durable() {
+    let mut fixture = Fixture::new();
+    fixture.config.flush_messages = 2;
+    let mut log = fixture.clean();
+    fixture.append(&mut log, plain(1, b"x", 1)).unwrap();
+    assert_eq!(log.visible_end_offset(), 1, "one may wait");
+    fixture.append(&mut log, plain(1, b"x", 1)).unwrap();
+    assert_eq!(log.visible_end_offset(), 0, "two may not");
+    log.flush().unwrap();
+    assert_eq!(log.visible_end_offset(), 2);
 }

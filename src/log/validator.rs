@@ -86,6 +86,8 @@ pub struct ValidatedBatch {
     pub(crate) records: Bytes,
     pub(crate) marker: Option<EndTxnMarker>,
     pub(crate) origin: AppendOrigin,
+    /// See [`ValidatedBatch::pinning`].
+    pub(crate) pinned_bytes: usize,
 }
 
 impl ValidatedBatch {
@@ -99,7 +101,14 @@ impl ValidatedBatch {
             _ => panic!("the broker built something that is not one batch, {} bytes long", batch.len()),
         };
         let records = batch.slice(HEADER_BYTES..);
-        ValidatedBatch { marker: marker_of(&header, &records), header, records, origin }
+        ValidatedBatch { marker: marker_of(&header, &records), header, records, origin, pinned_bytes: 0 }
+    }
+
+    /// Notes that holding on to the records holds on to `bytes`: those of the frame that they are a slice of. To be charged
+    /// once per frame, so to the first batch of it that is appended.
+    pub fn pinning(mut self, bytes: usize) -> Self {
+        self.pinned_bytes = bytes;
+        self
     }
 
     /// Bytes of the batch.
@@ -505,7 +514,7 @@ fn restamp(
         header.set_max_timestamp(log_append_time, max_timestamp);
         header.set_crc(&records);
     }
-    ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client }
+    ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client, pinned_bytes: 0 }
 }
 
 fn stamp(max_timestamp: TimestampMs, rules: &ValidationRules<'_>) -> (bool, TimestampMs) {
@@ -545,7 +554,7 @@ fn rebuild(
     header.set_max_timestamp(log_append_time, max_timestamp);
     header.set_records_bytes(records.len());
     header.set_crc(&records);
-    Ok(ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client })
+    Ok(ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client, pinned_bytes: 0 })
 }
 
 /// Keeps what is written up to a bound and counts the rest.

@@ -261,6 +261,7 @@ impl Connection {
             self.limits.free_memory.on_free(&self.parts.env);
         }
         let budget = self.frame_budget.take();
+        let request_bytes = frame.len();
         let (key, version) = header::api_key_and_version(&frame)?;
         let api = api::api(key).ok_or(Closed::Unsupported { key, version })?;
         let (header, body) = RequestHeader::parse(frame, version >= api.flexible_from)?;
@@ -274,6 +275,7 @@ impl Connection {
             connection: self.info.clone(),
             api_version: header.api_version,
             client_id: header.client_id,
+            request_bytes,
         };
         self.parts.metrics.requests.count(api.key, version);
         match api::dispatch(&ctx, api.key, body).await? {

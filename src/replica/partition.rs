@@ -391,8 +391,7 @@ impl Partition {
 
     /// Moves the high watermark as far as it goes and publishes. Answers whether readers can see more.
     fn advance(&self, inner: &mut Inner) -> bool {
-        let log_end_offset = inner.log.log_end_offset();
-        let moved = inner.state.advance(log_end_offset);
+        let moved = inner.state.advance(inner.log.visible_end_offset());
         if let Some(high_watermark) = moved {
             inner.log.on_high_watermark(high_watermark);
         }
@@ -442,10 +441,54 @@ impl LogOwner for Partition {
     fn with_log(&self, act: &mut dyn FnMut(&mut Log)) {
         let mut inner = self.lock();
         act(&mut inner.log);
-        self.publish(&mut inner);
+        // A flush may have been what readers, and appends that wait for them, were waiting for.
+        let moved = self.advance(&mut inner);
+        drop(inner);
+        if moved {
+            self.waiters.wake_all();
+        }
     }
 
     fn high_watermark(&self) -> Option<Offset> {
         Some(self.watermarks().high_watermark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{
+        log::{LogContext, OpenLog, ValidationRules, tests::plain, validate},
+        sim::{SimClock, SimDisk},
+    };
+
+    fn led_partition(config: LogConfig) -> Arc<Partition> {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
+        let dir = std::path::Path::new("/a");
+        crate::env::Disk::create_dir_all(&disk, dir).unwrap();
+        let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock)).unwrap();
+        let name = TopicPartition::new("t", 0);
+        let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
+        let partition = Partition::new(1, TopicId::ZERO, log, 0);
+        let leadership = Leadership { leader: 1, leader_epoch: 0, partition_epoch: 0, replicas: vec![1], isr: vec![1] };
+        assert_eq!(partition.on_metadata(leadership), LeadershipChange::Gained);
+        partition
+    }
+
+    #[test]
+    fn readers_do_not_see_what_flush_messages_has_yet_to_make_durable() {
+        let partition = led_partition(LogConfig { flush_messages: 1, ..LogConfig::default() });
+        let config = partition.log_config();
+        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
+        let appended = partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), true, 1000).unwrap();
+        assert!(appended.info.flush_due);
+        assert_eq!(partition.watermarks().high_watermark, 0);
+        let waiter = Waiter::new();
+        partition.register(&waiter);
+        partition.flush_through(1).unwrap();
+        assert_eq!(partition.watermarks().high_watermark, 1);
+        assert!(waiter.woken().now_or_never().is_some());
     }
 }

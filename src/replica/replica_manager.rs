@@ -18,7 +18,7 @@ use crate::{
         publisher::Subscriber,
     },
     metrics::TopicCounters,
-    types::{BrokerId, TopicId, TopicPartition},
+    types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
 /// A partition that this broker should have.
@@ -61,6 +61,12 @@ impl LocalTopic {
             partitions.resize(index + 1, None);
         }
         partitions[index] = Some(hosted);
+    }
+
+    fn offline(&self) -> Vec<TopicPartition> {
+        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        let offline = partitions.iter().enumerate().filter(|(_, hosted)| matches!(hosted, Some(Hosted::Offline)));
+        offline.map(|(index, _)| TopicPartition::new(self.name.clone(), index as i32)).collect()
     }
 
     fn online(&self) -> Vec<Arc<Partition>> {
@@ -165,6 +171,11 @@ impl ReplicaManager {
             }
             removed
         };
+        for name in removed.iter().flat_map(|topic| topic.offline()) {
+            if let Err(error) = self.log_manager.delete_closed_log(&name) {
+                tracing::error!(partition = %name, %error, "cannot delete a log");
+            }
+        }
         for partition in removed.iter().flat_map(|topic| topic.online()) {
             let name = partition.topic_partition();
             partition.resign();
@@ -173,6 +184,20 @@ impl ReplicaManager {
                 tracing::error!(partition = %name, %error, "cannot delete a log");
             }
         }
+    }
+
+    /// Sets aside what is on disk and not in `image`, which must be up to date: what was deleted while this broker was away,
+    /// or just before it was killed.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn set_aside_strays(&self, image: &MetadataImage) -> Result<(), LogError> {
+        self.log_manager.set_aside_strays(|partition, topic_id| {
+            let topic = image.topic(&partition.topic);
+            let is_here = topic.and_then(|topic| topic.partitions.get(&partition.partition));
+            *partition.topic == *CLUSTER_METADATA_TOPIC
+                || is_here.is_some() && topic_id.is_none_or(|id| topic.is_some_and(|topic| topic.id == id))
+        })
     }
 
     fn change_partition(&self, image: &MetadataImage, topic: &TopicImage, local: &LocalTopic, index: i32) {

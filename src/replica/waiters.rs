@@ -4,7 +4,10 @@
 //! A waiter is registered before the state is looked at, so that no change falls between (the lost
 //! wake-up that makes a long poll late). Waking runs no code of the waiter's: it only wakes its task.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, Weak},
+};
 
 use tokio::sync::Notify;
 
@@ -31,28 +34,36 @@ impl Waiter {
 /// The waiters of one partition.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    waiting: Mutex<Vec<Weak<Waiter>>>,
+    waiting: Mutex<Waiting>,
 }
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By address, so that thousands may wait and registering is still one step.
+    by_address: HashMap<usize, Weak<Waiter>>,
+    /// The dropped ones are swept out when there are as many as this.
+    sweep_at: usize,
+}
+
+/// Fewer are not worth a sweep.
+const LEAST_SWEEP: usize = 16;
 
 impl Waiters {
     /// Has `waiter` woken at the next change. Registering twice is registering once; a waiter that is
     /// dropped is forgotten.
     pub fn register(&self, waiter: &Arc<Waiter>) {
         let mut waiting = self.waiting.lock().expect("a poisoned lock ends the process");
-        let mut is_registered = false;
-        waiting.retain(|other| {
-            is_registered |= other.as_ptr() == Arc::as_ptr(waiter);
-            other.strong_count() > 0
-        });
-        if !is_registered {
-            waiting.push(Arc::downgrade(waiter));
+        waiting.by_address.insert(Arc::as_ptr(waiter) as usize, Arc::downgrade(waiter));
+        if waiting.by_address.len() >= waiting.sweep_at.max(LEAST_SWEEP) {
+            waiting.by_address.retain(|_, other| other.strong_count() > 0);
+            waiting.sweep_at = 2 * waiting.by_address.len();
         }
     }
 
     /// Wakes and forgets all.
     pub fn wake_all(&self) {
         let mut waiting = self.waiting.lock().expect("a poisoned lock ends the process");
-        for waiter in waiting.drain(..) {
+        for (_, waiter) in waiting.by_address.drain() {
             if let Some(waiter) = waiter.upgrade() {
                 waiter.wake();
             }
@@ -77,9 +88,15 @@ mod tests {
     #[test]
     fn dropped_waiters_do_not_pile_up() {
         let waiters = Waiters::default();
-        for _ in 0..100 {
+        let alive: Vec<_> = (0..40).map(|_| Waiter::new()).collect();
+        for waiter in &alive {
+            waiters.register(waiter);
+            waiters.register(waiter);
+        }
+        for _ in 0..1000 {
             waiters.register(&Waiter::new());
         }
-        assert!(waiters.waiting.lock().unwrap().len() <= 1);
+        let count = || waiters.waiting.lock().unwrap().by_address.len();
+        assert!((40..=2 * 40 + LEAST_SWEEP).contains(&count()), "{}", count());
     }
 }
