@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use kafka_protocol::{
@@ -38,7 +39,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
             partitions: dir.logs.into_iter().map(|(partition, ..)| partition).collect(),
         })
         .collect();
-    let hosted = |partition: &TopicPartition| ctx.partition(&partition.topic, partition.partition).map(|_| ());
+    let hosted = |partition: &TopicPartition| ctx.partitions(&partition.topic)(partition.partition).map(|_| ());
     let results = request.dirs.iter().flat_map(|wanted| alter(&dirs, wanted, &hosted));
     AlterReplicaLogDirsResponse::default().with_results(merge(results))
 }
@@ -50,8 +51,9 @@ fn alter<'a>(
     hosted: &'a dyn Fn(&TopicPartition) -> Result<(), ResponseError>,
 ) -> impl Iterator<Item = (TopicName, i32, i16)> + 'a {
     wanted.topics.iter().flat_map(move |topic| {
+        let name: Arc<str> = (&*topic.name.0).into();
         topic.partitions.iter().map(move |index| {
-            let partition = TopicPartition { topic: (&*topic.name.0).into(), partition: *index };
+            let partition = TopicPartition { topic: name.clone(), partition: *index };
             let outcome = alter_partition(dirs, Path::new(&*wanted.path), &partition, hosted);
             (topic.name.clone(), *index, outcome.err().map_or(0, |error| error.code()))
         })

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
+use super::topics::MAX_NAME_BYTES;
 use crate::{
     config::{BrokerConfig, ConfigLayers, StaticConfigs},
     coordinator::runtime::GroupCoordinator,
@@ -95,18 +96,23 @@ impl RequestContext {
         Some((StrBytes::from_string(endpoint.host.clone()), endpoint.port.into()))
     }
 
-    /// The partition, if this broker has it; else what to tell the client (P6).
-    pub(crate) fn partition(&self, topic: &str, index: i32) -> Result<Arc<Partition>, ResponseError> {
-        match self.parts.replica_manager.topic(topic) {
-            Some(local) => self.partition_of(&local, index),
-            None if self.parts.metadata.image().partition(topic, index).is_some() => {
-                Err(ResponseError::NotLeaderOrFollower)
-            }
-            None => Err(ResponseError::UnknownTopicOrPartition),
+    /// A name that no topic can have is not worth hashing: it may be long, and asked for often.
+    fn local_topic(&self, name: &str) -> Option<Arc<LocalTopic>> {
+        if name.len() > MAX_NAME_BYTES { None } else { self.parts.replica_manager.topic(name) }
+    }
+
+    /// The partitions of a topic that this broker has; else what to tell the client (P6). The topic is looked up once.
+    pub(crate) fn partitions(&self, topic: &str) -> impl Fn(i32) -> Result<Arc<Partition>, ResponseError> {
+        let local = self.local_topic(topic);
+        let elsewhere = if local.is_none() { self.parts.metadata.image().topic(topic).map(Arc::clone) } else { None };
+        move |index| match (&local, &elsewhere) {
+            (Some(local), _) => self.partition_of(local, index),
+            (None, Some(topic)) if topic.partitions.contains_key(&index) => Err(ResponseError::NotLeaderOrFollower),
+            (None, _) => Err(ResponseError::UnknownTopicOrPartition),
         }
     }
 
-    /// As [`RequestContext::partition`], of a topic that was looked up before.
+    /// A partition of a topic that was looked up before.
     pub(crate) fn partition_of(&self, topic: &LocalTopic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         match topic.partition(index) {
             Some(Hosted::Online(partition)) => Ok(partition),
@@ -120,11 +126,7 @@ impl RequestContext {
 
     /// The topic a request means, by id where it gives one.
     pub(crate) fn topic(&self, name: &str, id: TopicId) -> Result<Arc<LocalTopic>, ResponseError> {
-        let found = if id.is_zero() {
-            self.parts.replica_manager.topic(name)
-        } else {
-            self.parts.replica_manager.topic_by_id(id)
-        };
+        let found = if id.is_zero() { self.local_topic(name) } else { self.parts.replica_manager.topic_by_id(id) };
         found.ok_or_else(|| {
             let image = self.parts.metadata.image();
             let exists = if id.is_zero() { image.topic(name).is_some() } else { image.topic_name(id).is_some() };

@@ -6,19 +6,28 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         DeleteRecordsRequest, DeleteRecordsResponse,
-        delete_records_request::DeleteRecordsPartition,
         delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
     },
 };
 
 use super::{RequestContext, errors};
-use crate::types::{Offset, is_internal_topic};
+use crate::{
+    replica::Partition,
+    types::{Offset, is_internal_topic},
+};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let topics = request.topics.into_iter().map(|topic| {
+        let is_internal = is_internal_topic(&topic.name);
+        let partition_of = ctx.partitions(&topic.name);
         let partitions = topic.partitions.iter().map(|asked| {
             let answer = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-            match delete_before(ctx, &topic.name, asked) {
+            let partition = if is_internal {
+                Err(ResponseError::InvalidTopicException)
+            } else {
+                partition_of(asked.partition_index)
+            };
+            match partition.and_then(|partition| delete_before(&partition, asked.offset)) {
                 Ok(low_watermark) => answer.with_low_watermark(low_watermark),
                 Err(error) => answer.with_low_watermark(-1).with_error_code(error.code()),
             }
@@ -28,13 +37,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) 
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }
 
-fn delete_before(ctx: &RequestContext, topic: &str, asked: &DeleteRecordsPartition) -> Result<Offset, ResponseError> {
-    if is_internal_topic(topic) {
-        return Err(ResponseError::InvalidTopicException);
-    }
-    let partition = ctx.partition(topic, asked.partition_index)?;
+fn delete_before(partition: &Partition, offset: Offset) -> Result<Offset, ResponseError> {
     if !partition.log_config().cleanup_policy.delete {
         return Err(ResponseError::PolicyViolation);
     }
-    partition.delete_records_before(asked.offset).map_err(|error| errors::partition(&error))
+    partition.delete_records_before(offset).map_err(|error| errors::partition(&error))
 }

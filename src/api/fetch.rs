@@ -14,14 +14,14 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, errors};
+use super::{RequestContext, errors, groups::kept, topics::MAX_NAME_BYTES};
 use crate::{
     env::{Env, Tasks},
     log::Records,
     metrics::TopicCounters,
     protocol::fetch::{
-        AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, FetchedRecords,
-        PartitionData,
+        AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse,
+        FetchedRecords, PartitionData,
     },
     replica::{
         FetchIsolation, Partition, PartitionError,
@@ -30,7 +30,6 @@ use crate::{
         replica_manager::LocalTopic,
         waiters::Waiter,
     },
-    types::TopicId,
 };
 
 /// From this version on topics are named by id.
@@ -52,7 +51,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest) -> Fetch
     fetch.count(&found, &ctx.parts.metrics.topics);
     let news: Vec<PartitionNews> = found.partitions.iter().map(news_of).collect();
     let (session_id, tells) = sessions.finish(&context, &news, clock.monotonic());
-    FetchResponse { session_id, topics: by_topic(&context, found.partitions, tells), ..Default::default() }
+    let mut topics = by_topic(&context, found.partitions, tells);
+    topics.extend(impossible(&request));
+    FetchResponse { session_id, topics, ..Default::default() }
 }
 
 fn session_error(error: SessionError) -> ResponseError {
@@ -64,13 +65,31 @@ fn session_error(error: SessionError) -> ResponseError {
 }
 
 fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
-    let key = |name: &StrBytes, topic_id: TopicId, partition: i32| FetchKey {
-        topic: name.as_str().into(),
-        topic_id,
-        partition,
-    };
-    let named = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| {
+    let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let Named { wanted, forgotten } = named(request);
+    ctx.parts.fetch_sessions.begin(
+        request.session_id,
+        request.session_epoch,
+        wanted,
+        &forgotten,
+        uses_topic_ids,
+        now,
+    )
+}
+
+/// What a request names.
+struct Named {
+    wanted: Vec<(FetchKey, FetchWanted)>,
+    forgotten: Vec<FetchKey>,
+}
+
+/// A name is kept once for all the partitions below it, and not at all where no topic can have it.
+fn named(request: &FetchRequest) -> Named {
+    let count = |topic: &FetchTopic| if is_possible(&topic.name) { topic.partitions.len() } else { 0 };
+    let mut wanted = Vec::with_capacity(request.topics.iter().map(count).sum());
+    for topic in request.topics.iter().filter(|topic| is_possible(&topic.name)) {
+        let name = kept(&topic.name);
+        wanted.extend(topic.partitions.iter().map(|partition| {
             let from = FetchFrom {
                 offset: partition.fetch_offset,
                 // Every negative epoch is none here (`FetchRequest.optionalEpoch`).
@@ -78,25 +97,37 @@ fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
             (
-                key(&topic.name, topic.topic_id, partition.partition),
+                FetchKey { topic: name.clone(), topic_id: topic.topic_id, partition: partition.partition },
                 FetchWanted { from, max_bytes: partition.partition_max_bytes },
             )
-        })
-    });
-    let forgotten = request
-        .forgotten_topics
-        .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|index| key(&topic.name, topic.topic_id, *index)));
-    let forgotten: Vec<FetchKey> = forgotten.collect();
-    let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
-    ctx.parts.fetch_sessions.begin(
-        request.session_id,
-        request.session_epoch,
-        named.collect(),
-        &forgotten,
-        uses_topic_ids,
-        now,
-    )
+        }));
+    }
+    let mut forgotten = Vec::new();
+    for topic in request.forgotten_topics.iter().filter(|topic| is_possible(&topic.name)) {
+        let name = kept(&topic.name);
+        let key = |partition: &i32| FetchKey { topic: name.clone(), topic_id: topic.topic_id, partition: *partition };
+        forgotten.extend(topic.partitions.iter().map(key));
+    }
+    Named { wanted, forgotten }
+}
+
+fn is_possible(name: &str) -> bool {
+    name.len() <= MAX_NAME_BYTES
+}
+
+/// The answers to what is wanted of topics that cannot be: no session remembers them.
+fn impossible(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResponse> {
+    let topics = request.topics.iter().filter(|topic| !is_possible(&topic.name));
+    topics.map(|topic| FetchableTopicResponse {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic.partitions.iter().map(|partition| not_read(partition.partition, ResponseError::UnknownTopicOrPartition)).collect(),
+    })
+}
+
+/// Of what is not read, Kafka answers the schema's default, which is no null.
+fn not_read(index: i32, error: ResponseError) -> PartitionData {
+    PartitionData { aborted_transactions: Some(Vec::new()), ..PartitionData::error(index, error.code()) }
 }
 
 /// Everything that reading takes; owned, so that it can move to the blocking pool.
@@ -139,13 +170,21 @@ impl Fetch {
     fn new(ctx: &RequestContext, request: &FetchRequest, context: &FetchContext) -> Fetch {
         let is_replica = request.replica_id >= 0;
         let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+        // The keys of a topic follow each other, mostly: each run of them takes one look.
+        let mut last: Option<(&FetchKey, Result<Arc<LocalTopic>, ResponseError>)> = None;
         let partitions = context.partitions.iter().map(|(key, wanted)| {
             let topic = if is_replica {
                 Err(ResponseError::NotLeaderOrFollower)
             } else if by_id && key.topic_id.is_zero() {
                 Err(ResponseError::UnknownTopicId)
             } else {
-                ctx.topic(&key.topic, key.topic_id)
+                let is_same =
+                    last.as_ref().is_some_and(|(last, _)| last.topic_id == key.topic_id && last.topic == key.topic);
+                if !is_same {
+                    last = None;
+                }
+                let (_, topic) = last.get_or_insert_with(|| (key, ctx.topic(&key.topic, key.topic_id)));
+                topic.clone()
             };
             let partition =
                 topic.as_ref().map_err(|error| *error).and_then(|topic| ctx.partition_of(topic, key.partition));
@@ -249,10 +288,7 @@ impl Fetch {
         let refused = |error| Some(PartitionData::error(target.index, known_since(self.api_version, error).code()));
         let partition = match &target.partition {
             Ok(partition) => partition,
-            // Of what is not read, Kafka answers the schema's default, which is no null.
-            Err(error) if !target.is_read() => {
-                return refused(*error).map(|data| PartitionData { aborted_transactions: Some(Vec::new()), ..data });
-            }
+            Err(error) if !target.is_read() => return Some(not_read(target.index, *error)),
             Err(error) => return refused(*error),
         };
         let max_bytes = self.max_bytes.saturating_sub(found.bytes).min(target.wanted.max_bytes.max(0) as usize);
@@ -352,6 +388,36 @@ fn known_since(api_version: i16, error: ResponseError) -> ResponseError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        protocol::fetch::{FetchPartition, ForgottenTopic},
+        types::TopicId,
+    };
+
+    #[test]
+    fn a_name_is_kept_once_and_an_impossible_one_not_at_all() {
+        let long = StrBytes::from_string("x".repeat(MAX_NAME_BYTES + 1));
+        let name = StrBytes::from_string("x".repeat(MAX_NAME_BYTES));
+        let topic = |name: &StrBytes| FetchTopic {
+            name: name.clone(),
+            topic_id: TopicId::ZERO,
+            partitions: vec![FetchPartition { partition: 7, ..Default::default() }; 2],
+        };
+        let forgotten_topic =
+            |name: &StrBytes| ForgottenTopic { name: name.clone(), topic_id: TopicId::ZERO, partitions: vec![1, 2] };
+        let request = FetchRequest {
+            topics: vec![topic(&long), topic(&name)],
+            forgotten_topics: vec![forgotten_topic(&long), forgotten_topic(&name)],
+            ..Default::default()
+        };
+        let Named { wanted, forgotten } = named(&request);
+        let [(first, _), (second, _)] = &wanted[..] else { panic!("{} wanted", wanted.len()) };
+        assert!(Arc::ptr_eq(&first.topic, &second.topic));
+        let [first, second] = &forgotten[..] else { panic!("{} forgotten", forgotten.len()) };
+        assert!(Arc::ptr_eq(&first.topic, &second.topic));
+        let refused: Vec<_> = impossible(&request).collect();
+        let codes = refused[0].partitions.iter().map(|data| (data.partition_index, data.error_code));
+        assert_eq!((refused.len(), &refused[0].name, codes.collect::<Vec<_>>()), (1, &long, vec![(7, 3), (7, 3)]));
+    }
 
     #[test]
     fn f11_old_clients_hear_of_another_leader_instead_of_a_broken_disk() {

@@ -4,7 +4,7 @@
 //! Version notes: special timestamps -3 from version 7 on (KIP-734), -4 from 8 (KIP-405), -5 from 9
 //! (KIP-1005), -6 from 11 (KIP-1023); without tiers -4 is the start of the log, -5 and -6 are none.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use kafka_protocol::error::ResponseError;
 
@@ -30,29 +30,60 @@ const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
 const NONE: TimestampOffset = TimestampOffset { timestamp_ms: -1, offset: -1, leader_epoch: -1 };
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let twice = named_twice(&request);
     let read_committed = request.isolation_level == 1;
+    let mut named = named(&request);
     let mut topics = Vec::with_capacity(request.topics.len());
-    let mut refused = HashSet::new();
-    for topic in request.topics {
+    for (topic, same) in request.topics.into_iter().zip(named.same_topic) {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let partition_of = ctx.partitions(&topic.name);
         for asked in &topic.partitions {
-            // What is named twice is refused once.
-            if twice.contains(&(topic.name.as_str().into(), asked.partition_index))
-                && !refused.insert((topic.name.clone(), asked.partition_index))
-            {
-                continue;
-            }
-            let found = if twice.contains(&(topic.name.as_str().into(), asked.partition_index)) {
-                Err(ResponseError::InvalidRequest)
-            } else {
-                list(ctx, &topic.name, asked, read_committed).await
+            let index = asked.partition_index;
+            let found = match named.partitions.get_mut(&(same, index)) {
+                // What is named twice is refused once.
+                Some(Named::Refused) => continue,
+                Some(twice @ Named::Twice) => {
+                    *twice = Named::Refused;
+                    Err(ResponseError::InvalidRequest)
+                }
+                Some(Named::Once) | None => list(ctx, partition_of(index), asked, read_committed).await,
             };
-            partitions.push(answer(asked.partition_index, found));
+            partitions.push(answer(index, found));
         }
+        drop(partition_of);
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
     ListOffsetsResponse { throttle_time_ms: 0, topics }
+}
+
+/// How often a request names its partitions. The keys hold no names: a short request may name a partition of a topic
+/// with a long name many times.
+struct AllNamed {
+    /// For each topic of the request the first of the same name.
+    same_topic: Vec<usize>,
+    /// By topic, as in `same_topic`, and partition.
+    partitions: HashMap<(usize, i32), Named>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    Once,
+    Twice,
+    /// Twice, and the client is told so.
+    Refused,
+}
+
+fn named(request: &ListOffsetsRequest) -> AllNamed {
+    let mut first = HashMap::with_capacity(request.topics.len());
+    let topics = request.topics.iter().enumerate();
+    let same_topic: Vec<usize> = topics.map(|(at, topic)| *first.entry(topic.name.as_str()).or_insert(at)).collect();
+    let mut partitions = HashMap::new();
+    for (topic, same) in request.topics.iter().zip(&same_topic) {
+        for partition in &topic.partitions {
+            let named = partitions.entry((*same, partition.partition_index));
+            named.and_modify(|named| *named = Named::Twice).or_insert(Named::Once);
+        }
+    }
+    AllNamed { same_topic, partitions }
 }
 
 fn answer(partition_index: i32, found: Result<TimestampOffset, ResponseError>) -> ListOffsetsPartitionResponse {
@@ -68,25 +99,16 @@ fn answer(partition_index: i32, found: Result<TimestampOffset, ResponseError>) -
     }
 }
 
-fn named_twice(request: &ListOffsetsRequest) -> HashSet<(Box<str>, i32)> {
-    let mut seen = HashSet::new();
-    let named = request
-        .topics
-        .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index)));
-    named.filter(|partition| !seen.insert(*partition)).map(|(topic, partition)| (topic.into(), partition)).collect()
-}
-
 async fn list(
     ctx: &RequestContext,
-    topic: &str,
+    partition: Result<Arc<Partition>, ResponseError>,
     asked: &ListOffsetsPartition,
     read_committed: bool,
 ) -> Result<TimestampOffset, ResponseError> {
     if !is_served(ctx.api_version, asked.timestamp) {
         return Err(ResponseError::UnsupportedVersion);
     }
-    let partition = ctx.partition(topic, asked.partition_index)?;
+    let partition = partition?;
     let epoch = asked.current_leader_epoch;
     let at_end = |watermarks: crate::replica::Watermarks| {
         if read_committed { watermarks.last_stable_offset } else { watermarks.high_watermark }
@@ -131,4 +153,33 @@ async fn search(
         })
         .await?;
     Ok(found.filter(|found| found.offset < end).unwrap_or(NONE))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+    use crate::protocol::list_offsets::ListOffsetsTopic;
+
+    #[test]
+    fn what_is_named_twice_is_known_by_its_topics_place() {
+        let topic = |name: &'static str, partitions: &[i32]| ListOffsetsTopic {
+            name: StrBytes::from_static_str(name),
+            partitions: partitions
+                .iter()
+                .map(|index| ListOffsetsPartition { partition_index: *index, current_leader_epoch: -1, timestamp: -1 })
+                .collect(),
+        };
+        let request = ListOffsetsRequest {
+            topics: vec![topic("a", &[0, 1, 1]), topic("b", &[0]), topic("a", &[0])],
+            replica_id: -1,
+            isolation_level: 0,
+            timeout_ms: 0,
+        };
+        let named = named(&request);
+        assert_eq!(named.same_topic, [0, 1, 0]);
+        let expected = [((0, 0), Named::Twice), ((0, 1), Named::Twice), ((1, 0), Named::Once)];
+        assert_eq!(named.partitions, HashMap::from(expected));
+    }
 }

@@ -2,10 +2,12 @@
 //!
 //! Behavior: O6. Offsets of topics that the group consumes stay.
 
+use std::sync::Arc;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        OffsetDeleteRequest, OffsetDeleteResponse, TopicName,
+        OffsetDeleteRequest, OffsetDeleteResponse,
         offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
     },
 };
@@ -16,24 +18,26 @@ use super::{
 };
 use crate::{
     coordinator::group::{DeleteOffsetsRequest, GroupError},
-    metadata::image::MetadataImage,
+    metadata::image::TopicImage,
 };
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = ctx.parts.metadata.image();
     let existing = request.topics.iter().map(|topic| {
+        let found = image.topic(&topic.name);
         let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
-        (kept(&topic.name), indexes.filter(|index| image.partition(&topic.name, *index).is_some()).collect())
+        (kept(&topic.name), indexes.filter(|index| has_partition(found, *index)).collect())
     });
     let delete = DeleteOffsetsRequest { group_id: kept(&request.group_id), topics: existing.collect() };
     match ctx.parts.groups.delete_offsets(delete).await {
         Err(error) => OffsetDeleteResponse::default().with_error_code(code(Some(error))),
         Ok(outcomes) => {
             let topics = request.topics.iter().zip(outcomes).map(|(topic, outcome)| {
+                let found = image.topic(&topic.name);
                 let mut deleted = outcome.partitions.into_iter();
                 let partitions = topic.partitions.iter().map(|partition| {
                     let index = partition.partition_index;
-                    answer(&image, &topic.name, index, || deleted.next().and_then(|(_, error)| error))
+                    answer(has_partition(found, index), index, || deleted.next().and_then(|(_, error)| error))
                 });
                 OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
             });
@@ -42,16 +46,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -
     }
 }
 
+fn has_partition(topic: Option<&Arc<TopicImage>>, index: i32) -> bool {
+    topic.is_some_and(|topic| topic.partitions.contains_key(&index))
+}
+
 /// The outcomes are those of the partitions that exist, in the request's order.
 fn answer(
-    image: &MetadataImage,
-    topic: &TopicName,
+    exists: bool,
     index: i32,
     next_outcome: impl FnOnce() -> Option<GroupError>,
 ) -> OffsetDeleteResponsePartition {
-    let error_code = match image.partition(topic, index) {
-        None => ResponseError::UnknownTopicOrPartition.code(),
-        Some(_) => code(next_outcome()),
-    };
+    let error_code =
+        if exists { code(next_outcome()) } else { ResponseError::UnknownTopicOrPartition.code() };
     OffsetDeleteResponsePartition::default().with_partition_index(index).with_error_code(error_code)
 }

@@ -3,6 +3,8 @@
 //!
 //! Behavior: L4, on the leader only, with the epoch checks of F8.
 
+use std::sync::Arc;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -13,20 +15,26 @@ use kafka_protocol::{
 };
 
 use super::{RequestContext, errors};
+use crate::replica::Partition;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| end_offset(ctx, &topic.topic, partition)).collect();
+        let partition_of = ctx.partitions(&topic.topic);
+        let partitions =
+            topic.partitions.iter().map(|asked| end_offset(partition_of(asked.partition), asked)).collect();
         OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }
 
-fn end_offset(ctx: &RequestContext, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
+fn end_offset(
+    partition: Result<Arc<Partition>, ResponseError>,
+    asked: &OffsetForLeaderPartition,
+) -> EpochEndOffset {
     let answer = EpochEndOffset::default().with_partition(asked.partition);
     let refused =
         |error: ResponseError| answer.clone().with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1);
-    let partition = match ctx.partition(topic, asked.partition) {
+    let partition = match partition {
         Ok(partition) => partition,
         Err(error) => return refused(error),
     };

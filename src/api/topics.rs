@@ -13,7 +13,7 @@ pub(crate) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// As [`TOPIC_OPERATIONS`], for the cluster.
 pub(crate) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// Longest topic name, in bytes.
-const MAX_NAME_BYTES: usize = 249;
+pub(crate) const MAX_NAME_BYTES: usize = 249;
 
 /// M3: 1 to 249 of `[a-zA-Z0-9._-]`, but not `.` or `..`.
 pub(crate) fn is_valid_name(name: &str) -> bool {
