@@ -2,10 +2,11 @@
 //! what has changed, an answer only what is worth telling.
 //!
 //! Sessions outlive connections and are bounded: a full cache gives up the session that was idle
-//! longest, once that is more than two minutes, and otherwise new clients go without.
+//! longest, once that is more than two minutes, and otherwise new clients go without. So do clients that name more
+//! partitions than a session may remember, whether those exist or not.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -27,11 +28,13 @@ pub const INITIAL_EPOCH: i32 = 0;
 pub const FINAL_EPOCH: i32 = -1;
 /// How long a session is safe from others that want its place (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION: Duration = Duration::from_secs(120);
+/// Partitions that one session remembers.
+const MOST_PARTITIONS: usize = 10_000;
 
 /// Which partition a client means: by name up to version 12, by id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FetchKey {
-    /// Empty where the client used an id that nobody knew.
+    /// Empty where the client used an id. Shared by the keys of a topic that one request names.
     pub topic: Arc<str>,
     /// Zero where the client used a name.
     pub topic_id: TopicId,
@@ -202,7 +205,8 @@ impl FetchSessionCache {
             session.update(named, forgotten);
             session.in_turn()
         };
-        if partitions.is_empty() {
+        if partitions.is_empty() || partitions.len() > MOST_PARTITIONS {
+            // What outgrew its session is answered once more as a whole, and the client told that the session is over.
             lock(&self.sessions).remove(&session_id);
             return Ok(FetchContext { partitions, kind: Kind::Sessionless });
         }
@@ -221,6 +225,9 @@ impl FetchSessionCache {
     }
 
     fn create(&self, context: &FetchContext, news: &[PartitionNews], uses_topic_ids: bool, now: Duration) -> i32 {
+        if context.partitions.len() > MOST_PARTITIONS {
+            return NO_SESSION;
+        }
         let mut sessions = lock(&self.sessions);
         if sessions.len() >= self.slots {
             let oldest = sessions.iter().min_by_key(|(_, slot)| slot.last_used).map(|(id, slot)| (*id, slot.last_used));
@@ -292,8 +299,9 @@ impl FetchSession {
                 }
             }
         }
-        for key in forgotten {
-            self.partitions.shift_remove(key);
+        if !forgotten.is_empty() {
+            let forgotten: HashSet<&FetchKey> = forgotten.iter().collect();
+            self.partitions.retain(|key, _| !forgotten.contains(key));
         }
     }
 
@@ -406,6 +414,27 @@ mod tests {
         let context = cache.begin(id, 2, vec![], &[], false, Duration::ZERO).unwrap();
         let order: Vec<_> = context.partitions.iter().map(|(key, _)| key.partition).collect();
         assert_eq!(order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn f6_who_names_more_than_a_session_remembers_goes_without_one() {
+        let cache = cache(10);
+        let most = MOST_PARTITIONS as i32;
+        let named = |partitions: std::ops::Range<i32>| partitions.map(|p| (key(p), wanted(0))).collect::<Vec<_>>();
+        let open = |count: i32| {
+            let context = cache.begin(0, 0, named(0..count), &[], false, Duration::ZERO).unwrap();
+            cache.finish(&context, &vec![news(5, false); count as usize], Duration::ZERO).0
+        };
+        assert_eq!(open(most + 1), NO_SESSION);
+        let id = open(most - 1);
+        assert_ne!(id, NO_SESSION);
+        let context = cache.begin(id, 1, named(most..most + 1), &[], false, Duration::ZERO).unwrap();
+        assert!(context.is_incremental());
+        let context = cache.begin(id, 2, named(most + 1..most + 2), &[], false, Duration::ZERO).unwrap();
+        let told = cache.finish(&context, &vec![news(5, false); most as usize + 1], Duration::ZERO);
+        assert_eq!(told, (NO_SESSION, vec![true; most as usize + 1]), "all of it, and that the session is over");
+        let gone = cache.begin(id, 3, vec![], &[], false, Duration::ZERO).err();
+        assert_eq!(gone, Some(SessionError::NotFound));
     }
 
     #[test]
