@@ -178,8 +178,8 @@ fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
     Ok(Limits {
         connections: connection_quota(config, connection_overrides(config)?.into_iter()),
         request_bytes: config.socket_request_max_bytes.max(0) as usize,
-        queued_request_bytes: config.queued_max_request_bytes.max(1) as usize,
-        idle: ms(config.connections_max_idle_ms),
+        queued_request_bytes: usize::try_from(config.queued_max_request_bytes).ok().filter(|bytes| *bytes > 0),
+        idle: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
         frame_deadline: ms(config.ottla_frame_deadline_ms),
     })
 }
@@ -282,4 +282,21 @@ async fn start_quorum(
     let started =
         raft::start(env, options, Box::new(log), store, publisher).await.context("cannot start the metadata quorum")?;
     Ok(started.controller)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_limits_are_no_limits() {
+        let of = |queued_max_request_bytes, connections_max_idle_ms| {
+            let config = BrokerConfig { queued_max_request_bytes, connections_max_idle_ms, ..BrokerConfig::default() };
+            let limits = limits(&config).unwrap();
+            (limits.queued_request_bytes, limits.idle)
+        };
+        assert_eq!(of(-1, -1), (None, None));
+        assert_eq!(of(7, 9), (Some(7), Some(Duration::from_millis(9))));
+        assert_eq!(of(7, 0).1, Some(Duration::ZERO));
+    }
 }

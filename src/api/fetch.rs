@@ -67,14 +67,7 @@ fn session_error(error: SessionError) -> ResponseError {
 fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
     let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
     let Named { wanted, forgotten } = named(request);
-    ctx.parts.fetch_sessions.begin(
-        request.session_id,
-        request.session_epoch,
-        wanted,
-        &forgotten,
-        uses_topic_ids,
-        now,
-    )
+    ctx.parts.fetch_sessions.begin(request.session_id, request.session_epoch, wanted, &forgotten, uses_topic_ids, now)
 }
 
 /// What a request names.
@@ -121,7 +114,11 @@ fn impossible(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResp
     topics.map(|topic| FetchableTopicResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
-        partitions: topic.partitions.iter().map(|partition| not_read(partition.partition, ResponseError::UnknownTopicOrPartition)).collect(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| not_read(partition.partition, ResponseError::UnknownTopicOrPartition))
+            .collect(),
     })
 }
 

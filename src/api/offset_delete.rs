@@ -56,7 +56,6 @@ fn answer(
     index: i32,
     next_outcome: impl FnOnce() -> Option<GroupError>,
 ) -> OffsetDeleteResponsePartition {
-    let error_code =
-        if exists { code(next_outcome()) } else { ResponseError::UnknownTopicOrPartition.code() };
+    let error_code = if exists { code(next_outcome()) } else { ResponseError::UnknownTopicOrPartition.code() };
     OffsetDeleteResponsePartition::default().with_partition_index(index).with_error_code(error_code)
 }

@@ -27,10 +27,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRe
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }
 
-fn end_offset(
-    partition: Result<Arc<Partition>, ResponseError>,
-    asked: &OffsetForLeaderPartition,
-) -> EpochEndOffset {
+fn end_offset(partition: Result<Arc<Partition>, ResponseError>, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let answer = EpochEndOffset::default().with_partition(asked.partition);
     let refused =
         |error: ResponseError| answer.clone().with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1);

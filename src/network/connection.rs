@@ -34,6 +34,9 @@ const FREE_FRAME_BYTES: usize = 32 << 10;
 /// Requests up to this size take no memory worth giving back.
 const SMALL_FRAME_BYTES: usize = 4 << 10;
 
+/// Longer than a broker runs, and short enough to be added to a time.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Limits that each connection keeps to, and the budget that all share.
 pub(super) struct ConnectionLimits {
     request_bytes: usize,
@@ -46,12 +49,13 @@ pub(super) struct ConnectionLimits {
 
 impl ConnectionLimits {
     pub(super) fn new(limits: &Limits) -> Self {
-        let queued_request_bytes = limits.queued_request_bytes.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        let queued_request_bytes =
+            limits.queued_request_bytes.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
         ConnectionLimits {
             request_bytes: limits.request_bytes,
             queued_request_bytes,
             budget: Arc::new(Semaphore::new(queued_request_bytes)),
-            idle: limits.idle,
+            idle: limits.idle.map_or(NEVER, |idle| idle.min(NEVER)),
             frame_deadline: limits.frame_deadline,
             free_memory: Arc::default(),
         }

@@ -42,10 +42,10 @@ pub struct Limits {
     pub connections: ConnectionQuota,
     /// `socket.request.max.bytes`.
     pub request_bytes: usize,
-    /// `queued.max.request.bytes`: frames being read or worked on, over all connections.
-    pub queued_request_bytes: usize,
-    /// `connections.max.idle.ms`.
-    pub idle: Duration,
+    /// `queued.max.request.bytes`: frames being read or worked on, over all connections. `None` is no bound.
+    pub queued_request_bytes: Option<usize>,
+    /// `connections.max.idle.ms`. `None` is never.
+    pub idle: Option<Duration>,
     /// How long a started frame may take to arrive.
     pub frame_deadline: Duration,
 }
@@ -226,8 +226,8 @@ mod tests {
         let limits = SharedLimits::new(Limits {
             connections: quota(4, 2, &[("::1", 3)]),
             request_bytes: 1,
-            queued_request_bytes: 1,
-            idle: Duration::MAX,
+            queued_request_bytes: Some(1),
+            idle: None,
             frame_deadline: Duration::MAX,
         });
         let counters = Arc::default();
