@@ -28,7 +28,7 @@ LABEL org.opencontainers.image.title="Ottla" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/usr/local/bin:/usr/bin
 COPY --from=root /image /
-COPY docker/run /etc/kafka/docker/run
+COPY docker/run docker/health /etc/kafka/docker/
 RUN chown -R appuser:appuser /etc/kafka /home/appuser /mnt/shared/config /var/lib/kafka
 USER appuser
 # The default log.dir is ./data, so data is in the volume without a setting.
@@ -36,5 +36,5 @@ WORKDIR /var/lib/kafka
 VOLUME ["/var/lib/kafka/data", "/mnt/shared/config"]
 EXPOSE 9092
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=6s --start-period=2s --retries=3 CMD ["ottla", "health"]
+HEALTHCHECK --interval=5s --timeout=6s --start-period=2s --retries=3 CMD ["/etc/kafka/docker/health"]
 CMD ["/etc/kafka/docker/run"]

@@ -159,6 +159,7 @@ impl Broker {
 fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Option<String>) -> LogManagerConfig {
     LogManagerConfig {
         cluster_id,
+        metadata_dir: Some(config.metadata_dir()),
         limits: LogLimits {
             open_files: config.ottla_max_open_segments.max(1) as usize,
             tail_cache_bytes: config.ottla_tail_cache_bytes.max(0) as usize,
@@ -222,9 +223,12 @@ fn resolve(host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
         let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
         return Ok(if has_ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() });
     };
-    let mut addresses =
+    let addresses =
         (host, port).to_socket_addrs().with_context(|| format!("cannot resolve the host {host} of a listener"))?;
-    addresses.next().with_context(|| format!("the host {host} of a listener has no address"))
+    // localhost is ::1 first on many hosts; clients that are told 127.0.0.1 must be served, as Java's resolver sees to.
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
+    first.copied().with_context(|| format!("the host {host} of a listener has no address"))
 }
 
 fn endpoints(bound: &[(Listener, Bound)]) -> Vec<Endpoint> {

@@ -72,10 +72,13 @@ pub enum LogFormat {
 /// `ottla health`.
 #[derive(Clone, Debug, Args, PartialEq, Eq)]
 pub struct Health {
-    /// The broker to ask, as host:port. Where not given: the first client listener of the
-    /// KAFKA_ environment, or 127.0.0.1:9092.
+    /// The broker to ask, as host:port. Where not given: the first client listener that the
+    /// configuration files and the KAFKA_ environment name, or 127.0.0.1:9092.
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap_server: Option<String>,
+    /// A configuration file that the broker was started with; may be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
     /// How long to wait, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub timeout_ms: u64,

@@ -53,23 +53,23 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
         tracing::info!("{note}");
     }
     // From here on a signal stops the broker in order, even one that comes while it starts.
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
+    let mut signals = match Signals::listen(&env) {
+        Ok(signals) => signals,
+        Err(error) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
     };
     let broker = match Broker::start(settings, env.clone()).await {
         Ok(broker) => broker,
         Err(error) => return fail(FAILED, &format!("{error:#}")),
     };
     tell_ready(&env, &broker);
-    wait_for_either(&mut terminate, &mut interrupt).await;
+    signals.next().await;
     tracing::info!("shutting down; a second signal stops at once");
     tokio::select! {
         () = broker.shutdown() => {
             tracing::info!("stopped, all data is on disk");
             ExitCode::SUCCESS
         }
-        () = wait_for_either(&mut terminate, &mut interrupt) => {
+        () = signals.next() => {
             tracing::warn!("stopped at once, the next start recovers the logs");
             // What the shutdown waits for is not waited for any longer.
             std::process::exit(FAILED.into())
@@ -86,11 +86,41 @@ fn raise_open_files_limit() {
     }
 }
 
-async fn wait_for_either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What ends the broker in order: SIGTERM, SIGINT, and the end of the terminal it was started from, unless that was to be
+/// ignored (nohup).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen(env: &Env) -> std::io::Result<Signals> {
+        let hangup = if ignores_hangup(env) { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
     }
+
+    async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}
+
+/// The kernel tells which signals are ignored as a hexadecimal mask; SIGHUP is the first.
+fn ignores_hangup(env: &Env) -> bool {
+    let status = env.disk.read(std::path::Path::new("/proc/self/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// The line that says that clients are served. It holds the texts that test containers of Kafka

@@ -248,6 +248,8 @@ fn the_page_of_deviations_is_up_to_date() {
             .take_while(|line| line.starts_with("//!"))
             .map(|line| line.trim_start_matches("//!").trim())
             .collect();
+        let misspelt = head.iter().any(|line| line.starts_with("Deviation:"));
+        assert!(!misspelt, "{}: the word is Deviations", source.path);
         let Some(start) = head.iter().position(|line| line.starts_with("Deviations:")) else { continue };
         let end = head[start + 1..]
             .iter()

@@ -222,3 +222,23 @@ fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
     assert_eq!(read_all(&bootstrap, "hello").len(), 1);
     end(process);
 }
+
+/// The terminal that it was started from is closed.
+#[test]
+fn a_hangup_is_a_controlled_shutdown_and_nohup_is_heeded() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut command = ottla(directory.path());
+    command.args(["--set", "listeners=PLAINTEXT://:0"]);
+    let (mut process, _) = start(command);
+    process.signal("HUP");
+    assert!(process.wait(START_LIMIT).success(), "{}", process.lines().join("\n"));
+    assert!(directory.path().join("data/.kafka_cleanshutdown").exists());
+
+    let inner = ottla(directory.path());
+    let mut command = Command::new("nohup");
+    command.arg(inner.get_program()).args(["--set", "listeners=PLAINTEXT://:0"]).current_dir(directory.path());
+    let (mut process, port) = start(command);
+    process.signal("HUP");
+    produce(&format!("127.0.0.1:{port}"), "hello", &[], &[Record::of("k", "v")]);
+    end(process);
+}

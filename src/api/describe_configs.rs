@@ -4,6 +4,8 @@
 //! Version notes: 3+ tells types and documentation.
 //! Deviations: the documentation texts are our own; of the broker's loggers there is one, `root`.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -48,9 +50,13 @@ impl Describer<'_> {
             let name = &resource.resource_name;
             ApiError::invalid_request(format!("Unexpected resource type UNKNOWN for resource {name}"))
         });
+        // An answer is a thousand times what it takes to ask: nobody needs the same one twice.
+        let mut seen = BTreeSet::new();
         let results = request.resources.iter().map(|resource| {
+            let is_new = seen.insert((resource.resource_type, resource.resource_name.as_str()));
             let described = match &refused {
                 Some(error) => Err(error.clone()),
+                None if !is_new => Err(ApiError::invalid_request("Each resource must appear at most once.")),
                 None => self.describe(resource),
             };
             let result = DescribeConfigsResult::default()

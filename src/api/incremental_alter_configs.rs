@@ -2,7 +2,7 @@
 //!
 //! Behavior: A6. As in Apache, two steps: `ConfigAdminManager.preprocess` on the broker (duplicates, nulls, whether the broker can take
 //! the settings while it runs), then the controller. Results come in the order of the request.
-//! Deviation: broker loggers cannot be changed here yet; they answer 42 as unknown resources do.
+//! Deviations: broker loggers cannot be changed here yet; they answer 42 as unknown resources do.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,11 @@
 //! `ottla health`: a round trip of ApiVersions and one of Metadata, as any client starts with.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -35,7 +40,7 @@ pub async fn check(
 ) -> Result<String> {
     let server = match &health.bootstrap_server {
         Some(server) => server.clone(),
-        None => server_of_environment(environment)?,
+        None => server_of_settings(env, &health.config, environment)?,
     };
     let timeout = Duration::from_millis(health.timeout_ms);
     let deadline = env.clock.sleep_until(env.clock.monotonic() + timeout);
@@ -45,10 +50,19 @@ pub async fn check(
     }
 }
 
-/// In a container, the same `KAFKA_…` variables that the broker was started with say where it listens.
-fn server_of_environment(environment: impl IntoIterator<Item = (String, String)>) -> Result<String> {
-    let nothing = |_: &std::path::Path| Err(io::ErrorKind::NotFound.into());
-    let settings = Settings::load(&Arguments::default(), environment, &nothing)?;
+/// In a container, the same files and `KAFKA_…` variables that the broker was started with say where it listens.
+fn server_of_settings(
+    env: &Env,
+    files: &[PathBuf],
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<String> {
+    let arguments = Arguments { config_files: files.to_vec(), ..Arguments::default() };
+    // A ./config.toml is the broker's only where it was started here, which nobody knows.
+    let read = |path: &Path| match files.iter().any(|file| file == path) {
+        true => env.disk.read(path),
+        false => Err(io::ErrorKind::NotFound.into()),
+    };
+    let settings = Settings::load(&arguments, environment, &read)?;
     let listener = settings.listeners.for_clients().next().context("find a listener for clients")?;
     let host = match listener.host.as_deref() {
         None | Some("0.0.0.0") => "127.0.0.1",
@@ -127,7 +141,7 @@ mod tests {
     fn the_environments_first_client_listener_is_asked() {
         let server = |pairs: &[(&str, &str)]| {
             let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            server_of_environment(environment).expect("the environment is right")
+            server_of_settings(&Env::system(), &[], environment).expect("the environment is right")
         };
         assert_eq!(server(&[]), "127.0.0.1:9092");
         let listeners = "CONTROLLER://0.0.0.0:9093,PLAINTEXT://0.0.0.0:19092";
@@ -140,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_an_error_that_names_the_address() {
-        let health = Health { bootstrap_server: Some("127.0.0.1:1".into()), timeout_ms: 5000 };
+        let health = Health { bootstrap_server: Some("127.0.0.1:1".into()), config: Vec::new(), timeout_ms: 5000 };
         let error = check(&Env::system(), &health, []).await.expect_err("nobody listens on port 1");
         assert!(format!("{error:#}").starts_with("ask 127.0.0.1:1: connect"), "{error:#}");
     }

@@ -132,6 +132,14 @@ const REMOVED: &[&str] = &[
     "offsets.commit.required.acks",
     "port",
     "reserved.broker.max.id",
+    "password.encoder.cipher.algorithm",
+    "password.encoder.iterations",
+    "password.encoder.key.length",
+    "password.encoder.keyfactory.algorithm",
+    "password.encoder.old.secret",
+    "password.encoder.secret",
+    "quota.consumer.default",
+    "quota.producer.default",
     "sasl.oauthbearer.header.urlencode",
     "transaction.partition.verification.timeout.ms",
     "unstable.metadata.versions.enable",
@@ -143,7 +151,7 @@ const REMOVED: &[&str] = &[
     "zookeeper.set.acl",
 ];
 
-/// Keys that plugins read, or that belong to one listener.
+/// Keys that plugins read, or that belong to one listener, or to ZooKeeper.
 const FOREIGN_PREFIXES: &[&str] = &[
     "allow.everyone.if.no.acl.found",
     "client.quota.callback.",
@@ -156,6 +164,7 @@ const FOREIGN_PREFIXES: &[&str] = &[
     "rlmm.config.",
     "rsm.config.",
     "super.users",
+    "zookeeper.",
 ];
 
 impl Settings {
@@ -180,6 +189,8 @@ impl Settings {
 #[derive(Default)]
 struct Gathering {
     given: BTreeMap<String, Given>,
+    /// Variables that name no setting.
+    ignored: Vec<String>,
     cluster_id: Option<String>,
     problems: Vec<String>,
 }
@@ -263,7 +274,12 @@ impl Gathering {
                 Some(nearest) => format!("; did you mean {nearest}?"),
                 None => String::new(),
             };
-            self.problems.push(format!("{origin}: unknown setting {key}{hint}"));
+            let unknown = format!("{origin}: unknown setting {key}{hint}");
+            // What other programs and images call KAFKA_… is not a mistake of anybody's; Kafka passes over it too.
+            match origin {
+                Origin::Environment(_) => self.ignored.push(format!("without effect: {unknown}")),
+                _ => self.problems.push(unknown),
+            }
             return;
         }
         self.given.insert(key, Given { text, origin });
@@ -275,7 +291,8 @@ impl Gathering {
         if !self.problems.is_empty() {
             return Err(SettingsError { problems: self.problems });
         }
-        let notes = self.notes();
+        let mut notes = self.notes();
+        notes.append(&mut self.ignored);
         let statics = StaticConfigs { given: self.given };
         let layers = ConfigLayers::of_static(&statics);
         let (broker, log) = (layers.broker_config(), layers.log_defaults());
@@ -293,6 +310,14 @@ impl Gathering {
     }
 
     fn check_values(&mut self) {
+        // One address is this node's own, as in the file that Kafka comes with.
+        let quorum = self.given.get("controller.quorum.bootstrap.servers");
+        if let Some(given) = quorum.filter(|given| given.text.contains(',')) {
+            let reason = "clusters of several nodes are not served yet";
+            let problem =
+                format!("{}: controller.quorum.bootstrap.servers names more than one: {reason}", given.origin);
+            self.problems.push(problem);
+        }
         for (name, given) in &self.given {
             let Some(definition) = broker_settings().get(name.as_str()) else {
                 continue;
@@ -387,6 +412,10 @@ fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     }
     problems.extend(broker.connection_overrides().err());
     problems.extend(broker.metrics_listener().err());
+    let metadata_dir = broker.metadata_dir();
+    if !broker.data_dirs().contains(&metadata_dir) {
+        problems.push(format!("metadata.log.dir must be one of log.dirs, and {} is not", metadata_dir.display()));
+    }
     problems
 }
 
@@ -486,13 +515,12 @@ mod tests {
             ("a.toml", "num.partition = 1\nlog.roll.ms = \"soon\"\n"),
             ("s.properties", "# listeners\n\nnode.ide=1\n"),
         ];
-        let environment = [("KAFKA_NUM_PARTITIONS", "0"), ("KAFKA_WHATEVER_ELSE", "1")];
+        let environment = [("KAFKA_NUM_PARTITIONS", "0")];
         assert_eq!(
             problems(load(&files, &["a.toml", "s.properties"], &environment, &["broken", "retention.ms=1"])),
             [
                 "a.toml:1: unknown setting num.partition; did you mean num.partitions?",
                 "s.properties:3: unknown setting node.ide; did you mean node.id?",
-                "KAFKA_WHATEVER_ELSE: unknown setting whatever.else",
                 "--set: 'broken' is not key=value",
                 "--set: unknown setting retention.ms; did you mean log.retention.ms?",
                 "a.toml:2: Invalid value soon for configuration log.roll.ms: Not a number of type LONG",
@@ -541,7 +569,7 @@ mod tests {
             "security.inter.broker.protocol=SASL_SSL",
             "process.roles=broker",
             "controller.quorum.voters=1@a:9093,2@b:9093,3@c:9093",
-            "controller.quorum.bootstrap.servers=a:9093",
+            "controller.quorum.bootstrap.servers=a:9093,b:9093",
             "log.retention.ms=0",
             "queued.max.request.bytes=1",
             "max.connections.per.ip.overrides=1.2.3.4",
@@ -592,5 +620,63 @@ mod tests {
         let environment = [("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://broker:19092"), ("KAFKA_LISTENERS", "")];
         let listeners = load(&[], &[], &environment, &[]).expect("as the image does").listeners;
         assert_eq!((listeners.all[0].host.as_deref(), listeners.all[0].port), (Some("0.0.0.0"), 19092));
+    }
+
+    /// What `config/server.properties` of Apache Kafka 4.3.1 sets.
+    const SHIPPED: &str = "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+";
+
+    fn of_properties(text: &str, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let arguments = Arguments { config_files: vec!["server.properties".into()], ..Arguments::default() };
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::load(&arguments, environment, &|_| Ok(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn the_file_that_kafka_comes_with_is_taken_as_it_is() {
+        let settings = of_properties(SHIPPED, &[]).unwrap();
+        assert_eq!(settings.broker.data_dirs(), [PathBuf::from("/tmp/kraft-combined-logs")]);
+        assert_eq!(settings.listeners.for_clients().map(|listener| listener.port).collect::<Vec<_>>(), [9092]);
+        let several = SHIPPED.replace("localhost:9093\nlisteners", "a:9093,b:9093\nlisteners");
+        let refused = of_properties(&several, &[]).unwrap_err().to_string();
+        assert!(refused.contains("server.properties:") && refused.contains("names more than one"), "{refused}");
+    }
+
+    #[test]
+    fn variables_of_other_programs_are_passed_over_and_mistakes_in_files_are_not() {
+        let settings = of_properties(SHIPPED, &[("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")]).unwrap();
+        assert!(settings.notes.iter().any(|note| note.contains("KAFKA_BOOTSTRAP_SERVERS")), "{:?}", settings.notes);
+        assert!(of_properties("bootstrap.servers=localhost:9092", &[]).is_err());
+        assert!(of_properties("zookeeper.sync.time.ms=1\nquota.producer.default=1\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn the_metadata_log_is_in_one_of_the_log_directories() {
+        let dir = |dir: &str| of_properties(&format!("log.dirs=/a,/b\nmetadata.log.dir={dir}\n"), &[]);
+        assert_eq!(dir("/b").unwrap().broker.metadata_dir(), PathBuf::from("/b"));
+        assert!(dir("/c").unwrap_err().to_string().contains("metadata.log.dir must be one of log.dirs"));
     }
 }

@@ -29,12 +29,14 @@ use super::{
 use crate::{
     config::topic::LogConfig,
     env::Env,
-    types::{BrokerId, Offset, TopicId, TopicPartition, uuid_to_base64},
+    types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition, uuid_to_base64},
 };
 
 /// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
 const INITIAL_RETENTION_DELAY: Duration = Duration::from_secs(30);
 /// `flush.ms` is kept to within this.
+/// Between two turns of other work.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 const LEAST_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the log directories are told by the broker's settings.
@@ -46,6 +48,8 @@ pub struct LogManagerConfig {
     pub node_id: BrokerId,
     /// The cluster's id, if it is known before the directories are read; a fresh directory gets it.
     pub cluster_id: Option<String>,
+    /// Where a new metadata log goes: one of `log_dirs`, or wherever there is room.
+    pub metadata_dir: Option<PathBuf>,
     /// Bounds on open files and memory.
     pub limits: LogLimits,
     /// `log.flush.offset.checkpoint.interval.ms`.
@@ -68,6 +72,7 @@ impl LogManagerConfig {
             node_id,
             cluster_id: None,
             limits: LogLimits::default(),
+            metadata_dir: None,
             recovery_point_checkpoint_interval_ms: 60_000,
             log_start_offset_checkpoint_interval_ms: 60_000,
             high_watermark_checkpoint_interval_ms: 5_000,
@@ -255,7 +260,7 @@ impl LogManager {
         }
         let dir = match existing {
             Some(dir) => dir,
-            None => self.dir_for_new_log()?,
+            None => self.dir_for_new_log(partition)?,
         };
         let ctx = &dir.ctx;
         if existing.is_none() {
@@ -325,7 +330,12 @@ impl LogManager {
         Ok(to)
     }
 
-    fn dir_for_new_log(&self) -> Result<&LogDir, LogError> {
+    fn dir_for_new_log(&self, partition: &TopicPartition) -> Result<&LogDir, LogError> {
+        if *partition.topic == *CLUSTER_METADATA_TOPIC
+            && let Some(dir) = self.dirs.iter().find(|dir| Some(&dir.ctx.dir) == self.config.metadata_dir.as_ref())
+        {
+            return Ok(dir);
+        }
         let mut counts: Vec<usize> = vec![0; self.dirs.len()];
         if self.dirs.len() > 1 {
             for registered in lock(&self.logs).values() {
@@ -687,7 +697,8 @@ impl Schedule {
         let take = |at: &mut Duration, interval_ms: i64| {
             let due = *at <= now;
             if due {
-                *at = now.saturating_add(millis(interval_ms));
+                // Kafka takes intervals of 0 too; that is not to mean all of a core.
+                *at = now.saturating_add(millis(interval_ms).max(LEAST_INTERVAL));
             }
             due
         };
