@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use dynamic_settings::{DynamicSettings, connection_quota};
+use tokio::sync::watch;
 
 use crate::{
     api::{self, Parts},
@@ -43,6 +44,7 @@ pub struct Broker {
     _coordinator_news: Arc<CoordinatorNews>,
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
+    offline_dirs: watch::Receiver<Vec<PathBuf>>,
 }
 
 impl Broker {
@@ -62,6 +64,7 @@ impl Broker {
                 .with_context(|| format!("cannot create the log directory {}", dir.display()))?;
         }
         let log_manager = LogManager::open(&env, log_manager_config(&config, &data_dirs, settings.cluster_id))?;
+        let offline_dirs = offline_dirs(&log_manager);
 
         // Addresses next, so that the registration tells the ports that the system picked.
         let bound = bind(&env, settings.listeners.for_clients())?;
@@ -120,7 +123,7 @@ impl Broker {
             tracing::info!("metrics are at http://{}/metrics", bound.address());
             bound.serve_metrics(&parts);
         }
-        Ok(Broker { parts, _coordinator_news: news, listening, data_dirs })
+        Ok(Broker { parts, _coordinator_news: news, listening, data_dirs, offline_dirs })
     }
 
     /// Where it listens: names and addresses, with the ports that the system picked.
@@ -136,6 +139,19 @@ impl Broker {
     /// `node.id`.
     pub fn node_id(&self) -> i32 {
         self.parts.config.node_id
+    }
+
+    /// Ready when the broker can be of no more use, with the reason; Kafka halts in the same cases. Answers that are errors for
+    /// ever help nobody: whoever supervises the process shall see that it has ended.
+    pub async fn failed(&self) -> String {
+        let mut offline = self.offline_dirs.clone();
+        let all = self.data_dirs.len();
+        tokio::select! {
+            biased;
+            // The manager that sends is a part of this broker.
+            _ = offline.wait_for(|dirs| dirs.len() == all) => "all log directories are offline".to_owned(),
+            () = self.parts.controller.stopped() => "the metadata quorum has failed".to_owned(),
+        }
     }
 
     /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
@@ -156,6 +172,14 @@ impl Broker {
     }
 }
 
+/// The directories that have gone offline, as they do.
+fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
+    let (failed, offline) = watch::channel(Vec::new());
+    let failed = Arc::new(failed);
+    log_manager.on_dir_failure(move |dir, _| failed.send_modify(|dirs: &mut Vec<PathBuf>| dirs.push(dir.to_owned())));
+    offline
+}
+
 fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Option<String>) -> LogManagerConfig {
     LogManagerConfig {
         cluster_id,
@@ -164,6 +188,7 @@ fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Optio
             open_files: config.ottla_max_open_segments.max(1) as usize,
             tail_cache_bytes: config.ottla_tail_cache_bytes.max(0) as usize,
             producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+            producer_ids: config.ottla_max_producer_ids_per_partition.max(1) as usize,
         },
         recovery_point_checkpoint_interval_ms: config.log_flush_offset_checkpoint_interval_ms.into(),
         log_start_offset_checkpoint_interval_ms: config.log_flush_start_offset_checkpoint_interval_ms.into(),
@@ -289,18 +314,4 @@ async fn start_quorum(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn negative_limits_are_no_limits() {
-        let of = |queued_max_request_bytes, connections_max_idle_ms| {
-            let config = BrokerConfig { queued_max_request_bytes, connections_max_idle_ms, ..BrokerConfig::default() };
-            let limits = limits(&config).unwrap();
-            (limits.queued_request_bytes, limits.idle)
-        };
-        assert_eq!(of(-1, -1), (None, None));
-        assert_eq!(of(7, 9), (Some(7), Some(Duration::from_millis(9))));
-        assert_eq!(of(7, 0).1, Some(Duration::ZERO));
-    }
-}
+mod tests;

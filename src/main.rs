@@ -1,9 +1,9 @@
 //! Arguments → settings → broker → wait for a signal → shutdown.
 //!
-//! Exit codes: 0 when all went well, 1 when the broker or the health check failed, 2 when the
+//! Exit codes: 0 when all went well, 1 when the broker (at its start or later) or the health check failed, 2 when the
 //! command line or the settings are wrong.
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
 
 use ottla::{
     broker::Broker,
@@ -19,6 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
+/// How long a broker that has failed may take to end.
+const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match Command::from_process() {
@@ -62,7 +64,13 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
         Err(error) => return fail(FAILED, &format!("{error:#}")),
     };
     tell_ready(&env, &broker);
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        reason = broker.failed() => {
+            tracing::error!(reason, "the broker cannot go on and stops");
+            return stop_failed(&env, broker).await;
+        }
+    }
     tracing::info!("shutting down; a second signal stops at once");
     tokio::select! {
         () = broker.shutdown() => {
@@ -83,6 +91,15 @@ fn raise_open_files_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::info!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Ends connections and logs as far as that is still possible; a disk that does not answer is not waited for.
+async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
+    let deadline = env.clock.sleep_until(env.clock.monotonic() + FAILED_STOP_LIMIT);
+    tokio::select! {
+        () = broker.shutdown() => ExitCode::from(FAILED),
+        () = deadline => std::process::exit(FAILED.into()),
     }
 }
 

@@ -202,6 +202,9 @@ settings! {
             ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
                 AtLeast(1), Medium, ReadOnly,
                 "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
+            ["ottla.max.producer.ids.per.partition"] ottla_max_producer_ids_per_partition: i32 = "10000",
+                AtLeast(100), Medium, ReadOnly,
+                "Producer ids without an open transaction that a partition remembers; beyond it those that have not written for longest are forgotten, as if they had expired.";
         }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
 use crate::{
     env::{BoxFuture, Env},
-    log::{AppendError, AppendOrigin, ValidatedBatch},
+    log::{AppendError, AppendOrigin, ValidatedBatch, flush::with_log},
     metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
@@ -35,6 +35,15 @@ impl GroupMetadataLog {
     fn partition(&self, index: i32) -> Option<Arc<Partition>> {
         self.replica_manager.partition(GROUP_METADATA_TOPIC, index)
     }
+}
+
+/// Whether `flush.messages` asks for a sync before the record at `offset` is answered for. By default it never does.
+fn needs_flush(partition: &Partition, offset: Offset) -> bool {
+    let flush_messages = partition.log_config().flush_messages;
+    flush_messages != i64::MAX
+        && with_log(partition, |log| {
+            log.recovery_point() <= offset && log.log_end_offset() - log.recovery_point() >= flush_messages
+        })
 }
 
 fn write_error(error: &PartitionError) -> WriteError {
@@ -64,13 +73,21 @@ impl CoordinatorLog for GroupMetadataLog {
     }
 
     fn is_committed(&self, partition: i32, offset: Offset) -> bool {
-        self.partition(partition).is_some_and(|partition| partition.watermarks().high_watermark > offset)
+        self.partition(partition)
+            .is_some_and(|partition| partition.watermarks().high_watermark > offset && !needs_flush(&partition, offset))
     }
 
     fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>> {
-        let partition = self.partition(partition);
+        let (partition, tasks) = (self.partition(partition), self.env.tasks.clone());
         Box::pin(async move {
             let partition = partition.ok_or(WriteError::NotLeader)?;
+            if needs_flush(&partition, offset) {
+                let flushed = partition.clone();
+                tasks.blocking("flush", move || flushed.flush_through(offset + 1)).await.map_err(|error| {
+                    tracing::error!(%error, "cannot flush {GROUP_METADATA_TOPIC}");
+                    WriteError::Storage
+                })?;
+            }
             let waiter = Waiter::new();
             loop {
                 partition.register(&waiter);

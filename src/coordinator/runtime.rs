@@ -82,10 +82,10 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// not wait. An error means that nothing of the batch was written, or that the log is offline.
     fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError>;
 
-    /// Whether the record at `offset` is committed (below the high watermark).
+    /// Whether the record at `offset` is committed (below the high watermark), and durable where the topic asks for that.
     fn is_committed(&self, partition: i32, offset: Offset) -> bool;
 
-    /// Ready once the record at `offset` is committed, or can no longer be.
+    /// Ready once the record at `offset` is what [`CoordinatorLog::is_committed`] says, or can no longer be.
     fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>>;
 
     /// Where the log starts and ends; the end is the offset of the next record. `None` if it is not here.

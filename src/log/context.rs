@@ -22,11 +22,19 @@ pub struct LogLimits {
     pub tail_cache_bytes: usize,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// Producer ids that each log remembers, besides those with an open transaction.
+    pub producer_ids: usize,
 }
 
 impl Default for LogLimits {
     fn default() -> Self {
-        LogLimits { open_files: 1024, tail_cache_bytes: 16 << 20, producer_id_expiration_ms: 24 * 3_600_000 }
+        LogLimits {
+            open_files: 1024,
+            tail_cache_bytes: 16 << 20,
+            producer_id_expiration_ms: 24 * 3_600_000,
+            // Some 2 MB, and far more than write to one partition within a day.
+            producer_ids: 10_000,
+        }
     }
 }
 
@@ -49,6 +57,8 @@ pub struct LogContext {
     pub clock: Arc<dyn Clock>,
     /// `producer.id.expiration.ms`, which changes at run time.
     pub(crate) producer_id_expiration_ms: AtomicI64,
+    /// [`LogLimits::producer_ids`].
+    pub max_producer_ids: usize,
     pub(crate) files: Arc<FileCache>,
     pub(crate) tail: Arc<TailCache>,
     /// `recovery-point-offset-checkpoint`: up to where each log is known to be durable.
@@ -79,7 +89,7 @@ impl LogContext {
         clock: Arc<dyn Clock>,
         files: Arc<FileCache>,
         tail: Arc<TailCache>,
-        producer_id_expiration_ms: i64,
+        limits: &LogLimits,
     ) -> Result<Arc<LogContext>, LogError> {
         let checkpoint = |name: &str| OffsetCheckpoint::open(disk.clone(), dir.join(name));
         Ok(Arc::new(LogContext {
@@ -89,7 +99,8 @@ impl LogContext {
             dir: dir.to_owned(),
             disk,
             clock,
-            producer_id_expiration_ms: AtomicI64::new(producer_id_expiration_ms),
+            producer_id_expiration_ms: AtomicI64::new(limits.producer_id_expiration_ms),
+            max_producer_ids: limits.producer_ids,
             files,
             tail,
             condemned: Mutex::default(),
@@ -110,7 +121,7 @@ impl LogContext {
         let limits = LogLimits::default();
         let files = Arc::new(FileCache::new(limits.open_files));
         let tail = Arc::new(TailCache::new(limits.tail_cache_bytes));
-        LogContext::new(dir, disk, clock, files, tail, limits.producer_id_expiration_ms)
+        LogContext::new(dir, disk, clock, files, tail, &limits)
     }
 
     /// The three files of offsets.

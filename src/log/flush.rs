@@ -164,3 +164,40 @@ fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) 
     with_log(owner, |log| log.flush_done(done));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        config::topic::LogConfig,
+        env::Disk,
+        log::OpenLog,
+        protocol::record_batch::{BatchBuilder, BatchOptions},
+        sim::{SimClock, SimDisk},
+        types::TopicPartition,
+    };
+
+    #[test]
+    fn a_flush_without_room_for_the_epochs_leaves_them_for_later() {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let ctx = LogContext::alone(Path::new("/d"), Arc::new(disk.clone()), Arc::new(SimClock::new(1000))).unwrap();
+        let config = Arc::new(LogConfig::default());
+        let mut log =
+            Log::open(&ctx, Path::new("/d/t-0"), TopicPartition::new("t", 0), None, config, OpenLog::default())
+                .unwrap();
+        let mut batch = BatchBuilder::new(BatchOptions { leader_epoch: 3, ..Default::default() });
+        batch.append(1000, None, Some(b"v"), &[]);
+        log.append_as_follower(batch.build(), 1000).unwrap();
+        disk.set_capacity(0);
+        log.flush().unwrap();
+        assert_eq!((log.recovery_point(), ctx.is_offline()), (1, false));
+        let epochs = Path::new("/d/t-0/leader-epoch-checkpoint");
+        assert!(!disk.exists(epochs));
+        disk.set_capacity(u64::MAX);
+        log.flush().unwrap();
+        assert!(disk.exists(epochs));
+    }
+}

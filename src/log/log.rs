@@ -409,6 +409,7 @@ impl Log {
             self.dirty.epochs += 1;
         }
         let completed = self.producers.apply(header, marker);
+        self.producers.keep_at_most(self.ctx.max_producer_ids);
         active.index(header, position, self.config.index_interval_bytes.max(0) as u64)?;
         match completed {
             Some(transaction) if transaction.aborted => active.append_aborted(&aborted(&transaction)),

@@ -162,9 +162,8 @@ impl LogManager {
                 Some(meta) => meta,
                 None => create_meta(env, dir, &cluster_id, config.node_id)?,
             };
-            let expiration_ms = config.limits.producer_id_expiration_ms;
-            let ctx =
-                LogContext::new(dir, env.disk.clone(), env.clock.clone(), files.clone(), tail.clone(), expiration_ms)?;
+            let limits = &config.limits;
+            let ctx = LogContext::new(dir, env.disk.clone(), env.clock.clone(), files.clone(), tail.clone(), limits)?;
             let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
             condemn_deleted_dirs(&ctx)?;
             dirs.push(LogDir {

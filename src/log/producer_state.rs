@@ -87,6 +87,8 @@ pub struct ProducerEntry {
     pub last_timestamp_ms: TimestampMs,
     /// Where its open transaction began here.
     pub current_txn_first_offset: Option<Offset>,
+    /// Of its last batch or marker; after a restart, of its last batch.
+    last_offset: Offset,
     recent: RecentBatches,
 }
 
@@ -97,6 +99,7 @@ impl ProducerEntry {
             coordinator_epoch: -1,
             last_timestamp_ms: -1,
             current_txn_first_offset: None,
+            last_offset: -1,
             recent: RecentBatches::default(),
         }
     }
@@ -276,6 +279,7 @@ impl ProducerState {
             timestamp_ms: batch.max_timestamp(),
         });
         entry.last_timestamp_ms = batch.max_timestamp();
+        entry.last_offset = batch.last_offset();
         if batch.is_transactional() && entry.current_txn_first_offset.is_none() {
             entry.current_txn_first_offset = Some(batch.base_offset());
             self.ongoing.insert(batch.base_offset(), batch.producer_id());
@@ -289,6 +293,7 @@ impl ProducerState {
         entry.enter_epoch(batch.producer_epoch());
         entry.coordinator_epoch = marker.coordinator_epoch;
         entry.last_timestamp_ms = batch.max_timestamp();
+        entry.last_offset = batch.last_offset();
         let first_offset = entry.current_txn_first_offset.take()?;
         let last_offset = batch.base_offset();
         self.ongoing.remove(&first_offset);
@@ -320,6 +325,30 @@ impl ProducerState {
     /// I5: forgets producers that have not written for `expiration_ms` and have no open transaction.
     pub fn remove_expired(&mut self, now_ms: TimestampMs, expiration_ms: i64) {
         self.producers.retain(|_, entry| !is_expired(entry, now_ms, expiration_ms));
+    }
+
+    /// Keeps the map finite, whoever invents ids: beyond `most` without an open transaction, those go that have not written for
+    /// longest. What is lost with one is what expiry takes too: its next batch may start anywhere (I4).
+    pub(crate) fn keep_at_most(&mut self, most: usize) {
+        let idle_count = self.producers.len() - self.ongoing.len();
+        if idle_count <= most {
+            return;
+        }
+        let is_idle = |entry: &ProducerEntry| entry.current_txn_first_offset.is_none();
+        let mut idle: Vec<(Offset, ProducerId)> = self
+            .producers
+            .iter()
+            .filter(|(_, entry)| is_idle(entry))
+            .map(|(id, entry)| (entry.last_offset, *id))
+            .collect();
+        // A tenth more than must go, so that not every new id costs a search.
+        let surplus = idle_count - most + most / 10;
+        if surplus < idle.len() {
+            idle.select_nth_unstable(surplus);
+        }
+        for (_, producer_id) in idle.iter().take(surplus) {
+            self.producers.remove(producer_id);
+        }
     }
 
     /// A snapshot's bytes (`ProducerSnapshot` version 1): the last batch of each producer.
@@ -383,6 +412,7 @@ fn decode_entry(bytes: &[u8]) -> Option<(ProducerId, ProducerEntry)> {
     entry.coordinator_epoch = i32_at(34)?;
     entry.current_txn_first_offset = Some(i64_at(38)?).filter(|offset| *offset >= 0);
     let last_offset = i64_at(14)?;
+    entry.last_offset = last_offset;
     if last_offset >= 0 {
         let (last_sequence, offset_delta) = (i32_at(10)?, i32_at(22)?);
         entry.recent.push(BatchMetadata {
@@ -546,6 +576,35 @@ mod tests {
         state.apply(&header(20, 1, 20, 1, true), None);
         state.remove_expired(2000 + DAY_MS, DAY_MS);
         assert!(!state.is_empty());
+    }
+
+    #[test]
+    fn invented_ids_push_out_those_silent_for_longest_but_no_open_transaction() {
+        let of = |producer_id: ProducerId, base_offset: Offset, transactional: bool| {
+            let mut builder = BatchBuilder::new(BatchOptions {
+                base_offset,
+                producer_id,
+                producer_epoch: 0,
+                base_sequence: 0,
+                transactional,
+                ..Default::default()
+            });
+            builder.append(1000, None, Some(b"v"), &[]);
+            BatchHeader::copy_of(&builder.build()).unwrap()
+        };
+        let mut state = ProducerState::default();
+        state.apply(&of(0, 0, true), None);
+        for offset in 1..5000 {
+            // One of them writes again and again.
+            state.apply(&of(if offset % 50 == 0 { 1 } else { offset }, offset, false), None);
+            state.keep_at_most(100);
+            assert!(state.producers().len() <= 101, "{}", state.producers().len());
+        }
+        assert!(state.producers()[&0].current_txn_first_offset.is_some());
+        for id in [1, 4949, 4999] {
+            assert!(state.producers().contains_key(&id), "{id}");
+        }
+        assert!(!state.producers().contains_key(&2));
     }
 
     #[test]

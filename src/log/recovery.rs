@@ -371,7 +371,9 @@ impl Log {
         let mut walk = segment.walk(position, size)?;
         while let Some((position, batch)) = walk.next()? {
             let marker = read_marker(segment, position, &batch)?;
-            let completed = self.producers.apply(&batch, marker).filter(|transaction| transaction.aborted);
+            let completed = self.producers.apply(&batch, marker);
+            self.producers.keep_at_most(self.ctx.max_producer_ids);
+            let completed = completed.filter(|transaction| transaction.aborted);
             if let Some(transaction) = completed.filter(|transaction| transaction.last_offset >= reindex_from) {
                 segment.append_aborted(&aborted(&transaction))?;
             }

@@ -328,7 +328,7 @@ fn opening_a_clean_log_reads_only_its_end_and_open_files_are_bounded() {
         Arc::new(SystemClock::new()),
         Arc::new(FileCache::new(8)),
         Arc::new(TailCache::new(0)),
-        86_400_000,
+        &LogLimits::default(),
     )
     .unwrap();
     let mut log = fixture.clean();
