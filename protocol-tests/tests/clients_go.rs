@@ -24,6 +24,11 @@ fn franz_go_shares_partitions_in_a_group() {
 }
 
 #[test]
+fn franz_go_hears_at_once_that_there_are_no_transactions() {
+    franz("transactions");
+}
+
+#[test]
 fn franz_go_administers() {
     franz("admin");
 }

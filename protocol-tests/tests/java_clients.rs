@@ -35,6 +35,11 @@ fn admin_calls() {
 }
 
 #[test]
+fn transactional_producers_hear_at_once_that_there_are_no_transactions() {
+    scenario("transactionsAreRefused");
+}
+
+#[test]
 fn idempotent_producer_and_large_batches() {
     scenario("producer");
 }

@@ -1,6 +1,6 @@
 //! What librdkafka produces is what it reads back.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use protocol_tests::broker::Broker;
 use protocol_tests::clients::{
@@ -8,6 +8,7 @@ use protocol_tests::clients::{
 };
 use protocol_tests::process::eventually;
 use rdkafka::consumer::Consumer;
+use rdkafka::producer::Producer;
 use rdkafka::types::RDKafkaErrorCode;
 
 /// Keys, values and headers of every awkward kind.
@@ -191,4 +192,15 @@ fn producing_to_an_unknown_topic_creates_it_with_the_brokers_defaults() {
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
     now.as_millis() as i64
+}
+
+/// There are none yet: librdkafka would ask for the coordinator until its own timeout.
+#[test]
+fn transactional_producers_hear_at_once_that_there_are_no_transactions() {
+    let broker = Broker::start_default();
+    let producer = producer(&broker.bootstrap(), &[("transactional.id", "t")]);
+    let start = Instant::now();
+    let error = producer.init_transactions(Duration::from_secs(60)).expect_err("transactions are not served");
+    assert!(start.elapsed() < Duration::from_secs(20), "an answer after {:?}", start.elapsed());
+    assert!(error.to_string().contains("transactions are not served"), "{error}");
 }

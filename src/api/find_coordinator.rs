@@ -1,9 +1,11 @@
 //! FindCoordinator (key 10): which broker coordinates a group.
 //!
 //! Behavior: M7. The broker that leads the group's partition of `__consumer_offsets`; the topic is created
-//! when it is first needed.
+//! when it is first needed. Transactions are not served yet, and every client is to learn so at once, where the usual
+//! COORDINATOR_NOT_AVAILABLE would have it ask until its own timeout: see [`refuse_transactions`].
 //! Deviations: Apache answers COORDINATOR_NOT_AVAILABLE while the topic is being created; here the answer
-//! waits for it, which spares the client a retry. Transactional ids and share groups have no coordinator yet.
+//! waits for it, which spares the client a retry. A transactional id is answered INVALID_TXN_STATE (below version 4
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED) with a text that says why. Share groups have no coordinator yet.
 //! Version notes: 1 key types, 4 several keys, each with its own outcome (KIP-699), 6 share groups (KIP-932).
 
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::{
 };
 
 const GROUP: i8 = 0;
-// 1 is a transactional id.
+const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
 const FIRST_WITH_KEYS: i16 = 4;
@@ -33,6 +35,7 @@ const INVALID_REQUEST: &str = "This most likely occurs because of a request bein
     message was sent to an incompatible broker. See the broker logs for more details.";
 /// Apache's words for COORDINATOR_NOT_AVAILABLE.
 const NOT_AVAILABLE: &str = "The coordinator is not available.";
+const NO_TRANSACTIONS: &str = "transactions are not served by this version of Ottla";
 
 pub(crate) async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let keys = if ctx.api_version >= FIRST_WITH_KEYS { request.coordinator_keys } else { vec![request.key] };
@@ -54,8 +57,22 @@ type Node = (i32, StrBytes, i32);
 async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, ResponseError> {
     match key_type {
         GROUP => group_coordinator(ctx, key).await,
+        TRANSACTION => Err(refuse_transactions(ctx, key)),
         SHARE if ctx.api_version < FIRST_WITH_SHARE_GROUPS || !is_share_key(key) => Err(ResponseError::InvalidRequest),
         _ => Err(ResponseError::CoordinatorNotAvailable),
+    }
+}
+
+/// How each client learns at once that there are no transactions, and in words where it shows them. Java's (versions
+/// from 4 on, since its 3.0) and franz-go give up on any error that is not worth a retry; Java shows the text. librdkafka
+/// (versions up to 2) gives up on two errors only, and shows the text; any other it hides until its own timeout.
+fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> ResponseError {
+    let client = ctx.connection.client_address;
+    tracing::info!(%client, transactional_id, "refused a transactional producer: {NO_TRANSACTIONS}");
+    if ctx.api_version >= FIRST_WITH_KEYS {
+        ResponseError::InvalidTxnState
+    } else {
+        ResponseError::TransactionalIdAuthorizationFailed
     }
 }
 
@@ -105,18 +122,28 @@ fn leader(ctx: &RequestContext, image: &MetadataImage, topic: &TopicImage, parti
 fn response(version: i16, found: Vec<(StrBytes, Result<Node, ResponseError>)>) -> FindCoordinatorResponse {
     if version >= FIRST_WITH_KEYS {
         let coordinators = found.into_iter().map(|(key, node)| {
-            let coordinator = Coordinator::default().with_key(key).with_error_message(Some(StrBytes::new()));
-            match node {
-                Ok((id, host, port)) => coordinator.with_node_id(BrokerId(id)).with_host(host).with_port(port),
-                Err(error) => coordinator.with_node_id(BrokerId(-1)).with_port(-1).with_error_code(error.code()),
-            }
+            let coordinator = Coordinator::default().with_key(key);
+            let (coordinator, message) = match node {
+                Ok((id, host, port)) => (coordinator.with_node_id(BrokerId(id)).with_host(host).with_port(port), ""),
+                Err(error) => {
+                    let message = if error == ResponseError::InvalidTxnState { NO_TRANSACTIONS } else { "" };
+                    (coordinator.with_node_id(BrokerId(-1)).with_port(-1).with_error_code(error.code()), message)
+                }
+            };
+            coordinator.with_error_message(Some(wire(message)))
         });
         return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
     }
     let (error_code, message, (id, host, port)) = match found.into_iter().next().map(|(_, node)| node) {
         Some(Ok(node)) => (0, "NONE", node),
-        Some(Err(ResponseError::InvalidRequest)) => (ResponseError::InvalidRequest.code(), INVALID_REQUEST, no_node()),
-        Some(Err(error)) => (error.code(), NOT_AVAILABLE, no_node()),
+        Some(Err(error)) => {
+            let message = match error {
+                ResponseError::InvalidRequest => INVALID_REQUEST,
+                ResponseError::TransactionalIdAuthorizationFailed => NO_TRANSACTIONS,
+                _ => NOT_AVAILABLE,
+            };
+            (error.code(), message, no_node())
+        }
         None => (ResponseError::CoordinatorNotAvailable.code(), NOT_AVAILABLE, no_node()),
     };
     FindCoordinatorResponse::default()
@@ -157,6 +184,22 @@ mod tests {
                 assert_eq!(answer.coordinators.len(), usize::from(version >= 4));
             }
             refuse_all(version, vec![key()]).encode(&mut bytes::BytesMut::new(), version).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_transactions_says_so_in_every_version_that_has_a_text() {
+        for version in 1..=6 {
+            let error = match version {
+                ..4 => ResponseError::TransactionalIdAuthorizationFailed,
+                _ => ResponseError::InvalidTxnState,
+            };
+            let answer = response(version, vec![(wire("t"), Err(error))]);
+            let (code, message) = match answer.coordinators.first() {
+                Some(coordinator) => (coordinator.error_code, &coordinator.error_message),
+                None => (answer.error_code, &answer.error_message),
+            };
+            assert_eq!((code, message.as_deref()), (error.code(), Some(NO_TRANSACTIONS)));
         }
     }
 

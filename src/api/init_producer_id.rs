@@ -1,8 +1,8 @@
 //! InitProducerId (key 22): an id for an idempotent producer.
 //!
 //! Behavior: I6. Every broker hands out ids from blocks that the controller gives it.
-//! Deviations: a transactional id is answered COORDINATOR_NOT_AVAILABLE: there is no transaction
-//! coordinator yet.
+//! Deviations: a transactional id is answered INVALID_TXN_STATE: there are no transactions yet, and no client asks
+//! again after this error.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -26,7 +26,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest)
         return refused(if transactional_id.is_empty() {
             ResponseError::InvalidRequest
         } else {
-            ResponseError::CoordinatorNotAvailable
+            ResponseError::InvalidTxnState
         });
     }
     match ctx.parts.producer_ids.next().await {

@@ -17,15 +17,16 @@ import (
 const limit = 2 * time.Minute
 
 var scenarios = map[string]func(*scenario){
-	"roundtrip": roundtrip,
-	"codecs":    codecs,
-	"group":     group,
-	"admin":     admin,
+	"roundtrip":    roundtrip,
+	"codecs":       codecs,
+	"group":        group,
+	"admin":        admin,
+	"transactions": transactions,
 }
 
 func main() {
 	if len(os.Args) != 3 || scenarios[os.Args[2]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: franz BOOTSTRAP roundtrip|codecs|group|admin")
+		fmt.Fprintln(os.Stderr, "usage: franz BOOTSTRAP roundtrip|codecs|group|admin|transactions")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -85,3 +85,15 @@ func codecs(s *scenario) {
 		same(topic, sent, s.readAll(topic, len(sent)))
 	}
 }
+
+// transactions: there are none yet, and a transactional producer fails at once instead of asking again and again.
+func transactions(s *scenario) {
+	s.createTopic("transactions", 1)
+	producer := s.client(kgo.DefaultProduceTopic("transactions"), kgo.TransactionalID("t"))
+	defer producer.Close()
+	start := time.Now()
+	err := producer.BeginTransaction()
+	expect(err != nil, true, "an error")
+	expect(strings.Contains(err.Error(), "transactional"), true, "the error names transactions: "+err.Error())
+	expect(time.Since(start) < 20*time.Second, true, "an answer at once")
+}

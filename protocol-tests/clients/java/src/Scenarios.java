@@ -91,6 +91,18 @@ public final class Scenarios {
         }
     }
 
+    static void transactionsAreRefused(String bootstrap) {
+        long start = System.nanoTime();
+        try (Producer<byte[], byte[]> producer = producer(bootstrap, Map.of("transactional.id", "t"))) {
+            producer.initTransactions();
+            throw new AssertionError("transactions are there: this scenario has had its time");
+        } catch (KafkaException e) {
+            check(e.getMessage().contains("transactions are not served"), "a reason in words: " + e);
+        }
+        // Far below max.block.ms, which is a minute.
+        check(System.nanoTime() - start < 20e9, "an answer at once");
+    }
+
     static void cooperativeGroup(String bootstrap) throws Exception {
         create(bootstrap, "c", 12);
         Map<String, String> settings = Map.of(
