@@ -172,7 +172,6 @@ fn configs_of_topics_and_brokers() {
 fn client_quotas_are_stored_and_told() {
     let broker = Broker::start_default();
     let cli = Cli::of(&broker);
-    // Of users the tool would ask for SCRAM credentials too.
     cli.run(
         "kafka-configs",
         "--entity-type clients --entity-name app --alter --add-config producer_byte_rate=1000,consumer_byte_rate=2000",
@@ -185,6 +184,34 @@ fn client_quotas_are_stored_and_told() {
     cli.run("kafka-configs", "--entity-type clients --entity-name app --alter --delete-config producer_byte_rate").ok();
     let app = cli.run("kafka-configs", "--entity-type clients --entity-name app --describe").ok();
     assert!(!app.contains("producer_byte_rate") && app.contains("consumer_byte_rate=2000.0"), "{app}");
+
+    // Of users the tool asks for SCRAM credentials too.
+    cli.run("kafka-configs", "--entity-type users --describe").ok();
+    cli.run("kafka-configs", "--entity-type users --entity-name alice --alter --add-config producer_byte_rate=3000")
+        .ok();
+    for users in ["--entity-name alice", ""] {
+        let described = cli.run("kafka-configs", &format!("--entity-type users {users} --describe")).ok();
+        assert!(described.contains("alice") && described.contains("producer_byte_rate=3000.0"), "{described}");
+    }
+}
+
+#[test]
+fn producers_of_a_partition_are_described() {
+    let broker = Broker::start_default();
+    let cli = Cli::of(&broker);
+    create_topic(&cli.bootstrap, "t", 2, &[]);
+    let records: Vec<Record> = (0..3).map(|n| Record::to_partition(0, format!("{n}"))).collect();
+    produce(&cli.bootstrap, "t", &[("enable.idempotence", "true"), ("linger.ms", "100")], &records);
+    let producers = |partition: i32| {
+        let described =
+            cli.run("kafka-transactions", &format!("describe-producers --topic t --partition {partition}")).ok();
+        lines(&described).iter().skip(1).map(|line| (*line).to_owned()).collect::<Vec<_>>()
+    };
+    let [producer] = &producers(0)[..] else { panic!("one producer: {:?}", producers(0)) };
+    // Id, epoch, the latest coordinator's epoch, the last sequence number and its time, the start of its transaction.
+    let columns: Vec<&str> = producer.split_whitespace().collect();
+    assert_eq!((columns[1], columns[2], columns[3], columns[5]), ("0", "-1", "2", "None"), "{producer}");
+    assert!(producers(1).is_empty(), "{:?}", producers(1));
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use kafka_protocol::messages::{ApiVersionsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, DescribeProducersRequest, IncrementalAlterConfigsRequest, TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
 use protocol_tests::broker::Broker;
+use protocol_tests::clients::{Record, create_topic, produce};
 use protocol_tests::process::eventually;
 use protocol_tests::wire::{Answer, Wire};
 
@@ -98,4 +102,22 @@ fn the_sum_of_connections_changes_and_outlasts_a_restart() {
     let open: Vec<Wire> = (0..3).map(|_| eventually("three are allowed again", LIMIT, || connect(&broker))).collect();
     assert!(connect(&broker).is_none());
     drop(open);
+}
+
+#[test]
+fn producers_are_kept_as_long_as_the_setting_says_now() {
+    let broker = Broker::options().set("producer.id.expiration.check.interval.ms", 50).start();
+    create_topic(&broker.bootstrap(), "t", 1, &[]);
+    produce(&broker.bootstrap(), "t", &[("enable.idempotence", "true")], &[Record::of("k", "v")]);
+    let mut wire = connect(&broker).expect("a connection");
+    let producers = |wire: &mut Wire| {
+        let topic = TopicRequest::default()
+            .with_name(TopicName(StrBytes::from_static_str("t")))
+            .with_partition_indexes(vec![0]);
+        let answer = wire.ask(0, &DescribeProducersRequest::default().with_topics(vec![topic]));
+        answer.topics[0].partitions[0].active_producers.len()
+    };
+    assert_eq!(producers(&mut wire), 1);
+    alter(&mut wire, "", "producer.id.expiration.ms", Some("1"));
+    eventually("the producer is forgotten", LIMIT, || (producers(&mut wire) == 0).then_some(()));
 }

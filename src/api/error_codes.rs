@@ -7,11 +7,11 @@ use kafka_protocol::messages::{
     AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse, AlterReplicaLogDirsResponse,
     ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
     DeleteTopicsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeGroupsResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, ElectLeadersResponse,
-    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
-    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse,
-    SaslHandshakeResponse, SyncGroupResponse,
+    DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
+    DescribeUserScramCredentialsResponse, ElectLeadersResponse, FindCoordinatorResponse, HeartbeatResponse,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
+    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
+    OffsetDeleteResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
 };
 
 use crate::{
@@ -105,6 +105,8 @@ error_codes! {
     OffsetDeleteResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     DescribeClientQuotasResponse(answer) => once(answer.error_code);
     AlterClientQuotasResponse(answer) => each!(answer.entries);
+    DescribeUserScramCredentialsResponse(answer) => once(answer.error_code).chain(each!(answer.results));
+    DescribeProducersResponse(answer) => partitions!(answer.topics);
     DescribeQuorumResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     DescribeClusterResponse(answer) => once(answer.error_code);
     ListConfigResourcesResponse(answer) => once(answer.error_code);

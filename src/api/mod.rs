@@ -104,8 +104,10 @@ apis! {
     47 OffsetDelete 0 | 0..=0 flexible 99 offset_delete;
     48 DescribeClientQuotas 0 | 0..=1 flexible 1 describe_client_quotas;
     49 AlterClientQuotas 0 | 0..=1 flexible 1 alter_client_quotas;
+    50 DescribeUserScramCredentials 0 | 0..=0 flexible 0 describe_user_scram_credentials;
     55 DescribeQuorum 0 | 0..=2 flexible 0 describe_quorum;
     60 DescribeCluster 0 | 0..=2 flexible 0 describe_cluster;
+    61 DescribeProducers 0 | 0..=0 flexible 0 describe_producers;
     74 ListConfigResources 0 | 0..=1 flexible 0 list_config_resources;
     75 DescribeTopicPartitions 0 | 0..=0 flexible 0 describe_topic_partitions;
 }

@@ -214,7 +214,8 @@ impl Produce<'_> {
         if code == ResponseError::KafkaStorageError {
             tracing::debug!(partition = %partition.topic_partition(), %error, "a produce request failed");
         }
-        Refusal { message: Some(error.to_string()), ..Refusal::plain(code) }
+        let log_start_offset = if is_expected(code) { -1 } else { partition.watermarks().log_start_offset };
+        Refusal { message: Some(error.to_string()), log_start_offset, ..Refusal::plain(code) }
     }
 
     fn reply(self, mut response: ProduceResponse, timeout: Duration) -> Reply<ProduceResponse> {
@@ -243,7 +244,6 @@ impl Produce<'_> {
     }
 }
 
-/// As `ReplicaManager.appendRecordsToLeader`: what clients deal with themselves is no failure.
 fn count(counters: &TopicCounters, bytes: u64, appended: &Result<AppendInfo, Refusal>) {
     counters.total_produce_requests.add(1);
     match appended.as_ref().map_err(|refusal| refusal.error) {
@@ -252,14 +252,22 @@ fn count(counters: &TopicCounters, bytes: u64, appended: &Result<AppendInfo, Ref
             counters.messages_in.add((info.last_offset - info.first_offset + 1) as u64);
         }
         Err(ResponseError::MessageTooLarge) => counters.bytes_rejected.add(bytes),
-        Err(
-            ResponseError::NotLeaderOrFollower
-            | ResponseError::RecordListTooLarge
-            | ResponseError::CorruptMessage
-            | ResponseError::KafkaStorageError,
-        ) => {}
+        Err(error) if is_expected(error) => {}
         Err(_) => counters.failed_produce_requests.add(1),
     }
+}
+
+/// P12: the errors that `ReplicaManager.appendRecordsToLeader` expects: they are no failures of the broker's, and their
+/// answers do not tell where the log starts.
+fn is_expected(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::NotLeaderOrFollower
+            | ResponseError::MessageTooLarge
+            | ResponseError::RecordListTooLarge
+            | ResponseError::CorruptMessage
+            | ResponseError::KafkaStorageError
+    )
 }
 
 /// Waits until every append may be acknowledged, or says in the answer why it may not.

@@ -22,9 +22,9 @@ use crate::{
     config::topic::LogConfig,
     log::{
         AppendError, AppendInfo, Log, LogError, LogOwner, ReadError, ReadPlan, TimestampLookup, TimestampOffset,
-        ValidatedBatch, flush_through, leader_epochs::LeaderEpochs,
+        ValidatedBatch, flush_through, leader_epochs::LeaderEpochs, producer_state::ProducerEntry,
     },
-    types::{BrokerId, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition},
+    types::{BrokerId, LeaderEpoch, Offset, ProducerId, TimestampMs, TopicId, TopicPartition},
 };
 
 /// Up to where a reader may see.
@@ -342,6 +342,11 @@ impl Partition {
         inner.log.maybe_increment_log_start_offset(offset)?;
         self.publish(&mut inner);
         Ok(inner.log.log_start_offset())
+    }
+
+    /// The producers that its log remembers.
+    pub fn producers(&self) -> Vec<(ProducerId, ProducerEntry)> {
+        self.lock().log.producers().producers().iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
     /// Bytes of all segments.

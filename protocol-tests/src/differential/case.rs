@@ -48,8 +48,10 @@ pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[
     ("OffsetDelete", 0..=0),
     ("DescribeClientQuotas", 0..=1),
     ("AlterClientQuotas", 0..=1),
+    ("DescribeUserScramCredentials", 0..=0),
     ("DescribeQuorum", 0..=2),
     ("DescribeCluster", 0..=2),
+    ("DescribeProducers", 0..=0),
     ("ListConfigResources", 0..=1),
     ("DescribeTopicPartitions", 0..=0),
 ];

@@ -47,6 +47,7 @@ const IDENTITY: &[&str] = &[
     "Index",
     "NodeId",
     "BrokerId",
+    "User",
     "EntityType",
     "EntityName",
     "Entity",

@@ -23,6 +23,7 @@ pub(super) const CASES: &[Row] = &[
     alone("admin-a9-quorum", quorum),
     alone("admin-a11-quotas", quotas),
     alone("admin-a11-quota-errors", quota_errors),
+    alone("admin-a12-scram-credentials", scram_credentials),
 ];
 
 fn topic(name: &str, partitions: i32, replication: i32) -> Value {
@@ -531,5 +532,17 @@ fn quota_errors(case: &mut Case) {
             case.note(what);
             case.ask("DescribeClientQuotas", version, json!({"Components": components, "Strict": false}));
         }
+    }
+}
+
+/// Nobody has any.
+fn scram_credentials(case: &mut Case) {
+    let users = |names: &[&str]| names.iter().map(|name| json!({"Name": name})).collect::<Vec<_>>();
+    case.note("all users");
+    case.ask("DescribeUserScramCredentials", 0, json!({"Users": null}));
+    case.ask("DescribeUserScramCredentials", 0, json!({"Users": []}));
+    for names in [&["alice"][..], &["alice", "bob"], &["alice", "alice"], &["bob", "alice", "bob", "bob"], &[""]] {
+        case.note(names.join(", "));
+        case.ask("DescribeUserScramCredentials", 0, json!({"Users": users(names)}));
     }
 }

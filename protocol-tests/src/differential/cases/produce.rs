@@ -34,6 +34,7 @@ pub(super) const CASES: &[Row] = &[
     shared("produce-i3-sequence-wraps", sequence_wraps),
     shared("produce-i4-unknown-producer", unknown_producer),
     shared("produce-i6-init-producer-id", init_producer_id),
+    shared("produce-i6-describe-producers", describe_producers),
 ];
 
 /// Now, for topics that look at the clock.
@@ -443,9 +444,16 @@ fn mixed_partitions(case: &mut Case) {
     }
 }
 
+/// Kafka asks its controller for a first block of ids when it needs one, and has the client ask again meanwhile.
 fn new_producer(case: &mut Case) -> i64 {
-    let answer = case.quietly("InitProducerId", 4, json!({"TransactionTimeoutMs": 60_000}));
-    answer["ProducerId"].as_i64().unwrap_or(-1)
+    let mut id = -1;
+    case.until("there is a producer id", |case| {
+        let answer =
+            case.quietly("InitProducerId", 4, json!({"TransactionalId": null, "TransactionTimeoutMs": 60_000}));
+        id = answer["ProducerId"].as_i64().unwrap_or(-1);
+        id >= 0
+    });
+    id
 }
 
 /// Six batches of two; then all are sent again, the sixth to last last.
@@ -540,20 +548,53 @@ fn unknown_producer(case: &mut Case) {
     }
 }
 
+fn describe_producers(case: &mut Case) {
+    let (topic, id) = case.topic("t", 2, &[]);
+    let describe = |case: &mut Case| {
+        let body = json!({"Topics": [{"Name": topic, "PartitionIndexes": [0, 1]}]});
+        case.ask("DescribeProducers", 0, body);
+    };
+    case.note("nobody yet");
+    describe(case);
+    let (first, second) = (new_producer(case), new_producer(case));
+    let send = |case: &mut Case, batch: Batch| {
+        case.quietly("Produce", 9, produce(&topic, &id, -1, &batch.hex()));
+    };
+    case.note("one that is idempotent, one that is not");
+    send(case, Batch::of(2).at_ms(BASE_TIMESTAMP_MS + 5).idempotent(first, 0, 0));
+    send(case, Batch::of(2));
+    describe(case);
+    case.note("another batch");
+    send(case, Batch::of(3).at_ms(BASE_TIMESTAMP_MS + 9).idempotent(first, 0, 2));
+    describe(case);
+    case.note("another epoch");
+    send(case, Batch::of(1).at_ms(BASE_TIMESTAMP_MS + 1).idempotent(first, 1, 0));
+    describe(case);
+    case.note("another producer");
+    send(case, Batch::of(4).at_ms(BASE_TIMESTAMP_MS + 2).idempotent(second, 3, 0));
+    describe(case);
+    case.note("what is not there");
+    case.ask("DescribeProducers", 0, json!({"Topics": []}));
+    case.ask(
+        "DescribeProducers",
+        0,
+        json!({"Topics": [{"Name": topic, "PartitionIndexes": [7, -1]}, {"Name": case.named("none"), "PartitionIndexes": [0, 1]},
+            {"Name": "a b", "PartitionIndexes": [0]}, {"Name": "", "PartitionIndexes": [0]}, {"Name": "x".repeat(250), "PartitionIndexes": [0]}]}),
+    );
+}
+
 fn init_producer_id(case: &mut Case) {
+    new_producer(case);
     for version in served("InitProducerId") {
         case.note("new");
-        case.ask("InitProducerId", version, json!({"TransactionTimeoutMs": 60_000}));
-        case.ask("InitProducerId", version, json!({"TransactionTimeoutMs": -1}));
+        let body = |timeout_ms: i32, id: i64, epoch: i16| json!({"TransactionalId": null, "TransactionTimeoutMs": timeout_ms, "ProducerId": id, "ProducerEpoch": epoch});
+        case.ask("InitProducerId", version, body(60_000, -1, -1));
+        case.ask("InitProducerId", version, body(-1, -1, -1));
         case.note("half a producer");
-        case.ask("InitProducerId", version, json!({"TransactionTimeoutMs": 60_000, "ProducerId": 4}));
-        case.ask("InitProducerId", version, json!({"TransactionTimeoutMs": 60_000, "ProducerEpoch": 4}));
+        case.ask("InitProducerId", version, body(60_000, 4, -1));
+        case.ask("InitProducerId", version, body(60_000, -1, 4));
         case.note("a whole producer");
-        case.ask(
-            "InitProducerId",
-            version,
-            json!({"TransactionTimeoutMs": 60_000, "ProducerId": 4, "ProducerEpoch": 1}),
-        );
+        case.ask("InitProducerId", version, body(60_000, 4, 1));
         case.note("an empty transactional id");
         case.ask("InitProducerId", version, json!({"TransactionalId": "", "TransactionTimeoutMs": 60_000}));
     }
