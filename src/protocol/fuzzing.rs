@@ -159,6 +159,7 @@ pub(super) type Decoded = anyhow::Result<(usize, BytesMut)>;
 pub(super) struct Api {
     pub(super) key: i16,
     pub(super) versions: VersionRange,
+    #[cfg(test)]
     pub(super) default: fn(i16) -> anyhow::Result<BytesMut>,
     pub(super) decode: fn(i16, Bytes) -> Decoded,
 }
@@ -168,6 +169,7 @@ macro_rules! apis {
         pub(super) const APIS: &[Api] = &[$(Api {
             key: $key,
             versions: messages::$request::VERSIONS,
+            #[cfg(test)]
             default: |version| {
                 let mut bytes = BytesMut::new();
                 messages::$request::default().encode(&mut bytes, version)?;
