@@ -32,6 +32,9 @@ pub enum DecodeError {
     /// Null where the field has no null.
     #[error("null in a field that must have a value")]
     Null,
+    /// The byte before a struct that may be null is neither of the two that are written there.
+    #[error("{0} says neither that a struct follows nor that it is null")]
+    Presence(i8),
     /// More than five bytes, or more than 32 bits.
     #[error("a variable-length number is too long")]
     Varint,

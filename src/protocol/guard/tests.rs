@@ -265,6 +265,20 @@ fn known_tagged_fields_must_fill_their_size() {
     assert_eq!(refused(1, 12, &body), DecodeError::Truncated);
 }
 
+/// What the crate takes for null must not be a struct to the guard: found by fuzzing.
+#[test]
+fn a_struct_is_there_or_null_and_nothing_else() {
+    // DescribeTopicPartitions of no topics: the limit, then the cursor.
+    let with_cursor = |presence: i8, cursor: &[u8]| [&[1, 0, 0, 0, 9, presence as u8], cursor, &[0]].concat();
+    let cursor = [2, b't', 0, 0, 0, 0, 0];
+    assert_eq!(check_request(75, 0, &with_cursor(-1, &[])), Ok(()));
+    assert_eq!(check_request(75, 0, &with_cursor(-128, &[])), Ok(()));
+    assert_eq!(check_request(75, 0, &with_cursor(1, &cursor)), Ok(()));
+    for presence in [0, 2, 13, 127] {
+        assert_eq!(refused(75, 0, &with_cursor(presence, &cursor)), DecodeError::Presence(presence));
+    }
+}
+
 #[test]
 fn bytes_after_a_request_are_let_through_as_kafka_does() {
     for (api, version) in all_versions() {
