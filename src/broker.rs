@@ -103,7 +103,7 @@ impl Broker {
             ),
             producer_ids: ProducerIds::new(config.node_id, publisher.clone(), controller.clone()),
             metrics: Metrics::new(
-                api::APIS.iter().map(|api| (api.key, api.max)),
+                api::APIS.iter().map(|api| (api.key, api.versions.max)),
                 listening.iter().map(|(name, _)| name.clone()),
             ),
             env,
@@ -205,6 +205,7 @@ fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
         connections: connection_quota(config, connection_overrides(config)?.into_iter()),
         request_bytes: config.socket_request_max_bytes.max(0) as usize,
         queued_request_bytes: usize::try_from(config.queued_max_request_bytes).ok().filter(|bytes| *bytes > 0),
+        queued_response_bytes: usize::try_from(config.ottla_queued_max_response_bytes).unwrap_or_default(),
         idle: u64::try_from(config.connections_max_idle_ms).ok().map(Duration::from_millis),
         frame_deadline: ms(config.ottla_frame_deadline_ms),
     })

@@ -12,15 +12,16 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::controller::{
     ApiError,
     client_quotas::{AlterClientQuotas, AlterClientQuotasReply, QuotaAlteration},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: AlterClientQuotasRequest) -> AlterClientQuotasResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: AlterClientQuotasRequest) -> AlterClientQuotasResponse {
     let entities = request.entries.iter().map(|entry| entry.entity.clone()).collect();
-    let reply = ctx.parts.controller.alter_client_quotas(question(request)).await;
+    let reply =
+        async { ctx.cluster(Operation::AlterConfigs)?.controller().alter_client_quotas(question(request)).await }.await;
     response(entities, reply)
 }
 

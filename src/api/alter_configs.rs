@@ -12,7 +12,10 @@ use kafka_protocol::{
 
 use super::{
     RequestContext,
-    incremental_alter_configs::{Altered, alter_accepted, check_broker_name, check_keys, preprocess, resource_type},
+    authorized::AuthorizedConfig,
+    incremental_alter_configs::{
+        Altered, alter_accepted, authorize, check_broker_name, check_keys, preprocess, resource_type,
+    },
 };
 use crate::{
     config::{ConfigLayers, Configs},
@@ -21,14 +24,19 @@ use crate::{
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let node_id = ctx.parts.config.node_id;
-    let image = ctx.parts.metadata.image();
-    let layers = ctx.parts.config_layers(&image);
-    let checked = preprocess(&request.resources, |resource| check(&layers, node_id, resource));
-    let alter = async |resources| {
+pub(crate) async fn handle(ctx: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let node_id = ctx.config().node_id;
+    let image = ctx.image();
+    let layers = ctx.config_layers(&image);
+    let checked = preprocess(&request.resources, |resource| {
+        let (resource, configs) = check(&layers, node_id, resource)?;
+        let authorized = authorize(&ctx, &resource)?;
+        Ok((authorized, (resource, configs)))
+    });
+    let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
+        let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
         let question = LegacyAlterConfigs { resources, validate_only: request.validate_only };
-        ctx.parts.controller.legacy_alter_configs(question).await
+        authorized[0].controller().legacy_alter_configs(question).await
     };
     let errors = alter_accepted(checked, alter).await;
     let answers = request.resources.into_iter().zip(errors);

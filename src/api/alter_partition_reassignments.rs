@@ -22,10 +22,10 @@ use crate::{
 };
 
 pub(crate) async fn handle(
-    ctx: &RequestContext,
+    ctx: RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    reassign(&ctx.parts.metadata.image(), request)
+    reassign(&ctx.image(), request)
 }
 
 fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {

@@ -18,7 +18,7 @@ use kafka_protocol::{
     },
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::types::TopicPartition;
 
 /// What counts of a log directory here.
@@ -28,9 +28,12 @@ struct LogDir {
     partitions: HashSet<TopicPartition>,
 }
 
-pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
-    let log_manager = ctx.parts.log_manager.clone();
-    let described = ctx.parts.env.tasks.blocking("describe log dirs", move || log_manager.describe()).await;
+pub(crate) async fn handle(ctx: RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    let log_manager = match ctx.cluster(Operation::Alter) {
+        Ok(cluster) => cluster.log_manager().clone(),
+        Err(denied) => return refused(&request, denied.into()),
+    };
+    let described = ctx.tasks().blocking("describe log dirs", move || log_manager.describe()).await;
     let dirs: Vec<LogDir> = described
         .into_iter()
         .map(|dir| LogDir {
@@ -39,9 +42,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
             partitions: dir.logs.into_iter().map(|(partition, ..)| partition).collect(),
         })
         .collect();
-    let hosted = |partition: &TopicPartition| ctx.partitions(&partition.topic)(partition.partition).map(|_| ());
+    let hosted = |partition: &TopicPartition| ctx.is_hosted(partition);
     let results = request.dirs.iter().flat_map(|wanted| alter(&dirs, wanted, &hosted));
     AlterReplicaLogDirsResponse::default().with_results(merge(results))
+}
+
+/// The same error for all that is asked.
+fn refused(request: &AlterReplicaLogDirsRequest, error: ResponseError) -> AlterReplicaLogDirsResponse {
+    let topics = request.dirs.iter().flat_map(|dir| &dir.topics);
+    let outcomes =
+        topics.flat_map(|topic| topic.partitions.iter().map(|index| (topic.name.clone(), *index, error.code())));
+    AlterReplicaLogDirsResponse::default().with_results(merge(outcomes))
 }
 
 /// The outcome for each partition that is to be in the wanted directory.

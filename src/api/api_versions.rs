@@ -21,21 +21,28 @@ use crate::controller::features;
 const FIRST_WITH_FEATURES: i16 = 3;
 const FIRST_WITH_FEATURES_FROM_ZERO: i16 = 4;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    respond(&ctx, &request)
+}
+
+fn respond(ctx: &RequestContext, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     if ctx.api_version >= 3
         && !(is_valid_name(&request.client_software_name) && is_valid_name(&request.client_software_version))
     {
         return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
     }
     let keys = APIS.iter().map(|api| {
-        ApiVersion::default().with_api_key(api.key).with_min_version(api.advertised_min).with_max_version(api.max)
+        ApiVersion::default()
+            .with_api_key(api.key)
+            .with_min_version(api.versions.advertised_min)
+            .with_max_version(api.versions.max)
     });
     let response = ApiVersionsResponse::default().with_api_keys(keys.collect());
     if ctx.api_version >= FIRST_WITH_FEATURES { with_features(ctx, response) } else { response }
 }
 
 fn with_features(ctx: &RequestContext, response: ApiVersionsResponse) -> ApiVersionsResponse {
-    let image = ctx.parts.metadata.image();
+    let image = ctx.image();
     let name = |name: String| StrBytes::from_string(name);
     let supported = features::supported_features().into_iter().filter(|(_, (min, _))| {
         // Java clients before 3.9 and 4.0 fail on a minimum of 0.
@@ -59,7 +66,10 @@ fn with_features(ctx: &RequestContext, response: ApiVersionsResponse) -> ApiVers
 /// What a client of a newer version than ours is told: to come again with one that `api` serves.
 pub(super) fn unsupported_version(api: &Api) -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(vec![
-        ApiVersion::default().with_api_key(api.key).with_min_version(api.min).with_max_version(api.max),
+        ApiVersion::default()
+            .with_api_key(api.key)
+            .with_min_version(api.versions.min)
+            .with_max_version(api.versions.max),
     ])
 }
 

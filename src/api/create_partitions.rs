@@ -10,15 +10,25 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::controller::{
     ApiError,
     topics::{CreatePartitions, CreatePartitionsReply, NewPartitions},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let reply = ctx.parts.controller.create_partitions(question(request)).await;
+    let reply = async {
+        let mut authorized = None;
+        for topic in &request.topics {
+            authorized = Some(ctx.topic(Operation::Alter, &topic.name)?);
+        }
+        match authorized {
+            Some(topic) => topic.controller().create_partitions(question(request)).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let reply = reply.await;
     response(names, reply)
 }
 

@@ -12,15 +12,15 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::controller::{
     ApiError, EffectiveConfig,
     topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let reply = ctx.parts.controller.create_topics(question(request)).await;
+    let reply = async { ctx.cluster(Operation::Create)?.controller().create_topics(question(request)).await }.await;
     response(ctx.api_version, names, reply)
 }
 

@@ -9,12 +9,28 @@ use kafka_protocol::messages::{
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, group_id, kept},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let asked: IndexSet<_> = request.groups_names.iter().map(|group_id| kept(group_id)).collect();
-    let deleted = ctx.parts.groups.delete(asked.into_iter().collect()).await;
+    let (mut allowed, mut denied) = (Vec::with_capacity(asked.len()), Vec::new());
+    let mut coordinator = None;
+    for id in asked {
+        match ctx.group(Operation::Delete, &id) {
+            Ok(group) => {
+                allowed.push(id);
+                coordinator = Some(group);
+            }
+            Err(error) => denied.push((id, Some(error.into()))),
+        }
+    }
+    let mut deleted = match coordinator {
+        Some(group) => group.coordinator().delete(allowed).await,
+        None => Vec::new(),
+    };
+    deleted.append(&mut denied);
     let results = deleted
         .iter()
         .map(|(id, error)| DeletableGroupResult::default().with_group_id(group_id(id)).with_error_code(code(*error)));

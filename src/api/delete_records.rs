@@ -10,22 +10,26 @@ use kafka_protocol::{
     },
 };
 
-use super::{RequestContext, errors};
+use super::{
+    RequestContext,
+    authorized::{Operation, partition_of},
+    errors,
+};
 use crate::{
     replica::Partition,
     types::{Offset, is_internal_topic},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let is_internal = is_internal_topic(&topic.name);
-        let partition_of = ctx.partitions(&topic.name);
+        let authorized = ctx.topic(Operation::Delete, &topic.name);
         let partitions = topic.partitions.iter().map(|asked| {
             let answer = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
             let partition = if is_internal {
                 Err(ResponseError::InvalidTopicException)
             } else {
-                partition_of(asked.partition_index)
+                partition_of(&authorized, asked.partition_index)
             };
             match partition.and_then(|partition| delete_before(&partition, asked.offset)) {
                 Ok(low_watermark) => answer.with_low_watermark(low_watermark),

@@ -9,7 +9,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::{
     controller::{
         ApiError,
@@ -18,10 +18,24 @@ use crate::{
     types::TopicId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let question = question(request);
     let topics = question.topics.clone();
-    let reply = ctx.parts.controller.delete_topics(question).await;
+    let reply = async {
+        // Who may delete which topic is asked once there is an authorizer that can refuse some and allow others.
+        let mut authorized = None;
+        for topic in &question.topics {
+            authorized = Some(match &topic.name {
+                Some(name) => ctx.topic(Operation::Delete, name)?,
+                None => ctx.topic_by_id(Operation::Delete, topic.topic_id)?,
+            });
+        }
+        match authorized {
+            Some(topic) => topic.controller().delete_topics(question).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let reply = reply.await;
     response(ctx.api_version, topics, reply)
 }
 

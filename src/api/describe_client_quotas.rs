@@ -23,8 +23,8 @@ use crate::{
     metadata::image::{ClientQuotaEntity, MetadataImage},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
-    response(&ctx.parts.metadata.image(), request)
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
+    response(&ctx.image(), request)
 }
 
 fn response(image: &MetadataImage, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {

@@ -16,7 +16,7 @@ use super::{RequestContext, topics};
 const ENDPOINT_BROKERS: i8 = 1;
 const ENDPOINT_CONTROLLERS: i8 = 2;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let refused = |error: ResponseError, message: String| {
         DescribeClusterResponse::default()
             .with_error_code(error.code())
@@ -33,7 +33,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest
         }
         other => return refused(ResponseError::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
     }
-    let image = ctx.parts.metadata.image();
+    let image = ctx.image();
     let brokers =
         image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).filter_map(|broker| {
             let (host, port) = ctx.endpoint_of(broker)?;

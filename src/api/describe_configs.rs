@@ -25,10 +25,9 @@ use crate::{
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let image = ctx.parts.metadata.image();
-    let describer =
-        Describer { image: &image, layers: ctx.parts.config_layers(&image), node_id: ctx.parts.config.node_id };
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let image = ctx.image();
+    let describer = Describer { image: &image, layers: ctx.config_layers(&image), node_id: ctx.config().node_id };
     describer.respond(&request)
 }
 

@@ -11,14 +11,25 @@ use kafka_protocol::messages::{
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{GROUP_OPERATIONS, code, group_id, kept, wire, wire_if_some},
 };
 use crate::coordinator::group::{self, GroupError, GroupState};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asked: Vec<_> = request.groups.iter().map(|group_id| kept(group_id)).collect();
-    let described = ctx.parts.groups.describe(asked.clone()).await;
-    let groups = asked.iter().zip(described).map(|(group_id, result)| {
+    let authorized: Vec<_> = asked.iter().map(|group_id| ctx.group(Operation::Describe, group_id)).collect();
+    let allowed = authorized.iter().flatten().map(|group| group.id.clone()).collect();
+    let described = match authorized.iter().flatten().next() {
+        Some(group) => group.coordinator().describe(allowed).await,
+        None => Vec::new(),
+    };
+    let mut described = described.into_iter();
+    let results = authorized.into_iter().map(|group| match group {
+        Ok(_) => described.next().unwrap_or(Err(GroupError::UnknownServerError)),
+        Err(denied) => Err(denied.into()),
+    });
+    let groups = asked.iter().zip(results).map(|(group_id, result)| {
         let described = described_group(ctx.api_version, group_id, result);
         if request.include_authorized_operations && ctx.api_version >= 3 && described.error_code == 0 {
             return described.with_authorized_operations(GROUP_OPERATIONS);

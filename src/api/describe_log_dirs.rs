@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::{
     log::log_manager::LogDirDescription,
     protocol::describe_log_dirs::{
@@ -17,7 +17,7 @@ use crate::{
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let wanted: Option<HashMap<String, HashSet<i32>>> = request.topics.map(|topics| {
         topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions.into_iter().collect())).collect()
     });
@@ -29,10 +29,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest
             wanted.get(&*partition.topic).is_some_and(|partitions| partitions.contains(&partition.partition))
         }
     };
-    let log_manager = ctx.parts.log_manager.clone();
-    let dirs = ctx.parts.env.tasks.blocking("describe log dirs", move || log_manager.describe()).await;
+    let log_manager = match ctx.cluster(Operation::Describe) {
+        Ok(cluster) => cluster.log_manager().clone(),
+        Err(denied) => return refused(denied.into()),
+    };
+    let dirs = ctx.tasks().blocking("describe log dirs", move || log_manager.describe()).await;
     let results = dirs.into_iter().map(|dir| describe(dir, &is_wanted));
     DescribeLogDirsResponse { throttle_time_ms: 0, error_code: 0, results: results.collect() }
+}
+
+fn refused(error: ResponseError) -> DescribeLogDirsResponse {
+    DescribeLogDirsResponse { throttle_time_ms: 0, error_code: error.code(), results: Vec::new() }
 }
 
 fn describe(dir: LogDirDescription, is_wanted: &dyn Fn(&TopicPartition) -> bool) -> DescribeLogDirsResult {

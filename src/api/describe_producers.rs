@@ -13,7 +13,11 @@ use kafka_protocol::{
     },
 };
 
-use super::{RequestContext, error_message};
+use super::{
+    RequestContext,
+    authorized::{Operation, partition_of},
+    error_message,
+};
 use crate::{
     controller::{ApiError, topics::validate_topic_name},
     log::producer_state::ProducerEntry,
@@ -21,15 +25,15 @@ use crate::{
     types::ProducerId,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let refused = refuse_topic(ctx, &topic.name);
-        let partition_of = ctx.partitions(&topic.name);
+        let refused = refuse_topic(&ctx, &topic.name);
+        let authorized = ctx.topic(Operation::Read, &topic.name);
         let partitions = topic.partition_indexes.iter().map(|index| {
             let answer = PartitionResponse::default().with_partition_index(*index);
             match &refused {
                 Some(error) => answer.with_error_code(error.error.code()).with_error_message(error_message(error)),
-                None => describe(partition_of(*index), answer),
+                None => describe(partition_of(&authorized, *index), answer),
             }
         });
         let partitions = partitions.collect();
@@ -41,12 +45,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersReque
 fn refuse_topic(ctx: &RequestContext, name: &str) -> Option<ApiError> {
     let unknown = || {
         const UNKNOWN: &str = "This server does not host this topic-partition.";
-        ctx.parts
-            .metadata
-            .image()
-            .topic(name)
-            .is_none()
-            .then(|| ApiError::new(ResponseError::UnknownTopicOrPartition, UNKNOWN))
+        ctx.image().topic(name).is_none().then(|| ApiError::new(ResponseError::UnknownTopicOrPartition, UNKNOWN))
     };
     validate_topic_name(name).err().or_else(unknown)
 }

@@ -13,17 +13,20 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 use crate::{
     raft::{QuorumInfo, ReplicaInfo, Unavailable},
     types::CLUSTER_METADATA_TOPIC,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     if !is_for_the_quorum(&request.topics) {
         return unknown_partitions(ctx.api_version, request.topics);
     }
-    response(ctx.api_version, ctx.parts.controller.describe_quorum().await)
+    match ctx.cluster(Operation::Describe) {
+        Ok(cluster) => response(ctx.api_version, cluster.controller().describe_quorum().await),
+        Err(denied) => DescribeQuorumResponse::default().with_error_code(ResponseError::from(denied).code()),
+    }
 }
 
 /// Apache: `hasValidTopicPartition`.

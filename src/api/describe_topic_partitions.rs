@@ -20,10 +20,10 @@ use crate::{
 };
 
 pub(crate) async fn handle(
-    ctx: &RequestContext,
+    ctx: RequestContext,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let image = ctx.parts.metadata.image();
+    let image = ctx.image();
     let all = request.topics.is_empty();
     let as_asked: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let mut names: Vec<TopicName> = if all {
@@ -43,8 +43,7 @@ pub(crate) async fn handle(
             first_partition = cursor.partition_index;
         }
     }
-    let most =
-        request.response_partition_limit.clamp(1, ctx.parts.config.max_request_partition_size_limit.max(1)) as usize;
+    let most = request.response_partition_limit.clamp(1, ctx.config().max_request_partition_size_limit.max(1)) as usize;
     let mut page = Page { room: most, topics: Vec::new(), next: None };
     for name in names {
         page.add(&image, name, std::mem::take(&mut first_partition));

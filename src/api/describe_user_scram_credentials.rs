@@ -15,7 +15,7 @@ use kafka_protocol::{
 use super::RequestContext;
 
 pub(crate) async fn handle(
-    _: &RequestContext,
+    _: RequestContext,
     request: DescribeUserScramCredentialsRequest,
 ) -> DescribeUserScramCredentialsResponse {
     let mut users: Vec<StrBytes> = request.users.unwrap_or_default().into_iter().map(|user| user.name).collect();

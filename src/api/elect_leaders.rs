@@ -26,8 +26,8 @@ enum Election {
     Unclean,
 }
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    elect(&ctx.parts.metadata.image(), &request)
+pub(crate) async fn handle(ctx: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    elect(&ctx.image(), &request)
 }
 
 fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersResponse {

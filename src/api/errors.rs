@@ -85,6 +85,7 @@ pub(crate) fn group(error: GroupError) -> ResponseError {
         GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
         GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
         GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::GroupAuthorizationFailed => ResponseError::GroupAuthorizationFailed,
         GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
     }
 }

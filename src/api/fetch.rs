@@ -5,7 +5,7 @@
 //! there is enough or its time is over. Reads that may wait for a disk run on the blocking pool.
 //! Deviations: a replica id is answered NOT_LEADER_OR_FOLLOWER: there are no other replicas yet.
 //! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
-//! ids 13 (KIP-516), hints at the leader 16 (KIP-951).
+//! ids 13 (KIP-516). The hints at the leader of version 16 (KIP-951) are left empty.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,13 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, errors, groups::kept, topics::MAX_NAME_BYTES};
+use super::{
+    RequestContext,
+    authorized::{AuthorizedTopic, Operation, partition_of},
+    errors,
+    groups::kept,
+    topics::MAX_NAME_BYTES,
+};
 use crate::{
     env::{Env, Tasks},
     log::Records,
@@ -37,22 +43,25 @@ const FIRST_WITH_TOPIC_IDS: i16 = 13;
 /// Up to this version clients do not know KAFKA_STORAGE_ERROR (F11).
 const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest) -> FetchResponse {
-    let clock = &ctx.parts.env.clock;
+pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> FetchResponse {
+    let clock = ctx.env().clock.clone();
     let start = clock.monotonic();
-    let sessions = &ctx.parts.fetch_sessions;
-    let context = match begin(ctx, &request, start) {
+    let context = match begin(&ctx, &request, start) {
         Ok(context) => context,
         Err(error) => return FetchResponse { error_code: session_error(error).code(), ..Default::default() },
     };
-    let fetch = Fetch::new(ctx, &request, &context);
+    let fetch = Fetch::new(&ctx, &request, &context);
     let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    let impossible: Vec<_> = impossible(&request).collect();
+    // All that is kept was copied: the frame is free while records are waited for.
+    drop(request);
+    ctx.release_request_memory();
     let found = fetch.read_until(deadline).await;
-    fetch.count(&found, &ctx.parts.metrics.topics);
+    fetch.count(&found, &ctx.metrics().topics);
     let news: Vec<PartitionNews> = found.partitions.iter().map(news_of).collect();
-    let (session_id, tells) = sessions.finish(&context, &news, clock.monotonic());
+    let (session_id, tells) = ctx.fetch_sessions().finish(&context, &news, clock.monotonic());
     let mut topics = by_topic(&context, found.partitions, tells);
-    topics.extend(impossible(&request));
+    topics.extend(impossible);
     FetchResponse { session_id, topics, ..Default::default() }
 }
 
@@ -67,7 +76,7 @@ fn session_error(error: SessionError) -> ResponseError {
 fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
     let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
     let Named { wanted, forgotten } = named(request);
-    ctx.parts.fetch_sessions.begin(request.session_id, request.session_epoch, wanted, &forgotten, uses_topic_ids, now)
+    ctx.fetch_sessions().begin(request.session_id, request.session_epoch, wanted, &forgotten, uses_topic_ids, now)
 }
 
 /// What a request names.
@@ -127,6 +136,14 @@ fn not_read(index: i32, error: ResponseError) -> PartitionData {
     PartitionData { aborted_transactions: Some(Vec::new()), ..PartitionData::error(index, error.code()) }
 }
 
+fn authorize(ctx: &RequestContext, key: &FetchKey) -> Result<AuthorizedTopic, ResponseError> {
+    if key.topic_id.is_zero() {
+        ctx.topic(Operation::Read, &key.topic)
+    } else {
+        ctx.topic_by_id(Operation::Read, key.topic_id)
+    }
+}
+
 /// Everything that reading takes; owned, so that it can move to the blocking pool.
 #[derive(Clone)]
 struct Fetch {
@@ -168,7 +185,7 @@ impl Fetch {
         let is_replica = request.replica_id >= 0;
         let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
         // The keys of a topic follow each other, mostly: each run of them takes one look.
-        let mut last: Option<(&FetchKey, Result<Arc<LocalTopic>, ResponseError>)> = None;
+        let mut last: Option<(&FetchKey, Result<AuthorizedTopic, ResponseError>)> = None;
         let partitions = context.partitions.iter().map(|(key, wanted)| {
             let topic = if is_replica {
                 Err(ResponseError::NotLeaderOrFollower)
@@ -180,23 +197,23 @@ impl Fetch {
                 if !is_same {
                     last = None;
                 }
-                let (_, topic) = last.get_or_insert_with(|| (key, ctx.topic(&key.topic, key.topic_id)));
+                let (_, topic) = last.get_or_insert_with(|| (key, authorize(ctx, key)));
                 topic.clone()
             };
-            let partition =
-                topic.as_ref().map_err(|error| *error).and_then(|topic| ctx.partition_of(topic, key.partition));
+            let partition = partition_of(&topic, key.partition);
+            let topic = topic.and_then(|topic| topic.local().cloned());
             Target { topic: topic.ok(), partition, index: key.partition, wanted: *wanted }
         });
         Fetch {
             partitions: Arc::new(partitions.collect()),
-            env: ctx.parts.env.clone(),
-            network: ctx.parts.network.clone(),
+            env: ctx.env().clone(),
+            network: ctx.network().clone(),
             isolation: if request.isolation_level == 1 {
                 FetchIsolation::LastStable
             } else {
                 FetchIsolation::HighWatermark
             },
-            max_bytes: request.max_bytes.min(ctx.parts.config.fetch_max_bytes).max(0) as usize,
+            max_bytes: request.max_bytes.min(ctx.config().fetch_max_bytes).max(0) as usize,
             min_bytes: request.min_bytes.max(0) as usize,
             api_version: ctx.api_version,
         }

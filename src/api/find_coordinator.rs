@@ -18,7 +18,6 @@ use kafka_protocol::{
 
 use super::{RequestContext, groups::wire, topics};
 use crate::{
-    controller::topics::CreateTopics,
     metadata::image::{MetadataImage, TopicImage},
     types::GROUP_METADATA_TOPIC,
 };
@@ -37,7 +36,7 @@ const INVALID_REQUEST: &str = "This most likely occurs because of a request bein
 const NOT_AVAILABLE: &str = "The coordinator is not available.";
 const NO_TRANSACTIONS: &str = "transactions are not served by this version of Ottla";
 
-pub(crate) async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let keys = if ctx.api_version >= FIRST_WITH_KEYS { request.coordinator_keys } else { vec![request.key] };
     let key_type = if ctx.api_version >= 1 { request.key_type } else { GROUP };
     if !(GROUP..=SHARE).contains(&key_type) {
@@ -45,7 +44,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest
     }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let node = find(ctx, key_type, &key).await;
+        let node = find(&ctx, key_type, &key).await;
         found.push((key, node));
     }
     response(ctx.api_version, found)
@@ -89,20 +88,19 @@ fn is_share_key(key: &str) -> bool {
 }
 
 async fn group_coordinator(ctx: &RequestContext, group_id: &str) -> Result<Node, ResponseError> {
-    let image = ctx.parts.metadata.image();
+    let image = ctx.image();
     let image = match image.topic(GROUP_METADATA_TOPIC) {
         Some(_) => image,
         None => create_offsets_topic(ctx, &image).await,
     };
     let topic = image.topic(GROUP_METADATA_TOPIC).ok_or(ResponseError::CoordinatorNotAvailable)?;
-    let partition = ctx.parts.groups.partition_for(group_id);
+    let partition = ctx.partition_for_group(group_id);
     leader(ctx, &image, topic, partition).ok_or(ResponseError::CoordinatorNotAvailable)
 }
 
 async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Arc<MetadataImage> {
-    let topic = topics::internal_topic(&ctx.parts.config, image, GROUP_METADATA_TOPIC);
-    let create = CreateTopics { topics: topic.into_iter().collect(), validate_only: false };
-    match ctx.parts.controller.create_topics(create).await {
+    let topic = topics::internal_topic(ctx.config(), image, GROUP_METADATA_TOPIC);
+    match ctx.create_for_request(topic.into_iter().collect()).await {
         Err(error) => tracing::warn!(?error, "cannot create {GROUP_METADATA_TOPIC}"),
         Ok(created) => {
             // Another request may have been faster: the image tells.
@@ -110,7 +108,7 @@ async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Ar
             refused.for_each(|error| tracing::debug!(?error, "{GROUP_METADATA_TOPIC} was not created"));
         }
     }
-    ctx.parts.metadata.image()
+    ctx.image()
 }
 
 fn leader(ctx: &RequestContext, image: &MetadataImage, topic: &TopicImage, partition: i32) -> Option<Node> {

@@ -6,17 +6,19 @@ use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some},
 };
 use crate::coordinator::group;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
     let request = group::HeartbeatRequest {
         group_id: kept(&request.group_id),
         generation_id: request.generation_id,
         member_id: kept(&request.member_id),
         group_instance_id: kept_if_some(&request.group_instance_id),
     };
-    let error = ctx.parts.groups.heartbeat(request).await.err();
+    let beat = async { ctx.group(Operation::Read, &request.group_id)?.coordinator().heartbeat(request).await };
+    let error = beat.await.err();
     HeartbeatResponse::default().with_error_code(code(error))
 }

@@ -15,7 +15,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::RequestContext;
+use super::{
+    RequestContext,
+    authorized::{AuthorizedConfig, Operation},
+};
 use crate::{
     config::{ConfigLayers, ConfigType, Configs, broker_settings},
     controller::{
@@ -28,16 +31,21 @@ use crate::{
 };
 
 pub(crate) async fn handle(
-    ctx: &RequestContext,
+    ctx: RequestContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let image = ctx.parts.metadata.image();
-    let node_id = ctx.parts.config.node_id;
-    let layers = ctx.parts.config_layers(&image);
-    let checked = preprocess(&request.resources, |resource| check(&image, &layers, node_id, resource));
-    let alter = async |resources| {
+    let image = ctx.image();
+    let node_id = ctx.config().node_id;
+    let layers = ctx.config_layers(&image);
+    let checked = preprocess(&request.resources, |resource| {
+        let (resource, changes) = check(&image, &layers, node_id, resource)?;
+        let authorized = authorize(&ctx, &resource)?;
+        Ok((authorized, (resource, changes)))
+    });
+    let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
+        let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
         let question = IncrementalAlterConfigs { resources, validate_only: request.validate_only };
-        ctx.parts.controller.incremental_alter_configs(question).await
+        authorized[0].controller().incremental_alter_configs(question).await
     };
     let errors = alter_accepted(checked, alter).await;
     let answers = request.resources.into_iter().zip(errors);
@@ -51,6 +59,14 @@ fn answer(resource_type: i8, resource_name: StrBytes, error: Option<ApiError>) -
         .with_resource_name(resource_name)
         .with_error_code(error.as_ref().map_or(0, ApiError::code))
         .with_error_message(error.as_ref().and_then(super::error_message))
+}
+
+/// The right to change the settings of a resource.
+pub(super) fn authorize<'a>(
+    ctx: &'a RequestContext,
+    resource: &ConfigResource,
+) -> Result<AuthorizedConfig<'a>, ApiError> {
+    ctx.config_resource(Operation::AlterConfigs, resource.resource_type, &resource.name).map_err(ApiError::code_only)
 }
 
 /// A resource as both Alter APIs name it.

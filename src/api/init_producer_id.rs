@@ -9,9 +9,9 @@ use kafka_protocol::{
     messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId},
 };
 
-use super::RequestContext;
+use super::{RequestContext, authorized::Operation};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refused = |error: ResponseError| {
         InitProducerIdResponse::default()
             .with_error_code(error.code())
@@ -23,13 +23,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest)
         return refused(ResponseError::InvalidRequest);
     }
     if let Some(transactional_id) = &request.transactional_id {
-        return refused(if transactional_id.is_empty() {
-            ResponseError::InvalidRequest
-        } else {
-            ResponseError::InvalidTxnState
+        return refused(match ctx.transactional_id(Operation::Write, transactional_id) {
+            Err(denied) => denied.into(),
+            Ok(_) if transactional_id.is_empty() => ResponseError::InvalidRequest,
+            Ok(_) => ResponseError::InvalidTxnState,
         });
     }
-    match ctx.parts.producer_ids.next().await {
+    let cluster = match ctx.cluster(Operation::IdempotentWrite) {
+        Ok(cluster) => cluster,
+        Err(denied) => return refused(denied.into()),
+    };
+    match cluster.producer_ids().next().await {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
         Err(error) => {
             tracing::warn!(?error, "cannot get producer ids from the controller");

@@ -11,15 +11,22 @@ use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, join_group_r
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some, wire, wire_if_some},
 };
 use crate::coordinator::group::{JoinError, JoinRequest, Joined, MemberProtocol};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+pub(crate) async fn handle(mut ctx: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = ctx.api_version;
     let client_host = ctx.connection.client_address.ip().to_canonical();
     let request = join_request(version, &ctx.client_id, &format!("/{client_host}"), request);
-    response(version, ctx.parts.groups.join(request).await)
+    // All that is kept was copied: the frame is free while the others are waited for.
+    ctx.release_request_memory();
+    let joined = match ctx.group(Operation::Read, &request.group_id) {
+        Ok(group) => group.coordinator().join(request).await,
+        Err(denied) => Err(JoinError { error: denied.into(), member_id: request.member_id }),
+    };
+    response(version, joined)
 }
 
 fn join_request(version: i16, client_id: &str, client_host: &str, request: JoinGroupRequest) -> JoinRequest {

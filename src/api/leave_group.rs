@@ -7,15 +7,18 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_grou
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some, wire, wire_if_some},
 };
 use crate::coordinator::group::{GroupError, LeaveRequest, LeavingMember, LeftMember};
 
 const FIRST_WITH_MEMBERS: i16 = 3;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
-    let result = ctx.parts.groups.leave(leave_request(ctx.api_version, &request)).await;
-    response(ctx.api_version, result)
+pub(crate) async fn handle(ctx: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    let version = ctx.api_version;
+    let leave = leave_request(version, &request);
+    let left = async { ctx.group(Operation::Read, &request.group_id)?.coordinator().leave(leave).await };
+    response(version, left.await)
 }
 
 fn leave_request(version: i16, request: &LeaveGroupRequest) -> LeaveRequest {

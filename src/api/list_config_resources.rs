@@ -22,8 +22,8 @@ const ALL: [ConfigResourceType; 5] = [
     ConfigResourceType::Topic,
 ];
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
-    respond(&ctx.parts.metadata.image(), ctx.api_version, &request.resource_types)
+pub(crate) async fn handle(ctx: RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
+    respond(&ctx.image(), ctx.api_version, &request.resource_types)
 }
 
 fn respond(image: &MetadataImage, version: i16, asked: &[i8]) -> ListConfigResourcesResponse {

@@ -7,16 +7,17 @@ use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse, list_group
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, group_id, wire},
 };
 use crate::coordinator::group::{self, GroupError, GroupFilter};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
     let filter = GroupFilter {
         states: request.states_filter.iter().map(|state| state.to_string()).collect(),
         types: request.types_filter.iter().map(|name| name.to_string()).collect(),
     };
-    response(ctx.parts.groups.list(filter).await)
+    response(async { ctx.cluster(Operation::Describe)?.groups().list(filter).await }.await)
 }
 
 fn response(result: Result<Vec<group::ListedGroup>, GroupError>) -> ListGroupsResponse {

@@ -8,7 +8,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use kafka_protocol::error::ResponseError;
 
-use super::{RequestContext, errors};
+use super::{
+    RequestContext,
+    authorized::{Operation, partition_of},
+    errors,
+};
 use crate::{
     log::TimestampOffset,
     protocol::list_offsets::{
@@ -29,13 +33,13 @@ const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
 /// "No such record".
 const NONE: TimestampOffset = TimestampOffset { timestamp_ms: -1, offset: -1, leader_epoch: -1 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == 1;
     let mut named = named(&request);
     let mut topics = Vec::with_capacity(request.topics.len());
     for (topic, same) in request.topics.into_iter().zip(named.same_topic) {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        let partition_of = ctx.partitions(&topic.name);
+        let authorized = ctx.topic(Operation::Describe, &topic.name);
         for asked in &topic.partitions {
             let index = asked.partition_index;
             let found = match named.partitions.get_mut(&(same, index)) {
@@ -45,11 +49,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) ->
                     *twice = Named::Refused;
                     Err(ResponseError::InvalidRequest)
                 }
-                Some(Named::Once) | None => list(ctx, partition_of(index), asked, read_committed).await,
+                Some(Named::Once) | None => list(&ctx, partition_of(&authorized, index), asked, read_committed).await,
             };
             partitions.push(answer(index, found));
         }
-        drop(partition_of);
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
     ListOffsetsResponse { throttle_time_ms: 0, topics }
@@ -145,9 +148,7 @@ async fn search(
     let (lookup, watermarks) = partition.timestamp_lookup(epoch)?;
     let end = at_end(watermarks);
     let found = ctx
-        .parts
-        .env
-        .tasks
+        .tasks()
         .blocking("search by time", move || {
             if timestamp_ms == MAX_TIMESTAMP { lookup.max_timestamp() } else { lookup.first_at_or_after(timestamp_ms) }
         })

@@ -17,10 +17,10 @@ use crate::{
 };
 
 pub(crate) async fn handle(
-    ctx: &RequestContext,
+    ctx: RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    list(&ctx.parts.metadata.image(), &request)
+    list(&ctx.image(), &request)
 }
 
 fn list(image: &MetadataImage, request: &ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {

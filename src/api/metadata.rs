@@ -22,13 +22,13 @@ use uuid::Uuid;
 
 use super::{RequestContext, topics};
 use crate::{
-    controller::topics::{CreatableTopic, CreateTopics},
+    controller::topics::CreatableTopic,
     metadata::image::{MetadataImage, PartitionImage, TopicImage},
     types::{TopicId, is_internal_topic},
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    let image = ctx.parts.metadata.image();
+pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let image = ctx.image();
     if let Some(refused) = names_and_ids_misused(ctx.api_version, &request) {
         return refused;
     }
@@ -41,13 +41,13 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
     let (image, topics) = match asked {
         None => {
             let all =
-                image.topics.by_name.values().map(|topic| describe(ctx, &image, topic, with_operations)).collect();
+                image.topics.by_name.values().map(|topic| describe(&ctx, &image, topic, with_operations)).collect();
             (image, all)
         }
         Some(asked) => {
             let image =
-                if request.allow_auto_topic_creation { create_missing(ctx, image, &asked).await } else { image };
-            let topics = describe_asked(ctx, &image, asked, with_operations);
+                if request.allow_auto_topic_creation { create_missing(&ctx, image, &asked).await } else { image };
+            let topics = describe_asked(&ctx, &image, asked, with_operations);
             (image, topics)
         }
     };
@@ -137,7 +137,7 @@ async fn create_missing(
     image: Arc<MetadataImage>,
     asked: &[MetadataRequestTopic],
 ) -> Arc<MetadataImage> {
-    if !ctx.parts.config.auto_create_topics_enable {
+    if !ctx.config().auto_create_topics_enable {
         return image;
     }
     let missing: HashSet<&str> = asked
@@ -146,20 +146,20 @@ async fn create_missing(
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))
         .filter(|name| topics::is_valid_name(name) && image.topic(name).is_none())
         // Internal topics have settings of their own; those of coordinators that are not there yet do not come into being.
-        .filter(|name| !is_internal_topic(name) || topics::internal_topic(&ctx.parts.config, &image, name).is_some())
+        .filter(|name| !is_internal_topic(name) || topics::internal_topic(ctx.config(), &image, name).is_some())
         .collect();
     if missing.is_empty() {
         return image;
     }
     let topics = missing.into_iter().map(|name| creatable(ctx, name)).collect();
-    if let Err(error) = ctx.parts.controller.create_topics(CreateTopics { topics, validate_only: false }).await {
+    if let Err(error) = ctx.create_for_request(topics).await {
         tracing::debug!(?error, "cannot create topics that a client asked for");
     }
-    ctx.parts.metadata.image()
+    ctx.image()
 }
 
 fn creatable(ctx: &RequestContext, name: &str) -> CreatableTopic {
-    match topics::internal_topic(&ctx.parts.config, &ctx.parts.metadata.image(), name) {
+    match topics::internal_topic(ctx.config(), &ctx.image(), name) {
         Some(internal) => internal,
         None => CreatableTopic {
             name: name.into(),

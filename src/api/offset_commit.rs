@@ -11,6 +11,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some},
 };
 use crate::{
@@ -24,8 +25,8 @@ use crate::{
 
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse {
-    let image = ctx.parts.metadata.image();
+pub(crate) async fn handle(ctx: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let image = ctx.image();
     let topics = commit_topics(&image, ctx.api_version, &request);
     if topics.is_empty() {
         return response(&image, ctx.api_version, &request, &Ok(Vec::new()));
@@ -39,7 +40,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -
         api_version: ctx.api_version,
         topics,
     };
-    let result = ctx.parts.groups.commit_offsets(commit).await;
+    let committed = async { ctx.group(Operation::Read, &request.group_id)?.coordinator().commit_offsets(commit).await };
+    let result = committed.await;
     response(&image, ctx.api_version, &request, &result)
 }
 

@@ -14,6 +14,7 @@ use kafka_protocol::{
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept},
 };
 use crate::{
@@ -21,15 +22,16 @@ use crate::{
     metadata::image::TopicImage,
 };
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
-    let image = ctx.parts.metadata.image();
+pub(crate) async fn handle(ctx: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let image = ctx.image();
     let existing = request.topics.iter().map(|topic| {
         let found = image.topic(&topic.name);
         let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
         (kept(&topic.name), indexes.filter(|index| has_partition(found, *index)).collect())
     });
     let delete = DeleteOffsetsRequest { group_id: kept(&request.group_id), topics: existing.collect() };
-    match ctx.parts.groups.delete_offsets(delete).await {
+    let deleted = async { ctx.group(Operation::Delete, &request.group_id)?.coordinator().delete_offsets(delete).await };
+    match deleted.await {
         Err(error) => OffsetDeleteResponse::default().with_error_code(code(Some(error))),
         Ok(outcomes) => {
             let topics = request.topics.iter().zip(outcomes).map(|(topic, outcome)| {

@@ -9,6 +9,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some, wire},
 };
 use crate::{
@@ -23,11 +24,11 @@ use crate::{
 
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    let image = ctx.parts.metadata.image();
+pub(crate) async fn handle(ctx: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let image = ctx.image();
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
-        groups.push(fetch(ctx, &image, group, request.require_stable).await);
+        groups.push(fetch(&ctx, &image, group, request.require_stable).await);
     }
     OffsetFetchResponse { throttle_time_ms: 0, groups }
 }
@@ -53,7 +54,8 @@ async fn fetch(
         require_stable,
         topics,
     };
-    match ctx.parts.groups.fetch_offsets(fetch).await {
+    let fetched = async { ctx.group(Operation::Describe, &group.group_id)?.coordinator().fetch_offsets(fetch).await };
+    match fetched.await {
         Err(error) => OffsetFetchResponseGroup::error(&group, code(Some(error)), ctx.api_version),
         Ok(fetched) => {
             let answered = fetched.iter().filter_map(|topic| answer(image, by_id, topic));

@@ -14,14 +14,21 @@ use kafka_protocol::{
     },
 };
 
-use super::{RequestContext, errors};
+use super::{
+    RequestContext,
+    authorized::{Operation, partition_of},
+    errors,
+};
 use crate::replica::Partition;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let partition_of = ctx.partitions(&topic.topic);
-        let partitions =
-            topic.partitions.iter().map(|asked| end_offset(partition_of(asked.partition), asked)).collect();
+        let authorized = ctx.topic(Operation::Describe, &topic.topic);
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|asked| end_offset(partition_of(&authorized, asked.partition), asked))
+            .collect();
         OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())

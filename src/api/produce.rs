@@ -1,30 +1,36 @@
 //! Produce (key 0): the batches of a producer, appended in the order in which they come.
 //!
-//! Behavior: P1–P12, I1–I5. A request runs start to end in its connection's task: every partition's
-//! batch is validated and appended before anything is waited for, then one wait serves all. Batches are
-//! never decoded into records that outlive their check, nor copied.
+//! Behavior: P1–P12, I1–I5. A request runs in its connection's task: the batches are validated and appended one after
+//! the other, then one wait serves all. A batch that is long to validate is validated aside; the next request of the
+//! connection starts when the last batch is appended. Batches are never decoded into records that outlive their check,
+//! nor copied.
 //! Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as Kafka
 //! does): there is no transaction coordinator yet.
-//! Version notes: topic ids from version 13 on (KIP-516), hints at the leader from 10 on (KIP-951).
+//! Version notes: topic ids from version 13 on (KIP-516). The hints at the leader of version 10 (KIP-951) are left empty.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::error::ResponseError;
 
-use super::{Reply, RequestContext, errors};
+use super::{
+    RequestContext,
+    authorized::{AuthorizedTopic, Operation},
+    errors,
+    reply::Reply,
+};
 use crate::{
     env::Env,
-    log::{AppendInfo, ValidationRules, validate},
+    log::{AppendInfo, InvalidRecords, ValidatedBatch, ValidationRules, validate, validate_small},
     metrics::TopicCounters,
     protocol::{
         produce::{
             PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, RecordError,
-            TopicProduceResponse,
+            TopicProduceData, TopicProduceResponse,
         },
         record_batch::BatchView,
     },
-    replica::{Partition, PartitionError, partition::Appended, replica_manager::LocalTopic, waiters::Waiter},
+    replica::{Partition, PartitionError, partition::Appended, waiters::Waiter},
     types::{LeaderEpoch, Offset, is_internal_topic},
 };
 
@@ -35,32 +41,38 @@ const LEADER_ONLY: i16 = 1;
 /// From this version on topics are named by id.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
+/// What a partition costs beside the bytes of its batch.
+const WORK_PER_PARTITION_BYTES: usize = 16 << 10;
+/// About a millisecond of work.
+const WORK_PER_TURN_BYTES: usize = 1 << 20;
+
 /// The client id with which tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<ProduceResponse> {
+pub(crate) async fn handle(ctx: RequestContext, request: ProduceRequest) -> Reply<ProduceResponse> {
+    // The batches of the next request come behind these.
+    let in_order = ctx.connection.hold_order();
     let mut produce = Produce {
-        ctx,
+        ctx: &ctx,
         acks: request.acks,
-        now_ms: ctx.parts.env.clock.now_ms(),
+        now_ms: ctx.env().clock.now_ms(),
         unfinished: Vec::new(),
         failed: false,
         pinned_bytes: ctx.request_bytes,
+        work: 0,
     };
     let mut response = ProduceResponse::default();
     let is_refused = request.transactional_id.is_none() && has_transactional_batch(&request);
     for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let topic_at = response.topics.len();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        let local = match (is_refused, ctx.api_version >= FIRST_WITH_TOPIC_IDS && topic.topic_id.is_zero()) {
-            (true, _) => Err(ResponseError::TransactionalIdAuthorizationFailed),
-            (false, true) => Err(ResponseError::UnknownTopicId),
-            (false, false) => ctx.topic(&topic.name, topic.topic_id),
-        };
+        let authorized =
+            if is_refused { Err(ResponseError::TransactionalIdAuthorizationFailed) } else { authorize(&ctx, &topic) };
         for (at, data) in topic.partitions.into_iter().enumerate() {
             let index = data.index;
-            let appended = match &local {
-                Ok(local) => produce.append(local, data, (topic_at, at)),
+            produce.let_others_run(&data).await;
+            let appended = match &authorized {
+                Ok(topic) => produce.append(topic, data, (topic_at, at)).await,
                 Err(error) => {
                     Err(Refusal::plain(if is_acks(request.acks) { *error } else { ResponseError::InvalidRequiredAcks }))
                 }
@@ -69,14 +81,25 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Rep
                 Ok(info) => acknowledgement(index, &info),
                 Err(refusal) => {
                     produce.failed = true;
-                    refusal.into_response(ctx, &topic.name, index)
+                    refusal.into_response(index)
                 }
             });
         }
         response.topics.push(TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, partitions });
     }
-    let deadline = Duration::from_millis(request.timeout_ms.max(0) as u64);
-    produce.reply(response, deadline)
+    drop(in_order);
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
+    produce.reply(response, timeout).await
+}
+
+fn authorize(ctx: &RequestContext, topic: &TopicProduceData) -> Result<AuthorizedTopic, ResponseError> {
+    let authorized = if ctx.api_version >= FIRST_WITH_TOPIC_IDS {
+        ctx.topic_by_id(Operation::Write, topic.topic_id)
+    } else {
+        ctx.topic(Operation::Write, &topic.name)
+    }?;
+    authorized.local()?;
+    Ok(authorized)
 }
 
 /// P11: such a batch needs a transactional id in its request.
@@ -99,6 +122,8 @@ struct Produce<'a> {
     failed: bool,
     /// What the first batch that is kept keeps in memory: its whole frame.
     pinned_bytes: usize,
+    /// Done since others could last run, in bytes.
+    work: usize,
 }
 
 /// An append that may not be acknowledged yet.
@@ -124,8 +149,7 @@ impl Refusal {
         Refusal { error, message: None, record_errors: Vec::new(), log_start_offset: -1 }
     }
 
-    fn into_response(self, ctx: &RequestContext, topic: &StrBytes, index: i32) -> PartitionProduceResponse {
-        let _ = (ctx, topic);
+    fn into_response(self, index: i32) -> PartitionProduceResponse {
         PartitionProduceResponse {
             record_errors: self.record_errors,
             error_message: self.message,
@@ -146,36 +170,45 @@ fn acknowledgement(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
 }
 
 impl Produce<'_> {
-    fn append(
+    /// A request may name very many partitions: now and then the other tasks of this thread get their turn.
+    async fn let_others_run(&mut self, data: &PartitionProduceData) {
+        self.work += WORK_PER_PARTITION_BYTES + data.records.as_ref().map_or(0, Bytes::len);
+        if self.work > WORK_PER_TURN_BYTES {
+            self.work = 0;
+            self.ctx.tasks().yield_now().await;
+        }
+    }
+
+    async fn append(
         &mut self,
-        topic: &LocalTopic,
+        topic: &AuthorizedTopic,
         data: PartitionProduceData,
         answer: (usize, usize),
     ) -> Result<AppendInfo, Refusal> {
         if !is_acks(self.acks) {
             return Err(Refusal::plain(ResponseError::InvalidRequiredAcks));
         }
-        if is_internal_topic(&topic.name) && self.ctx.client_id.as_str() != ADMIN_CLIENT_ID {
+        let local = topic.local().map_err(|error| Refusal::plain(error))?;
+        if is_internal_topic(&local.name) && self.ctx.client_id.as_str() != ADMIN_CLIENT_ID {
             return Err(Refusal::plain(ResponseError::InvalidTopicException));
         }
-        let partition = self.ctx.partition_of(topic, data.index).map_err(Refusal::plain)?;
+        let partition = topic.partition(data.index).map_err(Refusal::plain)?;
         let bytes = data.records.as_ref().map_or(0, Bytes::len) as u64;
-        let appended = self.append_to(partition, data, answer);
-        for counters in [&self.ctx.parts.metrics.topics, &topic.counters] {
+        let appended = self.append_to(partition, data, answer).await;
+        for counters in [&self.ctx.metrics().topics, &local.counters] {
             count(counters, bytes, &appended);
         }
         appended
     }
 
-    fn append_to(
+    async fn append_to(
         &mut self,
         partition: Arc<Partition>,
         data: PartitionProduceData,
         answer: (usize, usize),
     ) -> Result<AppendInfo, Refusal> {
-        let config = partition.log_config();
-        let rules = ValidationRules::new(partition.topic_partition(), &config, self.now_ms, self.ctx.api_version);
-        let batch = validate(data.records.unwrap_or_default(), &rules).map_err(|invalid| Refusal {
+        let validated = self.validated(&partition, data.records.unwrap_or_default()).await;
+        let batch = validated.map_err(|invalid| Refusal {
             error: errors::invalid_records(invalid.kind),
             log_start_offset: if invalid.answers_log_start_offset() {
                 partition.watermarks().log_start_offset
@@ -209,6 +242,20 @@ impl Produce<'_> {
         Ok(info)
     }
 
+    /// A batch that may take long to check is checked aside.
+    async fn validated(&self, partition: &Arc<Partition>, records: Bytes) -> Result<ValidatedBatch, InvalidRecords> {
+        let (config, now_ms, version) = (partition.log_config(), self.now_ms, self.ctx.api_version);
+        let rules = ValidationRules::new(partition.topic_partition(), &config, now_ms, version);
+        if let Some(validated) = validate_small(&records, &rules) {
+            return validated;
+        }
+        let partition = partition.clone();
+        let validating = async move {
+            validate(records, &ValidationRules::new(partition.topic_partition(), &config, now_ms, version))
+        };
+        self.ctx.tasks().aside("validate", validating).await
+    }
+
     fn refusal(&self, partition: &Partition, error: &PartitionError) -> Refusal {
         let code = errors::partition(error);
         if code == ResponseError::KafkaStorageError {
@@ -218,8 +265,8 @@ impl Produce<'_> {
         Refusal { message: Some(error.to_string()), log_start_offset, ..Refusal::plain(code) }
     }
 
-    fn reply(self, mut response: ProduceResponse, timeout: Duration) -> Reply<ProduceResponse> {
-        let env = self.ctx.parts.env.clone();
+    async fn reply(self, mut response: ProduceResponse, timeout: Duration) -> Reply<ProduceResponse> {
+        let env = self.ctx.env().clone();
         let waits_for_replicas = self.acks == ALL_REPLICAS;
         match (self.acks, self.unfinished.is_empty()) {
             (NO_ANSWER, true) => {
@@ -229,17 +276,17 @@ impl Produce<'_> {
                     Reply::None
                 }
             }
-            (_, true) => Reply::Now(response),
+            (_, true) => Reply::Answer(response),
             (NO_ANSWER, false) => {
                 // The flush that the topic asks for happens all the same; nobody hears of it.
                 let tasks = env.tasks.clone();
                 tasks.spawn("flush", async move { finish(env, self.unfinished, &mut response, false, timeout).await });
                 if self.failed { Reply::Close } else { Reply::None }
             }
-            (_, false) => Reply::Later(Box::pin(async move {
+            (_, false) => {
                 finish(env, self.unfinished, &mut response, waits_for_replicas, timeout).await;
-                response
-            })),
+                Reply::Answer(response)
+            }
         }
     }
 }

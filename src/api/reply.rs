@@ -3,16 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Encodable, Request};
 
-use super::{RequestContext, error_codes::ErrorCodes};
-use crate::{env::BoxFuture, metrics::Metrics, protocol::part::Part};
+use super::answers::AnswerFields;
+use crate::protocol::part::Part;
 
 /// What a handler hands back to its connection.
 pub(crate) enum Reply<R> {
     /// The answer.
-    Now(R),
-    /// The answer once something has happened elsewhere. The request itself is done: dropping the
-    /// future loses the answer and nothing else.
-    Later(BoxFuture<'static, R>),
+    Answer(R),
     /// The protocol has no answer here (Produce with acks=0).
     None,
     /// Kafka closes the connection here, without an answer.
@@ -28,7 +25,7 @@ pub(crate) trait IntoReply {
 impl<R: ResponseBody> IntoReply for R {
     type Response = R;
     fn into_reply(self) -> Reply<R> {
-        Reply::Now(self)
+        Reply::Answer(self)
     }
 }
 
@@ -40,7 +37,23 @@ impl<R: ResponseBody> IntoReply for Reply<R> {
 }
 
 /// A reply whose answer is bytes.
-pub(crate) type EncodedReply = Reply<Result<Vec<Part>, EncodeError>>;
+pub(crate) enum Encoded {
+    /// The body of the answer.
+    Answer(Vec<Part>),
+    /// As [`Reply::None`].
+    None,
+    /// As [`Reply::Close`].
+    Close,
+}
+
+/// Why a request has no reply: the connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("{0}")]
+    Malformed(#[from] MalformedRequest),
+    #[error("{0}")]
+    Encode(#[from] EncodeError),
+}
 
 /// Our answer does not fit its version: a bug, and the end of the connection.
 #[derive(Debug, thiserror::Error)]
@@ -53,19 +66,19 @@ pub(crate) struct EncodeError(pub(crate) anyhow::Error);
 pub(crate) struct MalformedRequest(pub(crate) String);
 
 /// A request that can be read from untrusted bytes within bounds.
-pub(crate) trait RequestBody: Sized {
+pub(crate) trait RequestBody: Sized + Send + 'static {
     /// Reads the body. Strings and records may stay slices of the frame.
     fn decode_body(version: i16, body: Bytes) -> Result<Self, MalformedRequest>;
 }
 
 /// An answer that can be written for any version that is served.
-pub(crate) trait ResponseBody: ErrorCodes + Send + 'static {
+pub(crate) trait ResponseBody: AnswerFields + Send + 'static {
     /// The body, as pieces in order.
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError>;
 }
 
 // kafka-protocol preallocates from counts on the wire, so its decoder sees only what the guard let pass.
-impl<R: Request> RequestBody for R {
+impl<R: Request + Send + 'static> RequestBody for R {
     fn decode_body(version: i16, mut body: Bytes) -> Result<Self, MalformedRequest> {
         crate::protocol::guard::check_request(R::KEY, version, &body)
             .map_err(|error| MalformedRequest(error.to_string()))?;
@@ -73,31 +86,11 @@ impl<R: Request> RequestBody for R {
     }
 }
 
-impl<R: Encodable + ErrorCodes + Send + 'static> ResponseBody for R {
+impl<R: Encodable + AnswerFields + Send + 'static> ResponseBody for R {
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError> {
         let mut bytes = BytesMut::new();
         self.encode(&mut bytes, version).map_err(EncodeError)?;
         Ok(vec![Part::Bytes(bytes.freeze())])
-    }
-}
-
-impl<R: ResponseBody> Reply<R> {
-    /// The answer's bytes, once its errors are counted.
-    pub(crate) fn encode(self, ctx: &RequestContext, key: i16) -> EncodedReply {
-        let version = ctx.api_version;
-        let encode = move |response: R, metrics: &Metrics| {
-            response.count_errors(key, &metrics.requests);
-            response.encode_body(version)
-        };
-        match self {
-            Reply::Now(response) => Reply::Now(encode(response, &ctx.parts.metrics)),
-            Reply::Later(response) => {
-                let parts = ctx.parts.clone();
-                Reply::Later(Box::pin(async move { encode(response.await, &parts.metrics) }))
-            }
-            Reply::None => Reply::None,
-            Reply::Close => Reply::Close,
-        }
     }
 }
 

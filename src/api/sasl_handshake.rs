@@ -9,6 +9,6 @@ use kafka_protocol::{
 
 use super::RequestContext;
 
-pub(crate) async fn handle(_: &RequestContext, _: SaslHandshakeRequest) -> SaslHandshakeResponse {
+pub(crate) async fn handle(_: RequestContext, _: SaslHandshakeRequest) -> SaslHandshakeResponse {
     SaslHandshakeResponse::default().with_error_code(ResponseError::IllegalSaslState.code())
 }

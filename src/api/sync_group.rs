@@ -8,11 +8,12 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::{
     RequestContext,
+    authorized::Operation,
     groups::{code, kept, kept_if_some, wire_if_some},
 };
 use crate::coordinator::group::{GroupError, SyncRequest, Synced};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn handle(mut ctx: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     if lacks_protocol(ctx.api_version, &request) {
         return response(Err(GroupError::InconsistentGroupProtocol));
     }
@@ -29,7 +30,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> S
         protocol_name: kept_if_some(&request.protocol_name),
         assignments: assignments.collect(),
     };
-    response(ctx.parts.groups.sync(request).await)
+    ctx.release_request_memory();
+    let synced = async { ctx.group(Operation::Read, &request.group_id)?.coordinator().sync(request).await };
+    response(synced.await)
 }
 
 fn lacks_protocol(version: i16, request: &SyncGroupRequest) -> bool {

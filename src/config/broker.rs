@@ -190,6 +190,9 @@ settings! {
             ["ottla.frame.deadline.ms"] ottla_frame_deadline_ms: i64 = "30000",
                 AtLeast(1), Medium, ReadOnly,
                 "A request whose frame has begun must arrive whole within this time, in milliseconds.";
+            ["ottla.queued.max.response.bytes"] ottla_queued_max_response_bytes: i64 = "134217728",
+                AtLeast(1), Medium, ReadOnly,
+                "Bytes of answers held in memory until clients read them; beyond it no request is started, and clients that do not read are cut.";
             ["ottla.tail.cache.bytes"] ottla_tail_cache_bytes: i64 = "16777216",
                 AtLeast(0), Medium, ReadOnly,
                 "Memory for the last produced frames, from which readers at the tail are served, in bytes.";

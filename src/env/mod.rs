@@ -4,6 +4,7 @@
 //! `disallowed-methods` guards that), so that a simulation can stand in for all of it and
 //! a seed replays. The real ones are here, the simulated ones in `sim`.
 
+mod aside;
 pub mod clock;
 pub mod disk;
 pub mod net;

@@ -1,8 +1,9 @@
 //! Listening and connecting as an argument.
 #![allow(clippy::disallowed_methods)] // The seam itself.
 
-use std::{io, net::SocketAddr, os::fd::BorrowedFd};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::BoxFuture;
@@ -29,6 +30,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
     /// The plain socket where there is one: what the kernel can send files to.
     fn socket(&self) -> Option<Socket<'_>>;
+    /// Whether the far end has closed, as far as can be told without reading.
+    fn is_closed_by_peer(&self) -> bool;
 }
 
 /// A socket the kernel can send files to.
@@ -47,6 +50,12 @@ impl Socket<'_> {
             .await
     }
 }
+
+/// A client that is silent for a minute is asked whether it is there; after six questions without an answer it is not.
+const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
 
 /// The operating system's TCP.
 pub struct SystemNet;
@@ -79,6 +88,8 @@ impl Listener for tokio::net::TcpListener {
         Box::pin(async move {
             let (stream, from) = tokio::net::TcpListener::accept(self).await?;
             stream.set_nodelay(true)?;
+            // A client that vanished without a word is noticed within some minutes.
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
             Ok((Box::new(stream) as Box<dyn Stream>, from))
         })
     }
@@ -95,5 +106,10 @@ impl Stream for tokio::net::TcpStream {
 
     fn socket(&self) -> Option<Socket<'_>> {
         Some(Socket(self))
+    }
+
+    fn is_closed_by_peer(&self) -> bool {
+        let ready = self.ready(tokio::io::Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 }

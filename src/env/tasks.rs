@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use super::aside::Aside;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -27,6 +28,7 @@ struct Inner {
     stop: watch::Sender<bool>,
     running: AtomicUsize,
     ended: Notify,
+    aside: Aside,
 }
 
 /// Counts a running task, whatever way it ends.
@@ -50,6 +52,7 @@ impl Tasks {
                 stop: watch::Sender::new(false),
                 running: AtomicUsize::new(0),
                 ended: Notify::new(),
+                aside: Aside::default(),
             }),
         }
     }
@@ -102,6 +105,30 @@ impl Tasks {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Runs `work`, which may compute for long, on threads where it delays nobody who does little. Where the caller stops
+    /// waiting, the work ends the next time it waits.
+    pub async fn aside<F>(&self, name: &'static str, work: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let running = self.running();
+        let work = async move {
+            let _running = running;
+            let output = work.await;
+            tracing::trace!(task = name, "ended");
+            output
+        };
+        match self.inner.aside.spawn(work) {
+            Ok(task) => task.await,
+            Err(work) => work.await,
+        }
+    }
+
+    /// Lets others run first.
+    pub async fn yield_now(&self) {
+        tokio::task::yield_now().await;
     }
 
     /// Starts a thread of its own, for work that owns its loop.

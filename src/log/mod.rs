@@ -43,4 +43,6 @@ pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};
 pub use segment::Segment;
 pub use tail_cache::TailCache;
 pub use transaction_index::AbortedTransaction;
-pub use validator::{InvalidKind, InvalidRecords, RecordError, ValidatedBatch, ValidationRules, validate};
+pub use validator::{
+    InvalidKind, InvalidRecords, RecordError, ValidatedBatch, ValidationRules, validate, validate_small,
+};

@@ -29,6 +29,10 @@ use crate::{
 
 /// KIP-467 answers list every bad record; this many are enough to act on.
 const MAX_RECORD_ERRORS: usize = 1000;
+/// A batch is small up to this many bytes, opened.
+const SMALL_BYTES: usize = 1 << 20;
+/// A batch is small up to this many records.
+const SMALL_RECORDS: i32 = 20_000;
 const ZSTD_SINCE_PRODUCE_VERSION: i16 = 7;
 
 /// What a partition demands of a batch.
@@ -54,6 +58,8 @@ pub struct ValidationRules<'a> {
     pub now_ms: TimestampMs,
     /// Of the request.
     pub produce_version: i16,
+    /// What a compressed batch may open to, beside what its size allows.
+    pub most_opened_bytes: usize,
 }
 
 impl<'a> ValidationRules<'a> {
@@ -75,6 +81,7 @@ impl<'a> ValidationRules<'a> {
             timestamp_after_max_ms: config.message_timestamp_after_max_ms,
             now_ms,
             produce_version,
+            most_opened_bytes: usize::MAX,
         }
     }
 }
@@ -227,6 +234,22 @@ pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<Validated
     Ok(validated)
 }
 
+/// As [`validate`], where that takes a millisecond or two at most; else `None`.
+pub fn validate_small(records: &Bytes, rules: &ValidationRules<'_>) -> Option<Result<ValidatedBatch, InvalidRecords>> {
+    let header = BatchHeader::copy_of(records);
+    let codec = header.as_ref().and_then(|header| header.compression().ok()).unwrap_or(Compression::None);
+    let most_bytes = if target_codec(rules.compression_type, codec) == codec { SMALL_BYTES } else { SMALL_BYTES / 16 };
+    if records.len() > most_bytes || header.is_some_and(|header| header.record_count() > SMALL_RECORDS) {
+        return None;
+    }
+    let rules = ValidationRules { most_opened_bytes: most_bytes, ..rules.clone() };
+    match validate(records.clone(), &rules) {
+        // It may be that it opens to more than is small.
+        Err(refused) if refused.kind == InvalidKind::MessageTooLarge => None,
+        done => Some(done),
+    }
+}
+
 /// P3, P4, P5: `ProduceRequest.validateRecords` and `UnifiedLog.analyzeAndValidateRecords`.
 fn single_batch(
     records: Bytes,
@@ -362,7 +385,7 @@ fn target_codec(wanted: CompressionType, source: Compression) -> Compression {
 fn open_limits(rules: &ValidationRules<'_>) -> OpenLimits {
     let times = |factor: usize| (rules.max_message_bytes.max(0) as usize).saturating_mul(factor);
     OpenLimits {
-        opened_bytes: times(256).clamp(16 << 20, OpenLimits::STORED.opened_bytes),
+        opened_bytes: times(256).clamp(16 << 20, OpenLimits::STORED.opened_bytes).min(rules.most_opened_bytes),
         window_bytes: times(4).clamp(8 << 20, OpenLimits::STORED.window_bytes),
     }
 }

@@ -194,6 +194,7 @@ limits! {
     ConnectionsMaxIdleMs "connections.max.idle.ms";
     SocketRequestMaxBytes "socket.request.max.bytes";
     QueuedMaxRequestBytes "queued.max.request.bytes";
+    QueuedMaxResponseBytes "ottla.queued.max.response.bytes";
     FrameDeadlineMs "ottla.frame.deadline.ms";
 }
 

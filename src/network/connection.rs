@@ -1,22 +1,43 @@
 //! One connection, one task: read a frame, start its request, answer in order.
 //!
-//! Requests start one after the other. The next may start before the last is answered only where
-//! both rows of the API table say `pipelined`; answers leave in the order of their requests in any
-//! case. What the protocol refuses ends the connection without an answer and with one line.
+//! A request is a future that this task owns and polls. Requests start one after the other. The next may start before the
+//! last is answered only where both rows of the API table say `Pipelined`, and once the effect of the last is in its place;
+//! answers leave in the order of their requests in any case. What the protocol refuses ends the connection without an answer
+//! and with one line.
+//!
+//! While requests wait, the task still notices that its client has gone: it gives up what waits, and only what a client may
+//! send without waiting for an answer (a Produce with acks=0) is carried out. Clients that neither send nor read are cut:
+//! after `connections.max.idle.ms`, or within seconds when others wait for the memory that they hold.
 //!
 //! At shutdown the task finishes what it has started, answers it, and closes.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
-
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::{
-    io::AsyncReadExt,
-    sync::{OwnedSemaphorePermit, Semaphore},
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 
-use super::{free_memory::FreeMemory, listener::Limits, writer::Writer};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::{io::AsyncReadExt, sync::Semaphore};
+
+use super::{
+    free_memory::FreeMemory,
+    listener::Limits,
+    memory::{AnswerMemory, AnswerShare, RequestMemory, RequestShare},
+    writer::{Sent, Writer},
+};
 use crate::{
-    api::{self, Api, ConnectionInfo, EncodeError, MalformedRequest, Parts, Reply, RequestContext},
+    api::{
+        self, Api, ConnectionInfo, EncodeError, Encoded, Handler, MalformedRequest, Order, Parts, Refused,
+        RequestContext,
+    },
     env::{BoxFuture, net::Stream},
     metrics::{Limit, ListenerCounters},
     protocol::{
@@ -33,15 +54,19 @@ const MOST_IN_FLIGHT: usize = 64;
 const FREE_FRAME_BYTES: usize = 32 << 10;
 /// Requests up to this size take no memory worth giving back.
 const SMALL_FRAME_BYTES: usize = 4 << 10;
+/// How often a connection looks after a client that is slow.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Who moves less than this between two checks, while others wait for the memory that he holds, is cut.
+const LEAST_BYTES_PER_CHECK: usize = 16 << 10;
 
 /// Longer than a broker runs, and short enough to be added to a time.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Limits that each connection keeps to, and the budget that all share.
+/// Limits that each connection keeps to, and the memory that all share.
 pub(super) struct ConnectionLimits {
     request_bytes: usize,
-    queued_request_bytes: usize,
-    budget: Arc<Semaphore>,
+    requests: Arc<RequestMemory>,
+    answers: Arc<AnswerMemory>,
     idle: Duration,
     frame_deadline: Duration,
     free_memory: Arc<FreeMemory>,
@@ -49,12 +74,10 @@ pub(super) struct ConnectionLimits {
 
 impl ConnectionLimits {
     pub(super) fn new(limits: &Limits) -> Self {
-        let queued_request_bytes =
-            limits.queued_request_bytes.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
         ConnectionLimits {
             request_bytes: limits.request_bytes,
-            queued_request_bytes,
-            budget: Arc::new(Semaphore::new(queued_request_bytes)),
+            requests: RequestMemory::new(limits.queued_request_bytes.unwrap_or(Semaphore::MAX_PERMITS)),
+            answers: AnswerMemory::new(limits.queued_response_bytes),
             idle: limits.idle.map_or(NEVER, |idle| idle.min(NEVER)),
             frame_deadline: limits.frame_deadline,
             free_memory: Arc::default(),
@@ -73,6 +96,10 @@ enum Closed {
     Idle,
     #[error("a request was not complete in time")]
     FrameDeadline,
+    #[error("a request arrives too slowly while others wait for memory")]
+    SlowRequest,
+    #[error("answers are read too slowly while others wait for memory")]
+    SlowReader,
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -89,12 +116,23 @@ enum Closed {
     Encode(#[from] EncodeError),
 }
 
+impl From<Refused> for Closed {
+    fn from(refused: Refused) -> Closed {
+        match refused {
+            Refused::Malformed(error) => Closed::Malformed(error),
+            Refused::Encode(error) => Closed::Encode(error),
+        }
+    }
+}
+
 impl Closed {
     /// The limit that was met, where it was one.
     fn limit(&self) -> Option<Limit> {
         match self {
             Closed::Idle => Some(Limit::ConnectionsMaxIdleMs),
             Closed::FrameDeadline => Some(Limit::FrameDeadlineMs),
+            Closed::SlowRequest => Some(Limit::QueuedMaxRequestBytes),
+            Closed::SlowReader => Some(Limit::QueuedMaxResponseBytes),
             Closed::Frame(FrameError::Length { .. }) => Some(Limit::SocketRequestMaxBytes),
             _ => None,
         }
@@ -118,18 +156,22 @@ pub(super) async fn serve(
         info,
         reader: FrameReader::new(limits.request_bytes),
         next: None,
+        answers: limits.answers.share(),
         limits,
-        frame_budget: None,
-        waits_for_budget: false,
+        share: RequestShare::default(),
+        waits_for_memory: false,
+        client_is_gone: false,
         pending: VecDeque::new(),
         writer: Writer::default(),
         last_activity: now,
         frame_started: None,
+        checked: (now, 0),
         timer,
         timer_at: Duration::MAX,
         parts,
     };
     let closed = connection.run().await;
+    connection.finish_appends().await;
     if let Some(limit) = closed.limit() {
         connection.parts.metrics.limit_reached(limit);
     }
@@ -151,15 +193,21 @@ struct Connection {
     reader: FrameReader,
     /// A whole frame that waits for its turn.
     next: Option<Bytes>,
-    /// Taken for the frame that is arriving.
-    frame_budget: Option<OwnedSemaphorePermit>,
-    /// Which was not to be had at once.
-    waits_for_budget: bool,
+    /// What the frame that is arriving has of the memory for requests.
+    share: RequestShare,
+    /// It needs more, which was not to be had at once.
+    waits_for_memory: bool,
+    /// What the answers hold that are not written yet.
+    answers: AnswerShare,
+    /// It has closed its end; what it has sent before may still be in the reader.
+    client_is_gone: bool,
     /// Requests started, oldest first.
     pending: VecDeque<Pending>,
     writer: Writer,
     last_activity: Duration,
     frame_started: Option<Duration>,
+    /// When the arriving frame was last looked at, and how much of it was here.
+    checked: (Duration, usize),
     timer: BoxFuture<'static, ()>,
     timer_at: Duration,
 }
@@ -169,20 +217,22 @@ struct Pending {
     version: i16,
     correlation_id: i32,
     answer: Answer,
-    /// Given back when the answer is ready.
-    _budget: Option<OwnedSemaphorePermit>,
 }
 
 enum Answer {
     Ready(Vec<Part>),
-    Waiting(BoxFuture<'static, Result<Vec<Part>, EncodeError>>),
+    Waiting(Handler),
 }
 
 /// What the task waited for.
 enum Event {
-    Answer(Result<Vec<Part>, EncodeError>),
+    /// The request at this place of the queue is through.
+    Answer(usize, Result<Encoded, Refused>),
+    /// The next request may start.
+    Ordered,
     Read(Result<usize, FrameError>),
-    Budget(OwnedSemaphorePermit),
+    RequestMemory(RequestShare),
+    AnswerMemory,
     Timer,
     Stopping,
 }
@@ -207,20 +257,45 @@ impl Connection {
         if self.write_ready().await? {
             return Ok(());
         }
+        if self.client_is_gone && self.give_up_waiting() {
+            return Ok(());
+        }
         if self.parts.network.is_stopping() && self.pending.is_empty() {
             return Err(Closed::Stopping);
         }
         match self.wait().await {
-            Event::Answer(parts) => self.pending[0].answer = Answer::Ready(parts?),
+            Event::Answer(at, reply) => self.on_reply(at, reply)?,
             Event::Read(read) => self.on_read(read?)?,
-            Event::Budget(permit) => {
-                self.frame_budget = Some(permit);
-                self.waits_for_budget = false;
+            Event::RequestMemory(share) => {
+                self.share.add(share);
+                self.waits_for_memory = false;
             }
             Event::Timer => self.on_timer()?,
-            Event::Stopping => {}
+            Event::Ordered | Event::AnswerMemory | Event::Stopping => {}
         }
         Ok(())
+    }
+
+    /// Drops the requests whose answers nobody will read; whether there were any.
+    fn give_up_waiting(&mut self) -> bool {
+        let any = !self.pending.is_empty() && !self.info.is_order_held();
+        if any {
+            self.pending.clear();
+        }
+        any
+    }
+
+    /// Batches that were sent are appended even where the client has gone: it may have asked for no answer.
+    async fn finish_appends(&mut self) {
+        while self.info.is_order_held() {
+            let Some(Pending { answer: Answer::Waiting(handler), .. }) = self.pending.back_mut() else { return };
+            let info = &self.info;
+            std::future::poll_fn(|context| match handler.as_mut().poll(context) {
+                Poll::Pending if info.is_order_held() => Poll::Pending,
+                _ => Poll::Ready(()),
+            })
+            .await;
+        }
     }
 
     async fn start_all(&mut self) -> Result<(), Closed> {
@@ -231,24 +306,52 @@ impl Connection {
     }
 
     /// Writes the answers that are ready; whether there were any.
-    async fn write_ready(&mut self) -> io::Result<bool> {
+    async fn write_ready(&mut self) -> Result<bool, Closed> {
         if !self.take_ready() {
             return Ok(false);
         }
-        let clock = &self.parts.env.clock;
+        let clock = &*self.parts.env.clock;
         let last_activity = &mut self.last_activity;
-        let sent = &self.counters.bytes_sent;
-        let on_progress = |bytes: usize| {
+        let (counters, answers) = (&self.counters, &self.answers);
+        let sent_since = AtomicUsize::new(0);
+        let on_progress = |sent: Sent| {
             *last_activity = clock.monotonic();
-            sent.add(bytes as u64);
+            counters.bytes_sent.add(sent.bytes as u64);
+            sent_since.fetch_add(sent.bytes, Ordering::Relaxed);
+            answers.give_back(sent.freed_bytes);
         };
-        self.writer.write_to(&mut self.stream, &self.parts.env.tasks, on_progress).await?;
-        Ok(true)
+        let writing = self.writer.write_to(&mut self.stream, &self.parts.env.tasks, on_progress);
+        tokio::pin!(writing);
+        // Mostly the socket takes it all, and no timer is needed.
+        if let Poll::Ready(written) = poll_once(writing.as_mut()).await {
+            written?;
+            return Ok(true);
+        }
+        let mut stalled = Duration::ZERO;
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut writing => {
+                    written?;
+                    return Ok(true);
+                }
+                () = clock.sleep_until(clock.monotonic() + CHECK_INTERVAL) => {
+                    let sent_bytes = sent_since.swap(0, Ordering::Relaxed);
+                    if self.limits.answers.is_full() && sent_bytes < LEAST_BYTES_PER_CHECK {
+                        return Err(Closed::SlowReader);
+                    }
+                    stalled = if sent_bytes == 0 { stalled + CHECK_INTERVAL } else { Duration::ZERO };
+                    if stalled >= self.limits.idle {
+                        return Err(Closed::Idle);
+                    }
+                }
+            }
+        }
     }
 
     /// The next request's frame, where it is complete and may start now.
     fn next_frame(&mut self) -> Result<Option<Bytes>, Closed> {
-        if self.parts.network.is_stopping() {
+        if self.parts.network.is_stopping() || self.limits.answers.is_full() {
             return Ok(None);
         }
         if self.next.is_none() {
@@ -257,6 +360,9 @@ impl Connection {
                 self.frame_started = self.reader.has_started().then_some(self.last_activity);
             }
         }
+        if self.info.is_order_held() {
+            return Ok(None);
+        }
         Ok(self.next.take_if(|frame| may_start(&self.pending, frame)))
     }
 
@@ -264,47 +370,45 @@ impl Connection {
         if frame.len() > SMALL_FRAME_BYTES {
             self.limits.free_memory.on_free(&self.parts.env);
         }
-        let budget = self.frame_budget.take();
+        let share = std::mem::take(&mut self.share);
         let request_bytes = frame.len();
         let (key, version) = header::api_key_and_version(&frame)?;
         let api = api::api(key).ok_or(Closed::Unsupported { key, version })?;
-        let (header, body) = RequestHeader::parse(frame, version >= api.flexible_from)?;
-        if !(api.min..=api.max).contains(&version) {
+        let (header, body) = RequestHeader::parse(frame, api.versions.is_flexible(version))?;
+        let correlation_id = header.correlation_id;
+        if !api.versions.contain(version) {
             let answer = api::answer_to_unserved_version(api).ok_or(Closed::Unsupported { key, version })?;
-            self.push(api, header.correlation_id, 0, Answer::Ready(answer?), None);
+            self.push(api, correlation_id, 0, Answer::Ready(answer?));
             return Ok(());
         }
-        let ctx = RequestContext {
-            parts: self.parts.clone(),
-            connection: self.info.clone(),
-            api_version: header.api_version,
-            client_id: header.client_id,
-            request_bytes,
-        };
         self.parts.metrics.requests.count(api.key, version);
-        match api::dispatch(&ctx, api.key, body).await? {
-            Reply::Now(answer) => {
-                self.push(api, header.correlation_id, header.api_version, Answer::Ready(answer?), None)
-            }
-            Reply::Later(answer) => {
-                self.push(api, header.correlation_id, header.api_version, Answer::Waiting(answer), budget)
-            }
-            Reply::None => {}
-            Reply::Close => return Err(Closed::WithoutAnswer),
+        let memory = (request_bytes > FREE_FRAME_BYTES).then(|| Box::new(share) as Box<dyn Send + Sync>);
+        let ctx = RequestContext::new(self.parts.clone(), self.info.clone(), api, header, request_bytes, memory);
+        let mut handler = api::start(ctx, body);
+        match poll_once(handler.as_mut()).await {
+            Poll::Pending => self.push(api, correlation_id, version, Answer::Waiting(handler)),
+            Poll::Ready(reply) => match reply? {
+                Encoded::Answer(parts) => self.push(api, correlation_id, version, Answer::Ready(parts)),
+                Encoded::None => {}
+                Encoded::Close => return Err(Closed::WithoutAnswer),
+            },
         }
         Ok(())
     }
 
-    fn push(
-        &mut self,
-        api: &'static Api,
-        correlation_id: i32,
-        version: i16,
-        answer: Answer,
-        budget: Option<OwnedSemaphorePermit>,
-    ) {
-        debug_assert!((0..=api.max).contains(&version));
-        self.pending.push_back(Pending { api, version, correlation_id, answer, _budget: budget });
+    /// A request that waited is through.
+    fn on_reply(&mut self, at: usize, reply: Result<Encoded, Refused>) -> Result<(), Closed> {
+        match reply? {
+            Encoded::Answer(parts) => self.pending[at].answer = Answer::Ready(parts),
+            Encoded::None => drop(self.pending.remove(at)),
+            Encoded::Close => return Err(Closed::WithoutAnswer),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, api: &'static Api, correlation_id: i32, version: i16, answer: Answer) {
+        debug_assert!((0..=api.versions.max).contains(&version));
+        self.pending.push_back(Pending { api, version, correlation_id, answer });
     }
 
     /// Moves the answers that are ready, up to the first that is not, to the writer.
@@ -319,6 +423,7 @@ impl Connection {
             let length: usize = parts.iter().map(Part::len).sum();
             self.writer.push(Part::Bytes(response_header(api, version, correlation_id, length)));
             for part in parts {
+                self.answers.add(part.memory_bytes());
                 self.writer.push(part);
             }
             any = true;
@@ -327,50 +432,66 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> Event {
-        let wants_budget = self.budget_wanted();
-        let may_read = wants_budget.is_none() && self.next.is_none();
+        let missing_bytes = self.missing_bytes();
+        let may_read = missing_bytes == 0 && self.next.is_none();
+        let answers_are_full = self.limits.answers.is_full();
         let stopping = self.parts.network.is_stopping();
-        let answer = async {
-            match self.pending.front_mut() {
-                Some(Pending { answer: Answer::Waiting(answer), .. }) => answer.await,
-                _ => std::future::pending().await,
+        if !may_read {
+            // Nobody reads, so nobody would notice that the client has gone.
+            self.arm_timer(self.parts.env.clock.monotonic() + CHECK_INTERVAL);
+        }
+        let was_held = self.info.is_order_held();
+        let (pending, info) = (&mut self.pending, &self.info);
+        let replies = std::future::poll_fn(|context| {
+            // Only the first is answered next, and only the last may still have to come into its place.
+            let last = pending.len().saturating_sub(1);
+            for at in if was_held { [0, last] } else { [0, 0] } {
+                if let Some(Pending { answer: Answer::Waiting(handler), .. }) = pending.get_mut(at)
+                    && let Poll::Ready(reply) = handler.as_mut().poll(context)
+                {
+                    return Poll::Ready(Event::Answer(at, reply));
+                }
             }
+            if was_held && !info.is_order_held() { Poll::Ready(Event::Ordered) } else { Poll::Pending }
+        });
+        let memory = async {
+            if let Some(share) = self.limits.requests.try_take(missing_bytes) {
+                return share;
+            }
+            if !std::mem::replace(&mut self.waits_for_memory, true) {
+                self.parts.metrics.limit_reached(Limit::QueuedMaxRequestBytes);
+            }
+            self.limits.requests.take(missing_bytes).await
         };
-        let budget = async {
-            match wants_budget {
-                Some(bytes) => match self.limits.budget.clone().try_acquire_many_owned(bytes) {
-                    Ok(permit) => Some(permit),
-                    Err(_) => {
-                        if !std::mem::replace(&mut self.waits_for_budget, true) {
-                            self.parts.metrics.limit_reached(Limit::QueuedMaxRequestBytes);
-                        }
-                        self.limits.budget.clone().acquire_many_owned(bytes).await.ok()
-                    }
-                },
-                None => None,
-            }
+        let room_bytes = match self.reader.frame_bytes() {
+            Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES => self.share.room_bytes(self.reader.arrived_bytes()),
+            _ => usize::MAX,
         };
         let read = async {
             match self.reader.space_to_read() {
-                Ok(space) => Ok(self.stream.read_buf(space).await?),
+                Ok(space) => Ok(self.stream.read_buf(&mut space.limit(room_bytes)).await?),
                 Err(error) => Err(error),
             }
         };
         tokio::select! {
             biased;
-            answer = answer => Event::Answer(answer),
-            Some(permit) = budget => Event::Budget(permit),
+            event = replies => event,
+            share = memory, if missing_bytes > 0 => Event::RequestMemory(share),
+            () = self.limits.answers.room(), if answers_are_full => Event::AnswerMemory,
             read = read, if may_read => Event::Read(read),
             () = &mut self.timer => Event::Timer,
             () = self.parts.network.stopping(), if !stopping => Event::Stopping,
         }
     }
 
-    /// The bytes to take from the shared budget before more of the started frame is read.
-    fn budget_wanted(&self) -> Option<u32> {
-        let bytes = self.reader.frame_bytes().ok()??;
-        (self.frame_budget.is_none() && bytes > FREE_FRAME_BYTES)
-            .then(|| bytes.min(self.limits.queued_request_bytes) as u32)
+    /// The memory to take before more of the started frame is read.
+    fn missing_bytes(&self) -> usize {
+        match self.reader.frame_bytes() {
+            Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES && self.next.is_none() => {
+                self.share.missing_bytes(bytes, self.reader.arrived_bytes())
+            }
+            _ => 0,
+        }
     }
 
     fn on_read(&mut self, read: usize) -> Result<(), Closed> {
@@ -390,20 +511,43 @@ impl Connection {
     /// The timer is armed seldom and looks at the clock when it rings: traffic costs no timer.
     fn on_timer(&mut self) -> Result<(), Closed> {
         let now = self.parts.env.clock.monotonic();
+        self.timer_at = Duration::MAX;
         let waits_for_client = self.pending.is_empty();
+        let missing_bytes = self.missing_bytes();
         let frame_due = self.frame_started.map(|started| started + self.limits.frame_deadline);
         let idle_due = self.last_activity + self.limits.idle;
-        // A frame that waits for a part of the budget is late by our fault, not the client's.
-        if waits_for_client && frame_due.is_some_and(|due| now >= due) && self.budget_wanted().is_none() {
+        // A frame that waits for memory is late by our fault, not the client's.
+        if waits_for_client && frame_due.is_some_and(|due| now >= due) && missing_bytes == 0 {
             return Err(Closed::FrameDeadline);
         }
         if waits_for_client && now >= idle_due {
             return Err(Closed::Idle);
         }
-        self.timer_at = Duration::MAX;
-        let earliest = now + Duration::from_secs(1);
-        self.arm_timer(frame_due.map_or(idle_due, |due| due.min(idle_due)).max(earliest));
+        self.client_is_gone |= self.stream.is_closed_by_peer();
+        let holds_memory = self.check_pace(now, missing_bytes > 0)?;
+        let earliest = now + CHECK_INTERVAL;
+        let due = frame_due.map_or(idle_due, |due| due.min(idle_due)).max(earliest);
+        self.arm_timer(if holds_memory { earliest } else { due });
         Ok(())
+    }
+
+    /// Whether the arriving frame holds memory; if others wait for memory, it has to arrive at some pace.
+    fn check_pace(&mut self, now: Duration, waits: bool) -> Result<bool, Closed> {
+        let arrived = self.reader.arrived_bytes();
+        let holds_memory = self.next.is_none() && arrived > FREE_FRAME_BYTES;
+        let (checked_at, before) = self.checked;
+        if !holds_memory || waits || arrived < before {
+            self.checked = (now, arrived);
+            return Ok(holds_memory);
+        }
+        if now < checked_at + CHECK_INTERVAL {
+            return Ok(true);
+        }
+        if self.limits.requests.is_contended() && arrived - before < LEAST_BYTES_PER_CHECK {
+            return Err(Closed::SlowRequest);
+        }
+        self.checked = (now, arrived);
+        Ok(true)
     }
 
     fn arm_timer(&mut self, at: Duration) {
@@ -419,16 +563,24 @@ fn may_start(pending: &VecDeque<Pending>, frame: &[u8]) -> bool {
     if pending.is_empty() {
         return true;
     }
-    let is_pipelined =
-        header::api_key_and_version(frame).is_ok_and(|(key, _)| api::api(key).is_some_and(|api| api.pipelined));
-    is_pipelined && pending.len() < MOST_IN_FLIGHT && pending.iter().all(|pending| pending.api.pipelined)
+    let is_pipelined = header::api_key_and_version(frame).is_ok_and(|(key, _)| api::api(key).is_some_and(is_pipelined));
+    is_pipelined && pending.len() < MOST_IN_FLIGHT && pending.iter().all(|pending| self::is_pipelined(pending.api))
+}
+
+/// Polls once, on behalf of this task.
+async fn poll_once<T>(mut future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+fn is_pipelined(api: &Api) -> bool {
+    api.order == Order::Pipelined
 }
 
 /// The frame's size and the header.
 fn response_header(api: &Api, version: i16, correlation_id: i32, body_bytes: usize) -> Bytes {
     let mut header = BytesMut::with_capacity(9);
     header.put_i32(0);
-    header::put_response_header(&mut header, api.key, version >= api.flexible_from, correlation_id);
+    header::put_response_header(&mut header, api.key, api.versions.is_flexible(version), correlation_id);
     let size_bytes = header.len() - 4 + body_bytes;
     header[..4].copy_from_slice(&(size_bytes as i32).to_be_bytes());
     header.freeze()

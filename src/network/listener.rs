@@ -44,6 +44,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// `queued.max.request.bytes`: frames being read or worked on, over all connections. `None` is no bound.
     pub queued_request_bytes: Option<usize>,
+    /// `ottla.queued.max.response.bytes`: answers in memory that are not written yet, over all connections.
+    pub queued_response_bytes: usize,
     /// `connections.max.idle.ms`. `None` is never.
     pub idle: Option<Duration>,
     /// How long a started frame may take to arrive.
@@ -203,7 +205,7 @@ impl Accepting {
             }
         };
         let Ok(local_address) = stream.local_addr() else { return };
-        let info = Arc::new(ConnectionInfo { client_address: from, local_address, listener: self.name.clone() });
+        let info = Arc::new(ConnectionInfo::new(from, local_address, self.name.clone()));
         let (parts, limits) = (self.parts.clone(), self.limits.connection.clone());
         self.parts.network.spawn("connection", async move {
             let _place = place;
@@ -227,6 +229,7 @@ mod tests {
             connections: quota(4, 2, &[("::1", 3)]),
             request_bytes: 1,
             queued_request_bytes: Some(1),
+            queued_response_bytes: 1,
             idle: None,
             frame_deadline: Duration::MAX,
         });

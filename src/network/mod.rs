@@ -5,6 +5,7 @@ mod connection;
 mod free_memory;
 mod http;
 mod listener;
+mod memory;
 mod scrape;
 mod writer;
 

@@ -18,6 +18,15 @@ const MOST_SLICES: usize = 64;
 /// Bytes that one turn takes from a file, between which other tasks get theirs.
 const FILE_CHUNK_BYTES: usize = 1 << 20;
 
+/// What the peer has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// On the wire.
+    pub(super) bytes: usize,
+    /// In memory, and so much less now.
+    pub(super) freed_bytes: usize,
+}
+
 /// What is still to be written of answers that are ready, in order.
 #[derive(Default)]
 pub(super) struct Writer {
@@ -31,17 +40,20 @@ impl Writer {
         }
     }
 
-    /// Writes all of it. `on_progress` is told whenever the peer has taken something, and how many bytes.
+    /// Writes all of it. `on_progress` is called whenever the peer has taken something.
     pub(super) async fn write_to(
         &mut self,
         stream: &mut Box<dyn Stream>,
         tasks: &Tasks,
-        mut on_progress: impl FnMut(usize),
+        mut on_progress: impl FnMut(Sent),
     ) -> io::Result<()> {
         loop {
             let sent = match self.parts.front_mut() {
                 None => return Ok(()),
-                Some(Part::Bytes(_)) => self.write_bytes(stream).await?,
+                Some(Part::Bytes(_)) => {
+                    let bytes = self.write_bytes(stream).await?;
+                    Sent { bytes, freed_bytes: bytes }
+                }
                 Some(Part::File { file, position, length }) => {
                     let sent = send_file(stream, tasks, file, *position, (*length).min(FILE_CHUNK_BYTES)).await?;
                     *position += sent as u64;
@@ -49,7 +61,7 @@ impl Writer {
                     if *length == 0 {
                         self.parts.pop_front();
                     }
-                    sent
+                    Sent { bytes: sent, freed_bytes: 0 }
                 }
             };
             on_progress(sent);

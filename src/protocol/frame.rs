@@ -55,6 +55,11 @@ impl FrameReader {
         !self.buffer.is_empty()
     }
 
+    /// The bytes that are here of the frame at the front, its length field included, and of what came behind it.
+    pub fn arrived_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The length of the frame at the front, once its first four bytes are here.
     ///
     /// # Errors

@@ -32,6 +32,14 @@ impl Part {
         }
     }
 
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::File { .. } => 0,
+        }
+    }
+
     /// Whether the piece adds nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

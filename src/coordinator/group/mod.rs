@@ -152,6 +152,9 @@ pub enum GroupError {
     /// UNSTABLE_OFFSET_COMMIT(88): an open transaction holds a newer offset (KIP-447).
     #[error("a transaction with a newer offset is open")]
     UnstableOffsetCommit,
+    /// GROUP_AUTHORIZATION_FAILED(30): decided before the coordinator is asked.
+    #[error("the client may not use the group")]
+    GroupAuthorizationFailed,
 }
 
 /// One assignment protocol a member offers; `metadata` is opaque to the broker.

@@ -1,5 +1,7 @@
-//! Which error codes an answer holds, as Kafka counts them (`AbstractResponse.errorCounts`): its own, and one for each
-//! group, topic or partition that it tells of.
+//! What all answers have in common: the error codes that they hold, and the time for which a client is throttled.
+//!
+//! Errors are counted as Kafka does (`AbstractResponse.errorCounts`): the answer's own, and one for each group, topic or
+//! partition that it tells of.
 
 use std::iter::once;
 
@@ -22,8 +24,11 @@ use crate::{
     },
 };
 
-/// An answer whose errors can be counted.
-pub(crate) trait ErrorCodes {
+/// The fields that answers share.
+pub(crate) trait AnswerFields {
+    /// Tells the client for how long it is throttled, where the answer has a field for that.
+    fn set_throttle_time_ms(&mut self, throttle_time_ms: i32);
+
     /// Calls `each` with every code; 0 is no error.
     fn error_codes(&self, each: &mut dyn FnMut(i16));
 
@@ -42,15 +47,25 @@ pub(crate) trait ErrorCodes {
     }
 }
 
-/// A row: the answer, and its codes.
-macro_rules! error_codes {
-    ($($response:ident($answer:ident) => $codes:expr;)*) => {
-        $(impl ErrorCodes for $response {
+/// A row: the answer, its codes, and whether it is one of the few without `throttle_time_ms`.
+macro_rules! answers {
+    ($($response:ident($answer:ident) $($not_throttled:ident)? => $codes:expr;)*) => {
+        $(impl AnswerFields for $response {
+            fn set_throttle_time_ms(&mut self, throttle_time_ms: i32) {
+                answers!(@throttle self throttle_time_ms $($not_throttled)?);
+            }
+
             fn error_codes(&self, each: &mut dyn FnMut(i16)) {
                 let $answer = self;
                 $codes.for_each(each);
             }
         })*
+    };
+    (@throttle $self:ident $time_ms:ident not_throttled) => {
+        let _ = $time_ms;
+    };
+    (@throttle $self:ident $time_ms:ident) => {
+        $self.throttle_time_ms = $time_ms;
     };
 }
 
@@ -68,7 +83,7 @@ macro_rules! each {
     };
 }
 
-error_codes! {
+answers! {
     ProduceResponse(answer) => partitions!(answer.topics);
     FetchResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     ListOffsetsResponse(answer) => partitions!(answer.topics);
@@ -84,7 +99,7 @@ error_codes! {
     SyncGroupResponse(answer) => once(answer.error_code);
     DescribeGroupsResponse(answer) => each!(answer.groups);
     ListGroupsResponse(answer) => once(answer.error_code);
-    SaslHandshakeResponse(answer) => once(answer.error_code);
+    SaslHandshakeResponse(answer) not_throttled => once(answer.error_code);
     ApiVersionsResponse(answer) => once(answer.error_code);
     CreateTopicsResponse(answer) => each!(answer.topics);
     DeleteTopicsResponse(answer) => each!(answer.responses);
@@ -107,7 +122,7 @@ error_codes! {
     AlterClientQuotasResponse(answer) => each!(answer.entries);
     DescribeUserScramCredentialsResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     DescribeProducersResponse(answer) => partitions!(answer.topics);
-    DescribeQuorumResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
+    DescribeQuorumResponse(answer) not_throttled => once(answer.error_code).chain(partitions!(answer.topics));
     DescribeClusterResponse(answer) => once(answer.error_code);
     ListConfigResourcesResponse(answer) => once(answer.error_code);
     DescribeTopicPartitionsResponse(answer) => each!(answer.topics).chain(partitions!(answer.topics));

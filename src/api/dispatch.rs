@@ -1,0 +1,69 @@
+//! From a request's bytes to the future that answers it.
+//!
+//! The connection owns the future and polls it. A request that may be much work, or is large, runs aside
+//! (`Tasks::aside`), so that it delays nobody else; all others run in the connection's task.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use super::{
+    Api, EncodeError, Encoded, RequestBody, RequestContext, ResponseBody,
+    answers::AnswerFields,
+    api_versions,
+    reply::{IntoReply, Refused, Reply},
+    table::{Cost, Order, Throttle},
+};
+use crate::{
+    env::BoxFuture,
+    protocol::{header::API_VERSIONS, part::Part},
+};
+
+/// A larger request takes a noticeable time to decode alone.
+const LARGE_REQUEST_BYTES: usize = 32 << 10;
+
+/// The future that answers one request. Dropping it gives up the answer and what is kept for the request; what the request
+/// has already changed stays.
+pub(crate) type Handler = BoxFuture<'static, Result<Encoded, Refused>>;
+
+/// Starts nothing yet: the caller polls.
+pub(crate) fn start(ctx: RequestContext, body: Bytes) -> Handler {
+    let api = ctx.api;
+    // Batches stay in the task of their connection, which keeps their order; `produce.rs` moves the work of large ones.
+    let is_large = ctx.request_bytes > LARGE_REQUEST_BYTES && api.order == Order::Serial;
+    if api.cost == Cost::Large || is_large {
+        let tasks = ctx.tasks().clone();
+        return Box::pin(async move { tasks.aside(api.name, (api.handle)(ctx, body)).await });
+    }
+    (api.handle)(ctx, body)
+}
+
+/// Decodes the body, lets `handle` answer, encodes the answer.
+pub(super) fn answer<Q, F>(ctx: RequestContext, body: Bytes, handle: fn(RequestContext, Q) -> F) -> Handler
+where
+    Q: RequestBody,
+    F: Future<Output: IntoReply> + Send + 'static,
+{
+    Box::pin(async move {
+        let request = Q::decode_body(ctx.api_version, body)?;
+        let answering = ctx.answering();
+        let (api, version) = (ctx.api, ctx.api_version);
+        match handle(ctx, request).await.into_reply() {
+            Reply::Answer(mut response) => {
+                if api.throttle == Throttle::InAnswer {
+                    response.set_throttle_time_ms(answering.throttle_time_ms());
+                }
+                response.count_errors(api.key, answering.request_counters());
+                Ok(Encoded::Answer(response.encode_body(version)?))
+            }
+            Reply::None => Ok(Encoded::None),
+            Reply::Close => Ok(Encoded::Close),
+        }
+    })
+}
+
+/// What a version that is not served is answered: nothing (the connection is closed), except that
+/// ApiVersions tells in its oldest form which versions of itself there are (KIP-511).
+pub(crate) fn answer_to_unserved_version(api: &Api) -> Option<Result<Vec<Part>, EncodeError>> {
+    (api.key == API_VERSIONS).then(|| api_versions::unsupported_version(api).encode_body(0))
+}

@@ -1,0 +1,646 @@
+//! The table of APIs: one row per Kafka API key, one file per row.
+//!
+//! A row says which versions are served on which listeners, what a request needs to be allowed, where it is decided, and
+//! which function answers it. Derived from the table: the ApiVersions answer, the dispatch of requests,
+//! docs/generated/apis.md, and tests that every row has its file.
+//!
+//! How a request becomes a future is `dispatch.rs`; what a connection does with the future is `network/connection.rs`.
+
+use bytes::Bytes;
+
+use super::{
+    RequestContext,
+    authorized::{Operation, ResourceKind},
+    dispatch::{Handler, answer},
+    *,
+};
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    /// Kafka's number for it.
+    pub key: i16,
+    /// Kafka's name for it.
+    pub name: &'static str,
+    /// The versions that are served, and those that clients are told.
+    pub versions: Versions,
+    /// On which kinds of listeners it is served.
+    pub listeners: Listeners,
+    /// What a request may need to be allowed. A handler that asks for anything else fails its tests.
+    pub needs: &'static [(Operation, ResourceKind)],
+    /// Who decides.
+    pub forward: Forward,
+    /// Whether the next request may start before this one is answered.
+    pub order: Order,
+    /// Where the handler runs.
+    pub cost: Cost,
+    /// How the client is told that it is throttled.
+    pub throttle: Throttle,
+    /// Makes the future that answers a request.
+    pub(crate) handle: fn(RequestContext, Bytes) -> Handler,
+}
+
+/// Versions of an API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The lowest version that ApiVersions names.
+    pub advertised_min: i16,
+    /// The lowest version that is answered; below it the connection is closed.
+    pub min: i16,
+    /// The highest version.
+    pub max: i16,
+    /// Requests from this version on are of the flexible kind (tagged fields, header version 2).
+    pub flexible_from: i16,
+}
+
+impl Versions {
+    const NEVER: i16 = i16::MAX;
+
+    const fn served(min: i16, max: i16) -> Versions {
+        Versions { advertised_min: min, min, max, flexible_from: Versions::NEVER }
+    }
+
+    const fn advertised_from(self, advertised_min: i16) -> Versions {
+        Versions { advertised_min, ..self }
+    }
+
+    const fn flexible_from(self, flexible_from: i16) -> Versions {
+        Versions { flexible_from, ..self }
+    }
+
+    /// Whether requests of `version` are answered.
+    pub fn contain(self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// Whether `version` is of the flexible kind.
+    pub fn is_flexible(self, version: i16) -> bool {
+        version >= self.flexible_from
+    }
+}
+
+/// Kinds of listeners, as in the `listeners` of Kafka's message definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// Only those for clients and brokers.
+    Brokers,
+    /// Those of controllers, too.
+    BrokersAndControllers,
+}
+
+/// Who decides on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// The broker that is asked.
+    No,
+    /// The controller. A broker that is asked hands the request on.
+    ToController,
+}
+
+/// Whether requests of one connection may overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The next request starts after the answer.
+    Serial,
+    /// The next request of such an API starts once the effect of this one is in its place.
+    Pipelined,
+}
+
+/// How much work a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// A small request is answered in microseconds, by the task of its connection.
+    Small,
+    /// A small request may ask for much: it is answered aside, where it makes nobody wait.
+    Large,
+}
+
+/// How the client is told that it is throttled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Throttle {
+    /// The answer has `throttle_time_ms`.
+    InAnswer,
+    /// The answer has no field for it.
+    NotTold,
+}
+
+/// All rows, by key.
+pub const APIS: &[Api] = &[
+    Api {
+        key: 0,
+        name: "Produce",
+        versions: Versions::served(3, 13).advertised_from(0).flexible_from(9),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Write, ResourceKind::Topic), (Operation::Write, ResourceKind::TransactionalId)],
+        forward: Forward::No,
+        order: Order::Pipelined,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, produce::handle),
+    },
+    Api {
+        key: 1,
+        name: "Fetch",
+        versions: Versions::served(4, 18).flexible_from(12),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Read, ResourceKind::Topic), (Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, fetch::handle),
+    },
+    Api {
+        key: 2,
+        name: "ListOffsets",
+        versions: Versions::served(1, 11).flexible_from(6),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, list_offsets::handle),
+    },
+    Api {
+        key: 3,
+        name: "Metadata",
+        versions: Versions::served(0, 13).flexible_from(9),
+        listeners: Listeners::Brokers,
+        needs: &[
+            (Operation::Describe, ResourceKind::Topic),
+            (Operation::Create, ResourceKind::Topic),
+            (Operation::Create, ResourceKind::Cluster),
+            (Operation::Describe, ResourceKind::Cluster),
+        ],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, metadata::handle),
+    },
+    Api {
+        key: 8,
+        name: "OffsetCommit",
+        versions: Versions::served(2, 10).flexible_from(8),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Group), (Operation::Read, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, offset_commit::handle),
+    },
+    Api {
+        key: 9,
+        name: "OffsetFetch",
+        versions: Versions::served(1, 10).flexible_from(6),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Group), (Operation::Describe, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, offset_fetch::handle),
+    },
+    Api {
+        key: 10,
+        name: "FindCoordinator",
+        versions: Versions::served(0, 6).flexible_from(3),
+        listeners: Listeners::Brokers,
+        needs: &[
+            (Operation::Describe, ResourceKind::Group),
+            (Operation::Describe, ResourceKind::TransactionalId),
+            (Operation::ClusterAction, ResourceKind::Cluster),
+        ],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, find_coordinator::handle),
+    },
+    Api {
+        key: 11,
+        name: "JoinGroup",
+        versions: Versions::served(0, 9).flexible_from(6),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, join_group::handle),
+    },
+    Api {
+        key: 12,
+        name: "Heartbeat",
+        versions: Versions::served(0, 4).flexible_from(4),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, heartbeat::handle),
+    },
+    Api {
+        key: 13,
+        name: "LeaveGroup",
+        versions: Versions::served(0, 5).flexible_from(4),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, leave_group::handle),
+    },
+    Api {
+        key: 14,
+        name: "SyncGroup",
+        versions: Versions::served(0, 5).flexible_from(4),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, sync_group::handle),
+    },
+    Api {
+        key: 15,
+        name: "DescribeGroups",
+        versions: Versions::served(0, 6).flexible_from(5),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_groups::handle),
+    },
+    Api {
+        key: 16,
+        name: "ListGroups",
+        versions: Versions::served(0, 5).flexible_from(3),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster), (Operation::Describe, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, list_groups::handle),
+    },
+    Api {
+        key: 17,
+        name: "SaslHandshake",
+        versions: Versions::served(0, 1),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::NotTold,
+        handle: |ctx, body| answer(ctx, body, sasl_handshake::handle),
+    },
+    Api {
+        key: 18,
+        name: "ApiVersions",
+        versions: Versions::served(0, 4).flexible_from(3),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, api_versions::handle),
+    },
+    Api {
+        key: 19,
+        name: "CreateTopics",
+        versions: Versions::served(2, 7).flexible_from(5),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[
+            (Operation::Create, ResourceKind::Cluster),
+            (Operation::Create, ResourceKind::Topic),
+            (Operation::DescribeConfigs, ResourceKind::Topic),
+        ],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, create_topics::handle),
+    },
+    Api {
+        key: 20,
+        name: "DeleteTopics",
+        versions: Versions::served(1, 6).flexible_from(4),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Delete, ResourceKind::Topic), (Operation::Describe, ResourceKind::Topic)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, delete_topics::handle),
+    },
+    Api {
+        key: 21,
+        name: "DeleteRecords",
+        versions: Versions::served(0, 2).flexible_from(2),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Delete, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, delete_records::handle),
+    },
+    Api {
+        key: 22,
+        name: "InitProducerId",
+        versions: Versions::served(0, 5).flexible_from(2),
+        listeners: Listeners::Brokers,
+        needs: &[
+            (Operation::Write, ResourceKind::TransactionalId),
+            (Operation::IdempotentWrite, ResourceKind::Cluster),
+            (Operation::Write, ResourceKind::Topic),
+        ],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, init_producer_id::handle),
+    },
+    Api {
+        key: 23,
+        name: "OffsetForLeaderEpoch",
+        versions: Versions::served(2, 4).flexible_from(4),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Topic), (Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, offset_for_leader_epoch::handle),
+    },
+    Api {
+        key: 32,
+        name: "DescribeConfigs",
+        versions: Versions::served(1, 4).flexible_from(4),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[
+            (Operation::DescribeConfigs, ResourceKind::Cluster),
+            (Operation::DescribeConfigs, ResourceKind::Topic),
+            (Operation::DescribeConfigs, ResourceKind::Group),
+        ],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_configs::handle),
+    },
+    Api {
+        key: 33,
+        name: "AlterConfigs",
+        versions: Versions::served(0, 2).flexible_from(2),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[
+            (Operation::AlterConfigs, ResourceKind::Cluster),
+            (Operation::AlterConfigs, ResourceKind::Topic),
+            (Operation::AlterConfigs, ResourceKind::Group),
+        ],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, alter_configs::handle),
+    },
+    Api {
+        key: 34,
+        name: "AlterReplicaLogDirs",
+        versions: Versions::served(1, 2).flexible_from(2),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Alter, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, alter_replica_log_dirs::handle),
+    },
+    Api {
+        key: 35,
+        name: "DescribeLogDirs",
+        versions: Versions::served(1, 5).flexible_from(2),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_log_dirs::handle),
+    },
+    Api {
+        key: 37,
+        name: "CreatePartitions",
+        versions: Versions::served(0, 3).flexible_from(2),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Alter, ResourceKind::Topic)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, create_partitions::handle),
+    },
+    Api {
+        key: 42,
+        name: "DeleteGroups",
+        versions: Versions::served(0, 2).flexible_from(2),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Delete, ResourceKind::Group)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, delete_groups::handle),
+    },
+    Api {
+        key: 43,
+        name: "ElectLeaders",
+        versions: Versions::served(0, 2).flexible_from(2),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Alter, ResourceKind::Cluster)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, elect_leaders::handle),
+    },
+    Api {
+        key: 44,
+        name: "IncrementalAlterConfigs",
+        versions: Versions::served(0, 1).flexible_from(1),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[
+            (Operation::AlterConfigs, ResourceKind::Cluster),
+            (Operation::AlterConfigs, ResourceKind::Topic),
+            (Operation::AlterConfigs, ResourceKind::Group),
+        ],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, incremental_alter_configs::handle),
+    },
+    Api {
+        key: 45,
+        name: "AlterPartitionReassignments",
+        versions: Versions::served(0, 1).flexible_from(0),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Alter, ResourceKind::Cluster)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, alter_partition_reassignments::handle),
+    },
+    Api {
+        key: 46,
+        name: "ListPartitionReassignments",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, list_partition_reassignments::handle),
+    },
+    Api {
+        key: 47,
+        name: "OffsetDelete",
+        versions: Versions::served(0, 0),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Delete, ResourceKind::Group), (Operation::Read, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, offset_delete::handle),
+    },
+    Api {
+        key: 48,
+        name: "DescribeClientQuotas",
+        versions: Versions::served(0, 1).flexible_from(1),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::DescribeConfigs, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_client_quotas::handle),
+    },
+    Api {
+        key: 49,
+        name: "AlterClientQuotas",
+        versions: Versions::served(0, 1).flexible_from(1),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::AlterConfigs, ResourceKind::Cluster)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, alter_client_quotas::handle),
+    },
+    Api {
+        key: 50,
+        name: "DescribeUserScramCredentials",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_user_scram_credentials::handle),
+    },
+    Api {
+        key: 55,
+        name: "DescribeQuorum",
+        versions: Versions::served(0, 2).flexible_from(0),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster)],
+        forward: Forward::ToController,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::NotTold,
+        handle: |ctx, body| answer(ctx, body, describe_quorum::handle),
+    },
+    Api {
+        key: 60,
+        name: "DescribeCluster",
+        versions: Versions::served(0, 2).flexible_from(0),
+        listeners: Listeners::BrokersAndControllers,
+        needs: &[(Operation::Describe, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_cluster::handle),
+    },
+    Api {
+        key: 61,
+        name: "DescribeProducers",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Read, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_producers::handle),
+    },
+    Api {
+        key: 74,
+        name: "ListConfigResources",
+        versions: Versions::served(0, 1).flexible_from(0),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::DescribeConfigs, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, list_config_resources::handle),
+    },
+    Api {
+        key: 75,
+        name: "DescribeTopicPartitions",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::Brokers,
+        needs: &[(Operation::Describe, ResourceKind::Topic)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Large,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, describe_topic_partitions::handle),
+    },
+];
+
+/// The row of a key, where it is served.
+pub fn api(key: i16) -> Option<&'static Api> {
+    APIS.binary_search_by_key(&key, |api| api.key).ok().map(|at| &APIS[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_and_their_versions_make_sense() {
+        assert!(APIS.is_sorted_by_key(|api| api.key));
+        for api in APIS {
+            let Versions { advertised_min, min, max, .. } = api.versions;
+            assert!(0 <= advertised_min && advertised_min <= min && min <= max, "{}", api.name);
+            assert_eq!(super::api(api.key).map(|found| found.name), Some(api.name));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The memory that clients make the broker hold (INV-S2): requests while they arrive and are worked on, and answers that
+//! are not read.
+//!
+//! Requests take memory in steps, as their bytes arrive: a length without data takes none. If all of it is taken, one
+//! request at a time may go on beyond it, so that those that are half there cannot wait for each other. Answers are counted
+//! once they are made; while there are too many, no further request is started.
+//! Who is too slow while others wait is decided by `connection.rs`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// What a request takes at a time.
+const STEP_BYTES: usize = 256 << 10;
+
+/// What all requests share.
+pub(super) struct RequestMemory {
+    bytes: Arc<Semaphore>,
+    /// The right to go on beyond the bound.
+    beyond: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// What one request has of it. Given back when dropped.
+#[derive(Default)]
+pub(super) struct RequestShare {
+    permit: Option<OwnedSemaphorePermit>,
+    held_bytes: usize,
+    beyond: Option<OwnedSemaphorePermit>,
+}
+
+impl RequestMemory {
+    pub(super) fn new(bytes: usize) -> Arc<RequestMemory> {
+        Arc::new(RequestMemory {
+            bytes: Arc::new(Semaphore::new(bytes.clamp(1, Semaphore::MAX_PERMITS))),
+            beyond: Arc::new(Semaphore::new(1)),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether somebody waits for memory.
+    pub(super) fn is_contended(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes `bytes` at once, if there are as many.
+    pub(super) fn try_take(&self, bytes: usize) -> Option<RequestShare> {
+        let permit = self.bytes.clone().try_acquire_many_owned(permits(bytes)).ok()?;
+        Some(RequestShare { permit: Some(permit), held_bytes: bytes, beyond: None })
+    }
+
+    /// Waits for `bytes`, or for the right to go on beyond the bound.
+    pub(super) async fn take(&self, bytes: usize) -> RequestShare {
+        let _waiting = Waiting::new(&self.waiting);
+        tokio::select! {
+            biased;
+            Ok(permit) = self.bytes.clone().acquire_many_owned(permits(bytes)) => {
+                RequestShare { permit: Some(permit), held_bytes: bytes, beyond: None }
+            }
+            Ok(beyond) = self.beyond.clone().acquire_owned() => {
+                RequestShare { permit: None, held_bytes: 0, beyond: Some(beyond) }
+            }
+            else => std::future::pending().await,
+        }
+    }
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl RequestShare {
+    /// What is missing before more may be read of a frame of `frame_bytes` of which `arrived_bytes` are here; 0 for nothing.
+    pub(super) fn missing_bytes(&self, frame_bytes: usize, arrived_bytes: usize) -> usize {
+        if self.beyond.is_some() || arrived_bytes < self.held_bytes {
+            return 0;
+        }
+        (arrived_bytes + STEP_BYTES).min(frame_bytes).saturating_sub(self.held_bytes)
+    }
+
+    /// What may be read of a frame of which `arrived_bytes` are here.
+    pub(super) fn room_bytes(&self, arrived_bytes: usize) -> usize {
+        if self.beyond.is_some() { usize::MAX } else { self.held_bytes.saturating_sub(arrived_bytes) }
+    }
+
+    pub(super) fn add(&mut self, more: RequestShare) {
+        match (&mut self.permit, more.permit) {
+            (Some(permit), Some(more)) => permit.merge(more),
+            (permit, more @ Some(_)) => *permit = more,
+            (_, None) => {}
+        }
+        self.held_bytes += more.held_bytes;
+        self.beyond = self.beyond.take().or(more.beyond);
+    }
+}
+
+/// What all answers share.
+pub(super) struct AnswerMemory {
+    used_bytes: AtomicUsize,
+    most_bytes: usize,
+    freed: Notify,
+}
+
+impl AnswerMemory {
+    pub(super) fn new(most_bytes: usize) -> Arc<AnswerMemory> {
+        Arc::new(AnswerMemory { used_bytes: AtomicUsize::new(0), most_bytes, freed: Notify::new() })
+    }
+
+    /// Whether answers hold more than they should.
+    pub(super) fn is_full(&self) -> bool {
+        self.used_bytes.load(Ordering::Acquire) > self.most_bytes
+    }
+
+    /// Waits until they do not.
+    pub(super) async fn room(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if !self.is_full() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// The answers of one connection.
+    pub(super) fn share(self: &Arc<Self>) -> AnswerShare {
+        AnswerShare { memory: self.clone(), bytes: AtomicUsize::new(0) }
+    }
+}
+
+/// What the answers of one connection hold. Given back when dropped.
+pub(super) struct AnswerShare {
+    memory: Arc<AnswerMemory>,
+    bytes: AtomicUsize,
+}
+
+impl AnswerShare {
+    pub(super) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.memory.used_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        let bytes = bytes.min(self.bytes.load(Ordering::Relaxed));
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.memory.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if before > self.memory.most_bytes && before - bytes <= self.memory.most_bytes {
+            self.memory.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for AnswerShare {
+    fn drop(&mut self) {
+        self.give_back(self.bytes.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn s2_a_length_takes_nothing_and_bytes_take_a_step_ahead() {
+        let share = RequestShare::default();
+        assert_eq!(share.missing_bytes(100 << 20, 0), STEP_BYTES);
+        assert_eq!(share.missing_bytes(40_000, 32_000), 40_000);
+        let memory = RequestMemory::new(1 << 20);
+        let mut share = memory.try_take(STEP_BYTES).unwrap();
+        assert_eq!((share.missing_bytes(100 << 20, STEP_BYTES - 1), share.room_bytes(STEP_BYTES - 1)), (0, 1));
+        assert_eq!(share.missing_bytes(100 << 20, STEP_BYTES), STEP_BYTES);
+        share.add(memory.try_take(3 * STEP_BYTES).unwrap());
+        assert!(memory.try_take(1).is_none());
+        drop(share);
+        assert!(memory.try_take(4 * STEP_BYTES).is_some());
+    }
+
+    #[test]
+    fn s2_one_request_at_a_time_goes_on_beyond_the_bound() {
+        let memory = RequestMemory::new(STEP_BYTES);
+        let held = memory.try_take(STEP_BYTES).unwrap();
+        assert!(!memory.is_contended());
+        let mut first = memory.take(STEP_BYTES).now_or_never().expect("the first may go on");
+        assert_eq!(first.missing_bytes(100 << 20, 50 << 20), 0);
+        let mut second = Box::pin(memory.take(STEP_BYTES));
+        assert!((&mut second).now_or_never().is_none());
+        assert!(memory.is_contended());
+        drop(held);
+        first.add(second.now_or_never().expect("memory was given back"));
+        assert!(!memory.is_contended());
+    }
+
+    #[tokio::test]
+    async fn s2_answers_that_are_read_make_room() {
+        let memory = AnswerMemory::new(100);
+        let (a, b) = (memory.share(), memory.share());
+        a.add(90);
+        assert!(!memory.is_full());
+        b.add(20);
+        assert!(memory.is_full());
+        let room = memory.room();
+        tokio::pin!(room);
+        assert!((&mut room).now_or_never().is_none());
+        a.give_back(50);
+        room.await;
+        drop(b);
+        a.give_back(1000);
+        assert_eq!(memory.used_bytes.load(Ordering::Relaxed), 0);
+    }
+}
