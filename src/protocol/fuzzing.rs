@@ -49,7 +49,7 @@ pub fn frame(data: &[u8]) {
             Ok(None) => {
                 let space = reader.space_to_read().expect("the length was checked a moment ago");
                 let room = space.capacity() - space.len();
-                assert!(room > 0 && space.capacity() <= 2 * 1024 * 1024 + 4 * space.len());
+                assert!(room > 0 && space.capacity() <= MAX_FRAME_BYTES + 64 * 1024 + 4 * space.len());
                 let (now, later) = rest.split_at(room.min(usize::from(*step) + 1).min(rest.len()));
                 space.extend_from_slice(now);
                 rest = later;
