@@ -30,7 +30,7 @@ use crate::{
     metadata::{image::Endpoint, publisher::Publisher},
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
-    raft::{self, MetadataLog},
+    raft::{self, MetadataLog, OpenStore},
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
 };
 
@@ -48,11 +48,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts everything and answers when clients are served.
+    /// Starts everything and answers when clients are served. `open_store` gives the copy of the metadata image.
     ///
     /// # Errors
     /// What could not be done, for a person to read.
-    pub async fn start(settings: Settings, env: Env) -> anyhow::Result<Broker> {
+    pub async fn start(settings: Settings, env: Env, open_store: OpenStore) -> anyhow::Result<Broker> {
         let config = Arc::new(settings.broker);
         let statics = Arc::new(settings.statics);
         let data_dirs = config.data_dirs();
@@ -91,7 +91,8 @@ impl Broker {
         }));
         publisher.subscribe(replica_manager.clone());
         publisher.subscribe(news.clone());
-        let controller = start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone()).await?;
+        let controller =
+            start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
         replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
 
@@ -276,6 +277,7 @@ async fn start_quorum(
     log_manager: &Arc<LogManager>,
     bound: &[(Listener, Bound)],
     publisher: Arc<Publisher>,
+    open_store: OpenStore,
 ) -> anyhow::Result<raft::ControllerHandle> {
     let log_config = raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
     let log = MetadataLog::open(env, log_manager, log_config).context("cannot open the metadata log")?;
@@ -308,7 +310,7 @@ async fn start_quorum(
             log_dirs: directory_ids,
         }),
     };
-    let store = raft::open_store(env, &dir);
+    let store = open_store(env, &dir);
     let started =
         raft::start(env, options, Box::new(log), store, publisher).await.context("cannot start the metadata quorum")?;
     Ok(started.controller)

@@ -59,7 +59,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
     };
-    let broker = match Broker::start(settings, env.clone()).await {
+    let broker = match Broker::start(settings, env.clone(), ottla::raft::open_store).await {
         Ok(broker) => broker,
         Err(error) => return fail(FAILED, &format!("{error:#}")),
     };

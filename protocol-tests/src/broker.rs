@@ -22,6 +22,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 pub struct BrokerOptions {
     settings: Vec<(String, String)>,
     expected_log: Vec<String>,
+    /// Where callgrind writes what it counted; None without callgrind.
+    callgrind_file: Option<PathBuf>,
 }
 
 impl BrokerOptions {
@@ -35,6 +37,13 @@ impl BrokerOptions {
     /// A WARN or ERROR line that contains `text` is part of the test.
     pub fn expect_log(mut self, text: &str) -> Self {
         self.expected_log.push(text.to_owned());
+        self
+    }
+
+    /// The optimized broker with one worker thread, under valgrind, which counts the instructions that it executes
+    /// and writes them to `file` when the broker ends.
+    pub fn under_callgrind(mut self, file: &Path) -> Self {
+        self.callgrind_file = Some(file.to_owned());
         self
     }
 
@@ -98,7 +107,10 @@ impl Broker {
 
     /// The command line that starts Ottla on this directory and port.
     pub fn command(&self) -> Command {
-        let mut command = ottla(self.directory.path());
+        let mut command = match &self.options.callgrind_file {
+            None => ottla(self.directory.path()),
+            Some(file) => ottla_under_callgrind(self.directory.path(), file),
+        };
         command.arg("serve");
         command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
         if !self.options.settings.iter().any(|(key, _)| key == "listeners") {
@@ -211,7 +223,17 @@ impl Drop for Broker {
 
 /// `ottla`, to be run in `directory`, without settings of this test's own environment.
 pub fn ottla(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
+    in_directory(Command::new(binary()), directory)
+}
+
+fn ottla_under_callgrind(directory: &Path, file: &Path) -> Command {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display())).arg(optimized_binary());
+    command.env("TOKIO_WORKER_THREADS", "1");
+    in_directory(command, directory)
+}
+
+fn in_directory(mut command: Command, directory: &Path) -> Command {
     command.current_dir(directory);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KAFKA_") {
@@ -224,28 +246,32 @@ pub fn ottla(directory: &Path) -> Command {
 /// The binary under test: `$OTTLA_BIN`, else this workspace's, built once beside the tests and with their profile.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(path) = std::env::var_os("OTTLA_BIN") {
-            return std::fs::canonicalize(path).expect("find $OTTLA_BIN");
-        }
-        let test = std::env::current_exe().expect("path of the test binary");
-        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
-        let name = profile.file_name().and_then(|name| name.to_str()).expect("name of the profile");
-        let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-            .args([
-                "build",
-                "--quiet",
-                "--workspace",
-                "--bin",
-                "ottla",
-                "--profile",
-                if name == "debug" { "dev" } else { name },
-            ])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status();
-        assert!(built.expect("run cargo").success(), "cargo could not build the broker");
-        profile.join("ottla")
-    })
+    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(None)))
+}
+
+/// `$OTTLA_BIN`, else this workspace's, built once with the optimizations of a release.
+fn optimized_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(Some("fast"))))
+}
+
+fn given_binary() -> Option<PathBuf> {
+    std::env::var_os("OTTLA_BIN").map(|path| std::fs::canonicalize(path).expect("find $OTTLA_BIN"))
+}
+
+/// Builds the broker with a profile, or that of the tests.
+fn build(profile: Option<&str>) -> PathBuf {
+    let test = std::env::current_exe().expect("path of the test binary");
+    let directory = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
+    let own = directory.file_name().and_then(|name| name.to_str()).expect("name of the profile");
+    let name = profile.unwrap_or(own);
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["build", "--quiet", "--workspace", "--bin", "ottla", "--profile"])
+        .arg(if name == "debug" { "dev" } else { name })
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status();
+    assert!(built.expect("run cargo").success(), "cargo could not build the broker");
+    directory.with_file_name(name).join("ottla")
 }
 
 /// The port of the line `… listening on PLAINTEXT://127.0.0.1:PORT`.

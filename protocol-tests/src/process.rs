@@ -114,6 +114,25 @@ impl Process {
         }
     }
 
+    /// Waits until every thread of the program sleeps: it has done all it was asked to do.
+    pub fn wait_until_asleep(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.is_asleep() {
+            assert!(self.is_running(), "the program has ended");
+            assert!(Instant::now() < deadline, "process {} is still busy after {limit:?}", self.id());
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("list the threads");
+        threads.flatten().all(|thread| {
+            // A thread that ends meanwhile is no longer busy.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, fields)| fields.starts_with(" S"))
+        })
+    }
+
     /// User and system time spent so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc/PID/stat");

@@ -8,6 +8,7 @@ mod clients_python;
 mod crash;
 mod differential;
 mod dynamic_settings;
+mod instructions;
 mod java_clients;
 mod kafka_files;
 mod kcat;

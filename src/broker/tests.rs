@@ -8,36 +8,40 @@ use crate::{
     controller::topics::{CreatableTopic, CreateTopics},
     coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic, FetchOffsetsRequest},
     env::Disk,
+    raft::CachedImage,
     sim::{SimDisk, disk::Faults},
     types::{GROUP_METADATA_TOPIC, TopicId},
 };
 
-/// The simulated disk, and a real directory for the store, which has no other disk. Both have the same path.
+/// The simulated disk. There is no copy of the metadata: sled writes to real files.
 struct World {
     disk: SimDisk,
-    dir: tempfile::TempDir,
 }
+
+/// What the log directories are below.
+const ROOT: &str = "/data";
 
 impl World {
     fn new(seed: u64) -> Self {
-        let (disk, dir) = (SimDisk::new(seed), tempfile::tempdir().unwrap());
+        let (disk, root) = (SimDisk::new(seed), Path::new(ROOT));
         // Whoever set up the machine made the directories, long ago.
         for log_dir in ["a", "b"] {
-            disk.create_dir_all(&dir.path().join(log_dir)).unwrap();
+            disk.create_dir_all(&root.join(log_dir)).unwrap();
         }
-        disk.sync_volume(dir.path()).unwrap();
-        World { disk, dir }
+        disk.sync_volume(root).unwrap();
+        World { disk }
     }
 
     /// A broker with these log directories.
     async fn start(&self, dirs: &[&str], overrides: &[&str]) -> Broker {
-        let dirs: Vec<String> = dirs.iter().map(|dir| self.dir.path().join(dir).display().to_string()).collect();
+        let dirs: Vec<String> = dirs.iter().map(|dir| format!("{ROOT}/{dir}")).collect();
         let dirs = format!("log.dirs={}", dirs.join(","));
         let fixed = [&*dirs, "listeners=PLAINTEXT://127.0.0.1:0", "offsets.topic.num.partitions=1"];
         let overrides = fixed.iter().chain(overrides).map(|text| (*text).to_owned()).collect();
         let arguments = Arguments { config_files: Vec::new(), overrides };
         let settings = Settings::load(&arguments, [], &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
-        Broker::start(settings, Env { disk: Arc::new(self.disk.clone()), ..Env::system() }).await.unwrap()
+        let env = Env { disk: Arc::new(self.disk.clone()), ..Env::system() };
+        Broker::start(settings, env, |_, _| CachedImage::none()).await.unwrap()
     }
 }
 

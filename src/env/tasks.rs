@@ -1,20 +1,28 @@
 //! The only place that starts tasks and threads: each has a name, is told to stop, and is
 //! waited for.
+//!
+//! Counting what runs is left to tokio-util's `TaskTracker`. The stop flag is our own: every request
+//! reads it, so reading it is one atomic load, and a connection waits for it with one [`Stopping`]
+//! for its whole life.
 #![allow(clippy::disallowed_methods)] // The seam itself.
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Waker},
 };
 
-use super::aside::Aside;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, futures::OwnedNotified},
 };
+use tokio_util::task::TaskTracker;
+
+use super::aside::Aside;
 
 /// A group of tasks that end together. Clones share the group.
 #[derive(Clone)]
@@ -25,21 +33,11 @@ pub struct Tasks {
 struct Inner {
     /// The runtime that the group was made in: work is started from threads of our own, too.
     runtime: Option<Handle>,
-    stop: watch::Sender<bool>,
-    running: AtomicUsize,
-    ended: Notify,
+    /// Set once, before `stop` is notified.
+    is_stopping: AtomicBool,
+    stop: Arc<Notify>,
+    running: TaskTracker,
     aside: Aside,
-}
-
-/// Counts a running task, whatever way it ends.
-struct Running(Arc<Inner>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.ended.notify_waiters();
-        }
-    }
 }
 
 impl Tasks {
@@ -49,9 +47,9 @@ impl Tasks {
         Tasks {
             inner: Arc::new(Inner {
                 runtime: Handle::try_current().ok(),
-                stop: watch::Sender::new(false),
-                running: AtomicUsize::new(0),
-                ended: Notify::new(),
+                is_stopping: AtomicBool::new(false),
+                stop: Arc::default(),
+                running: TaskTracker::new(),
                 aside: Aside::default(),
             }),
         }
@@ -59,12 +57,10 @@ impl Tasks {
 
     /// Starts a task that is expected to end by itself soon after [`Tasks::stopping`] is ready.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let running = self.running();
-        let task = async move {
-            let _running = running;
+        let task = self.inner.running.track_future(async move {
             task.await;
             tracing::trace!(task = name, "ended");
-        };
+        });
         match &self.inner.runtime {
             Some(runtime) => runtime.spawn(task),
             None => tokio::spawn(task),
@@ -73,11 +69,11 @@ impl Tasks {
 
     /// Starts a task that is dropped where it waits once the group stops.
     pub fn spawn_until_stopped(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let tasks = self.clone();
+        let stopping = self.stopping();
         self.spawn(name, async move {
             tokio::select! {
                 biased;
-                () = tasks.stopping() => {}
+                () = stopping => {}
                 () = task => {}
             }
         });
@@ -90,7 +86,7 @@ impl Tasks {
         name: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        let running = self.running();
+        let running = self.inner.running.token();
         let joined = tokio::task::spawn_blocking(move || {
             let _running = running;
             work()
@@ -113,7 +109,7 @@ impl Tasks {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let running = self.running();
+        let running = self.inner.running.token();
         let work = async move {
             let _running = running;
             let output = work.await;
@@ -133,7 +129,7 @@ impl Tasks {
 
     /// Starts a thread of its own, for work that owns its loop.
     pub fn spawn_thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        let running = self.running();
+        let running = self.inner.running.token();
         std::thread::Builder::new().name(name.into()).spawn(move || {
             let _running = running;
             work();
@@ -142,42 +138,62 @@ impl Tasks {
     }
 
     /// Ready once the group has been told to stop.
-    pub async fn stopping(&self) {
-        let mut stop = self.inner.stop.subscribe();
-        // The sender lives as long as `self`, so this ends only with the value.
-        let _ = stop.wait_for(|stop| *stop).await;
+    pub fn stopping(&self) -> Stopping {
+        let notified = Box::pin(self.inner.stop.clone().notified_owned());
+        Stopping { inner: self.inner.clone(), notified, registered: None }
     }
 
     /// Whether the group has been told to stop.
     pub fn is_stopping(&self) -> bool {
-        *self.inner.stop.borrow()
+        self.inner.is_stopping.load(Ordering::Acquire)
     }
 
     /// Tells the group to stop, without waiting.
     pub fn stop(&self) {
-        self.inner.stop.send_replace(true);
+        self.inner.is_stopping.store(true, Ordering::Release);
+        self.inner.stop.notify_waiters();
     }
 
     /// Tells the group to stop and waits until nothing of it runs.
     pub async fn shutdown(&self) {
         self.stop();
-        loop {
-            let ended = self.inner.ended.notified();
-            if self.inner.running.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            ended.await;
-        }
+        self.inner.running.close();
+        self.inner.running.wait().await;
     }
+}
 
-    fn running(&self) -> Running {
-        self.inner.running.fetch_add(1, Ordering::AcqRel);
-        Running(self.inner.clone())
+/// Ready once a group has been told to stop, and ready for ever after that. It may be polled as often as a
+/// task wakes up: all groups' waiters share one lock, and only the first poll of a task takes it.
+pub struct Stopping {
+    inner: Arc<Inner>,
+    /// Made before the flag is read, so that a stop between the two is not missed.
+    notified: Pin<Box<OwnedNotified>>,
+    /// Whom `notified` wakes.
+    registered: Option<Waker>,
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.inner.is_stopping.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        let notified = self.notified.as_mut().poll(cx);
+        if notified.is_pending() {
+            self.registered = Some(cx.waker().clone());
+        }
+        notified
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[tokio::test]
@@ -196,19 +212,68 @@ mod tests {
     #[tokio::test]
     async fn shutdown_waits_for_all_that_runs() {
         let tasks = Tasks::new();
-        let (done, mut is_done) = watch::channel(0);
-        let done = Arc::new(done);
+        let done = Arc::new(AtomicUsize::new(0));
         for _ in 0..10 {
             let (tasks, done) = (tasks.clone(), done.clone());
             tasks.clone().spawn("waits", async move {
                 tasks.stopping().await;
                 tokio::task::yield_now().await;
-                done.send_modify(|count| *count += 1);
+                done.fetch_add(1, Ordering::Relaxed);
             });
         }
         tasks.spawn_until_stopped("never ends by itself", std::future::pending());
         tasks.shutdown().await;
-        assert_eq!(*is_done.borrow_and_update(), 10);
+        assert_eq!(done.load(Ordering::Relaxed), 10);
         assert_eq!(tasks.blocking("adds", || 1 + 1).await, 2);
+    }
+
+    #[tokio::test]
+    async fn shutdown_waits_for_a_task_that_panics_and_for_a_thread() {
+        let tasks = Tasks::new();
+        let (end, must_end) = std::sync::mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = ended.clone();
+        tasks
+            .spawn_thread("ends late", move || {
+                must_end.recv().unwrap();
+                has_ended.store(true, Ordering::Relaxed);
+            })
+            .unwrap();
+        tasks.spawn("panics", async { panic!("expected by the test") });
+        let stopping = tasks.stopping();
+        tasks.spawn("lets the thread end", async move {
+            stopping.await;
+            end.send(()).unwrap();
+        });
+        tasks.shutdown().await;
+        assert!(ended.load(Ordering::Relaxed));
+    }
+
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn stopping_wakes_the_task_that_polled_last() {
+        let tasks = Tasks::new();
+        let wakes = [(); 2].map(|()| Arc::new(Wakes(AtomicUsize::new(0))));
+        let mut stopping = std::pin::pin!(tasks.stopping());
+        for task in [0, 0, 1, 1] {
+            let waker = wakes[task].clone().into();
+            assert_eq!(stopping.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
+        }
+        assert!(!tasks.is_stopping());
+        tasks.stop();
+        assert!(tasks.is_stopping());
+        assert_eq!(wakes.each_ref().map(|wakes| wakes.0.load(Ordering::Relaxed)), [0, 1]);
+        for _ in 0..2 {
+            assert_eq!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
+        }
+        // A future that is made later is ready at once.
+        assert_eq!(std::pin::pin!(tasks.stopping()).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     }
 }

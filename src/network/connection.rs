@@ -38,7 +38,7 @@ use crate::{
         self, Api, ConnectionInfo, EncodeError, Encoded, Handler, MalformedRequest, Order, Parts, Refused,
         RequestContext,
     },
-    env::{BoxFuture, net::Stream},
+    env::{BoxFuture, net::Stream, tasks::Stopping},
     metrics::{Limit, ListenerCounters},
     protocol::{
         frame::{FrameError, FrameReader},
@@ -168,6 +168,7 @@ pub(super) async fn serve(
         checked: (now, 0),
         timer,
         timer_at: Duration::MAX,
+        stopping: parts.network.stopping(),
         parts,
     };
     let closed = connection.run().await;
@@ -210,6 +211,7 @@ struct Connection {
     checked: (Duration, usize),
     timer: BoxFuture<'static, ()>,
     timer_at: Duration,
+    stopping: Stopping,
 }
 
 struct Pending {
@@ -480,7 +482,7 @@ impl Connection {
             () = self.limits.answers.room(), if answers_are_full => Event::AnswerMemory,
             read = read, if may_read => Event::Read(read),
             () = &mut self.timer => Event::Timer,
-            () = self.parts.network.stopping(), if !stopping => Event::Stopping,
+            () = &mut self.stopping, if !stopping => Event::Stopping,
         }
     }
 

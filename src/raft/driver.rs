@@ -587,7 +587,12 @@ impl Driver {
 
     fn apply_committed(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         for entry in entries {
-            self.apply_index(entry.index)?;
+            // Of an empty entry the storage has made the batch.
+            if entry.data.is_empty() {
+                self.apply_index(entry.index)?;
+            } else {
+                self.apply(entry.index, &entry.data)?;
+            }
         }
         if let Some(last) = entries.last() {
             self.node.advance_apply_to(last.index);
@@ -595,11 +600,16 @@ impl Driver {
         Ok(())
     }
 
-    /// Applies the batch of entry `index` to the committed image.
+    /// Applies the batch of entry `index`, read from the log.
     fn apply_index(&mut self, index: u64) -> Result<(), Fatal> {
         let bytes = self.node.store().batch(index)?;
+        self.apply(index, &bytes)
+    }
+
+    /// Applies the batch of entry `index` to the committed image.
+    fn apply(&mut self, index: u64, bytes: &[u8]) -> Result<(), Fatal> {
         let fault = |error: &dyn std::fmt::Display| Fatal::Apply(format!("entry {index} of the metadata log: {error}"));
-        let batch = BatchView::parse(&bytes).map_err(|error| fault(&error))?;
+        let batch = BatchView::parse(bytes).map_err(|error| fault(&error))?;
         if let BatchContent::Data(records) = read_batch(&batch).map_err(|error| fault(&error))? {
             for record in records {
                 self.committed.apply(&record, &mut self.delta).map_err(|error| fault(&error))?;

@@ -10,7 +10,7 @@ pub mod quorum_state;
 pub mod snapshot;
 pub mod storage;
 
-pub use cached_image::{CachedImage, open_store};
+pub use cached_image::{CachedImage, OpenStore, open_store};
 pub use driver::{Options, start};
 pub use handle::{ControllerHandle, QuorumInfo, ReplicaInfo, Unavailable};
 pub use metadata_log::MetadataLog;
