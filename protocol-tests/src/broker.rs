@@ -22,9 +22,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 pub struct BrokerOptions {
     settings: Vec<(String, String)>,
     expected_log: Vec<String>,
+    optimized: bool,
 }
 
 impl BrokerOptions {
+    /// An optimized build, for the tests that measure time; the others take the profile of the tests.
+    pub fn optimized(mut self) -> Self {
+        self.optimized = true;
+        self
+    }
+
     /// A broker setting by Kafka's name. The last value given for a name wins.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -98,7 +105,8 @@ impl Broker {
 
     /// The command line that starts Ottla on this directory and port.
     pub fn command(&self) -> Command {
-        let mut command = ottla(self.directory.path());
+        let binary = if self.options.optimized { optimized_binary() } else { binary() };
+        let mut command = run_in(binary, self.directory.path());
         command.arg("serve");
         command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
         if !self.options.settings.iter().any(|(key, _)| key == "listeners") {
@@ -211,7 +219,11 @@ impl Drop for Broker {
 
 /// `ottla`, to be run in `directory`, without settings of this test's own environment.
 pub fn ottla(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
+    run_in(binary(), directory)
+}
+
+fn run_in(binary: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.current_dir(directory);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KAFKA_") {
@@ -224,28 +236,40 @@ pub fn ottla(directory: &Path) -> Command {
 /// The binary under test: `$OTTLA_BIN`, else this workspace's, built once beside the tests and with their profile.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(&own_profile())))
+}
+
+/// As [`binary`], optimized in any case.
+fn optimized_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        if let Some(path) = std::env::var_os("OTTLA_BIN") {
-            return std::fs::canonicalize(path).expect("find $OTTLA_BIN");
-        }
-        let test = std::env::current_exe().expect("path of the test binary");
-        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
-        let name = profile.file_name().and_then(|name| name.to_str()).expect("name of the profile");
-        let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-            .args([
-                "build",
-                "--quiet",
-                "--workspace",
-                "--bin",
-                "ottla",
-                "--profile",
-                if name == "debug" { "dev" } else { name },
-            ])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status();
-        assert!(built.expect("run cargo").success(), "cargo could not build the broker");
-        profile.join("ottla")
+        let profile = own_profile();
+        given_binary().unwrap_or_else(|| build(if profile == "debug" { "fast" } else { &profile }))
     })
+}
+
+fn given_binary() -> Option<PathBuf> {
+    std::env::var_os("OTTLA_BIN").map(|path| std::fs::canonicalize(path).expect("find $OTTLA_BIN"))
+}
+
+/// The directory below target that the tests were built in.
+fn own_profile() -> String {
+    let test = std::env::current_exe().expect("path of the test binary");
+    let profile = test.ancestors().nth(2).and_then(Path::file_name).expect("target/PROFILE/deps/test");
+    profile.to_string_lossy().into_owned()
+}
+
+/// Builds the broker with a profile, named by its directory below target.
+fn build(profile: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("path of the test binary");
+    let target = test.ancestors().nth(3).expect("target/PROFILE/deps/test");
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["build", "--quiet", "--workspace", "--bin", "ottla", "--profile"])
+        .arg(if profile == "debug" { "dev" } else { profile })
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status();
+    assert!(built.expect("run cargo").success(), "cargo could not build the broker");
+    target.join(profile).join("ottla")
 }
 
 /// The port of the line `… listening on PLAINTEXT://127.0.0.1:PORT`.
