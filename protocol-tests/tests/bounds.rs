@@ -196,7 +196,8 @@ fn clients_that_go_while_their_join_waits_free_their_places() {
 #[test]
 fn clients_that_go_while_their_join_waits_give_back_the_request_budget() {
     const BUDGET_BYTES: usize = 3 << 20;
-    let broker = Broker::options().optimized().set("queued.max.request.bytes", BUDGET_BYTES).start();
+    let broker = Broker::options().optimized().set("socket.request.max.bytes", BUDGET_BYTES);
+    let broker = broker.set("queued.max.request.bytes", BUDGET_BYTES).start();
     create_topic(&broker.bootstrap(), "t", 1, &[]);
     park(&broker);
     let frame = join(&schemas(), BUDGET_BYTES / 3 - 1000);
@@ -207,6 +208,21 @@ fn clients_that_go_while_their_join_waits_give_back_the_request_budget() {
     let begun = Instant::now();
     send(&producer(&broker.bootstrap(), &[]), "t", &[Record::to_partition(0, vec![7; 40_000])]);
     assert!(begun.elapsed() < SOON, "a frame of 40 KB waited {:?}", begun.elapsed());
+}
+
+/// Frames take memory in steps; those around the steps are served like all others.
+#[test]
+fn frames_of_all_sizes_are_served() {
+    let broker = Broker::start_default();
+    let schemas = schemas();
+    let mut client = Client::open(&schemas, ([127, 0, 0, 1], broker.port()).into()).expect("connect");
+    client.create_topic("t", 1).expect("create a topic");
+    for around in [4 << 10, 32 << 10, 256 << 10, 512 << 10, 768 << 10] {
+        // The batch and the request around it take about 150 bytes.
+        for bytes in (around - 200..around + 20).step_by(11) {
+            client.produce("t", &Batch::of_bytes(bytes)).unwrap_or_else(|error| panic!("{bytes} bytes: {error:#}"));
+        }
+    }
 }
 
 #[test]

@@ -463,7 +463,7 @@ impl Connection {
             }
             self.limits.requests.take(missing_bytes).await
         };
-        let room_bytes = match self.reader.frame_bytes() {
+        let room_bytes = match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES => self.share.room_bytes(self.reader.arrived_bytes()),
             _ => usize::MAX,
         };
@@ -486,7 +486,7 @@ impl Connection {
 
     /// The memory to take before more of the started frame is read.
     fn missing_bytes(&self) -> usize {
-        match self.reader.frame_bytes() {
+        match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES && self.next.is_none() => {
                 self.share.missing_bytes(bytes, self.reader.arrived_bytes())
             }

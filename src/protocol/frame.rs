@@ -73,6 +73,14 @@ impl FrameReader {
         }
     }
 
+    /// The bytes of the frame at the front with its length field, once that is here: how many have to arrive.
+    ///
+    /// # Errors
+    /// [`FrameError::Length`].
+    pub fn whole_frame_bytes(&self) -> Result<Option<usize>, FrameError> {
+        Ok(self.frame_bytes()?.map(|bytes| LENGTH_BYTES + bytes))
+    }
+
     /// The frame at the front, if it is here as a whole; its length field is gone.
     ///
     /// # Errors
