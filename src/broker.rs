@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::{
     api::{self, Parts},
     config::{BrokerConfig, Listener, Settings},
+    console::{self, Console},
     controller::{ControllerSettings, brokers::RegisterBroker, features},
     coordinator::{
         group::GroupConfig,
@@ -27,6 +28,7 @@ use crate::{
     },
     env::{Env, Tasks},
     log::{LogLimits, LogManager, LogManagerConfig},
+    loggers::Loggers,
     metadata::{image::Endpoint, publisher::Publisher},
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
@@ -40,6 +42,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// A broker that serves.
 pub struct Broker {
     parts: Arc<Parts>,
+    /// The HTTP pages, where they are wanted.
+    console: Option<Console>,
     /// Told of leadership weakly by the replica manager, so held here.
     _coordinator_news: Arc<CoordinatorNews>,
     listening: Vec<(String, SocketAddr)>,
@@ -52,7 +56,12 @@ impl Broker {
     ///
     /// # Errors
     /// What could not be done, for a person to read.
-    pub async fn start(settings: Settings, env: Env, open_store: OpenStore) -> anyhow::Result<Broker> {
+    pub async fn start(
+        settings: Settings,
+        env: Env,
+        open_store: OpenStore,
+        loggers: Arc<Loggers>,
+    ) -> anyhow::Result<Broker> {
         let config = Arc::new(settings.broker);
         let statics = Arc::new(settings.statics);
         let data_dirs = config.data_dirs();
@@ -70,7 +79,7 @@ impl Broker {
         let bound = bind(&env, settings.listeners.for_clients())?;
         let listening: Vec<_> =
             bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
-        let bound_for_metrics = bind_metrics(&env, &config)?;
+        let console = start_console(&env, &config)?;
 
         // Metadata: the image, its subscribers in the order in which they are told, then the quorum that feeds them.
         let publisher = Publisher::new();
@@ -108,6 +117,7 @@ impl Broker {
                 listening.iter().map(|(name, _)| name.clone()),
             ),
             env,
+            loggers,
             statics,
             metadata: publisher,
             controller,
@@ -120,11 +130,10 @@ impl Broker {
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
         }
-        if let Some(bound) = bound_for_metrics {
-            tracing::info!("metrics are at http://{}/metrics", bound.address());
-            bound.serve_metrics(&parts);
+        if let Some(console) = &console {
+            console.set_started(&parts);
         }
-        Ok(Broker { parts, _coordinator_news: news, listening, data_dirs, offline_dirs })
+        Ok(Broker { parts, console, _coordinator_news: news, listening, data_dirs, offline_dirs })
     }
 
     /// Where it listens: names and addresses, with the ports that the system picked.
@@ -150,8 +159,8 @@ impl Broker {
         tokio::select! {
             biased;
             // The manager that sends is a part of this broker.
-            _ = offline.wait_for(|dirs| dirs.len() == all) => "all log directories are offline".to_owned(),
-            () = self.parts.controller.stopped() => "the metadata quorum has failed".to_owned(),
+            _ = offline.wait_for(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
+            () = self.parts.controller.stopped() => console::QUORUM_FAILED.to_owned(),
         }
     }
 
@@ -169,6 +178,9 @@ impl Broker {
         controller.stop().await;
         let manager = log_manager.clone();
         env.tasks.blocking("close logs", move || manager.shutdown()).await;
+        if let Some(console) = &self.console {
+            console.stop().await;
+        }
         env.tasks.shutdown().await;
     }
 }
@@ -235,13 +247,14 @@ fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow:
     Ok(bound)
 }
 
-/// Where metrics are served, if they are.
-fn bind_metrics(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Bound>> {
-    let Some((host, port)) = config.metrics_listener().map_err(anyhow::Error::msg)? else { return Ok(None) };
+/// The HTTP pages, if they are wanted. They are served from here on, while the logs are opened.
+fn start_console(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Console>> {
+    let Some((host, port)) = config.http_listener().map_err(anyhow::Error::msg)? else { return Ok(None) };
     let address = resolve(host.as_deref(), port)?;
-    let bound = Bound::bind(&*env.net, "metrics", address)
-        .with_context(|| format!("cannot listen on {address} (ottla.metrics.listener)"))?;
-    Ok(Some(bound))
+    let console =
+        Console::start(env, address).with_context(|| format!("cannot listen on {address} (ottla.http.listener)"))?;
+    tracing::info!("metrics are at http://{}/metrics, health at /health, readiness at /ready", console.address());
+    Ok(Some(console))
 }
 
 /// No host is every interface, IPv6 and IPv4, as with Java.

@@ -9,6 +9,9 @@
 /// Names for the things everything else talks about.
 pub mod types;
 
+/// The broker's loggers and their levels, which change at run time.
+pub mod loggers;
+
 /// Settings: their tables, sources and resolved forms.
 pub mod config;
 /// Bytes on the wire and in batches: framing, headers, bounds, hot codecs.
@@ -40,6 +43,8 @@ pub mod api;
 pub mod broker;
 /// The command line.
 pub mod cli;
+/// The HTTP pages: metrics, health, readiness.
+pub mod console;
 /// Sockets: accepting, reading frames, answering in order.
 pub mod network;
 

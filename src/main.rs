@@ -3,16 +3,18 @@
 //! Exit codes: 0 when all went well, 1 when the broker (at its start or later) or the health check failed, 2 when the
 //! command line or the settings are wrong.
 
-use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
+use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use ottla::{
     broker::Broker,
     cli::{self, Command, Health, LogFormat, Serve},
     config::Settings,
     env::Env,
+    loggers::{self, Levels, Loggers},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,9 +45,10 @@ fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
 async fn serve_until_signal(serve: Serve) -> ExitCode {
     // Made on the runtime: its tasks may be started from threads of our own later.
     let env = Env::system();
-    if let Err(error) = start_logging(&serve) {
-        return fail(MISUSED, &format!("--log {}: {error}", serve.log_filter));
-    }
+    let loggers = match start_logging(&serve) {
+        Ok(loggers) => Arc::new(loggers),
+        Err(error) => return fail(MISUSED, &format!("--log {}: {error}", serve.log_filter)),
+    };
     raise_open_files_limit();
     let settings = match Settings::load(&serve.settings(), environment(), &|path| env.disk.read(path)) {
         Ok(settings) => settings,
@@ -59,7 +62,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
     };
-    let broker = match Broker::start(settings, env.clone(), ottla::raft::open_store).await {
+    let broker = match Broker::start(settings, env.clone(), ottla::raft::open_store, loggers).await {
         Ok(broker) => broker,
         Err(error) => return fail(FAILED, &format!("{error:#}")),
     };
@@ -161,18 +164,34 @@ fn tell_ready(env: &Env, broker: &Broker) {
 /// Logged whatever the filter says, since programs wait for it.
 const READY: &str = "ottla::ready";
 
-fn start_logging(serve: &Serve) -> anyhow::Result<()> {
-    let filter: EnvFilter = serve.log_filter.parse()?;
-    let filter = filter.add_directive(format!("{READY}=info").parse()?);
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+/// Starts the output of log lines with the filter of the command line. Requests change it through the loggers.
+fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
+    let given: Targets = serve.log_filter.parse()?;
+    let mut levels: Levels = given.iter().map(|(target, level)| (target.to_owned(), level.into())).collect();
+    levels.insert(loggers::ROOT.to_owned(), given.default_level().unwrap_or(LevelFilter::OFF).into());
+    let (filter, handle) = reload::Layer::new(Targets::new());
+    let loggers = Loggers::new(levels, move |levels| {
+        // The subscriber lives as long as the process.
+        let _ = handle.reload(filter_of(levels));
+    });
+    loggers.change(&[]);
+    let log = tracing_subscriber::registry().with(filter);
     match serve.log_format {
         LogFormat::Text => {
             use std::io::IsTerminal;
-            log.with_ansi(std::io::stdout().is_terminal()).init();
+            log.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stdout().is_terminal())).init();
         }
-        LogFormat::Json => log.json().init(),
+        LogFormat::Json => log.with(tracing_subscriber::fmt::layer().json()).init(),
     }
-    Ok(())
+    Ok(loggers)
+}
+
+/// Every logger is named, so that none takes the level of another whose name only begins the same.
+fn filter_of(levels: &Levels) -> Targets {
+    let root = levels.get(loggers::ROOT).map_or(LevelFilter::OFF, |level| level.filter());
+    let named = levels.iter().filter(|(name, _)| *name != loggers::ROOT);
+    let targets = named.map(|(name, level)| (name.clone(), level.filter()));
+    Targets::new().with_default(root).with_targets(targets).with_target(READY, LevelFilter::INFO)
 }
 
 async fn check_health(health: Health) -> ExitCode {

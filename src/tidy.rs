@@ -5,7 +5,7 @@
 
 use crate::api::{Forward, Listeners};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use std::{
 /// prefix of its path counts.
 const LAYERS: &[&str] = &[
     "types",
+    "loggers",
     "env",
     "config",
     "protocol",
@@ -28,6 +29,7 @@ const LAYERS: &[&str] = &[
     "coordinator",
     "api",
     "network",
+    "console",
     "broker",
     "cli",
     "main",
@@ -184,6 +186,7 @@ fn every_api_file_has_its_row() {
         "api",
         "api/answers",
         "api/authorized",
+        "api/broker_loggers",
         "api/context",
         "api/dispatch",
         "api/errors",
@@ -210,6 +213,26 @@ fn check_page(path: &str, expected: &str) {
     }
     let found = fs::read_to_string(&file).unwrap_or_default();
     assert!(found == expected, "{path} is out of date: run UPDATE=1 cargo test tidy");
+}
+
+#[test]
+fn every_module_that_logs_is_a_logger() {
+    let mut modules = BTreeSet::from(["ottla".to_owned()]);
+    let logs = |code: &str| {
+        ["error", "warn", "info", "debug", "trace"].iter().any(|l| code.contains(&format!("tracing::{l}!")))
+    };
+    for source in sources().iter().filter(|source| !is_test_only(&source.path) && source.path != "main") {
+        let mut module = logs(&source.code).then(|| format!("ottla::{}", source.path.replace('/', "::")));
+        while let Some(name) = module {
+            module = name.rsplit_once("::").map(|(around, _)| around.to_owned());
+            modules.insert(name);
+        }
+    }
+    let mut file = String::from(
+        "//! The modules that log, and the modules around them. Written by `UPDATE=1 cargo test tidy` from the source.\n\n/// Each of them is a logger.\npub const MODULES: &[&str] = &[\n",
+    );
+    modules.iter().for_each(|module| writeln!(file, "    \"{module}\",").unwrap());
+    check_page("src/loggers/modules.rs", &(file + "];\n"));
 }
 
 #[test]
@@ -246,7 +269,7 @@ fn the_page_of_apis_is_up_to_date() {
 #[test]
 fn the_page_of_metrics_is_up_to_date() {
     let mut page = String::from(
-        "# Metrics\n\nWritten by `UPDATE=1 cargo test tidy` from the table in src/metrics/table.rs. Served as Prometheus' text where `ottla.metrics.listener` is set.\n",
+        "# Metrics\n\nWritten by `UPDATE=1 cargo test tidy` from the table in src/metrics/table.rs. Served as Prometheus' text at /metrics where `ottla.http.listener` is set.\n",
     );
     let mut section = "";
     for metric in crate::metrics::METRICS {

@@ -24,9 +24,16 @@ pub struct BrokerOptions {
     expected_log: Vec<String>,
     /// Where callgrind writes what it counted; None without callgrind.
     callgrind_file: Option<PathBuf>,
+    optimized: bool,
 }
 
 impl BrokerOptions {
+    /// An optimized build, for the tests that measure time; the others take the profile of the tests.
+    pub fn optimized(mut self) -> Self {
+        self.optimized = true;
+        self
+    }
+
     /// A broker setting by Kafka's name. The last value given for a name wins.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -108,8 +115,9 @@ impl Broker {
     /// The command line that starts Ottla on this directory and port.
     pub fn command(&self) -> Command {
         let mut command = match &self.options.callgrind_file {
-            None => ottla(self.directory.path()),
             Some(file) => ottla_under_callgrind(self.directory.path(), file),
+            None if self.options.optimized => in_directory(Command::new(optimized_binary()), self.directory.path()),
+            None => ottla(self.directory.path()),
         };
         command.arg("serve");
         command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
@@ -246,32 +254,40 @@ fn in_directory(mut command: Command, directory: &Path) -> Command {
 /// The binary under test: `$OTTLA_BIN`, else this workspace's, built once beside the tests and with their profile.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(None)))
+    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(&own_profile())))
 }
 
-/// `$OTTLA_BIN`, else this workspace's, built once with the optimizations of a release.
+/// As [`binary`], optimized in any case.
 fn optimized_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(Some("fast"))))
+    BINARY.get_or_init(|| {
+        let profile = own_profile();
+        given_binary().unwrap_or_else(|| build(if profile == "debug" { "fast" } else { &profile }))
+    })
 }
 
 fn given_binary() -> Option<PathBuf> {
     std::env::var_os("OTTLA_BIN").map(|path| std::fs::canonicalize(path).expect("find $OTTLA_BIN"))
 }
 
-/// Builds the broker with a profile, or that of the tests.
-fn build(profile: Option<&str>) -> PathBuf {
+/// The directory below target that the tests were built in.
+fn own_profile() -> String {
     let test = std::env::current_exe().expect("path of the test binary");
-    let directory = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
-    let own = directory.file_name().and_then(|name| name.to_str()).expect("name of the profile");
-    let name = profile.unwrap_or(own);
+    let profile = test.ancestors().nth(2).and_then(Path::file_name).expect("target/PROFILE/deps/test");
+    profile.to_string_lossy().into_owned()
+}
+
+/// Builds the broker with a profile, named by its directory below target.
+fn build(profile: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("path of the test binary");
+    let target = test.ancestors().nth(3).expect("target/PROFILE/deps/test");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--quiet", "--workspace", "--bin", "ottla", "--profile"])
-        .arg(if name == "debug" { "dev" } else { name })
+        .arg(if profile == "debug" { "dev" } else { profile })
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status();
     assert!(built.expect("run cargo").success(), "cargo could not build the broker");
-    directory.with_file_name(name).join("ottla")
+    target.join(profile).join("ottla")
 }
 
 /// The port of the line `… listening on PLAINTEXT://127.0.0.1:PORT`.

@@ -8,6 +8,7 @@ pub mod broker;
 pub mod clients;
 pub mod differential;
 pub mod foreign;
+pub mod hostile;
 pub mod java;
 pub mod kafka;
 pub mod log_gate;

@@ -257,7 +257,7 @@ fn put_zigzag(to: &mut Vec<u8>, number: u64) {
 }
 
 /// A v2 batch with these compressed records and a right CRC.
-fn batch(compression: i16, count: i32, records: &[u8]) -> Vec<u8> {
+pub(crate) fn batch(compression: i16, count: i32, records: &[u8]) -> Vec<u8> {
     let mut crc_part = BytesMut::new();
     crc_part.put_i16(compression);
     crc_part.put_i32(count - 1);

@@ -1,6 +1,7 @@
 //! The black-box tests, in one binary: they run side by side, each against a broker of its own.
 
 mod bombs;
+mod bounds;
 mod cli;
 mod clients_go;
 mod clients_js;
@@ -8,11 +9,13 @@ mod clients_python;
 mod crash;
 mod differential;
 mod dynamic_settings;
+mod hostile;
 mod instructions;
 mod java_clients;
 mod kafka_files;
 mod kcat;
 mod lifecycle;
+mod loggers;
 mod metrics;
 mod rdkafka_admin;
 mod rdkafka_groups;

@@ -1,9 +1,9 @@
-//! What the broker tells of itself to a scraper is what clients did.
+//! The HTTP pages: what the broker tells of itself to a scraper is what clients did, and probes learn how it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol_tests::broker::Broker;
 use protocol_tests::clients::{
@@ -16,15 +16,16 @@ use rdkafka::consumer::{CommitMode, Consumer};
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn broker(settings: &[(&str, &str)]) -> Broker {
-    let options = Broker::options().set("ottla.metrics.listener", "127.0.0.1:0");
+    let options = Broker::options().set("ottla.http.listener", "127.0.0.1:0");
     settings.iter().fold(options, |options, (key, value)| options.set(key, value)).start()
 }
 
 /// Where metrics are served, as the log says.
 fn address(broker: &Broker) -> String {
     let log = broker.log();
-    let line = log.iter().find_map(|line| line.split("metrics are at http://").nth(1));
-    line.and_then(|rest| rest.strip_suffix("/metrics")).expect("the log tells the address").to_owned()
+    // Of the last start.
+    let line = log.iter().rev().find_map(|line| line.split("metrics are at http://").nth(1));
+    line.and_then(|rest| rest.split('/').next()).expect("the log tells the address").to_owned()
 }
 
 /// Sends bytes, reads to the end of the connection.
@@ -32,9 +33,10 @@ fn http(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("connect to the metrics");
     stream.set_read_timeout(Some(LIMIT)).expect("set a timeout");
     stream.write_all(request).expect("send a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read the answer");
-    answer
+    let mut answer = Vec::new();
+    // A request that is refused before its end is answered, and then the connection is reset.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("text")
 }
 
 /// The samples of a page: name and labels as they stand there.
@@ -191,7 +193,13 @@ fn the_listener_answers_scrapers_and_bounds_everybody_else() {
     assert!(http(&address, b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
     assert!(http(&address, b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     assert!(http(&address, b"\x16\x03\x01\r\n\r\n").starts_with("HTTP/1.1 400 "));
-    assert_eq!(http(&address, &[b'x'; 8 << 10]), "", "a head without an end");
+    let long = [b"GET /metrics HTTP/1.1\r\nA: ", &[b'x'; 8 << 10][..]].concat();
+    assert!(http(&address, &long).starts_with("HTTP/1.1 431 "), "a head without an end");
+    let body = http(&address, b"GET /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n");
+    assert!(body.starts_with("HTTP/1.1 413 "), "{body}");
+    let begun = Instant::now();
+    assert_eq!(http(&address, b"GET /metrics HT"), "", "a head that does not go on is cut");
+    assert!(begun.elapsed() < LIMIT);
     // Those that say nothing take all places; the next is answered once one of them goes.
     let mut silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(&address).expect("connect")).collect();
     let mut waiting = TcpStream::connect(&address).expect("connect");
@@ -204,14 +212,37 @@ fn the_listener_answers_scrapers_and_bounds_everybody_else() {
     assert_eq!(waiting.read(&mut byte).expect("an answer"), 1);
 }
 
+/// The status line and the text of a page.
+fn page(address: &str, path: &str) -> (String, String) {
+    let answer = http(address, format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes());
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
+#[test]
+fn a_broker_that_serves_is_healthy_and_ready() {
+    let mut broker = broker(&[]);
+    let status = "HTTP/1.1 200 OK";
+    for _ in 0..2 {
+        let address = address(&broker);
+        assert_eq!(page(&address, "/health"), (status.into(), "healthy\n".into()));
+        assert_eq!(page(&address, "/ready"), (status.into(), "ready\n".into()));
+        broker.restart();
+    }
+}
+
+#[test]
+fn the_earlier_name_of_the_setting_works() {
+    let broker = Broker::options().set("ottla.metrics.listener", "127.0.0.1:0").start();
+    assert_eq!(page(&address(&broker), "/ready").1, "ready\n");
+}
+
 #[test]
 fn nothing_is_served_unless_it_is_set() {
     let broker = Broker::start_default();
     assert!(!broker.log().iter().any(|line| line.contains("metrics are at")));
-    let wrong = protocol_tests::broker::ottla(&broker.data()).args(["--set", "ottla.metrics.listener=9404"]).output();
+    let wrong = protocol_tests::broker::ottla(&broker.data()).args(["--set", "ottla.http.listener=9404"]).output();
     let wrong = wrong.expect("run ottla");
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(
-        String::from_utf8_lossy(&wrong.stderr).contains("ottla.metrics.listener is '9404', which is not host:port")
-    );
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("ottla.http.listener is '9404', which is not host:port"));
 }

@@ -31,7 +31,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: AlterConfigsRequest) ->
     let checked = preprocess(&request.resources, |resource| {
         let (resource, configs) = check(&layers, node_id, resource)?;
         let authorized = authorize(&ctx, &resource)?;
-        Ok((authorized, (resource, configs)))
+        Ok(Some((authorized, (resource, configs))))
     });
     let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
         let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();

@@ -12,6 +12,7 @@ use crate::{
     controller::ApiError,
     coordinator::{group::GroupError, runtime::GroupCoordinator},
     log::LogManager,
+    loggers::Loggers,
     metadata::image::TopicImage,
     raft::ControllerHandle,
     replica::{
@@ -171,6 +172,11 @@ impl AuthorizedCluster<'_> {
     /// The log directories of this broker.
     pub(crate) fn log_manager(&self) -> &Arc<LogManager> {
         &self.parts.log_manager
+    }
+
+    /// The levels of this broker's log lines.
+    pub(crate) fn loggers(&self) -> &Loggers {
+        &self.parts.loggers
     }
 
     /// All groups that this broker coordinates.

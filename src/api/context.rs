@@ -25,6 +25,7 @@ use crate::{
     coordinator::runtime::GroupCoordinator,
     env::{Env, Tasks},
     log::LogManager,
+    loggers::Loggers,
     metadata::{
         image::{BrokerRegistration, ConfigResource, ConfigResourceType, MetadataImage},
         publisher::Publisher,
@@ -40,6 +41,8 @@ use crate::{
 pub struct Parts {
     /// Clock, disk, network, randomness, tasks.
     pub env: Env,
+    /// The levels of log lines.
+    pub loggers: Arc<Loggers>,
     /// The tasks of listeners and connections, which stop first.
     pub network: Tasks,
     /// The broker's settings as they were at start.

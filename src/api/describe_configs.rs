@@ -2,7 +2,7 @@
 //!
 //! Behavior: A5; which value holds and why is `config/layers.rs`'s. Entries come sorted by name.
 //! Version notes: 3+ tells types and documentation.
-//! Deviations: the documentation texts are our own; of the broker's loggers there is one, `root`.
+//! Deviations: the documentation texts are our own; the broker's loggers are the modules of Ottla.
 
 use std::collections::BTreeSet;
 
@@ -15,19 +15,30 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use tracing::level_filters::LevelFilter;
 
-use super::{RequestContext, errors::error_message};
+use super::{
+    RequestContext,
+    authorized::{AuthorizedCluster, Denied, Operation},
+    broker_loggers,
+    errors::error_message,
+};
 use crate::{
     config::{self, ConfigEntry, ConfigLayers, ConfigSource, Configs},
     controller::{ApiError, topics::validate_topic_name},
+    loggers::Loggers,
     metadata::image::{ConfigResource, ConfigResourceType, MetadataImage},
     types::BrokerId,
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = ctx.image();
-    let describer = Describer { image: &image, layers: ctx.config_layers(&image), node_id: ctx.config().node_id };
+    let cluster = ctx.cluster(Operation::DescribeConfigs);
+    let describer = Describer {
+        image: &image,
+        layers: ctx.config_layers(&image),
+        loggers: cluster.as_ref().map(AuthorizedCluster::loggers).map_err(|denied| *denied),
+        node_id: ctx.config().node_id,
+    };
     describer.respond(&request)
 }
 
@@ -35,6 +46,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest)
 struct Describer<'a> {
     image: &'a MetadataImage,
     layers: ConfigLayers<'a>,
+    loggers: Result<&'a Loggers, Denied>,
     node_id: BrokerId,
 }
 
@@ -95,7 +107,7 @@ impl Describer<'_> {
             }
             ConfigResourceType::BrokerLogger => {
                 self.check_broker_id(name, "expected {} but received")?;
-                Ok([root_logger()].into_iter().filter(|entry| wanted(&entry.name)).collect())
+                Ok(broker_loggers::describe(self.loggers?, &wanted))
             }
             ConfigResourceType::ClientMetrics if name.is_empty() => {
                 Err(ApiError::invalid_request("Client metrics subscription name must not be empty"))
@@ -118,21 +130,6 @@ impl Describer<'_> {
             }
             Err(_) => Err(ApiError::invalid_request(format!("Broker id must be an integer, but it is: {name}"))),
         }
-    }
-}
-
-/// The level that the whole broker logs at, in log4j's words (KIP-412).
-fn root_logger() -> ConfigEntry {
-    let level = LevelFilter::current().into_level().map_or("OFF", |level| level.as_str());
-    ConfigEntry {
-        name: "root".to_owned(),
-        value: Some(level.to_owned()),
-        source: ConfigSource::DynamicBrokerLogger,
-        is_sensitive: false,
-        read_only: false,
-        synonyms: Vec::new(),
-        config_type: None,
-        documentation: None,
     }
 }
 
@@ -166,7 +163,7 @@ mod tests {
     use kafka_protocol::protocol::{Decodable, Encodable};
 
     use super::*;
-    use crate::config::StaticConfigs;
+    use crate::{config::StaticConfigs, loggers::LogLevel};
 
     fn resource(kind: i8, name: &'static str, keys: Option<&[&'static str]>) -> DescribeConfigsResource {
         let keys = keys.map(|keys| keys.iter().map(|key| StrBytes::from_static_str(key)).collect());
@@ -178,7 +175,9 @@ mod tests {
 
     fn respond(resources: Vec<DescribeConfigsResource>, everything: bool) -> Vec<DescribeConfigsResult> {
         let (image, statics) = (MetadataImage::default(), StaticConfigs::of([("log.dirs", "/d")]));
-        let describer = Describer { image: &image, layers: ConfigLayers::of_static(&statics), node_id: 1 };
+        let loggers = Loggers::new([("root".to_owned(), LogLevel::Info)].into(), |_| {});
+        let layers = ConfigLayers::of_static(&statics);
+        let describer = Describer { image: &image, layers, loggers: Ok(&loggers), node_id: 1 };
         let request = DescribeConfigsRequest::default()
             .with_resources(resources)
             .with_include_synonyms(everything)
@@ -230,8 +229,10 @@ mod tests {
         }
         assert_eq!(respond(vec![resource(16, "c", None)], false)[0].configs.len(), 3);
         assert_eq!(respond(vec![resource(4, "", None)], false)[0].configs.len(), 0);
-        let logger = respond(vec![resource(8, "1", None)], false).remove(0).configs;
-        assert_eq!((logger[0].name.as_str(), logger[0].config_source), ("root", 6));
+        let loggers = respond(vec![resource(8, "1", None)], false).remove(0).configs;
+        assert!(loggers.len() > 30 && loggers.iter().all(|logger| logger.config_source == 6));
+        let root = respond(vec![resource(8, "1", Some(&["root"]))], false).remove(0).configs;
+        assert_eq!(root[0].value.as_deref(), Some("INFO"));
     }
 
     #[test]

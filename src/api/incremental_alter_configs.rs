@@ -1,8 +1,7 @@
 //! IncrementalAlterConfigs (key 44).
 //!
 //! Behavior: A6. As in Apache, two steps: `ConfigAdminManager.preprocess` on the broker (duplicates, nulls, whether the broker can take
-//! the settings while it runs), then the controller. Results come in the order of the request.
-//! Deviations: broker loggers cannot be changed here yet; they answer 42 as unknown resources do.
+//! the settings while it runs; levels of loggers are changed here), then the controller. Results come in the order of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +17,7 @@ use kafka_protocol::{
 use super::{
     RequestContext,
     authorized::{AuthorizedConfig, Operation},
+    broker_loggers,
 };
 use crate::{
     config::{ConfigLayers, ConfigType, Configs, broker_settings},
@@ -38,9 +38,12 @@ pub(crate) async fn handle(
     let node_id = ctx.config().node_id;
     let layers = ctx.config_layers(&image);
     let checked = preprocess(&request.resources, |resource| {
+        if ConfigResourceType::from_id(resource.resource_type) == ConfigResourceType::BrokerLogger {
+            return change_loggers(&ctx, resource, request.validate_only).map(|()| None);
+        }
         let (resource, changes) = check(&image, &layers, node_id, resource)?;
         let authorized = authorize(&ctx, &resource)?;
-        Ok((authorized, (resource, changes)))
+        Ok(Some((authorized, (resource, changes))))
     });
     let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
         let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
@@ -98,22 +101,30 @@ pub(super) fn preprocess<R: Altered, T>(
     resources.iter().map(checked).collect()
 }
 
-/// Has the controller alter what passed the check, all in one go. Answers what is wrong with each resource, in order.
+/// Has the controller alter what passed the check, all in one go; `None` is a resource that needs no controller. Returns the
+/// error of each resource, in order.
 pub(super) async fn alter_accepted<T>(
-    checked: Vec<Result<T, ApiError>>,
+    checked: Vec<Result<Option<T>, ApiError>>,
     alter: impl AsyncFnOnce(Vec<T>) -> Result<Vec<Result<(), ApiError>>, ApiError>,
 ) -> Vec<Option<ApiError>> {
-    let (mut accepted, mut errors) = (Vec::new(), Vec::with_capacity(checked.len()));
-    for result in checked {
-        errors.push(result.map(|resource| accepted.push(resource)).err());
+    let mut errors = vec![None; checked.len()];
+    let (mut accepted, mut places) = (Vec::new(), Vec::new());
+    for (place, result) in checked.into_iter().enumerate() {
+        match result {
+            Ok(None) => {}
+            Ok(Some(resource)) => {
+                accepted.push(resource);
+                places.push(place);
+            }
+            Err(error) => errors[place] = Some(error),
+        }
     }
     if accepted.is_empty() {
         return errors;
     }
-    let count = accepted.len();
-    let mut results = alter(accepted).await.unwrap_or_else(|error| vec![Err(error); count]).into_iter();
-    for error in errors.iter_mut().filter(|error| error.is_none()) {
-        *error = results.next().and_then(Result::err);
+    let results = alter(accepted).await.unwrap_or_else(|error| vec![Err(error); places.len()]);
+    for (place, result) in places.into_iter().zip(results) {
+        errors[place] = result.err();
     }
     errors
 }
@@ -155,18 +166,35 @@ pub(super) fn check_broker_name(name: &str, node_id: BrokerId) -> Result<(), Api
     }
 }
 
+/// Loggers belong to this process alone: their levels are not stored.
+fn change_loggers(ctx: &RequestContext, requested: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
+    check_changes(requested)?;
+    let cluster = ctx.cluster(Operation::AlterConfigs)?;
+    let changes = broker_loggers::check(cluster.loggers(), ctx.config().node_id, requested)?;
+    if !validate_only && !changes.is_empty() {
+        cluster.loggers().change(&changes);
+        tracing::info!(?changes, "changed the levels of loggers");
+    }
+    Ok(())
+}
+
+/// Apache: the checks before those of the resource's type.
+fn check_changes(requested: &AlterConfigsResource) -> Result<(), ApiError> {
+    const DELETE: i8 = 1;
+    let null = requested.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());
+    check_keys(
+        requested.configs.iter().map(|config| config.name.as_str()),
+        null.map(|config| config.name.as_str()).collect(),
+    )
+}
+
 fn check(
     image: &MetadataImage,
     layers: &ConfigLayers<'_>,
     node_id: BrokerId,
     requested: &AlterConfigsResource,
 ) -> Result<(ConfigResource, Vec<ConfigChange>), ApiError> {
-    const DELETE: i8 = 1;
-    let null = requested.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());
-    check_keys(
-        requested.configs.iter().map(|config| config.name.as_str()),
-        null.map(|config| config.name.as_str()).collect(),
-    )?;
+    check_changes(requested)?;
     let resource = ConfigResource::new(resource_type(requested.resource_type)?, requested.resource_name.to_string());
     let changes = requested
         .configs

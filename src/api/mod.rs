@@ -4,6 +4,7 @@
 
 mod answers;
 mod authorized;
+mod broker_loggers;
 mod context;
 mod dispatch;
 mod errors;

@@ -41,7 +41,8 @@ impl World {
         let arguments = Arguments { config_files: Vec::new(), overrides };
         let settings = Settings::load(&arguments, [], &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
         let env = Env { disk: Arc::new(self.disk.clone()), ..Env::system() };
-        Broker::start(settings, env, |_, _| CachedImage::none()).await.unwrap()
+        let loggers = Arc::new(Loggers::new(Default::default(), |_| {}));
+        Broker::start(settings, env, |_, _| CachedImage::none(), loggers).await.unwrap()
     }
 }
 
@@ -120,6 +121,40 @@ async fn a_broker_whose_last_log_directory_fails_says_so() {
     world.disk.set_faults(Faults { fail_sync: Some(1), ..Faults::default() });
     assert!(!broker.create("t").await);
     assert_eq!(wait(10_000).await.unwrap(), "all log directories are offline");
+    broker.shutdown().await;
+}
+
+/// The status and the text of a page of the console.
+async fn page(broker: &Broker, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = broker.console.as_ref().expect("the console is served").address();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), text.trim_end().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_learn_that_a_broker_serves_stops_or_has_failed() {
+    let world = World::new(1);
+    let listener = ["ottla.http.listener=127.0.0.1:0"];
+    let broker = world.start(&["a"], &listener).await;
+    assert_eq!(page(&broker, "/health").await, (200, "healthy".into()));
+    assert_eq!(page(&broker, "/ready").await, (200, "ready".into()));
+    broker.parts.network.stop();
+    assert_eq!(page(&broker, "/health").await, (200, "healthy".into()));
+    assert_eq!(page(&broker, "/ready").await, (503, "the broker is stopping".into()));
+    broker.shutdown().await;
+
+    let broker = world.start(&["a"], &listener).await;
+    world.disk.set_faults(Faults { fail_sync: Some(1), ..Faults::default() });
+    assert!(!broker.create("t").await);
+    broker.failed().await;
+    for path in ["/health", "/ready"] {
+        assert_eq!(page(&broker, path).await, (503, crate::console::ALL_DIRS_OFFLINE.into()));
+    }
     broker.shutdown().await;
 }
 

@@ -199,9 +199,12 @@ settings! {
             ["ottla.max.open.segments"] ottla_max_open_segments: i32 = "1024",
                 AtLeast(16), Medium, ReadOnly,
                 "Segments whose files are open at a time; the one least recently used is closed beyond it.";
+            ["ottla.http.listener"] ottla_http_listener: Option<String> = null,
+                Any, Medium, ReadOnly,
+                "Address of the HTTP pages, as host:port: /metrics in Prometheus' text format, /health (200 unless the broker has failed), /ready (200 while clients are served). An empty host is every interface, port 0 picks a free port. Not served where not set.";
             ["ottla.metrics.listener"] ottla_metrics_listener: Option<String> = null,
                 Any, Medium, ReadOnly,
-                "Address to serve metrics on over HTTP, as host:port, in Prometheus' text format at /metrics; an empty host is every interface, port 0 picks a free port. Not served where not set.";
+                "The earlier name of ottla.http.listener, which wins where both are set.";
             ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
                 AtLeast(1), Medium, ReadOnly,
                 "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
@@ -354,19 +357,22 @@ impl BrokerConfig {
         }
     }
 
-    /// Host and port of `ottla.metrics.listener`, where it is set; no host is every interface.
+    /// Host and port of `ottla.http.listener`, where it is set; no host is every interface.
     ///
     /// # Errors
-    /// What it is instead, in a sentence.
-    pub fn metrics_listener(&self) -> Result<Option<(Option<String>, u16)>, String> {
-        let Some(text) = self.ottla_metrics_listener.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
+    /// A sentence with the setting and its wrong value.
+    pub fn http_listener(&self) -> Result<Option<(Option<String>, u16)>, String> {
+        let names = [
+            ("ottla.http.listener", &self.ottla_http_listener),
+            ("ottla.metrics.listener", &self.ottla_metrics_listener),
+        ];
+        let mut given = names.iter().filter_map(|(name, value)| Some((name, value.as_deref()?.trim())));
+        let Some((name, text)) = given.find(|(_, text)| !text.is_empty()) else { return Ok(None) };
         let parsed = text.rsplit_once(':').and_then(|(host, port)| {
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
             Some(((!host.is_empty()).then(|| host.to_owned()), port.parse().ok()?))
         });
-        parsed.map(Some).ok_or_else(|| format!("ottla.metrics.listener is '{text}', which is not host:port"))
+        parsed.map(Some).ok_or_else(|| format!("{name} is '{text}', which is not host:port"))
     }
 
     /// `max.connections.per.ip.overrides` by host name or address.

@@ -411,7 +411,7 @@ fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
         );
     }
     problems.extend(broker.connection_overrides().err());
-    problems.extend(broker.metrics_listener().err());
+    problems.extend(broker.http_listener().err());
     let metadata_dir = broker.metadata_dir();
     if !broker.data_dirs().contains(&metadata_dir) {
         problems.push(format!("metadata.log.dir must be one of log.dirs, and {} is not", metadata_dir.display()));

@@ -465,7 +465,7 @@ impl Connection {
             }
             self.limits.requests.take(missing_bytes).await
         };
-        let room_bytes = match self.reader.frame_bytes() {
+        let room_bytes = match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES => self.share.room_bytes(self.reader.arrived_bytes()),
             _ => usize::MAX,
         };
@@ -488,9 +488,9 @@ impl Connection {
 
     /// The memory to take before more of the started frame is read.
     fn missing_bytes(&self) -> usize {
-        match self.reader.frame_bytes() {
+        match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES && self.next.is_none() => {
-                self.share.missing_bytes(bytes, self.reader.arrived_bytes())
+                self.share.missing_bytes(bytes + FrameReader::LENGTH_BYTES, self.reader.arrived_bytes())
             }
             _ => 0,
         }

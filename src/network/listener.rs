@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    connection::{self, ConnectionLimits},
-    http,
-};
+use super::connection::{self, ConnectionLimits};
 use crate::{
     api::{ConnectionInfo, Parts},
     env::{
@@ -153,11 +150,6 @@ impl Bound {
     /// Where, with the port that the system picked.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Answers scrapers of metrics until the tasks of the network are told to stop.
-    pub fn serve_metrics(self, parts: &Arc<Parts>) {
-        parts.network.spawn_until_stopped("accept scrapers", http::serve(self.listener, parts.clone()));
     }
 
     /// Accepts until the tasks of the network are told to stop.

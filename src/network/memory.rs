@@ -89,6 +89,7 @@ impl Drop for Waiting<'_> {
 
 impl RequestShare {
     /// What is missing before more may be read of a frame of `frame_bytes` of which `arrived_bytes` are here; 0 for nothing.
+    /// Both count the frame's length field.
     pub(super) fn missing_bytes(&self, frame_bytes: usize, arrived_bytes: usize) -> usize {
         if self.beyond.is_some() || arrived_bytes < self.held_bytes {
             return 0;
@@ -193,6 +194,24 @@ mod tests {
         assert!(memory.try_take(1).is_none());
         drop(share);
         assert!(memory.try_take(4 * STEP_BYTES).is_some());
+    }
+
+    /// A frame that is not complete and may not be read would look like the end of its connection.
+    #[test]
+    fn s2_there_is_room_until_the_whole_frame_is_here() {
+        for frame_bytes in [40_000, STEP_BYTES, STEP_BYTES + 4, STEP_BYTES + 5, 3 * STEP_BYTES + 1] {
+            let memory = RequestMemory::new(frame_bytes);
+            let (mut share, mut arrived_bytes) = (RequestShare::default(), 4);
+            while arrived_bytes < frame_bytes {
+                match share.missing_bytes(frame_bytes, arrived_bytes) {
+                    0 => arrived_bytes += share.room_bytes(arrived_bytes).min(30_000),
+                    missing => share.add(memory.try_take(missing).expect("the frame fits")),
+                }
+                let may_go_on =
+                    share.missing_bytes(frame_bytes, arrived_bytes) > 0 || share.room_bytes(arrived_bytes) > 0;
+                assert!(may_go_on || arrived_bytes >= frame_bytes, "stuck at {arrived_bytes} of {frame_bytes}");
+            }
+        }
     }
 
     #[test]

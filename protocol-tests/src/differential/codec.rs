@@ -170,7 +170,7 @@ fn neutral(kind: &Kind) -> Value {
     }
 }
 
-fn uuid(text: &str) -> [u8; 16] {
+pub fn uuid(text: &str) -> [u8; 16] {
     let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_else(|_| panic!("{text:?} is no UUID"));
     bytes.try_into().unwrap_or_else(|_| panic!("{text:?} is no UUID"))
 }

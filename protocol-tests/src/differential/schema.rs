@@ -132,6 +132,11 @@ impl Schemas {
     pub fn api(&self, name: &str) -> &Api {
         self.apis.get(name).unwrap_or_else(|| panic!("no API is called {name:?}"))
     }
+
+    /// The name of the API with this key.
+    pub fn name(&self, key: i16) -> Option<&str> {
+        self.apis.iter().find_map(|(name, api)| (api.key == key).then_some(name.as_str()))
+    }
 }
 
 fn message(schema: &Value) -> Result<Message> {

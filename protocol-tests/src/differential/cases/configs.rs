@@ -17,6 +17,7 @@ pub(super) const CASES: &[Row] = &[
     shared("configs-a6-alter-errors", alter_errors),
     alone("configs-a6-broker-dynamic", broker_dynamic),
     alone("configs-a6-broker-errors", broker_errors),
+    alone("configs-a6-loggers", loggers),
     alone("configs-a16-list-resources", list_resources),
     alone("configs-groups-and-metrics", groups_and_metrics),
 ];
@@ -245,6 +246,43 @@ fn incremental_errors(case: &mut Case) {
             4,
             describe(TOPIC, &topic, json!(["retention.ms", "segment.ms", "cleanup.policy"])),
         );
+    }
+}
+
+/// Only of the root logger: the others are the modules of each server.
+fn loggers(case: &mut Case) {
+    for version in served("IncrementalAlterConfigs") {
+        for (what, name, changes) in [
+            ("set", "1", vec![("root", SET, Some("ERROR"))]),
+            ("set to fatal", "1", vec![("root", SET, Some("FATAL"))]),
+            ("set back", "1", vec![("root", SET, Some("INFO"))]),
+            ("nothing to change", "1", vec![]),
+            ("an unknown logger", "1", vec![("no.such.logger", SET, Some("INFO"))]),
+            ("a nameless logger", "1", vec![("", SET, Some("INFO"))]),
+            ("deletes an unknown logger", "1", vec![("no.such.logger", DELETE, None)]),
+            ("a level in small letters", "1", vec![("root", SET, Some("debug"))]),
+            ("a level that is none", "1", vec![("root", SET, Some("OFF"))]),
+            ("no level", "1", vec![("root", SET, None)]),
+            ("deletes root", "1", vec![("root", DELETE, None)]),
+            ("appends", "1", vec![("root", APPEND, Some("INFO"))]),
+            ("subtracts", "1", vec![("root", SUBTRACT, Some("INFO"))]),
+            ("appends to an unknown logger", "1", vec![("no.such.logger", APPEND, Some("INFO"))]),
+            ("an unknown operation", "1", vec![("root", 9, Some("INFO"))]),
+            ("the same twice", "1", vec![("root", SET, Some("WARN")), ("root", SET, Some("INFO"))]),
+            ("a good and a bad one", "1", vec![("root", SET, Some("WARN")), ("no.such.logger", SET, Some("INFO"))]),
+            ("a nameless broker", "", vec![("root", SET, Some("INFO"))]),
+            ("another broker", "9", vec![("root", SET, Some("INFO"))]),
+            ("a broker that is no number", "x", vec![("root", SET, Some("INFO"))]),
+        ] {
+            case.note(what);
+            case.ask("IncrementalAlterConfigs", version, change(LOGGER, name, &changes));
+            case.ask("DescribeConfigs", 4, describe(LOGGER, "1", json!(["root", "no.such.logger"])));
+        }
+        case.note("validate only");
+        let mut body = change(LOGGER, "1", &[("root", SET, Some("WARN"))]);
+        body["ValidateOnly"] = true.into();
+        case.ask("IncrementalAlterConfigs", version, body);
+        case.ask("DescribeConfigs", 4, describe(LOGGER, "1", json!(["root"])));
     }
 }
 

@@ -1,0 +1,111 @@
+//! Sends large requests, on as many connections at a time as the broker has workers on a small machine, and takes their answers
+//! without keeping them.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::requests::{Shape, body};
+use super::world::World;
+use crate::differential::schema::Api;
+use crate::differential::wire::{framed, request};
+
+/// Connections that send the same at the same time.
+pub const CONNECTIONS: usize = 2;
+/// A request that is not answered by then is given up: that it waits is its own affair.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// One request that was sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub label: String,
+    pub begun: Instant,
+    pub ended: Instant,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer of so many bytes.
+    Answer(u64),
+    /// The broker closed the connection.
+    Closed,
+    /// Nothing within the limit.
+    Silence,
+}
+
+/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or `limit` is over.
+pub fn send_all(
+    address: SocketAddr,
+    name: &str,
+    api: &Api,
+    plan: &[(i16, Shape)],
+    world: &World,
+    limit: Duration,
+) -> Vec<Sent> {
+    std::thread::scope(|scope| {
+        let send = || send_on_one(address, name, api, plan, world, limit);
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(send)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("the attack does not panic")).collect()
+    })
+}
+
+/// The same on one connection, which is opened again where the broker closes it.
+pub fn send_on_one(
+    address: SocketAddr,
+    name: &str,
+    api: &Api,
+    plan: &[(i16, Shape)],
+    world: &World,
+    limit: Duration,
+) -> Vec<Sent> {
+    let deadline = Instant::now() + limit;
+    let mut connection = None;
+    let mut sent = Vec::new();
+    for (version, shape) in plan.iter().take_while(|_| Instant::now() < deadline) {
+        let bytes = body(name, api, *version, shape, world);
+        let flexible = api.request.flexible.contains(*version);
+        let frame = framed(&request(api.key, *version, 1, Some("hostile"), flexible, &bytes));
+        let begun = Instant::now();
+        let stream = connection.get_or_insert_with(|| TcpStream::connect(address).expect("connect"));
+        let outcome = exchange(stream, &frame);
+        if !matches!(outcome, Outcome::Answer(_)) {
+            connection = None;
+        }
+        let label = format!("{name} v{version} {}", shape.label());
+        sent.push(Sent { label, begun, ended: Instant::now(), outcome });
+    }
+    sent
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?} after {:.1?}", self.label, self.outcome, self.ended - self.begun)
+    }
+}
+
+fn exchange(stream: &mut TcpStream, frame: &[u8]) -> Outcome {
+    let limits = stream.set_read_timeout(Some(ANSWER_LIMIT)).and(stream.set_write_timeout(Some(ANSWER_LIMIT)));
+    limits.expect("set time-outs");
+    if let Err(error) = stream.write_all(frame) {
+        return ended(&error);
+    }
+    let mut size = [0; 4];
+    if let Err(error) = stream.read_exact(&mut size) {
+        return ended(&error);
+    }
+    let size = u64::from(u32::from_be_bytes(size));
+    match std::io::copy(&mut stream.take(size), &mut std::io::sink()) {
+        Ok(read) if read == size => Outcome::Answer(size),
+        Ok(_) => Outcome::Closed,
+        Err(error) => ended(&error),
+    }
+}
+
+fn ended(error: &std::io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Outcome::Silence,
+        _ => Outcome::Closed,
+    }
+}

@@ -1,0 +1,305 @@
+//! One attack on one broker: what another client sees meanwhile, what the process takes and what it gives back.
+//!
+//! The demands stand here, once for all tests. A machine is noisy and a broker is not: what it does in all of three attempts is
+//! its own doing, and a latency counts only where well-behaved clients do not cause the like. Trials of one process run one
+//! after the other.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::attack::{self, CONNECTIONS, Outcome, Sent};
+use super::probe::{Probe, Seen};
+use super::requests::Shape;
+use super::world::{Client, Size, World};
+use crate::broker::Broker;
+use crate::differential::batch::Batch;
+use crate::differential::codec;
+use crate::differential::schema::Schemas;
+use crate::differential::wire::{framed, request};
+use crate::kafka::jar_directory;
+
+/// What another client may see.
+const P99_LIMIT: Duration = Duration::from_millis(50);
+const WORST_LIMIT: Duration = Duration::from_millis(500);
+/// Memory besides the frames themselves.
+const GROWTH_BYTES: u64 = 100 << 20;
+/// What may stay when all is over: topics of the probe, state that was legally made, what the allocator keeps.
+const LEFT_BYTES: u64 = 24 << 20;
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(20);
+pub const ATTEMPTS: usize = 3;
+/// How long an attack may take.
+pub const ATTACK_LIMIT: Duration = Duration::from_secs(120);
+/// Well-behaved load beside which the noise of the machine is measured.
+const NOISE_TIME: Duration = Duration::from_secs(2);
+const NOISE_BATCH_BYTES: usize = 900_000;
+/// An attack that is over sooner is not much of a test.
+const LEAST_TIME: Duration = Duration::from_millis(500);
+
+/// Kafka's schemas, read once.
+pub fn schemas() -> Arc<Schemas> {
+    static SCHEMAS: OnceLock<Arc<Schemas>> = OnceLock::new();
+    let load = || Schemas::load(&jar_directory().expect("find Apache Kafka's jars")).expect("load schemas");
+    SCHEMAS.get_or_init(|| Arc::new(load())).clone()
+}
+
+/// A broker under attack.
+pub struct Trial {
+    pub schemas: Arc<Schemas>,
+    pub world: World,
+    pub address: SocketAddr,
+    sent: Mutex<Vec<Sent>>,
+    frame_bytes: Mutex<usize>,
+}
+
+/// What an attack did.
+pub struct Report {
+    pub seen: Seen,
+    pub sent: Vec<Sent>,
+    grown_bytes: u64,
+    left_bytes: u64,
+    frame_bytes: u64,
+    took: Duration,
+}
+
+/// Attacks a broker of its own, at most [`ATTEMPTS`] times, until all demands are met.
+///
+/// # Panics
+/// If they are never met.
+#[track_caller]
+pub fn demand(size: &Size, attack: impl Fn(&Trial)) {
+    let mut faults = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let report = attempt(size, &attack);
+        println!("{report}");
+        faults = report.faults();
+        if faults.is_empty() {
+            return;
+        }
+        println!("{}\n{}", faults.join(", "), report.suspects());
+    }
+    panic!("{}", faults.join(", "));
+}
+
+/// Attacks a broker of its own once.
+pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut broker = Broker::options().optimized().start();
+    let (schemas, address) = (schemas(), SocketAddr::from(([127, 0, 0, 1], broker.port())));
+    let world = World::make(&schemas, address, &broker.data(), size).expect("make the state that requests name");
+    let trial =
+        Trial { schemas: schemas.clone(), world, address, sent: Mutex::default(), frame_bytes: Mutex::default() };
+    let probe = Probe::start(schemas, address, "attack");
+    std::thread::sleep(Duration::from_millis(200));
+    let before = broker.process().memory_bytes("VmRSS");
+    forget_peak(&mut broker);
+    let begun = Instant::now();
+    attack(&trial);
+    let took = begun.elapsed();
+    std::thread::sleep(LEAST_TIME.saturating_sub(took));
+    let seen = probe.stop();
+    assert!(broker.process().is_running(), "the broker ended");
+    let grown_bytes = broker.process().memory_bytes("VmHWM").saturating_sub(before);
+    let deadline = Instant::now() + GIVE_BACK_LIMIT;
+    let mut left = || broker.process().memory_bytes("VmRSS").saturating_sub(before);
+    while left() > LEFT_BYTES && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let left_bytes = left();
+    let frame_bytes = trial.frame_bytes.into_inner().unwrap_or_else(PoisonError::into_inner) as u64;
+    let sent = trial.sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Report { seen, sent, grown_bytes, left_bytes, frame_bytes, took }
+}
+
+/// The peak of the memory from now on is a new one.
+fn forget_peak(broker: &mut Broker) {
+    let path = format!("/proc/{}/clear_refs", broker.process().id());
+    std::fs::write(&path, "5").unwrap_or_else(|error| panic!("write {path}: {error}"));
+}
+
+/// The probe beside well-behaved clients that keep the broker busy: what it sees is this machine's noise.
+fn noise() -> Seen {
+    let broker = Broker::options().optimized().start();
+    let (schemas, address) = (schemas(), SocketAddr::from(([127, 0, 0, 1], broker.port())));
+    let mut client = Client::open(&schemas, address).expect("connect");
+    let topic = |number: usize| format!("busy-{number}");
+    (0..CONNECTIONS).for_each(|number| drop(client.create_topic(&topic(number), 1).expect("create a topic")));
+    let probe = Probe::start(schemas.clone(), address, "noise");
+    let until = Instant::now() + NOISE_TIME;
+    std::thread::scope(|scope| {
+        for number in 0..CONNECTIONS {
+            let schemas = &schemas;
+            scope.spawn(move || {
+                let mut client = Client::open(schemas, address).expect("connect");
+                let batch = Batch::of_bytes(NOISE_BATCH_BYTES);
+                while Instant::now() < until {
+                    client.produce(&topic(number), &batch).expect("produce");
+                }
+            });
+        }
+    });
+    probe.stop()
+}
+
+impl Trial {
+    /// Sends each request of the plan on each connection. What does not fit into the limit is left out.
+    pub fn send_all(&self, api: &str, plan: &[(i16, Shape)]) {
+        let largest = plan.iter().map(|(_, shape)| shape.bytes).max().unwrap_or_default();
+        self.note_frame(largest);
+        let sent = attack::send_all(self.address, api, self.schemas.api(api), plan, &self.world, ATTACK_LIMIT);
+        self.note_sent(sent);
+    }
+
+    /// Sends one request on a connection of its own.
+    pub fn send_one(&self, api: &str, version: i16, shape: &Shape) {
+        self.note_frame(shape.bytes);
+        let plan = [(version, shape.clone())];
+        let sent = attack::send_on_one(self.address, api, self.schemas.api(api), &plan, &self.world, ATTACK_LIMIT);
+        self.note_sent(sent);
+    }
+
+    /// Sends a frame on each connection, at the same time, and waits for the answers.
+    pub fn on_each_connection(&self, frame: &[u8]) {
+        std::thread::scope(|scope| {
+            for _ in 0..CONNECTIONS {
+                scope.spawn(|| {
+                    let mut connection = self.connect();
+                    connection.send(frame);
+                    connection.drain_answer();
+                });
+            }
+        });
+    }
+
+    /// A whole request, written from JSON.
+    pub fn frame(&self, name: &str, version: i16, body: &Value) -> Vec<u8> {
+        frame(&self.schemas, name, version, body)
+    }
+
+    pub fn connect(&self) -> Draining {
+        let stream = TcpStream::connect(self.address).expect("connect");
+        stream.set_read_timeout(Some(ATTACK_LIMIT)).expect("set a time-out");
+        Draining(stream)
+    }
+
+    fn note_frame(&self, bytes: usize) {
+        let mut largest = self.frame_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *largest = bytes.max(*largest);
+    }
+
+    fn note_sent(&self, sent: Vec<Sent>) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
+    }
+}
+
+/// A whole request, written from JSON.
+pub fn frame(schemas: &Schemas, name: &str, version: i16, body: &Value) -> Vec<u8> {
+    let api = schemas.api(name);
+    let flexible = api.request.flexible.contains(version);
+    let body = codec::encode(&api.request, version, body);
+    framed(&request(api.key, version, 1, Some("hostile"), flexible, &body))
+}
+
+/// A connection whose answers are read and forgotten.
+pub struct Draining(TcpStream);
+
+impl Draining {
+    /// A broker that closes the connection shows at the next answer.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// Waits for one answer, or for the end of the connection.
+    pub fn drain_answer(&mut self) {
+        let mut size = [0; 4];
+        if self.0.read_exact(&mut size).is_ok() {
+            let mut answer = (&mut self.0).take(u32::from_be_bytes(size).into());
+            let _ = std::io::copy(&mut answer, &mut std::io::sink());
+        }
+    }
+}
+
+impl Report {
+    /// What is wrong with it, in words.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = self.latency_faults(P99_LIMIT, WORST_LIMIT);
+        if !faults.is_empty() {
+            let noise = noise();
+            let worst = noise.worst().map(|sample| sample.took).unwrap_or_default();
+            faults = self.latency_faults(P99_LIMIT.max(2 * noise.quantile(0.99)), WORST_LIMIT.max(2 * worst));
+        }
+        if self.grown_bytes > GROWTH_BYTES + CONNECTIONS as u64 * self.frame_bytes {
+            faults.push(format!("{} MB more", self.grown_bytes >> 20));
+        }
+        if self.left_bytes > LEFT_BYTES {
+            faults.push(format!("{} MB not given back", self.left_bytes >> 20));
+        }
+        faults.extend(self.seen.failure.iter().map(|failure| format!("the other client: {failure}")));
+        if self.took > ATTACK_LIMIT {
+            faults.push(format!("not over within {ATTACK_LIMIT:?}"));
+        }
+        faults
+    }
+
+    fn latency_faults(&self, p99_limit: Duration, worst_limit: Duration) -> Vec<String> {
+        let mut faults = Vec::new();
+        let p99 = self.seen.quantile(0.99);
+        if p99 > p99_limit {
+            faults.push(format!("p99 {p99:.1?}"));
+        }
+        let worst = self.worst();
+        if worst > worst_limit {
+            faults.push(format!("worst {worst:.1?}"));
+        }
+        faults
+    }
+
+    fn worst(&self) -> Duration {
+        self.seen.worst().map(|sample| sample.took).unwrap_or_default()
+    }
+
+    /// The requests that were under way during the probe's worst calls, and the slowest ones.
+    pub fn suspects(&self) -> String {
+        let mut lines = Vec::new();
+        let mut samples: Vec<_> = self.seen.samples.iter().collect();
+        samples.sort_by_key(|sample| std::cmp::Reverse(sample.took));
+        for sample in samples.iter().take(3) {
+            lines.push(format!("    {} took {:.1?} during", sample.what, sample.took));
+            let end = sample.begun + sample.took;
+            let during = self.sent.iter().filter(|sent| sent.begun < end && sent.ended > sample.begun);
+            lines.extend(during.take(4).map(|sent| format!("      {sent}")));
+        }
+        let mut sent: Vec<_> = self.sent.iter().collect();
+        sent.sort_by_key(|sent| std::cmp::Reverse(sent.ended - sent.begun));
+        lines.extend(sent.iter().take(4).map(|sent| format!("    slow: {sent}")));
+        lines.join("\n")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = self.sent.iter().filter_map(|sent| match sent.outcome {
+            Outcome::Answer(bytes) => Some(bytes),
+            _ => None,
+        });
+        write!(
+            f,
+            "{:.1?}: {} sent, {} answered (largest {} KB); {} probes p50 {:.1?} p99 {:.1?} worst {:.1?}; +{} MB, left {} MB",
+            self.took,
+            self.sent.len(),
+            answers.clone().count(),
+            answers.max().unwrap_or_default() >> 10,
+            self.seen.samples.len(),
+            self.seen.quantile(0.5),
+            self.seen.quantile(0.99),
+            self.worst(),
+            self.grown_bytes >> 20,
+            self.left_bytes >> 20,
+        )
+    }
+}

@@ -1,0 +1,97 @@
+//! Time is bounded, not only memory: the largest legal requests of every API hurt nobody but their sender.
+//!
+//! `FULL=1` takes frames up to socket.request.max.bytes; otherwise they are small enough for the run to last a few minutes.
+//! `APIS=Fetch,JoinGroup` takes these only.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use protocol_tests::broker::Broker;
+use protocol_tests::differential::schema::{Api, Schemas};
+use protocol_tests::hostile::requests::{Shape, shapes};
+use protocol_tests::hostile::trial::{ATTACK_LIMIT, ATTEMPTS, attempt, schemas};
+use protocol_tests::hostile::world::{Client, Size};
+use serde_json::Value;
+
+/// So long is each API attacked at least, for the other client to see something.
+const LEAST_TIME: Duration = Duration::from_millis(800);
+
+/// Sizes of the requests.
+struct Sizes {
+    newest: usize,
+    older: usize,
+}
+
+impl Sizes {
+    fn of_environment() -> Sizes {
+        match std::env::var_os("FULL") {
+            // What is left of the 100 MiB is for the header and the last element.
+            Some(_) => Sizes { newest: (100 << 20) - (64 << 10), older: 8 << 20 },
+            None => Sizes { newest: 1 << 20, older: 128 << 10 },
+        }
+    }
+}
+
+/// The APIs that the broker serves, by its own answer, with the versions that Kafka 4.3 knows as well.
+fn served(schemas: &Schemas) -> Vec<(String, i16, i16)> {
+    let broker = Broker::start_default();
+    let address = SocketAddr::from(([127, 0, 0, 1], broker.port()));
+    let mut client = Client::open(schemas, address).expect("connect");
+    let answer = client.ask("ApiVersions", 0, &Value::Null).expect("ask ApiVersions");
+    let only = std::env::var("APIS").ok();
+    let rows = answer["ApiKeys"].as_array().expect("a list of APIs").iter().map(|row| {
+        let number = |name: &str| row[name].as_i64().expect("a number") as i16;
+        let name = schemas.name(number("ApiKey")).expect("an API of Kafka 4.3");
+        let versions = schemas.api(name).request.versions.range();
+        (name.to_owned(), number("MinVersion").max(*versions.start()), number("MaxVersion").min(*versions.end()))
+    });
+    rows.filter(|(name, ..)| only.as_ref().is_none_or(|only| only.split(',').any(|wanted| wanted == name))).collect()
+}
+
+fn plan(api: &Api, min: i16, max: i16, sizes: &Sizes) -> Vec<(i16, Shape)> {
+    let of_version = |version: i16| {
+        let is_newest = version == max;
+        let bytes = if is_newest { sizes.newest } else { sizes.older };
+        shapes(api, version, is_newest, bytes).into_iter().map(move |shape| (version, shape))
+    };
+    (min..=max).flat_map(of_version).collect()
+}
+
+#[test]
+fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
+    let schemas = schemas();
+    let sizes = Sizes::of_environment();
+    let served = served(&schemas);
+    assert!(!served.is_empty());
+    let mut offenders = String::new();
+    for (name, min, max) in &served {
+        let plan = plan(schemas.api(name), *min, *max, &sizes);
+        if plan.is_empty() {
+            continue;
+        }
+        let mut faults = Vec::new();
+        for number in 1..=ATTEMPTS {
+            let report = attempt(&Size::default(), |trial| {
+                let begun = Instant::now();
+                trial.send_all(name, &plan);
+                while begun.elapsed() < LEAST_TIME {
+                    trial.send_all(name, &plan);
+                }
+            });
+            println!("{name:<28} {report}");
+            faults = report.faults();
+            if report.sent.len() < plan.len() {
+                faults.push(format!("only {} requests within {ATTACK_LIMIT:?}", report.sent.len()));
+            }
+            if faults.is_empty() {
+                break;
+            }
+            println!("  attempt {number}: {}\n{}", faults.join(", "), report.suspects());
+        }
+        if !faults.is_empty() {
+            let _ = writeln!(offenders, "{name}: {}", faults.join(", "));
+        }
+    }
+    assert!(offenders.is_empty(), "requests that hurt others:\n{offenders}");
+}

@@ -1,0 +1,70 @@
+//! Whether the broker is of use: `failure` for supervisors that restart it, `unready` for those that send clients to it.
+
+use crate::api::Parts;
+
+/// No log directory can be written or read any more.
+pub const ALL_DIRS_OFFLINE: &str = "all log directories are offline";
+/// The thread of the metadata quorum has ended.
+pub const QUORUM_FAILED: &str = "the metadata quorum has failed";
+const STOPPING: &str = "the broker is stopping";
+const NOT_REGISTERED: &str = "the metadata does not list this broker as active yet";
+
+/// What a supervisor must know of a broker.
+pub(super) struct Health {
+    pub(super) is_stopping: bool,
+    pub(super) all_dirs_offline: bool,
+    pub(super) quorum_has_ended: bool,
+    pub(super) is_registered: bool,
+}
+
+impl Health {
+    pub(super) fn of(parts: &Parts) -> Health {
+        let image = parts.metadata.image();
+        Health {
+            is_stopping: parts.network.is_stopping(),
+            all_dirs_offline: parts.log_manager.is_offline(),
+            quorum_has_ended: parts.controller.is_stopped(),
+            is_registered: image.brokers.get(&parts.config.node_id).is_some_and(|broker| !broker.fenced),
+        }
+    }
+
+    /// Why a restart is needed. The quorum of a broker that stops ends in order: that is no failure.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Health { all_dirs_offline: true, .. } => Some(ALL_DIRS_OFFLINE),
+            Health { quorum_has_ended: true, is_stopping: false, .. } => Some(QUORUM_FAILED),
+            _ => None,
+        }
+    }
+
+    /// Why clients cannot be served.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        match self {
+            Health { is_stopping: true, .. } => Some(STOPPING),
+            Health { is_registered: false, .. } => self.failure().or(Some(NOT_REGISTERED)),
+            _ => self.failure(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: Health =
+        Health { is_stopping: false, all_dirs_offline: false, quorum_has_ended: false, is_registered: true };
+
+    #[test]
+    fn each_state_has_its_two_verdicts() {
+        for (health, failure, unready) in [
+            (WELL, None, None),
+            (Health { is_stopping: true, ..WELL }, None, Some(STOPPING)),
+            (Health { is_stopping: true, quorum_has_ended: true, ..WELL }, None, Some(STOPPING)),
+            (Health { quorum_has_ended: true, ..WELL }, Some(QUORUM_FAILED), Some(QUORUM_FAILED)),
+            (Health { all_dirs_offline: true, ..WELL }, Some(ALL_DIRS_OFFLINE), Some(ALL_DIRS_OFFLINE)),
+            (Health { is_registered: false, ..WELL }, None, Some(NOT_REGISTERED)),
+        ] {
+            assert_eq!((health.failure(), health.unready()), (failure, unready));
+        }
+    }
+}
