@@ -109,6 +109,7 @@ impl Broker {
             network: Tasks::new(),
             fetch_sessions: FetchSessionCache::new(
                 config.max_incremental_fetch_session_cache_slots.max(0) as usize,
+                usize::try_from(config.ottla_fetch_sessions_max_bytes).unwrap_or(0),
                 env.random.clone(),
             ),
             producer_ids: ProducerIds::new(config.node_id, publisher.clone(), controller.clone()),
@@ -310,6 +311,8 @@ async fn start_quorum(
             default_num_partitions: config.num_partitions,
             default_replication_factor: config.default_replication_factor as i16,
             delete_topic_enable: config.delete_topic_enable,
+            max_partitions: usize::try_from(config.ottla_max_partitions).unwrap_or(0),
+            max_metadata_bytes: usize::try_from(config.ottla_metadata_max_bytes).unwrap_or(usize::MAX),
         },
         schema: Arc::new(crate::controller::schema::SettingsSchema::new(config.node_id, statics.clone())),
         max_bytes_between_snapshots: config.metadata_log_max_record_bytes_between_snapshots.max(0) as u64,

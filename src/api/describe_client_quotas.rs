@@ -103,8 +103,6 @@ fn entry(entity: &ClientQuotaEntity, values: &BTreeMap<String, f64>) -> EntryDat
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::BytesMut;
     use kafka_protocol::{
         messages::describe_client_quotas_request::ComponentData,
@@ -115,7 +113,6 @@ mod tests {
 
     fn image() -> MetadataImage {
         let mut image = MetadataImage::default();
-        let quotas = Arc::make_mut(&mut image.client_quotas);
         for (at, entity) in [
             vec![("user", Some("u"))],
             vec![("user", None)],
@@ -125,8 +122,9 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let entity = entity.into_iter().map(|(kind, name)| (kind.to_owned(), name.map(str::to_owned))).collect();
-            quotas.insert(entity, BTreeMap::from([("k".to_owned(), at as f64)]));
+            let entity: ClientQuotaEntity =
+                entity.into_iter().map(|(kind, name)| (kind.to_owned(), name.map(str::to_owned))).collect();
+            image.client_quotas.insert(entity.into(), BTreeMap::from([("k".to_owned(), at as f64)]));
         }
         image
     }

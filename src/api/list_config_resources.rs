@@ -60,21 +60,21 @@ fn names(image: &MetadataImage, resource_type: ConfigResourceType) -> Vec<String
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::metadata::image;
 
     fn configured_image() -> MetadataImage {
-        let mut configs = BTreeMap::new();
+        let mut image = MetadataImage::default();
         let mut set = |resource_type, name: &str, value: Option<&str>| {
-            let values = value.map(|value| ("interval.ms".to_owned(), value.to_owned())).into_iter().collect();
-            configs.insert(image::ConfigResource::new(resource_type, name), values);
+            let values: BTreeMap<_, _> = value.map(|value| ("interval.ms".to_owned(), value.to_owned())).into_iter().collect();
+            image.configs.insert(image::ConfigResource::new(resource_type, name).into(), values.into());
         };
         set(ConfigResourceType::ClientMetrics, "c", Some("100"));
         set(ConfigResourceType::Group, "g", Some("100"));
         set(ConfigResourceType::Group, "emptied", None);
-        MetadataImage { configs: Arc::new(configs), ..MetadataImage::default() }
+        image
     }
 
     fn listed(version: i16, asked: &[i8]) -> Result<Vec<(i8, String)>, i16> {

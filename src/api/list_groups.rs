@@ -13,10 +13,8 @@ use super::{
 use crate::coordinator::group::{self, GroupError, GroupFilter};
 
 pub(crate) async fn handle(ctx: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
-    let filter = GroupFilter {
-        states: request.states_filter.iter().map(|state| state.to_string()).collect(),
-        types: request.types_filter.iter().map(|name| name.to_string()).collect(),
-    };
+    let (states, types) = (request.states_filter.iter(), request.types_filter.iter());
+    let filter = GroupFilter::new(states.map(|name| name.as_str()), types.map(|name| name.as_str()));
     response(async { ctx.cluster(Operation::Describe)?.groups().list(filter).await }.await)
 }
 

@@ -87,8 +87,7 @@ mod tests {
         let all = ListPartitionReassignmentsRequest::default().with_topics(None);
         assert!(list(&image, &all).topics.is_empty());
 
-        let topics = Arc::make_mut(&mut image.topics);
-        let topic = Arc::make_mut(topics.by_name.get_mut("t").unwrap());
+        let topic = Arc::make_mut(image.topics.by_name.get_mut("t").unwrap());
         topic.partitions.get_mut(&1).unwrap().adding_replicas = vec![2];
         for request in [all, asked("t", &[0, 1, 2])] {
             let listed = list(&image, &request).topics;

@@ -47,14 +47,20 @@ async fn fetch(
             (Some(known), unknown)
         }
     };
-    let fetch = FetchOffsetsRequest {
-        group_id: kept(&group.group_id),
-        member_id: kept_if_some(&group.member_id),
-        member_epoch: group.member_epoch,
-        require_stable,
-        topics,
+    let fetched = async {
+        let authorized = ctx.group(Operation::Describe, &group.group_id)?;
+        let Some(topics) = topics else {
+            return authorized.coordinator().fetch_all_offsets(&kept(&group.group_id), require_stable).await;
+        };
+        let fetch = FetchOffsetsRequest {
+            group_id: kept(&group.group_id),
+            member_id: kept_if_some(&group.member_id),
+            member_epoch: group.member_epoch,
+            require_stable,
+            topics,
+        };
+        authorized.coordinator().fetch_offsets(fetch).await
     };
-    let fetched = async { ctx.group(Operation::Describe, &group.group_id)?.coordinator().fetch_offsets(fetch).await };
     match fetched.await {
         Err(error) => OffsetFetchResponseGroup::error(&group, code(Some(error)), ctx.api_version),
         Ok(fetched) => {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::Arguments,
     controller::topics::{CreatableTopic, CreateTopics},
-    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic, FetchOffsetsRequest},
+    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
     env::Disk,
     raft::CachedImage,
     sim::{SimDisk, disk::Faults},
@@ -76,15 +76,8 @@ impl Broker {
     }
 
     async fn committed(&self) -> BTreeMap<i32, i64> {
-        let all = FetchOffsetsRequest {
-            group_id: "g".into(),
-            member_id: None,
-            member_epoch: -1,
-            require_stable: false,
-            topics: None,
-        };
         self.parts.groups.loaded(0).await;
-        let topics = self.parts.groups.fetch_offsets(all).await.unwrap();
+        let topics = self.parts.groups.fetch_all_offsets(&"g".into(), false).await.unwrap();
         topics
             .iter()
             .flat_map(|topic| &topic.partitions)

@@ -208,6 +208,18 @@ settings! {
             ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
                 AtLeast(1), Medium, ReadOnly,
                 "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
+            ["ottla.groups.max.bytes"] ottla_groups_max_bytes: i64 = "268435456",
+                AtLeast(1048576), Medium, ReadOnly,
+                "Memory for all groups and committed offsets together, in bytes, about; what would make them larger is refused.";
+            ["ottla.fetch.sessions.max.bytes"] ottla_fetch_sessions_max_bytes: i64 = "67108864",
+                AtLeast(0), Medium, ReadOnly,
+                "Memory for all fetch sessions together, in bytes, about; a client that finds no room goes without a session.";
+            ["ottla.max.partitions"] ottla_max_partitions: i32 = "20000",
+                AtLeast(1), Medium, ReadOnly,
+                "Partitions of all topics together; a change that would make more is refused.";
+            ["ottla.metadata.max.bytes"] ottla_metadata_max_bytes: i64 = "67108864",
+                AtLeast(1048576), Medium, ReadOnly,
+                "Size of all topics, settings and quotas together, written as records, in bytes, about; a change that would make them larger is refused.";
             ["ottla.max.producer.ids.per.partition"] ottla_max_producer_ids_per_partition: i32 = "10000",
                 AtLeast(100), Medium, ReadOnly,
                 "Producer ids without an open transaction that a partition remembers; beyond it those that have not written for longest are forgotten, as if they had expired.";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ApiError, Step, StepContext};
+use super::{ApiError, Step, StepContext, check_records};
 use crate::metadata::{
     image::{ClientQuotaEntity, MetadataImage, quota_entity_data},
     records::{ClientQuotaRecord, MetadataRecord},
@@ -28,26 +28,40 @@ pub struct AlterClientQuotas {
     pub validate_only: bool,
 }
 
+impl AlterClientQuotas {
+    /// Those that are altered, each once.
+    pub fn entities(&self) -> impl Iterator<Item = ClientQuotaEntity> {
+        let entities = self.alterations.iter().map(|alteration| alteration.entity.iter().cloned().collect());
+        entities.collect::<BTreeSet<ClientQuotaEntity>>().into_iter()
+    }
+}
+
 /// Entity by entity, in the order of their first mention.
 pub type AlterClientQuotasReply = Vec<(ClientQuotaEntity, Result<(), ApiError>)>;
 
 /// A11.
 pub fn alter_client_quotas(
     image: &MetadataImage,
-    _: &mut StepContext<'_>,
+    context: &mut StepContext<'_>,
     request: AlterClientQuotas,
 ) -> Step<AlterClientQuotasReply> {
     let mut records = Vec::new();
     let mut reply: AlterClientQuotasReply = Vec::new();
+    let mut positions: BTreeMap<ClientQuotaEntity, usize> = BTreeMap::new();
     for alteration in request.alterations {
         // As in the wire's reader, a type named twice keeps its last name.
         let entity: ClientQuotaEntity = alteration.entity.into_iter().collect();
-        if let Some((_, result)) = reply.iter_mut().find(|(seen, _)| *seen == entity) {
-            *result = Err(ApiError::invalid_request(format!("Ignoring duplicate entity {}", describe(&entity))));
+        if let Some(position) = positions.get(&entity) {
+            reply[*position].1 =
+                Err(ApiError::invalid_request(format!("Ignoring duplicate entity {}", describe(&entity))));
             continue;
         }
         let result = alter_entity(image, &entity, &alteration.ops);
+        positions.insert(entity.clone(), reply.len());
         reply.push((entity, result.map(|mut new| records.append(&mut new))));
+    }
+    if let Err(error) = check_records(image, context.settings, &records) {
+        return Step::reply(reply.into_iter().map(|(entity, _)| (entity, Err(error.clone()))).collect());
     }
     Step { records, reply }.without_records_if(request.validate_only)
 }
@@ -150,6 +164,7 @@ fn is_ip_or_host(text: &str) -> bool {
 }
 
 fn validate_value(keys: QuotaKeys, key: &str, value: f64) -> Result<(), ApiError> {
+    // linear: there are at most four
     let Some((_, max)) = keys.iter().find(|(name, _)| *name == key) else {
         return Err(ApiError::invalid_request(format!("Invalid configuration key {key}")));
     };
@@ -209,6 +224,22 @@ mod tests {
             alter(&mut image, alteration(&[("ip", Some("10.0.0.1"))], &[("connection_creation_rate", Some(3.0))])),
             Ok(1)
         );
+    }
+
+    #[test]
+    fn a11_thousands_of_entities_are_decided_in_time_and_more_than_one_batch_is_refused() {
+        let image = MetadataImage::default();
+        let alter = |entities: usize| {
+            let alterations = (0..entities)
+                .map(|number| alteration(&[("user", Some(&number.to_string()))], &[("producer_byte_rate", Some(1.0))]));
+            let request = AlterClientQuotas { alterations: alterations.collect(), validate_only: false };
+            with_context(|context| alter_client_quotas(&image, context, request))
+        };
+        let step = alter(10_000);
+        assert_eq!(step.records.len(), 10_000);
+        let step = alter(10_001);
+        assert!(step.records.is_empty());
+        assert!(step.reply.iter().all(|(_, result)| result.as_ref().is_err_and(|error| error.code() == 44)));
     }
 
     #[test]

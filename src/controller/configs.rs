@@ -3,15 +3,18 @@
 //! Owns what an alteration does to the stored values; what a value may be is the schema's (`config`), and which broker settings can
 //! change while it runs is checked by the broker that gets the request (`api/incremental_alter_configs.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::error::ResponseError;
 
-use super::{ApiError, ConfigSchema, Step, StepContext, check_record_count, topics::validate_topic_name};
+use super::{ApiError, ConfigSchema, Step, StepContext, check_records, topics::validate_topic_name};
 use crate::metadata::{
     image::{ConfigResource, ConfigResourceType, MetadataImage},
     records::{ConfigRecord, MetadataRecord},
 };
+
+/// Settings that one resource may have: five times what there is to set. Every change of a resource looks at all of them.
+const MAX_CONFIGS_PER_RESOURCE: usize = 2_000;
 
 /// What to do with one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,7 @@ pub fn incremental_alter_configs(
         .resources
         .iter()
         .map(|(resource, changes)| alter_resource(image, context.schema, resource, changes, false));
-    collect(altered, request.validate_only)
+    collect(image, context, altered, request.validate_only)
 }
 
 /// A6, the older API.
@@ -91,10 +94,12 @@ pub fn legacy_alter_configs(
         let deleted = current.filter(|(key, _)| !configs.contains_key(*key)).map(|(key, _)| (key.clone(), None));
         write_resource(image, context.schema, resource, changed.chain(deleted).collect(), false)
     });
-    collect(altered, request.validate_only)
+    collect(image, context, altered, request.validate_only)
 }
 
 fn collect(
+    image: &MetadataImage,
+    context: &StepContext<'_>,
     altered: impl Iterator<Item = Result<Vec<MetadataRecord>, ApiError>>,
     validate_only: bool,
 ) -> Step<AlterConfigsReply> {
@@ -102,7 +107,7 @@ fn collect(
     for result in altered {
         reply.push(result.map(|mut new| records.append(&mut new)));
     }
-    if let Err(error) = check_record_count(&records) {
+    if let Err(error) = check_records(image, context.settings, &records) {
         return Step::reply(vec![Err(error); reply.len()]);
     }
     Step { records, reply }.without_records_if(validate_only)
@@ -138,13 +143,24 @@ pub(super) fn alter_resource(
 
 pub(crate) fn change_list(current: &str, op: AlterOp, operand: &str) -> String {
     let mut parts: Vec<&str> = current.split(',').filter(|part| !part.is_empty()).collect();
-    for part in operand.split(',') {
-        let at = parts.iter().position(|present| *present == part);
-        match (op, at) {
-            (AlterOp::Append, None) => parts.push(part),
-            (AlterOp::Subtract, Some(at)) => _ = parts.remove(at),
-            _ => {}
+    match op {
+        AlterOp::Append => {
+            let mut present: BTreeSet<&str> = parts.iter().copied().collect();
+            parts.extend(operand.split(',').filter(|part| present.insert(part)));
         }
+        AlterOp::Subtract => {
+            // Each mention takes one of the present parts away, the first.
+            let mut mentions: BTreeMap<&str, usize> = BTreeMap::new();
+            operand.split(',').for_each(|part| *mentions.entry(part).or_default() += 1);
+            parts.retain(|part| match mentions.get_mut(part) {
+                Some(left @ 1..) => {
+                    *left -= 1;
+                    false
+                }
+                _ => true,
+            });
+        }
+        AlterOp::Set | AlterOp::Delete => {}
     }
     parts.join(",")
 }
@@ -177,6 +193,10 @@ fn write_resource(
             let (resource_type, resource_name) = (resource.resource_type.id(), resource.name.clone());
             records.push(ConfigRecord { resource_type, resource_name, name, value }.into());
         }
+    }
+    if all.len() > MAX_CONFIGS_PER_RESOURCE {
+        let message = format!("A resource may have {MAX_CONFIGS_PER_RESOURCE} settings at most.");
+        return Err(ApiError::new(ResponseError::PolicyViolation, message));
     }
     validate_resource(resource)?;
     schema.validate(resource, &all)?;
@@ -249,6 +269,32 @@ mod tests {
         let mut image = image_with_brokers(&[1]);
         add_topic(&mut image, "t", &[&[1]]);
         image
+    }
+
+    #[test]
+    fn a6_a_list_is_changed_in_time_that_follows_its_length() {
+        assert_eq!(change_list("a,b,a", AlterOp::Append, "b,c,c,d"), "a,b,a,c,d");
+        assert_eq!(change_list("a,b,a,c", AlterOp::Subtract, "a,c,c,x"), "b,a");
+        assert_eq!(change_list("", AlterOp::Append, "a"), "a");
+        let parts: Vec<String> = (0..200_000).map(|number| number.to_string()).collect();
+        let (list, reversed) = (parts.join(","), parts.iter().rev().cloned().collect::<Vec<_>>().join(","));
+        // Comparing each part with each other would take 4 * 10^10 steps.
+        assert_eq!(change_list(&list, AlterOp::Append, &reversed), list);
+        assert_eq!(change_list(&list, AlterOp::Subtract, &reversed), "");
+    }
+
+    #[test]
+    fn a6_one_resource_has_a_bounded_number_of_settings() {
+        let image = image();
+        let changes = |count: usize| (0..count).map(|n| (format!("my.{n}"), AlterOp::Set, Some("v".into()))).collect();
+        let resource = ConfigResource::default_broker();
+        let alter = |count| {
+            let resources = vec![(resource.clone(), changes(count))];
+            let request = IncrementalAlterConfigs { resources, validate_only: false };
+            with_context(|context| incremental_alter_configs(&image, context, request)).reply.remove(0)
+        };
+        assert_eq!(alter(MAX_CONFIGS_PER_RESOURCE), Ok(()));
+        assert_eq!(alter(MAX_CONFIGS_PER_RESOURCE + 1).unwrap_err().error, ResponseError::PolicyViolation);
     }
 
     #[test]

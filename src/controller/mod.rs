@@ -11,6 +11,7 @@ pub mod configs;
 mod controller;
 pub mod features;
 pub mod partitions;
+pub mod portions;
 pub mod producer_ids;
 pub mod schema;
 pub mod topics;
@@ -71,11 +72,21 @@ pub struct ControllerSettings {
     pub default_replication_factor: i16,
     /// `delete.topic.enable`.
     pub delete_topic_enable: bool,
+    /// `ottla.max.partitions`.
+    pub max_partitions: usize,
+    /// `ottla.metadata.max.bytes`.
+    pub max_metadata_bytes: usize,
 }
 
 impl Default for ControllerSettings {
     fn default() -> Self {
-        ControllerSettings { default_num_partitions: 1, default_replication_factor: 1, delete_topic_enable: true }
+        ControllerSettings {
+            default_num_partitions: 1,
+            default_replication_factor: 1,
+            delete_topic_enable: true,
+            max_partitions: 20_000,
+            max_metadata_bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -153,12 +164,29 @@ impl<R> Step<R> {
 }
 
 /// Apache: `BoundedListTooLongException` as the client sees it.
-pub(crate) fn check_record_count(records: &[MetadataRecord]) -> Result<(), ApiError> {
+pub(crate) fn too_many_records() -> ApiError {
+    ApiError::new(ResponseError::PolicyViolation, "Unable to perform excessively large batch operation.")
+}
+
+/// Whether what a step decided may be written: it is not too much at a time, and the cluster stays within its bounds.
+pub(crate) fn check_records(
+    image: &MetadataImage,
+    settings: &ControllerSettings,
+    records: &[MetadataRecord],
+) -> Result<(), ApiError> {
     if records.len() > MAX_RECORDS_PER_USER_OP {
-        return Err(ApiError::new(
-            ResponseError::PolicyViolation,
-            "Unable to perform excessively large batch operation.",
-        ));
+        return Err(too_many_records());
+    }
+    let growth = image.growth(records);
+    let (most_partitions, most_bytes) = (settings.max_partitions, settings.max_metadata_bytes);
+    let violation = |message: String| Err(ApiError::new(ResponseError::PolicyViolation, message));
+    if growth.partitions > most_partitions.saturating_sub(image.size.partitions) {
+        return violation(format!("The cluster may have {most_partitions} partitions at most (ottla.max.partitions)."));
+    }
+    if growth.bytes > most_bytes.saturating_sub(image.size.bytes) {
+        let message =
+            format!("All topics, settings and quotas may take {most_bytes} bytes at most (ottla.metadata.max.bytes).");
+        return violation(message);
     }
     Ok(())
 }

@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use kafka_protocol::error::ResponseError;
 
 use super::{
-    ApiError, EffectiveConfig, Step, StepContext, check_record_count,
+    ApiError, EffectiveConfig, Step, StepContext, check_records,
     configs::{self, AlterOp},
     partitions::{active_replicas, new_partition, place, validate_manual_assignment},
+    too_many_records,
 };
 use crate::{
     metadata::{
         image::{ConfigResource, MetadataImage},
         records::{MetadataRecord, RemoveTopicRecord, TopicRecord},
     },
-    types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId},
+    types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, is_internal_topic},
 };
 
 const MAX_NAME_LENGTH: usize = 249;
@@ -98,14 +99,14 @@ pub fn create_topics(
         replies.push((topic.name, result));
     }
     replies.extend(refused.into_iter().map(|name| (name, Err(ApiError::invalid_request("Duplicate topic name.")))));
-    if let Err(error) = check_record_count(&records) {
+    if let Err(error) = check_records(image, context.settings, &records) {
         return Step::reply(Err(error));
     }
     Step { records, reply: Ok(replies) }.without_records_if(request.validate_only)
 }
 
 /// Takes out every element whose key occurs more than once; returns those keys.
-fn partition_duplicates<T>(elements: Vec<T>, key: impl Fn(&T) -> &String) -> (Vec<T>, BTreeSet<String>) {
+pub(super) fn partition_duplicates<T>(elements: Vec<T>, key: impl Fn(&T) -> &String) -> (Vec<T>, BTreeSet<String>) {
     let (mut seen, mut duplicates) = (HashSet::new(), BTreeSet::new());
     for element in &elements {
         if !seen.insert(key(element).clone()) {
@@ -115,12 +116,21 @@ fn partition_duplicates<T>(elements: Vec<T>, key: impl Fn(&T) -> &String) -> (Ve
     (elements.into_iter().filter(|element| !duplicates.contains(key(element))).collect(), duplicates)
 }
 
-fn validate_total_partitions(topics: &[CreatableTopic], default_num_partitions: i32) -> Result<(), ApiError> {
-    let count = |topic: &CreatableTopic| match (topic.assignments.len(), topic.num_partitions) {
-        (0, -1) => usize::try_from(default_num_partitions).unwrap_or(0),
-        (0, count) => usize::try_from(count).unwrap_or(0),
-        (assignments, _) => assignments,
-    };
+impl CreatableTopic {
+    pub(super) fn partition_count(&self, default_num_partitions: i32) -> usize {
+        match (self.assignments.len(), self.num_partitions) {
+            (0, -1) => usize::try_from(default_num_partitions).unwrap_or(0),
+            (0, count) => usize::try_from(count).unwrap_or(0),
+            (assignments, _) => assignments,
+        }
+    }
+}
+
+pub(super) fn validate_total_partitions(
+    topics: &[CreatableTopic],
+    default_num_partitions: i32,
+) -> Result<(), ApiError> {
+    let count = |topic: &CreatableTopic| topic.partition_count(default_num_partitions);
     if topics.iter().map(count).fold(0, usize::saturating_add) > MAX_PARTITIONS_PER_BATCH {
         return Err(ApiError::new(
             ResponseError::PolicyViolation,
@@ -367,7 +377,7 @@ pub fn delete_topics(
         records.push(RemoveTopicRecord { topic_id: id.0 }.into());
         reply(Some(name), id, Ok(()));
     }
-    match check_record_count(&records) {
+    match check_records(image, context.settings, &records) {
         Ok(()) => Step { records, reply: Ok(replies) },
         Err(error) => Step::reply(Err(error)),
     }
@@ -430,7 +440,7 @@ pub fn create_partitions(
     for topic in topics {
         let result = add_partitions(image, context, &topic, &mut records);
         replies.push((topic.name, result));
-        if let Err(error) = check_record_count(&records) {
+        if let Err(error) = check_records(image, context.settings, &records) {
             return Step::reply(Err(error));
         }
     }
@@ -445,6 +455,12 @@ fn add_partitions(
 ) -> Result<(), ApiError> {
     let topic = image.topic(&request.name).ok_or(ApiError::code_only(ResponseError::UnknownTopicOrPartition))?;
     let current = topic.partitions.len() as i32;
+    if is_internal_topic(&request.name) {
+        // A group is kept in the partition that the number of partitions gives: after a change all would be lost. Apache
+        // does it; its kafka-topics refuses it for the offsets topic, in these words.
+        let message = format!("The number of partitions for the internal topic {} cannot be changed.", request.name);
+        return Err(ApiError::new(ResponseError::InvalidRequest, message));
+    }
     if request.count == current {
         return Err(ApiError::new(
             ResponseError::InvalidPartitions,
@@ -460,10 +476,7 @@ fn add_partitions(
     }
     let additional = (request.count - current) as usize;
     if additional > MAX_PARTITIONS_PER_BATCH {
-        return Err(ApiError::new(
-            ResponseError::PolicyViolation,
-            "Unable to perform excessively large batch operation.",
-        ));
+        return Err(too_many_records());
     }
     if let Some(assignments) = &request.assignments
         && assignments.len() != additional
@@ -782,6 +795,50 @@ mod tests {
         let step = with_settings(settings, |context| delete_topics(&image, context, DeleteTopics { topics }));
         assert_eq!(step.reply, Err(ApiError::code_only(ResponseError::TopicDeletionDisabled)));
         assert!(step.records.is_empty());
+    }
+
+    #[test]
+    fn a3_internal_topics_keep_their_number_of_partitions() {
+        let mut image = image_with_brokers(&[1]);
+        for name in ["__consumer_offsets", "__transaction_state", "__share_group_state"] {
+            add_topic(&mut image, name, &[&[1]]);
+            let topics = vec![NewPartitions { name: name.into(), count: 5, assignments: None }];
+            let step = with_context(|context| {
+                create_partitions(&image, context, CreatePartitions { topics, validate_only: false })
+            });
+            assert!(step.records.is_empty());
+            let refused = step.reply.unwrap().remove(0).1.unwrap_err();
+            assert_eq!(refused.error, ResponseError::InvalidRequest);
+            assert!(refused.message.unwrap().contains(name));
+        }
+    }
+
+    #[test]
+    fn partitions_and_bytes_of_all_topics_together_are_bounded_and_given_back() {
+        let mut image = image_with_brokers(&[1]);
+        let settings = ControllerSettings { max_partitions: 10, max_metadata_bytes: 2_000, ..Default::default() };
+        let try_create = |image: &mut MetadataImage, wanted: CreatableTopic| {
+            let request = CreateTopics { topics: vec![wanted], validate_only: false };
+            let step = with_settings(settings.clone(), |context| create_topics(image, context, request));
+            apply(image, &step.records);
+            step.reply.map(|_| ()).map_err(|error| error.error)
+        };
+        assert_eq!(try_create(&mut image, topic("a", 8, 1)), Ok(()));
+        assert_eq!(try_create(&mut image, topic("b", 3, 1)), Err(ResponseError::PolicyViolation));
+        assert_eq!(try_create(&mut image, topic("b", 2, 1)), Ok(()));
+        assert_eq!(image.size.partitions, 10);
+        let before = image.size;
+        let id = image.topic_id("b").unwrap();
+        apply(&mut image, &[RemoveTopicRecord { topic_id: id.0 }.into()]);
+        assert_eq!(image.size.partitions, 8);
+        // A long name and a long setting count by their bytes.
+        let long = CreatableTopic {
+            configs: vec![("cleanup.policy".into(), Some("x".repeat(1_000)))],
+            ..topic(&"n".repeat(249), 1, 1)
+        };
+        assert_eq!(try_create(&mut image, long), Err(ResponseError::PolicyViolation));
+        assert_eq!(try_create(&mut image, topic("b", 2, 1)), Ok(()));
+        assert_eq!(image.size, before);
     }
 
     #[test]

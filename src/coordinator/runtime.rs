@@ -3,13 +3,15 @@
 //!
 //! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that
 //! sleeps until the earliest deadline (none, when nobody is in a group). Decides nothing about groups.
+//! A request about many things becomes several steps (`runtime/slices.rs`), and so does what follows from deleted
+//! topics (`runtime/sweep.rs`): the lock is held for a few milliseconds at most.
 //! The log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is
 //! dropped and loaded anew, and what was parked in it is told to find its coordinator again.
 //!
 //! Lock order: the shard's lock, then (inside the log) the partition's. Nothing is awaited under either.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -18,11 +20,11 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use super::group::records::{Decoded, Record};
-use super::group::shard::{Input, Output, Reply, Shard};
+use super::group::shard::{Deletion, Input, Output, Reply, Shard};
 use super::group::{
-    CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
-    GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest, LeftMember,
-    ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    CommitOffsetsRequest, CommitTopic, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic,
+    GroupConfig, GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
+    LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::env::{BoxFuture, Env};
 use crate::protocol::compression::decompress;
@@ -30,6 +32,13 @@ use crate::protocol::record_batch::{
     BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
 };
 use crate::types::{Offset, TopicId, java_string_hash};
+use slices::{ITEMS_PER_STEP, join, slices};
+
+mod slices;
+mod sweep;
+
+/// Groups that one step describes: one alone may have thousands of members.
+const DESCRIBED_PER_STEP: usize = 8;
 
 /// No deadline.
 const NEVER: i64 = i64::MAX;
@@ -113,6 +122,9 @@ struct Inner {
     /// Until when the timer task sleeps, in monotonic milliseconds.
     armed_ms: AtomicI64,
     wake_timer: Notify,
+    /// What all shards take in memory, about.
+    used_bytes: Arc<AtomicUsize>,
+    deleted: Mutex<sweep::Queue>,
 }
 
 /// One partition of `__consumer_offsets`.
@@ -137,10 +149,31 @@ enum CellState {
 
 struct Active {
     shard: Shard,
+    account: Account,
     parked: BTreeMap<RequestId, oneshot::Sender<Result<Delivery, GroupError>>>,
     next_request: u64,
     /// Where the next append must land: anything else means that somebody else wrote.
     next_offset: Offset,
+}
+
+/// What a shard takes of the coordinator's memory; given back when the shard goes.
+struct Account {
+    used_bytes: Arc<AtomicUsize>,
+    own_bytes: usize,
+}
+
+impl Account {
+    fn set(&mut self, bytes: usize) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
+        self.own_bytes = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
+    }
 }
 
 /// An answer, and the offset that must be committed before it is given.
@@ -165,6 +198,8 @@ impl GroupCoordinator {
             cells: RwLock::default(),
             armed_ms: AtomicI64::new(NEVER),
             wake_timer: Notify::new(),
+            used_bytes: Arc::default(),
+            deleted: Mutex::default(),
         });
         let timer = inner.clone();
         inner.env.tasks.spawn_until_stopped("group-coordinator-timer", async move { timer.run_timer().await });
@@ -259,51 +294,118 @@ impl GroupCoordinator {
 
     /// LeaveGroup; outcomes in the request's order.
     pub async fn leave(&self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
-        match self.inner.perform(self.partition_for(&request.group_id), Input::Leave(request)).await? {
-            Output::Left(result) => result,
-            other => unexpected(&other),
+        let LeaveRequest { group_id, mut members } = request;
+        let partition = self.partition_for(&group_id);
+        let mut all = Vec::with_capacity(members.len());
+        loop {
+            let rest = members.split_off(members.len().min(ITEMS_PER_STEP));
+            let leave = LeaveRequest { group_id: group_id.clone(), members };
+            match self.inner.perform(partition, Input::Leave(leave)).await? {
+                Output::Left(result) => all.append(&mut result?),
+                other => unexpected(&other),
+            }
+            if rest.is_empty() {
+                return Ok(all);
+            }
+            members = rest;
+            self.inner.env.tasks.yield_now().await;
         }
     }
 
-    /// OffsetCommit; ready once the offsets are replicated.
-    pub async fn commit_offsets(&self, request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
-        match self.inner.perform(self.partition_for(&request.group_id), Input::CommitOffsets(request)).await? {
-            Output::Outcomes(result) => result,
-            other => unexpected(&other),
+    /// OffsetCommit; ready once the offsets are replicated. A commit of many partitions may fail for some of them.
+    pub async fn commit_offsets(&self, mut request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
+        let partition = self.partition_for(&request.group_id);
+        let (mut all, mut is_first) = (Vec::new(), true);
+        for slice in slices(std::mem::take(&mut request.topics), ITEMS_PER_STEP) {
+            let commit = CommitOffsetsRequest { topics: slice.topics.clone(), ..request.clone() };
+            let outcomes = match self.inner.perform(partition, Input::CommitOffsets(commit)).await {
+                Ok(Output::Outcomes(outcomes)) => outcomes,
+                Ok(other) => unexpected(&other),
+                Err(error) => Err(error),
+            };
+            let outcomes = match outcomes {
+                Ok(outcomes) => outcomes,
+                Err(error) if is_first => return Err(error),
+                Err(error) => slice.topics.into_iter().map(|topic| refused_commit(topic, error)).collect(),
+            };
+            join(&mut all, outcomes, slice.continues);
+            is_first = false;
+            self.inner.env.tasks.yield_now().await;
         }
+        Ok(all)
     }
 
-    /// OffsetFetch of one group.
-    pub async fn fetch_offsets(&self, request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
-        match self.inner.perform(self.partition_for(&request.group_id), Input::FetchOffsets(request)).await {
-            Ok(Output::Fetched(result)) => result,
-            Ok(other) => unexpected(&other),
-            // Consumers before 3.9 do not retry the former; the latter also makes them look for the coordinator.
-            Err(GroupError::CoordinatorNotAvailable) => Err(GroupError::NotCoordinator),
-            Err(error) => Err(error),
+    /// OffsetFetch of one group, of these topics.
+    pub async fn fetch_offsets(&self, mut request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
+        let partition = self.partition_for(&request.group_id);
+        let mut all = Vec::new();
+        for slice in slices(std::mem::take(&mut request.topics), ITEMS_PER_STEP) {
+            let fetch = FetchOffsetsRequest { topics: slice.topics, ..request.clone() };
+            match self.inner.perform(partition, Input::FetchOffsets(fetch)).await.map_err(of_fetch)? {
+                Output::Fetched(result) => join(&mut all, result?, slice.continues),
+                other => unexpected(&other),
+            }
+            self.inner.env.tasks.yield_now().await;
+        }
+        Ok(all)
+    }
+
+    /// OffsetFetch of everything that one group has.
+    pub async fn fetch_all_offsets(
+        &self,
+        group_id: &Arc<str>,
+        require_stable: bool,
+    ) -> Result<Vec<FetchedTopic>, GroupError> {
+        let partition = self.partition_for(group_id);
+        let (mut all, mut after): (Vec<FetchedTopic>, _) = (Vec::new(), None);
+        loop {
+            let input = Input::FetchAllOffsets { group_id: group_id.clone(), require_stable, after };
+            let (page, next) = match self.inner.perform(partition, input).await.map_err(of_fetch)? {
+                Output::FetchedPage(page, next) => (page, next),
+                other => unexpected(&other),
+            };
+            let last = all.last().map(|topic| topic.name.clone());
+            let continues = last.is_some() && last == page.first().map(|topic| topic.name.clone());
+            join(&mut all, page, continues);
+            if next.is_none() {
+                return Ok(all);
+            }
+            after = next;
+            self.inner.env.tasks.yield_now().await;
         }
     }
 
     /// OffsetDelete.
     pub async fn delete_offsets(&self, request: DeleteOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
-        match self.inner.perform(self.partition_for(&request.group_id), Input::DeleteOffsets(request)).await? {
-            Output::Outcomes(result) => result,
-            other => unexpected(&other),
+        let DeleteOffsetsRequest { group_id, topics } = request;
+        let partition = self.partition_for(&group_id);
+        let mut all = Vec::new();
+        for slice in slices(topics, ITEMS_PER_STEP) {
+            let delete = DeleteOffsetsRequest { group_id: group_id.clone(), topics: slice.topics };
+            match self.inner.perform(partition, Input::DeleteOffsets(delete)).await? {
+                Output::Outcomes(result) => join(&mut all, result?, slice.continues),
+                other => unexpected(&other),
+            }
+            self.inner.env.tasks.yield_now().await;
         }
+        Ok(all)
     }
 
     /// DescribeGroups; one result per id, in order.
     pub async fn describe(&self, group_ids: Vec<Arc<str>>) -> Vec<Result<DescribedGroup, GroupError>> {
         let mut results: Vec<Option<Result<DescribedGroup, GroupError>>> = vec![None; group_ids.len()];
         for (partition, positions) in self.by_partition(&group_ids) {
-            let asked = positions.iter().map(|position| group_ids[*position].clone()).collect();
-            let described = match self.inner.perform(partition, Input::Describe(asked)).await {
-                Ok(Output::Described(described)) => described,
-                Ok(other) => unexpected(&other),
-                Err(error) => vec![Err(error); positions.len()],
-            };
-            for (position, result) in positions.into_iter().zip(described) {
-                results[position] = Some(result);
+            for positions in positions.chunks(DESCRIBED_PER_STEP) {
+                let requested = positions.iter().map(|position| group_ids[*position].clone()).collect();
+                let described = match self.inner.perform(partition, Input::Describe(requested)).await {
+                    Ok(Output::Described(described)) => described,
+                    Ok(other) => unexpected(&other),
+                    Err(error) => vec![Err(error); positions.len()],
+                };
+                for (position, result) in positions.iter().zip(described) {
+                    results[*position] = Some(result);
+                }
+                self.inner.env.tasks.yield_now().await;
             }
         }
         results.into_iter().map(|result| result.unwrap_or(Err(GroupError::NotCoordinator))).collect()
@@ -311,14 +413,24 @@ impl GroupCoordinator {
 
     /// ListGroups: the groups coordinated here. One partition that is still loading fails the whole list.
     pub async fn list(&self, filter: GroupFilter) -> Result<Vec<ListedGroup>, GroupError> {
+        let (filter, mut groups) = (Arc::new(filter), Vec::new());
         let partitions: Vec<i32> = shared(&self.inner.cells).keys().copied().collect();
-        let mut groups = Vec::new();
         for partition in partitions {
-            match self.inner.perform(partition, Input::List(filter.clone())).await {
-                Ok(Output::Listed(mut listed)) => groups.append(&mut listed),
-                Ok(other) => unexpected(&other),
-                Err(GroupError::NotCoordinator) => {}
-                Err(error) => return Err(error),
+            let mut after = None;
+            loop {
+                let input = Input::List { filter: filter.clone(), after };
+                let (mut page, next) = match self.inner.perform(partition, input).await {
+                    Ok(Output::Listed(page, next)) => (page, next),
+                    Ok(other) => unexpected(&other),
+                    Err(GroupError::NotCoordinator) => break,
+                    Err(error) => return Err(error),
+                };
+                groups.append(&mut page);
+                if next.is_none() {
+                    break;
+                }
+                after = next;
+                self.inner.env.tasks.yield_now().await;
             }
         }
         Ok(groups)
@@ -338,37 +450,30 @@ impl GroupCoordinator {
 
     /// DeleteGroups; one result per id, in order.
     pub async fn delete(&self, group_ids: Vec<Arc<str>>) -> Vec<(Arc<str>, Option<GroupError>)> {
-        let mut results: Vec<_> =
-            group_ids.iter().map(|group_id| (group_id.clone(), Some(GroupError::NotCoordinator))).collect();
-        for (partition, positions) in self.by_partition(&group_ids) {
-            let asked = positions.iter().map(|position| group_ids[*position].clone()).collect();
-            let errors: Vec<Option<GroupError>> = match self.inner.perform(partition, Input::DeleteGroups(asked)).await
-            {
-                Ok(Output::Deleted(deleted)) => deleted.into_iter().map(|(_, error)| error).collect(),
-                Ok(other) => unexpected(&other),
-                Err(error) => vec![Some(error); positions.len()],
-            };
-            for (position, error) in positions.into_iter().zip(errors) {
-                results[position].1 = error;
-            }
+        let mut results = Vec::with_capacity(group_ids.len());
+        for group_id in group_ids {
+            let error = self.delete_group(&group_id).await.err();
+            results.push((group_id, error));
+            self.inner.env.tasks.yield_now().await;
         }
         results
     }
 
-    /// The topics are gone: so are their offsets, in every group coordinated here (O7).
-    pub fn on_topics_deleted(&self, topics: Vec<(Arc<str>, TopicId)>) {
-        if topics.is_empty() {
-            return;
+    async fn delete_group(&self, group_id: &Arc<str>) -> Result<(), GroupError> {
+        let partition = self.partition_for(group_id);
+        loop {
+            match self.inner.perform(partition, Input::DeleteGroup(group_id.clone())).await? {
+                Output::Deleted(Ok(Deletion::Begun)) => self.inner.env.tasks.yield_now().await,
+                Output::Deleted(result) => return result.map(|_| ()),
+                other => unexpected(&other),
+            }
         }
-        let cells: Vec<Arc<Cell>> = shared(&self.inner.cells).values().cloned().collect();
-        for cell in cells {
-            if let CellState::Loading { deleted_topics, .. } = &mut *cell.lock() {
-                deleted_topics.extend(topics.iter().cloned());
-                continue;
-            }
-            if let Err(error) = self.inner.start(&cell, Input::TopicsDeleted(topics.clone())) {
-                tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
-            }
+    }
+
+    /// The topics are gone: so are their offsets, in every group coordinated here (O7), soon after this returns.
+    pub fn on_topics_deleted(&self, topics: Vec<(Arc<str>, TopicId)>) {
+        if !topics.is_empty() {
+            self.inner.enqueue_deleted(topics);
         }
     }
 
@@ -379,6 +484,16 @@ impl GroupCoordinator {
         }
         positions
     }
+}
+
+/// Consumers before 3.9 do not retry the former; the latter also makes them look for the coordinator.
+fn of_fetch(error: GroupError) -> GroupError {
+    if error == GroupError::CoordinatorNotAvailable { GroupError::NotCoordinator } else { error }
+}
+
+fn refused_commit(topic: CommitTopic, error: GroupError) -> TopicOutcome {
+    let partitions = topic.partitions.iter().map(|commit| (commit.partition, Some(error)));
+    TopicOutcome { partitions: partitions.collect(), name: topic.name, topic_id: topic.topic_id }
 }
 
 /// The shard answers each input with its own kind of output; another kind is our bug.
@@ -400,7 +515,12 @@ impl Inner {
 
     async fn perform(self: &Arc<Self>, partition: i32, input: Input) -> Result<Output, GroupError> {
         let cell = self.cell(partition).ok_or(GroupError::NotCoordinator)?;
-        let delivery = match self.start(&cell, input)? {
+        self.perform_in(&cell, input).await
+    }
+
+    async fn perform_in(self: &Arc<Self>, cell: &Arc<Cell>, input: Input) -> Result<Output, GroupError> {
+        let partition = cell.partition;
+        let delivery = match self.start(cell, input)? {
             Started::Answered(delivery) => delivery,
             // The sender is dropped unanswered only when the process ends.
             Started::Parked(receiver) => receiver.await.unwrap_or(Err(GroupError::NotCoordinator))?,
@@ -431,10 +551,11 @@ impl Inner {
             CellState::Active(active) => active,
         };
         let keeps_soft_state =
-            matches!(input, Input::CommitOffsets(_) | Input::DeleteOffsets(_) | Input::TopicsDeleted(_));
+            matches!(input, Input::CommitOffsets(_) | Input::DeleteOffsets(_) | Input::TopicsDeleted { .. });
         let id = RequestId(active.next_request);
         active.next_request += 1;
         let now = self.now();
+        active.shard.set_room(self.config.max_bytes.saturating_sub(self.used_bytes.load(Ordering::Relaxed)));
         let step = active.shard.step(now, id, input);
         match self.write(cell.partition, active, now, &step.records) {
             Ok(()) => {}
@@ -444,6 +565,7 @@ impl Inner {
                 return Err(error.into());
             }
         }
+        active.account.set(active.shard.memory_bytes());
         let started = active.deliver(id, step.replies);
         self.publish_deadline(cell, active);
         Ok(started)
@@ -528,9 +650,12 @@ impl Inner {
                 continue;
             }
             let at = Duration::from_millis(u64::try_from(earliest_ms).unwrap_or(0));
-            tokio::select! {
-                () = self.env.clock.sleep_until(at) => self.tick(),
-                () = self.wake_timer.notified() => {}
+            let is_due = tokio::select! {
+                () = self.env.clock.sleep_until(at) => true,
+                () = self.wake_timer.notified() => false,
+            };
+            if is_due {
+                self.tick().await;
             }
         }
     }
@@ -540,7 +665,8 @@ impl Inner {
         cells.values().map(|cell| cell.deadline_ms.load(Ordering::SeqCst)).min().unwrap_or(NEVER)
     }
 
-    fn tick(self: &Arc<Self>) {
+    /// One step of each shard that has something due; a shard with more stays due.
+    async fn tick(self: &Arc<Self>) {
         let now_ms = self.now().monotonic_ms;
         let due: Vec<Arc<Cell>> = shared(&self.cells)
             .values()
@@ -553,6 +679,7 @@ impl Inner {
                 tracing::debug!(partition = cell.partition, %error, "no timers to run");
                 cell.deadline_ms.store(NEVER, Ordering::SeqCst);
             }
+            self.env.tasks.yield_now().await;
         }
     }
 
@@ -621,7 +748,12 @@ impl Inner {
         let took_ms = self.env.clock.monotonic().saturating_sub(started).as_millis();
         let (records, groups) = (replay.records, replay.shard.group_count());
         tracing::debug!(partition, records, groups, took_ms, "loaded a partition of __consumer_offsets");
-        Ok((replay.shard, next))
+        let (mut shard, now) = (replay.shard, self.now());
+        let on_loaded = move || {
+            shard.on_loaded(now);
+            shard
+        };
+        Ok((self.env.tasks.blocking("group-coordinator-load", on_loaded).await, next))
     }
 
     fn finish_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64, loaded: Result<(Shard, Offset), LoadError>) {
@@ -632,9 +764,10 @@ impl Inner {
         }
         let deleted_topics = std::mem::take(deleted_topics);
         match loaded {
-            Ok((mut shard, next_offset)) => {
-                shard.on_loaded(self.now());
-                let active = Active { shard, parked: BTreeMap::new(), next_request: 0, next_offset };
+            Ok((shard, next_offset)) => {
+                let mut account = Account { used_bytes: self.used_bytes.clone(), own_bytes: 0 };
+                account.set(shard.memory_bytes());
+                let active = Active { shard, account, parked: BTreeMap::new(), next_request: 0, next_offset };
                 self.publish_deadline(cell, &active);
                 *state = CellState::Active(Box::new(active));
             }
@@ -645,10 +778,8 @@ impl Inner {
         }
         drop(state);
         cell.loaded.notify_waiters();
-        if !deleted_topics.is_empty()
-            && let Err(error) = self.start(cell, Input::TopicsDeleted(deleted_topics))
-        {
-            tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
+        if !deleted_topics.is_empty() {
+            self.enqueue_deleted(deleted_topics);
         }
     }
 }

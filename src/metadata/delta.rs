@@ -48,9 +48,9 @@ impl MetadataDelta {
         MetadataDelta {
             topics: topics.collect(),
             deleted_topics: BTreeMap::new(),
-            configs: image.configs.keys().cloned().collect(),
+            configs: image.configs.keys().map(|resource| ConfigResource::clone(resource)).collect(),
             brokers: image.brokers.keys().copied().collect(),
-            client_quotas: image.client_quotas.keys().cloned().collect(),
+            client_quotas: image.client_quotas.keys().map(|entity| ClientQuotaEntity::clone(entity)).collect(),
             features: !image.features.is_empty(),
             producer_ids: image.last_producer_ids.is_some(),
         }

@@ -5,12 +5,14 @@
 //! length or a tag that its bytes do not justify. The walk follows the shapes of Kafka's own message definitions
 //! (`schemas.rs`), copies nothing and allocates nothing.
 //!
+//! Deviations: all arrays of one request together may have 200,000 elements; a request with more closes its connection.
+//!
 //! Bytes after the message are let through: Apache Kafka ignores them (tried with 4.3.1's AbstractRequest), and so
 //! does the crate. Produce, Fetch and the others that have their own codecs are bounded by `wire.rs` instead.
 
 use super::{
     schemas,
-    wire::{self, DecodeError, MAX_STRING_BYTES, MAX_TAGS_PER_MESSAGE, MAX_TAGS_PER_STRUCT},
+    wire::{self, DecodeError, MAX_ELEMENTS_PER_MESSAGE, MAX_STRING_BYTES, MAX_TAGS_PER_MESSAGE, MAX_TAGS_PER_STRUCT},
 };
 
 /// A range of versions without an end.
@@ -118,6 +120,7 @@ pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<(), 
         version,
         flexible: version >= schema.flexible_from,
         memory_left_bytes: wire::memory_budget_bytes(bytes.len()),
+        elements_left: MAX_ELEMENTS_PER_MESSAGE,
         tags_left: MAX_TAGS_PER_MESSAGE,
         field: "the version",
     };
@@ -136,6 +139,7 @@ struct Walk<'a> {
     version: i16,
     flexible: bool,
     memory_left_bytes: usize,
+    elements_left: usize,
     tags_left: usize,
     /// Where the walk is, for the error.
     field: &'static str,
@@ -182,6 +186,7 @@ impl Walk<'_> {
         if count > self.bytes.len() / least_bytes {
             return Err(DecodeError::Truncated);
         }
+        self.elements_left = self.elements_left.checked_sub(count).ok_or(DecodeError::TooManyElements)?;
         self.charge(count.saturating_mul(decoded_bytes(element)))?;
         match element {
             Kind::Fixed(bytes) => self.skip(count * usize::from(*bytes)),

@@ -19,6 +19,9 @@ pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
 pub const MAX_TAGS_PER_STRUCT: usize = 128;
 /// Tagged fields that one message may carry.
 pub const MAX_TAGS_PER_MESSAGE: usize = 4096;
+/// Elements that the arrays of one request may have together. What a request costs grows with them, and no client of
+/// one broker needs more: it would have to name 200,000 partitions at once.
+pub const MAX_ELEMENTS_PER_MESSAGE: usize = 200_000;
 
 /// Why bytes are not the message they should be. The connection closes, as Kafka's does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,9 @@ pub enum DecodeError {
     /// Decoded, the message would take far more memory than its bytes justify.
     #[error("the message would take too much memory")]
     TooLarge,
+    /// The arrays of the message have too many elements.
+    #[error("the message has more than {MAX_ELEMENTS_PER_MESSAGE} array elements")]
+    TooManyElements,
     /// A version that this codec does not know.
     #[error("version {0} is not supported")]
     Version(i16),
@@ -70,6 +76,7 @@ pub struct Reader {
     /// Compact lengths and tagged fields (KIP-482).
     flexible: bool,
     memory_left_bytes: usize,
+    elements_left: usize,
     tags_left: usize,
 }
 
@@ -79,7 +86,13 @@ impl Reader {
     /// A reader at the message's first byte. `flexible` versions have compact lengths and tagged fields.
     pub fn new(bytes: Bytes, flexible: bool) -> Self {
         let memory_left_bytes = memory_budget_bytes(bytes.len());
-        Self { bytes, flexible, memory_left_bytes, tags_left: MAX_TAGS_PER_MESSAGE }
+        Self {
+            bytes,
+            flexible,
+            memory_left_bytes,
+            elements_left: MAX_ELEMENTS_PER_MESSAGE,
+            tags_left: MAX_TAGS_PER_MESSAGE,
+        }
     }
 
     /// Reads the message that fills `body`: one struct, for which `version` must be one of `versions`. Kafka ignores
@@ -218,6 +231,7 @@ impl Reader {
         if count > self.bytes.len() / min_element_bytes {
             return Err(DecodeError::Truncated);
         }
+        self.elements_left = self.elements_left.checked_sub(count).ok_or(DecodeError::TooManyElements)?;
         self.memory_left_bytes = count
             .checked_mul(size_of::<T>())
             .and_then(|bytes| self.memory_left_bytes.checked_sub(bytes))
@@ -487,11 +501,16 @@ mod tests {
 
     #[test]
     fn many_elements_of_little_content_exceed_the_budget() {
-        let mut bytes = vec![0_u8; 4 + 16 * 1024 * 1024];
-        bytes[..4].copy_from_slice(&(16 * 1024 * 1024_i32).to_be_bytes());
-        let mut reader = Reader::new(bytes.into(), false);
-        let refused = reader.array(1, |r| r.i8().map(|_| [0_u8; 64]));
+        let array = |count: usize| {
+            let mut bytes = vec![0_u8; 4 + count];
+            bytes[..4].copy_from_slice(&(count as i32).to_be_bytes());
+            Reader::new(bytes.into(), false)
+        };
+        let refused = array(MAX_ELEMENTS_PER_MESSAGE).array(1, |r| r.i8().map(|_| [0_u8; 64]));
         assert_eq!(refused.unwrap_err(), DecodeError::TooLarge);
+        assert_eq!(array(MAX_ELEMENTS_PER_MESSAGE).array(1, Reader::i8).unwrap().len(), MAX_ELEMENTS_PER_MESSAGE);
+        let refused = array(MAX_ELEMENTS_PER_MESSAGE + 1).array(1, Reader::i8);
+        assert_eq!(refused.unwrap_err(), DecodeError::TooManyElements);
     }
 
     #[test]

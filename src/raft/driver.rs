@@ -119,6 +119,7 @@ pub async fn start(
     let (ended_sender, ended) = watch::channel(false);
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
+    let settings = Arc::new(options.settings.clone());
     let retries = events.downgrade();
     env.tasks.spawn_thread("metadata", move || {
         let ended = Ended(ended_sender);
@@ -135,7 +136,7 @@ pub async fn start(
     })?;
     let stopped = || StartError::Replay("the metadata thread ended while it started".into());
     let broker_epoch = started.await.map_err(|_| stopped())??;
-    Ok(Started { controller: ControllerHandle { events, publisher, ended }, broker_epoch })
+    Ok(Started { controller: ControllerHandle { events, publisher, settings, ended }, broker_epoch })
 }
 
 /// Tells at the end of the thread, whichever way it ends.

@@ -1,7 +1,7 @@
 //! How the rest of the broker talks to the controller: one async function per request.
 //!
 //! An answer means: committed, applied, published, and every subscriber told (a created topic's log exists). Dropping the future
-//! loses the answer, not the deed.
+//! loses the answer, not the deed. A large request is asked in portions (`controller/portions.rs`), so that others get their turn.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::control_records::VotersRecord;
 use crate::{
     controller::{
-        ApiError, ControllerRequest, Reply, Request,
+        ApiError, ControllerRequest, ControllerSettings, Reply, Request,
         brokers::{BrokerHeartbeat, BrokerState, RegisterBroker, UnregisterBroker},
         client_quotas::{AlterClientQuotas, AlterClientQuotasReply},
         configs::{AlterConfigsReply, IncrementalAlterConfigs, LegacyAlterConfigs},
@@ -20,7 +20,10 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
         topics::{CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, DeletedTopic},
     },
-    metadata::{image::MetadataImage, publisher::Publisher},
+    metadata::{
+        image::{ClientQuotaEntity, MetadataImage},
+        publisher::Publisher,
+    },
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
 };
 
@@ -97,6 +100,7 @@ pub(super) enum Event {
 pub struct ControllerHandle {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) publisher: Arc<Publisher>,
+    pub(super) settings: Arc<ControllerSettings>,
     /// True once the driver has ended.
     pub(super) ended: watch::Receiver<bool>,
 }
@@ -119,33 +123,102 @@ impl ControllerHandle {
         &self,
         request: CreateTopics,
     ) -> Result<Vec<(String, Result<CreatedTopic, ApiError>)>, ApiError> {
-        self.call(request).await?
+        let made = request.into_portions(&self.settings)?;
+        let mut replies = Vec::new();
+        for (position, portion) in made.portions.into_iter().enumerate() {
+            let names: Vec<String> = portion.topics.iter().map(|topic| topic.name.clone()).collect();
+            match self.call(portion).await.map_err(ApiError::from).flatten() {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if position == 0 => return Err(error),
+                Err(error) => replies.extend(names.into_iter().map(|name| (name, Err(error.clone())))),
+            }
+        }
+        let duplicate = |name| (name, Err(ApiError::invalid_request("Duplicate topic name.")));
+        replies.extend(made.duplicates.into_iter().map(duplicate));
+        Ok(replies)
     }
 
     pub async fn delete_topics(&self, request: DeleteTopics) -> Result<Vec<DeletedTopic>, ApiError> {
-        self.call(request).await?
+        let mut replies = Vec::new();
+        for (position, portion) in request.into_portions(&self.image())?.into_iter().enumerate() {
+            let topics = portion.topics.clone();
+            match self.call(portion).await.map_err(ApiError::from).flatten() {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if position == 0 => return Err(error),
+                Err(error) => replies.extend(topics.into_iter().map(|topic| DeletedTopic {
+                    name: topic.name,
+                    topic_id: topic.topic_id,
+                    result: Err(error.clone()),
+                })),
+            }
+        }
+        Ok(replies)
     }
 
     pub async fn create_partitions(
         &self,
         request: CreatePartitions,
     ) -> Result<Vec<(String, Result<(), ApiError>)>, ApiError> {
-        self.call(request).await?
+        let made = request.into_portions(&self.image())?;
+        let duplicate = |name| (name, Err(ApiError::invalid_request("Duplicate topic name.")));
+        let mut replies: Vec<_> = made.duplicates.into_iter().map(duplicate).collect();
+        for (position, portion) in made.portions.into_iter().enumerate() {
+            let names: Vec<String> = portion.topics.iter().map(|topic| topic.name.clone()).collect();
+            match self.call(portion).await.map_err(ApiError::from).flatten() {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if position == 0 => return Err(error),
+                Err(error) => replies.extend(names.into_iter().map(|name| (name, Err(error.clone())))),
+            }
+        }
+        Ok(replies)
     }
 
     pub async fn incremental_alter_configs(
         &self,
         request: IncrementalAlterConfigs,
     ) -> Result<AlterConfigsReply, ApiError> {
-        Ok(self.call(request).await?)
+        let mut replies = Vec::new();
+        for portion in request.into_portions()? {
+            let count = portion.resources.len();
+            match self.call(portion).await {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if replies.is_empty() => return Err(error.into()),
+                Err(error) => replies.extend(vec![Err(error.into()); count]),
+            }
+        }
+        Ok(replies)
     }
 
     pub async fn legacy_alter_configs(&self, request: LegacyAlterConfigs) -> Result<AlterConfigsReply, ApiError> {
-        Ok(self.call(request).await?)
+        let mut replies = Vec::new();
+        for portion in request.into_portions()? {
+            let count = portion.resources.len();
+            match self.call(portion).await {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if replies.is_empty() => return Err(error.into()),
+                Err(error) => replies.extend(vec![Err(error.into()); count]),
+            }
+        }
+        Ok(replies)
     }
 
     pub async fn alter_client_quotas(&self, request: AlterClientQuotas) -> Result<AlterClientQuotasReply, ApiError> {
-        Ok(self.call(request).await?)
+        let portions = match request.into_portions() {
+            Ok(portions) => portions,
+            Err((entities, error)) => {
+                return Ok(entities.into_iter().map(|entity| (entity, Err(error.clone()))).collect());
+            }
+        };
+        let mut replies = Vec::new();
+        for portion in portions {
+            let entities: Vec<ClientQuotaEntity> = portion.entities().collect();
+            match self.call(portion).await {
+                Ok(mut decided) => replies.append(&mut decided),
+                Err(error) if replies.is_empty() => return Err(error.into()),
+                Err(error) => replies.extend(entities.into_iter().map(|entity| (entity, Err(error.into())))),
+            }
+        }
+        Ok(replies)
     }
 
     pub async fn allocate_producer_ids(&self, request: AllocateProducerIds) -> Result<ProducerIdsBlock, ApiError> {

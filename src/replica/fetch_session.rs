@@ -1,13 +1,18 @@
 //! What each consumer fetches, remembered between its requests (KIP-227, F6): a request names only
 //! what has changed, an answer only what is worth telling.
 //!
-//! Sessions outlive connections and are bounded: a full cache gives up the session that was idle
-//! longest, once that is more than two minutes, and otherwise new clients go without. So do clients that name more
+//! Sessions outlive connections and are bounded, in number and in bytes: a full cache gives up the sessions that were
+//! idle longest, once that is more than two minutes, and otherwise new clients go without. So do clients that name more
 //! partitions than a session may remember, whether those exist or not.
+//!
+//! Deviations: Kafka bounds the number of sessions alone.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,6 +35,10 @@ pub const FINAL_EPOCH: i32 = -1;
 const EVICTION: Duration = Duration::from_secs(120);
 /// Partitions that one session remembers.
 const MOST_PARTITIONS: usize = 10_000;
+/// What a session takes in memory besides its partitions, and a partition besides its entry, about.
+const SESSION_OVERHEAD_BYTES: usize = 256;
+const PARTITION_OVERHEAD_BYTES: usize = 32;
+const PARTITION_BYTES: usize = size_of::<(FetchKey, (FetchWanted, Told))>() + PARTITION_OVERHEAD_BYTES;
 
 /// Which partition a client means: by name up to version 12, by id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +78,42 @@ pub struct FetchSession {
     partitions: IndexMap<FetchKey, (FetchWanted, Told)>,
     /// Where the next answer starts filling, so that every partition gets its turn.
     first: usize,
+    account: Account,
+}
+
+/// What a session takes of the cache's memory; given back when the session goes.
+#[derive(Debug)]
+struct Account {
+    used_bytes: Arc<AtomicUsize>,
+    own_bytes: usize,
+}
+
+impl Account {
+    fn set(&mut self, bytes: usize) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
+        self.own_bytes = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a session that remembers these partitions takes in memory, about.
+fn session_bytes<'a>(keys: impl Iterator<Item = &'a FetchKey>) -> usize {
+    let (mut bytes, mut last) = (SESSION_OVERHEAD_BYTES, None);
+    for key in keys {
+        bytes += PARTITION_BYTES;
+        // Partitions of one topic stand together and share its name.
+        if !last.is_some_and(|last| Arc::ptr_eq(last, &key.topic)) {
+            bytes += key.topic.len();
+        }
+        last = Some(&key.topic);
+    }
+    bytes
 }
 
 /// Why a request does not fit its session.
@@ -116,6 +161,8 @@ pub struct PartitionNews {
 /// All sessions of this broker.
 pub struct FetchSessionCache {
     slots: usize,
+    max_bytes: usize,
+    used_bytes: Arc<AtomicUsize>,
     random: Arc<dyn Random>,
     sessions: Mutex<HashMap<i32, Slot>>,
     evicted: Counter,
@@ -145,10 +192,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FetchSessionCache {
-    /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`).
-    pub fn new(slots: usize, random: Arc<dyn Random>) -> Self {
+    /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`) that take `max_bytes` together
+    /// (`ottla.fetch.sessions.max.bytes`).
+    pub fn new(slots: usize, max_bytes: usize, random: Arc<dyn Random>) -> Self {
         FetchSessionCache {
             slots,
+            max_bytes,
+            used_bytes: Arc::default(),
             random,
             sessions: Mutex::default(),
             evicted: Counter::default(),
@@ -193,7 +243,7 @@ impl FetchSessionCache {
             slot.last_used = now;
             slot.session.clone()
         };
-        let partitions = {
+        let (partitions, has_grown) = {
             let mut session = lock(&session);
             if session.next_epoch != epoch {
                 return Err(SessionError::InvalidEpoch);
@@ -202,10 +252,11 @@ impl FetchSessionCache {
                 return Err(SessionError::TopicIdMix);
             }
             session.next_epoch = next_epoch(epoch);
-            session.update(named, forgotten);
-            session.in_turn()
+            let has_grown = session.update(named, forgotten);
+            (session.in_turn(), has_grown)
         };
-        if partitions.is_empty() || partitions.len() > MOST_PARTITIONS {
+        let too_large = has_grown && self.used_bytes.load(Ordering::Relaxed) > self.max_bytes;
+        if partitions.is_empty() || partitions.len() > MOST_PARTITIONS || too_large {
             // What outgrew its session is answered once more as a whole, and the client told that the session is over.
             lock(&self.sessions).remove(&session_id);
             return Ok(FetchContext { partitions, kind: Kind::Sessionless });
@@ -228,8 +279,9 @@ impl FetchSessionCache {
         if context.partitions.len() > MOST_PARTITIONS {
             return NO_SESSION;
         }
+        let bytes = session_bytes(context.partitions.iter().map(|(key, _)| key));
         let mut sessions = lock(&self.sessions);
-        if sessions.len() >= self.slots {
+        while sessions.len() >= self.slots || self.used_bytes.load(Ordering::Relaxed) + bytes > self.max_bytes {
             let oldest = sessions.iter().min_by_key(|(_, slot)| slot.last_used).map(|(id, slot)| (*id, slot.last_used));
             match oldest {
                 Some((id, last_used)) if now >= last_used + EVICTION => {
@@ -254,7 +306,10 @@ impl FetchSessionCache {
             .zip(news)
             .map(|((key, wanted), news)| (key.clone(), (*wanted, news.told())))
             .collect();
-        let session = FetchSession { next_epoch: next_epoch(INITIAL_EPOCH), uses_topic_ids, partitions, first: 0 };
+        let mut account = Account { used_bytes: self.used_bytes.clone(), own_bytes: 0 };
+        account.set(bytes);
+        let session =
+            FetchSession { next_epoch: next_epoch(INITIAL_EPOCH), uses_topic_ids, partitions, first: 0, account };
         sessions.insert(id, Slot { session: Arc::new(Mutex::new(session)), last_used: now });
         id
     }
@@ -290,7 +345,11 @@ impl PartitionNews {
 }
 
 impl FetchSession {
-    fn update(&mut self, named: Vec<(FetchKey, FetchWanted)>, forgotten: &[FetchKey]) {
+    /// Returns whether the session takes more memory than before.
+    fn update(&mut self, named: Vec<(FetchKey, FetchWanted)>, forgotten: &[FetchKey]) -> bool {
+        if named.is_empty() && forgotten.is_empty() {
+            return false;
+        }
         for (key, wanted) in named {
             match self.partitions.entry(key) {
                 indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().0 = wanted,
@@ -303,6 +362,9 @@ impl FetchSession {
             let forgotten: HashSet<&FetchKey> = forgotten.iter().collect();
             self.partitions.retain(|key, _| !forgotten.contains(key));
         }
+        let (before, now) = (self.account.own_bytes, session_bytes(self.partitions.keys()));
+        self.account.set(now);
+        now > before
     }
 
     fn in_turn(&self) -> Vec<(FetchKey, FetchWanted)> {
@@ -339,7 +401,7 @@ mod tests {
     use crate::env::SystemRandom;
 
     fn cache(slots: usize) -> FetchSessionCache {
-        FetchSessionCache::new(slots, Arc::new(SystemRandom::seeded(1)))
+        FetchSessionCache::new(slots, 1 << 30, Arc::new(SystemRandom::seeded(1)))
     }
 
     fn key(partition: i32) -> FetchKey {
@@ -435,6 +497,39 @@ mod tests {
         assert_eq!(told, (NO_SESSION, vec![true; most as usize + 1]), "all of it, and that the session is over");
         let gone = cache.begin(id, 3, vec![], &[], false, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
+    }
+
+    #[test]
+    fn f6_sessions_of_invented_partitions_take_bounded_memory_and_give_it_back() {
+        const MAX_BYTES: usize = 1 << 20;
+        let cache = FetchSessionCache::new(1_000, MAX_BYTES, Arc::new(SystemRandom::seeded(1)));
+        let open_at = |name: &str, seconds| {
+            let topic: Arc<str> = name.into();
+            let key = |partition| FetchKey { topic: topic.clone(), topic_id: TopicId::ZERO, partition };
+            let named: Vec<_> = (0..1_000).map(|partition| (key(partition), wanted(0))).collect();
+            let now = Duration::from_secs(seconds);
+            let context = cache.begin(0, 0, named, &[], false, now).unwrap();
+            cache.finish(&context, &[ERROR; 1_000], now).0
+        };
+        let used = || cache.used_bytes.load(Ordering::Relaxed);
+        let ids: Vec<i32> = (0..200).map(|number| open_at(&format!("{number}{}", "x".repeat(200)), 0)).collect();
+        let opened = ids.iter().filter(|id| **id != NO_SESSION).count();
+        assert!((3..20).contains(&opened), "{opened}");
+        assert!(used() <= MAX_BYTES);
+        // A session that outgrows the rest is answered whole and ends; others stay as they are.
+        let more = (1_000..9_000).map(|partition| (key(partition), wanted(0))).collect();
+        let context = cache.begin(ids[0], 1, more, &[], false, Duration::ZERO).unwrap();
+        assert!(!context.is_incremental() && context.partitions.len() == 9_000);
+        assert!(cache.begin(ids[1], 1, vec![], &[], false, Duration::ZERO).unwrap().is_incremental());
+        // After two minutes the idle ones make room.
+        assert_ne!(open_at("late", 130), NO_SESSION);
+        assert!(cache.counts().evicted > 0 || cache.counts().sessions == opened);
+        for id in ids {
+            let _ = cache.begin(id, FINAL_EPOCH, vec![], &[], false, Duration::from_secs(130));
+        }
+        drop(context);
+        assert_eq!(cache.counts().sessions, 1);
+        assert!(used() < MAX_BYTES / 3, "{}", used());
     }
 
     #[test]

@@ -8,20 +8,21 @@
 //!
 //! Owns one live group: members, pending ids, the requests parked in it. Writes only through records in the
 //! [`Step`]; what survives a restart is the generation that its leader synced. Does not know about other
-//! groups, offsets, clocks or connections. JoinGroup is `classic/join.rs`, SyncGroup `classic/sync.rs`. The behaviour is that of Apache's `ClassicGroup` and
+//! groups, offsets, clocks or connections. The members and their counts are `classic/members.rs`, JoinGroup is
+//! `classic/join.rs`, SyncGroup `classic/sync.rs`. The behaviour is that of Apache's `ClassicGroup` and
 //! `GroupMetadataManager`; where ours is deliberately different a comment says so.
 
 mod join;
+mod members;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use indexmap::IndexMap;
 use uuid::Uuid;
 
-use super::consumer_protocol::add_subscribed_topics;
+use super::consumer_protocol::SubscribedTopics;
 use super::records::{GroupMetadataValue, MemberMetadata, Record};
 use super::shard::{Output, Step};
 use super::timers::{TimerKey, Timers};
@@ -31,6 +32,8 @@ use super::{
     SyncRequest, Synced,
 };
 use crate::types::TimestampMs;
+pub(crate) use members::protocols_bytes;
+use members::{Member, Members};
 
 /// How long a new member's JoinGroup may stay parked: its session cannot expire before it knows its id, and
 /// a client that gave up must not stay in the rebalance for ever.
@@ -39,6 +42,11 @@ const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 /// Between two attempts to finish a join phase that nobody rejoined; also keeps a client's zero rebalance
 /// timeout from turning into a busy loop.
 const MIN_JOIN_RETRY_MS: i32 = 100;
+
+/// A live group takes about this much in memory besides its members.
+const GROUP_OVERHEAD_BYTES: usize = 1024;
+/// A member id that was handed out, or a subscribed topic, takes about this much besides its text.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 /// What a step may touch besides the group itself.
 pub(crate) struct Context<'a> {
@@ -60,18 +68,21 @@ pub(crate) struct ClassicGroup {
     protocol_type: Option<Arc<str>>,
     protocol_name: Option<Arc<str>>,
     leader: Option<Arc<str>>,
-    /// In the order they joined.
-    members: IndexMap<Arc<str>, Member>,
+    members: Members,
     /// Protocol name → how many members offer it.
     supported_protocols: BTreeMap<Arc<str>, usize>,
     /// Instance id → member id.
     static_members: BTreeMap<Arc<str>, Arc<str>>,
     /// Ids handed out by MEMBER_ID_REQUIRED and not used yet (KIP-394).
     pending_join: BTreeSet<Arc<str>>,
+    /// What those ids take in memory, about.
+    pending_join_bytes: usize,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_sync: BTreeSet<Arc<str>>,
     /// Topics of the generation's subscriptions; `None` when unknown or not a consumer group.
     subscribed_topics: Option<BTreeSet<Arc<str>>>,
+    /// What those topics take in memory, about.
+    subscribed_topics_bytes: usize,
     /// Set while the first rebalance of an empty group waits for more members.
     initial_rebalance: Option<InitialRebalance>,
 }
@@ -81,34 +92,6 @@ struct InitialRebalance {
     delay_ms: i32,
     remaining_ms: i32,
     new_member_added: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Member {
-    member_id: Arc<str>,
-    group_instance_id: Option<Arc<str>>,
-    client_id: Arc<str>,
-    client_host: Arc<str>,
-    rebalance_timeout_ms: i32,
-    session_timeout_ms: i32,
-    protocols: Vec<MemberProtocol>,
-    assignment: Bytes,
-    awaiting_join: Option<RequestId>,
-    awaiting_sync: Option<RequestId>,
-    /// Has not been answered its first JoinGroup yet.
-    is_new: bool,
-}
-
-impl Member {
-    fn metadata(&self, protocol_name: Option<&str>) -> Bytes {
-        let chosen = self.protocols.iter().find(|protocol| Some(&*protocol.name) == protocol_name);
-        chosen.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
-    }
-
-    /// A parked member cannot send heartbeats, so its session does not run; a new one can vanish, though.
-    fn has_satisfied_heartbeat(&self) -> bool {
-        !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
-    }
 }
 
 impl ClassicGroup {
@@ -122,12 +105,14 @@ impl ClassicGroup {
             protocol_type: None,
             protocol_name: None,
             leader: None,
-            members: IndexMap::new(),
+            members: Members::default(),
             supported_protocols: BTreeMap::new(),
             static_members: BTreeMap::new(),
             pending_join: BTreeSet::new(),
+            pending_join_bytes: 0,
             pending_sync: BTreeSet::new(),
             subscribed_topics: None,
+            subscribed_topics_bytes: 0,
             initial_rebalance: None,
         }
     }
@@ -159,21 +144,21 @@ impl ClassicGroup {
                 is_new: false,
             };
             group.count_protocols(&loaded.protocols, true);
-            group.members.insert(member.member_id.clone(), loaded);
+            group.members.push(loaded);
         }
         if !group.members.is_empty() {
             group.state = GroupState::Stable;
-            if !group.leader.as_ref().is_some_and(|leader| group.members.contains_key(leader)) {
-                group.leader = group.members.keys().next().cloned();
+            if !group.leader.as_ref().is_some_and(|leader| group.members.contains(leader)) {
+                group.leader = group.members.first_id();
             }
         }
-        group.subscribed_topics = group.compute_subscribed_topics();
+        group.learn_subscribed_topics();
         group
     }
 
     /// Starts the sessions of a group that was loaded: its members may be gone, or may just not have noticed.
     pub(crate) fn start_sessions(&self, now: Now, timers: &mut Timers) {
-        for member in self.members.values() {
+        for member in self.members.iter() {
             let deadline_ms = now.monotonic_ms + i64::from(member.session_timeout_ms);
             timers.schedule(self.session_key(&member.member_id), deadline_ms);
         }
@@ -183,7 +168,7 @@ impl ClassicGroup {
         let protocol_name = self.protocol_name.as_deref();
         let members = self
             .members
-            .values()
+            .iter()
             .map(|member| MemberMetadata {
                 member_id: member.member_id.clone(),
                 group_instance_id: member.group_instance_id.clone(),
@@ -241,6 +226,20 @@ impl ClassicGroup {
         }
     }
 
+    /// What the live group takes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        GROUP_OVERHEAD_BYTES
+            + self.group_id.len()
+            + self.members.memory_bytes()
+            + self.pending_join_bytes
+            + self.subscribed_topics_bytes
+    }
+
+    /// What the member takes of that; 0 if there is no such member.
+    pub(crate) fn member_memory_bytes(&self, member_id: &str) -> usize {
+        self.members.get(member_id).map_or(0, Member::memory_bytes)
+    }
+
     /// True when nothing would be lost by forgetting the live group: the log has it all.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == GroupState::Empty && self.pending_join.is_empty()
@@ -249,7 +248,7 @@ impl ClassicGroup {
     pub(crate) fn describe(&self) -> DescribedGroup {
         let stable = self.state == GroupState::Stable;
         let protocol_name = if stable { self.protocol_name.clone().unwrap_or_default() } else { "".into() };
-        let members = self.members.values().map(|member| DescribedMember {
+        let members = self.members.iter().map(|member| DescribedMember {
             member_id: member.member_id.clone(),
             group_instance_id: member.group_instance_id.clone(),
             client_id: member.client_id.clone(),
@@ -370,7 +369,7 @@ impl ClassicGroup {
                 Some(_) => {}
             }
         }
-        if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
+        if self.members.contains(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
     }
 
     // ---- timers ----------------------------------------------------------------------------------------
@@ -430,9 +429,9 @@ impl ClassicGroup {
     /// Removes a member or a pending id, its timer, and whatever it waits for.
     fn remove_member(&mut self, context: &mut Context<'_>, member_id: &Arc<str>) {
         context.timers.cancel(&self.session_key(member_id));
-        self.pending_join.remove(member_id);
+        self.forget_pending_id(member_id);
         self.pending_sync.remove(member_id);
-        let Some(mut member) = self.members.shift_remove(member_id) else { return };
+        let Some(mut member) = self.members.remove(member_id) else { return };
         self.count_protocols(&member.protocols, false);
         if let Some(join) = member.awaiting_join.take() {
             // The client, if it still lives, starts over with a new id.
@@ -446,7 +445,20 @@ impl ClassicGroup {
             self.static_members.remove(instance_id);
         }
         if self.is_leader(member_id) {
-            self.leader = self.members.keys().next().cloned();
+            self.leader = self.members.first_id();
+        }
+    }
+
+    fn remember_pending_id(&mut self, member_id: Arc<str>) {
+        let bytes = ENTRY_OVERHEAD_BYTES + member_id.len();
+        if self.pending_join.insert(member_id) {
+            self.pending_join_bytes += bytes;
+        }
+    }
+
+    fn forget_pending_id(&mut self, member_id: &str) {
+        if self.pending_join.remove(member_id) {
+            self.pending_join_bytes -= ENTRY_OVERHEAD_BYTES + member_id.len();
         }
     }
 
@@ -454,7 +466,8 @@ impl ClassicGroup {
     pub(crate) fn cancel_timers(&self, timers: &mut Timers) {
         timers.cancel(&self.join_key());
         timers.cancel(&self.sync_key());
-        for member_id in self.members.keys().chain(&self.pending_join) {
+        let member_ids = self.members.iter().map(|member| &member.member_id);
+        for member_id in member_ids.chain(&self.pending_join) {
             timers.cancel(&self.session_key(member_id));
         }
     }
@@ -464,12 +477,12 @@ impl ClassicGroup {
     }
 
     fn rebalance_timeout_ms(&self) -> i32 {
-        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0).max(0)
+        self.members.iter().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0).max(0)
     }
 
     fn refresh_session(&self, context: &mut Context<'_>, member_id: &str) {
-        if let Some((member_id, member)) = self.members.get_key_value(member_id) {
-            self.schedule_session(context, member_id, member.session_timeout_ms);
+        if let Some(member) = self.members.get(member_id) {
+            self.schedule_session(context, &member.member_id, member.session_timeout_ms);
         }
     }
 

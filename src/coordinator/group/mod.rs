@@ -14,6 +14,8 @@ pub mod records;
 pub mod shard;
 mod timers;
 
+pub use offsets::{DeletedTopics, OffsetPosition};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,6 +53,8 @@ pub struct GroupConfig {
     pub offsets_load_buffer_size: usize,
     /// Groups one partition of `__consumer_offsets` may hold. Kafka has no such bound.
     pub max_groups_per_partition: usize,
+    /// What all groups and offsets of the broker may take in memory. Kafka has no such bound.
+    pub max_bytes: usize,
     /// Member ids handed out but not yet used for joining, per group. Kafka has no such bound.
     pub max_pending_members: usize,
 }
@@ -69,6 +73,7 @@ impl Default for GroupConfig {
             offsets_topic_num_partitions: 50,
             offsets_load_buffer_size: 5 * 1024 * 1024,
             max_groups_per_partition: 100_000,
+            max_bytes: 256 * 1024 * 1024,
             max_pending_members: 10_000,
         }
     }
@@ -89,6 +94,7 @@ impl From<&BrokerConfig> for GroupConfig {
             offsets_topic_num_partitions: config.offsets_topic_num_partitions,
             offsets_load_buffer_size: count(config.offsets_load_buffer_size),
             max_groups_per_partition: count(config.ottla_max_groups_per_partition),
+            max_bytes: usize::try_from(config.ottla_groups_max_bytes).unwrap_or(usize::MAX),
             ..GroupConfig::default()
         }
     }
@@ -226,7 +232,7 @@ pub struct SyncRequest {
     pub protocol_type: Option<Arc<str>>,
     pub protocol_name: Option<Arc<str>>,
     /// The leader's assignments by member id; empty from followers.
-    pub assignments: Vec<(Arc<str>, Bytes)>,
+    pub assignments: BTreeMap<Arc<str>, Bytes>,
 }
 
 /// A successful SyncGroup.
@@ -319,8 +325,7 @@ pub struct FetchOffsetsRequest {
     pub member_epoch: i32,
     /// Answer UNSTABLE_OFFSET_COMMIT where a transaction is open (KIP-447).
     pub require_stable: bool,
-    /// `None` asks for every offset of the group.
-    pub topics: Option<Vec<FetchOffsetsTopic>>,
+    pub topics: Vec<FetchOffsetsTopic>,
 }
 
 #[derive(Debug, Clone)]
@@ -367,6 +372,14 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    pub const ALL: [GroupState; 5] = [
+        GroupState::Empty,
+        GroupState::PreparingRebalance,
+        GroupState::CompletingRebalance,
+        GroupState::Stable,
+        GroupState::Dead,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             GroupState::Empty => "Empty",
@@ -433,21 +446,40 @@ pub struct ListedGroup {
     pub group_type: GroupType,
 }
 
-/// Which groups ListGroups wants; empty sets want all. Names are compared without case.
+/// Which groups ListGroups wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupFilter {
-    pub states: BTreeSet<String>,
-    pub types: BTreeSet<String>,
+    /// `None` wants all.
+    states: Option<BTreeSet<GroupState>>,
+    /// `None` wants all.
+    types: Option<BTreeSet<GroupType>>,
 }
 
 impl GroupFilter {
-    pub(crate) fn accepts(&self, state: GroupState, group_type: GroupType) -> bool {
-        let states_fit =
-            self.states.is_empty() || self.states.iter().any(|name| name.trim().eq_ignore_ascii_case(state.as_str()));
-        let types_fit =
-            self.types.is_empty() || self.types.iter().any(|name| name.eq_ignore_ascii_case(group_type.as_str()));
-        states_fit && types_fit
+    /// Names are compared without case; no names at all want everything, and unknown names want nothing.
+    pub fn new<'a>(states: impl Iterator<Item = &'a str>, types: impl Iterator<Item = &'a str>) -> Self {
+        GroupFilter {
+            states: wanted(states, &GroupState::ALL, |state| state.as_str()),
+            types: wanted(types, &[GroupType::Classic], |group_type| group_type.as_str()),
+        }
     }
+
+    pub(crate) fn accepts(&self, state: GroupState, group_type: GroupType) -> bool {
+        self.states.as_ref().is_none_or(|states| states.contains(&state))
+            && self.types.as_ref().is_none_or(|types| types.contains(&group_type))
+    }
+}
+
+fn wanted<'a, T: Copy + Ord>(
+    names: impl Iterator<Item = &'a str>,
+    all: &[T],
+    name_of: impl Fn(T) -> &'static str,
+) -> Option<BTreeSet<T>> {
+    let mut names = names.peekable();
+    names.peek()?;
+    // linear: there are at most five
+    let find = |name: &str| all.iter().copied().find(|each| name.trim().eq_ignore_ascii_case(name_of(*each)));
+    Some(names.filter_map(find).collect())
 }
 
 /// The two clocks a step sees: wall time goes into records, monotonic time drives the timers, so that a
@@ -462,6 +494,8 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+#[cfg(test)]
+mod bounds_tests;
 #[cfg(test)]
 mod scripts;
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Committed offsets, and those that open transactions hold back.
 //!
-//! Owns the map (group, topic, partition) → offset, how records change it, how a fetch reads it, and which
-//! offsets are expired. Who may commit is decided by the group; which topics exist, by the caller.
+//! Owns the map (group, topic, partition) → offset, how records change it, how a fetch reads it, which offsets are
+//! expired, and what all of it takes in memory. Who may commit is decided by the group; which topics exist, by the
+//! caller. Whatever walks over many offsets does so in pages: a page says where the next one starts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::records::{OffsetCommitValue, Record};
@@ -11,6 +13,13 @@ use super::{FetchOffsetsTopic, FetchedOffset, FetchedTopic, GroupError};
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 const NO_OFFSET: i64 = -1;
+/// A group, a topic and an offset take about this much in memory besides their texts.
+const GROUP_OVERHEAD_BYTES: usize = 128;
+const TOPIC_OVERHEAD_BYTES: usize = 256;
+const OFFSET_OVERHEAD_BYTES: usize = 192;
+
+/// Offsets that one step looks at, and records that it writes, where there may be many.
+pub(crate) const PAGE: usize = 500;
 
 /// A committed offset and where in the log it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +28,15 @@ pub(crate) struct OffsetAndMetadata {
     /// The record's own offset: of a transactional and a plain commit, the later record wins.
     pub(crate) record_offset: Offset,
 }
+
+impl OffsetAndMetadata {
+    fn memory_bytes(&self) -> usize {
+        OFFSET_OVERHEAD_BYTES + self.value.metadata.len()
+    }
+}
+
+/// Where a page over the offsets of one group ended: the last topic and partition that it looked at.
+pub type OffsetPosition = (Arc<str>, i32);
 
 type TopicOffsets = BTreeMap<Arc<str>, BTreeMap<i32, OffsetAndMetadata>>;
 type PendingPartitions = BTreeMap<Arc<str>, BTreeMap<i32, BTreeSet<ProducerId>>>;
@@ -31,12 +49,39 @@ pub(crate) struct Offsets {
     pending: BTreeMap<ProducerId, BTreeMap<Arc<str>, TopicOffsets>>,
     /// Which transactions have something pending for a partition.
     open_transactions: BTreeMap<Arc<str>, PendingPartitions>,
+    /// How many are committed.
+    committed_count: usize,
+    /// What the committed and the pending ones take in memory, about.
+    memory_bytes: usize,
 }
 
 impl Offsets {
     /// How many are committed.
     pub(crate) fn len(&self) -> usize {
-        self.committed.values().flat_map(TopicOffsets::values).map(BTreeMap::len).sum()
+        self.committed_count
+    }
+
+    /// What they take in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// How much more memory these offsets would take than what is committed now.
+    pub(crate) fn growth_bytes<'a>(
+        &self,
+        group_id: &str,
+        topic: &str,
+        offsets: impl Iterator<Item = (i32, &'a str)>,
+    ) -> usize {
+        let group = self.committed.get(group_id);
+        let topic_offsets = group.and_then(|topics| topics.get(topic));
+        let group_bytes = if group.is_some() { 0 } else { GROUP_OVERHEAD_BYTES + group_id.len() };
+        let topic_bytes = if topic_offsets.is_some() { 0 } else { TOPIC_OVERHEAD_BYTES + topic.len() };
+        let growth = offsets.map(|(partition, metadata)| {
+            let present = topic_offsets.and_then(|offsets| offsets.get(&partition));
+            (OFFSET_OVERHEAD_BYTES + metadata.len()).saturating_sub(present.map_or(0, OffsetAndMetadata::memory_bytes))
+        });
+        group_bytes + topic_bytes + growth.sum::<usize>()
     }
 
     /// `producer_id` is set when the record stands in a transactional batch.
@@ -56,17 +101,31 @@ impl Offsets {
                 self.pending.entry(producer_id).or_default()
             }
         };
-        entry(entry(groups, group_id), topic).insert(partition, offset);
+        self.memory_bytes += offset.memory_bytes();
+        if !groups.contains_key(group_id) {
+            self.memory_bytes += GROUP_OVERHEAD_BYTES + group_id.len();
+        }
+        let topics = entry(groups, group_id);
+        if !topics.contains_key(topic) {
+            self.memory_bytes += TOPIC_OVERHEAD_BYTES + topic.len();
+        }
+        match entry(topics, topic).insert(partition, offset) {
+            Some(replaced) => self.memory_bytes -= replaced.memory_bytes(),
+            None => self.committed_count += usize::from(producer_id.is_none()),
+        }
     }
 
     /// A tombstone: the offset and all that is pending for it are gone.
     pub(crate) fn remove(&mut self, group_id: &str, topic: &str, partition: i32) {
-        remove_offset(&mut self.committed, group_id, topic, partition);
+        if let Some(freed) = remove_offset(&mut self.committed, group_id, topic, partition) {
+            self.committed_count -= 1;
+            self.memory_bytes -= freed;
+        }
         let Some(topics) = self.open_transactions.get_mut(group_id) else { return };
         let Some(partitions) = topics.get_mut(topic) else { return };
         for producer_id in partitions.remove(&partition).unwrap_or_default() {
             if let Some(groups) = self.pending.get_mut(&producer_id) {
-                remove_offset(groups, group_id, topic, partition);
+                self.memory_bytes -= remove_offset(groups, group_id, topic, partition).unwrap_or(0);
                 if groups.is_empty() {
                     self.pending.remove(&producer_id);
                 }
@@ -83,8 +142,11 @@ impl Offsets {
     /// The transaction's marker: its offsets become visible, or vanish.
     pub(crate) fn end_transaction(&mut self, producer_id: ProducerId, committed: bool) {
         for (group_id, topics) in self.pending.remove(&producer_id).unwrap_or_default() {
+            self.memory_bytes -= GROUP_OVERHEAD_BYTES + group_id.len();
             for (topic, partitions) in topics {
+                self.memory_bytes -= TOPIC_OVERHEAD_BYTES + topic.len();
                 for (partition, offset) in partitions {
+                    self.memory_bytes -= offset.memory_bytes();
                     self.close_transaction(&group_id, &topic, partition, producer_id);
                     let newer = self
                         .get(&group_id, &topic, partition)
@@ -154,81 +216,185 @@ impl Offsets {
             .collect()
     }
 
-    /// Every offset of the group.
-    pub(crate) fn fetch_all(&self, group_id: &str, require_stable: bool) -> Vec<FetchedTopic> {
-        let Some(topics) = self.committed.get(group_id) else { return Vec::new() };
-        topics
-            .iter()
-            .map(|(name, offsets)| {
-                let fetch = |(partition, offset): (&i32, &OffsetAndMetadata)| {
-                    if require_stable && self.is_unstable(group_id, name, *partition) {
-                        unstable_offset(*partition)
-                    } else {
-                        fetched(*partition, offset)
-                    }
-                };
+    /// A page of all offsets of the group, and where the next page starts.
+    pub(crate) fn fetch_all(
+        &self,
+        group_id: &str,
+        require_stable: bool,
+        after: Option<&OffsetPosition>,
+    ) -> (Vec<FetchedTopic>, Option<OffsetPosition>) {
+        let mut fetched_topics: Vec<FetchedTopic> = Vec::new();
+        let (page, next) = page(self.committed.get(group_id), after);
+        for (name, partition, offset) in page {
+            let offset = if require_stable && self.is_unstable(group_id, name, partition) {
+                unstable_offset(partition)
+            } else {
+                fetched(partition, offset)
+            };
+            match fetched_topics.last_mut().filter(|topic| topic.name == *name) {
+                Some(topic) => topic.partitions.push(offset),
                 // The committed topic id would not fit the topic of that name if it was created anew.
-                let partitions = offsets.iter().map(fetch).collect();
-                FetchedTopic { name: name.clone(), topic_id: TopicId::ZERO, partitions }
-            })
-            .collect()
-    }
-
-    /// Tombstones for all that the group has, pending offsets included.
-    pub(crate) fn tombstones_of_group(&self, group_id: &Arc<str>, records: &mut Vec<Record>) {
-        let mut partitions: BTreeSet<(&Arc<str>, i32)> = BTreeSet::new();
-        for (topic, offsets) in self.committed.get(group_id).into_iter().flatten() {
-            partitions.extend(offsets.keys().map(|partition| (topic, *partition)));
-        }
-        for (topic, pending) in self.open_transactions.get(group_id).into_iter().flatten() {
-            partitions.extend(pending.keys().map(|partition| (topic, *partition)));
-        }
-        records.extend(partitions.into_iter().map(|(topic, partition)| tombstone(group_id, topic, partition)));
-    }
-
-    /// Tombstones for the offsets of a deleted topic, in every group. Offsets without a topic id (written
-    /// before Kafka 4.3) go by the name alone.
-    pub(crate) fn tombstones_of_topic(&self, topic: &str, topic_id: TopicId, records: &mut Vec<Record>) {
-        let belongs =
-            |offset: &OffsetAndMetadata| offset.value.topic_id == TopicId::ZERO || offset.value.topic_id == topic_id;
-        let mut found: BTreeSet<(&Arc<str>, &Arc<str>, i32)> = BTreeSet::new();
-        for groups in std::iter::once(&self.committed).chain(self.pending.values()) {
-            for (group_id, topics) in groups {
-                let Some((name, offsets)) = topics.get_key_value(topic) else { continue };
-                let gone = offsets.iter().filter(|(_, offset)| belongs(offset));
-                found.extend(gone.map(|(partition, _)| (group_id, name, *partition)));
+                None => {
+                    let partitions = vec![offset];
+                    fetched_topics.push(FetchedTopic { name: name.clone(), topic_id: TopicId::ZERO, partitions });
+                }
             }
         }
-        records.extend(found.into_iter().map(|(group_id, name, partition)| tombstone(group_id, name, partition)));
+        (fetched_topics, next)
     }
 
-    /// Tombstones for the group's expired offsets; returns whether the group would have none left.
-    /// `since` says since when an offset is unused, `None` that it is in use.
+    /// Tombstones for what the group has, pending offsets included, or for a page of it. Returns whether that is all.
+    pub(crate) fn tombstones_of_group(&self, group_id: &Arc<str>, records: &mut Vec<Record>) -> bool {
+        let mut partitions: BTreeSet<(&Arc<str>, i32)> = BTreeSet::new();
+        for (topic, offsets) in self.committed.get(group_id).into_iter().flatten() {
+            partitions.extend(offsets.keys().take(PAGE + 1).map(|partition| (topic, *partition)));
+            if partitions.len() > PAGE {
+                break;
+            }
+        }
+        for (topic, pending) in self.open_transactions.get(group_id).into_iter().flatten() {
+            if partitions.len() > PAGE {
+                break;
+            }
+            partitions.extend(pending.keys().take(PAGE + 1).map(|partition| (topic, *partition)));
+        }
+        let is_all = partitions.len() <= PAGE;
+        let page = partitions.into_iter().take(PAGE);
+        records.extend(page.map(|(topic, partition)| tombstone(group_id, topic, partition)));
+        is_all
+    }
+
+    /// Tombstones for the offsets of deleted topics, in the groups from `from` on or in a page of them; returns where to
+    /// go on. Offsets without a topic id (written before Kafka 4.3) go by the name alone.
+    pub(crate) fn tombstones_of_topics(
+        &self,
+        deleted: &DeletedTopics,
+        from: Option<&Arc<str>>,
+        records: &mut Vec<Record>,
+    ) -> Option<Arc<str>> {
+        let start = from.map_or(Bound::Unbounded, |group_id| Bound::Included(group_id.clone()));
+        let mut found: BTreeSet<(&Arc<str>, &Arc<str>, i32)> = BTreeSet::new();
+        let mut looked_at = 0;
+        let mut next = None;
+        'groups: for (group_id, topics) in self.committed.range((start, Bound::Unbounded)) {
+            if looked_at >= PAGE {
+                next = Some(group_id.clone());
+                break;
+            }
+            looked_at += 1 + deleted.0.len().min(topics.len());
+            for (topic, partition) in deleted.of_group(topics) {
+                if found.len() >= PAGE {
+                    // Once these are gone, the same group goes on.
+                    next = Some(group_id.clone());
+                    break 'groups;
+                }
+                found.insert((group_id, topic, partition));
+            }
+        }
+        if next.is_none() {
+            // Transactions are few, and none is open for long.
+            for (group_id, topics) in self.pending.values().flatten() {
+                found.extend(deleted.of_group(topics).map(|(topic, partition)| (group_id, topic, partition)));
+            }
+        }
+        records.extend(found.into_iter().map(|(group, topic, partition)| tombstone(group, topic, partition)));
+        next
+    }
+
+    /// Tombstones for the group's expired offsets, or those of a page of its offsets. `since` says since when an offset is
+    /// unused, `None` that it is in use.
     pub(crate) fn expire(
         &self,
         group_id: &Arc<str>,
+        after: Option<&OffsetPosition>,
         now_ms: TimestampMs,
         retention_ms: i64,
         since: impl Fn(&str, &OffsetCommitValue) -> Option<TimestampMs>,
         records: &mut Vec<Record>,
-    ) -> bool {
-        let mut all_expired = !self.open_transactions.contains_key(group_id);
-        for (topic, offsets) in self.committed.get(group_id).into_iter().flatten() {
-            for (partition, offset) in offsets {
-                let expired =
-                    since(topic, &offset.value).is_some_and(|since_ms| match offset.value.expire_timestamp_ms {
-                        Some(expire_timestamp_ms) => now_ms >= expire_timestamp_ms,
-                        None => now_ms.saturating_sub(since_ms) >= retention_ms,
-                    });
-                if expired && !self.is_unstable(group_id, topic, *partition) {
-                    records.push(tombstone(group_id, topic, *partition));
-                } else {
-                    all_expired = false;
-                }
+    ) -> ExpiredPage {
+        let (page, next) = page(self.committed.get(group_id), after);
+        let mut all_expired = after.is_none() && next.is_none() && !self.open_transactions.contains_key(group_id);
+        let looked_at = page.len();
+        for (topic, partition, offset) in page {
+            let expired = since(topic, &offset.value).is_some_and(|since_ms| match offset.value.expire_timestamp_ms {
+                Some(expire_timestamp_ms) => now_ms >= expire_timestamp_ms,
+                None => now_ms.saturating_sub(since_ms) >= retention_ms,
+            });
+            if expired && !self.is_unstable(group_id, topic, partition) {
+                records.push(tombstone(group_id, topic, partition));
+            } else {
+                all_expired = false;
             }
         }
-        all_expired
+        ExpiredPage { all_expired, looked_at, next }
     }
+}
+
+/// What a look for expired offsets came to.
+pub(crate) struct ExpiredPage {
+    /// The group would have no offsets left. Of a group with more than one page this is said the next time.
+    pub(crate) all_expired: bool,
+    pub(crate) looked_at: usize,
+    /// Where to go on.
+    pub(crate) next: Option<OffsetPosition>,
+}
+
+/// Topics that are gone: names, and the ids that they had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeletedTopics(BTreeMap<Arc<str>, BTreeSet<TopicId>>);
+
+impl FromIterator<(Arc<str>, TopicId)> for DeletedTopics {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, TopicId)>>(topics: I) -> Self {
+        let mut deleted = DeletedTopics::default();
+        for (name, id) in topics {
+            deleted.0.entry(name).or_default().insert(id);
+        }
+        deleted
+    }
+}
+
+impl DeletedTopics {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The partitions of deleted topics that a group has offsets for.
+    fn of_group<'a>(&'a self, topics: &'a TopicOffsets) -> impl Iterator<Item = (&'a Arc<str>, i32)> {
+        let by_topic = self.0.len() < topics.len();
+        let few = self.0.keys().filter(move |_| by_topic).filter_map(|name| topics.get_key_value(name));
+        let many = topics.iter().filter(move |_| !by_topic);
+        let gone = few.chain(many).filter_map(|(name, offsets)| Some((name, offsets, self.0.get(name)?)));
+        gone.flat_map(|(name, offsets, ids)| {
+            let belongs = |offset: &OffsetAndMetadata| {
+                offset.value.topic_id == TopicId::ZERO || ids.contains(&offset.value.topic_id)
+            };
+            offsets.iter().filter(move |(_, offset)| belongs(offset)).map(move |(partition, _)| (name, *partition))
+        })
+    }
+}
+
+type Page<'a> = Vec<(&'a Arc<str>, i32, &'a OffsetAndMetadata)>;
+
+/// At most [`PAGE`] offsets behind `after`, and where the page behind them starts.
+fn page<'a>(topics: Option<&'a TopicOffsets>, after: Option<&OffsetPosition>) -> (Page<'a>, Option<OffsetPosition>) {
+    let first_topic = after.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(topic.clone()));
+    let mut page = Vec::new();
+    let topics = topics.into_iter().flat_map(|topics| topics.range((first_topic.clone(), Bound::Unbounded)));
+    for (topic, offsets) in topics {
+        let first = match after {
+            Some((at, partition)) if at == topic => Bound::Excluded(*partition),
+            _ => Bound::Unbounded,
+        };
+        for (partition, offset) in offsets.range((first, Bound::Unbounded)) {
+            if page.len() == PAGE {
+                let last: Option<&(&Arc<str>, i32, _)> = page.last();
+                let next = last.map(|(topic, partition, _)| (Arc::clone(topic), *partition));
+                return (page, next);
+            }
+            page.push((topic, *partition, offset));
+        }
+    }
+    (page, None)
 }
 
 pub(crate) fn tombstone(group_id: &Arc<str>, topic: &Arc<str>, partition: i32) -> Record {
@@ -239,16 +405,25 @@ fn entry<'a, V: Default>(map: &'a mut BTreeMap<Arc<str>, V>, key: &Arc<str>) -> 
     map.entry(key.clone()).or_default()
 }
 
-fn remove_offset(groups: &mut BTreeMap<Arc<str>, TopicOffsets>, group_id: &str, topic: &str, partition: i32) {
-    let Some(topics) = groups.get_mut(group_id) else { return };
-    let Some(offsets) = topics.get_mut(topic) else { return };
-    offsets.remove(&partition);
+/// Returns how much memory that frees; `None` if there is no such offset.
+fn remove_offset(
+    groups: &mut BTreeMap<Arc<str>, TopicOffsets>,
+    group_id: &str,
+    topic: &str,
+    partition: i32,
+) -> Option<usize> {
+    let topics = groups.get_mut(group_id)?;
+    let offsets = topics.get_mut(topic)?;
+    let mut freed = offsets.remove(&partition)?.memory_bytes();
     if offsets.is_empty() {
         topics.remove(topic);
+        freed += TOPIC_OVERHEAD_BYTES + topic.len();
     }
     if topics.is_empty() {
         groups.remove(group_id);
+        freed += GROUP_OVERHEAD_BYTES + group_id.len();
     }
+    Some(freed)
 }
 
 /// The topic was deleted and created anew since the commit (O7).

@@ -306,20 +306,21 @@ impl Runner {
                 })
             }
             "fetch" => {
-                let topics = arguments.get("topics").map(|text| {
-                    let topics = topics(text).into_iter().map(|(name, topic_id, partitions)| FetchOffsetsTopic {
-                        name,
-                        topic_id,
-                        partitions: partitions.into_iter().map(|partition| partition.parse().unwrap()).collect(),
-                    });
-                    topics.collect()
+                let require_stable = arguments.get("stable").is_some();
+                let Some(text) = arguments.get("topics") else {
+                    return Input::FetchAllOffsets { group_id, require_stable, after: None };
+                };
+                let topics = topics(text).into_iter().map(|(name, topic_id, partitions)| FetchOffsetsTopic {
+                    name,
+                    topic_id,
+                    partitions: partitions.into_iter().map(|partition| partition.parse().unwrap()).collect(),
                 });
                 Input::FetchOffsets(FetchOffsetsRequest {
                     group_id,
                     member_id: None,
                     member_epoch: -1,
-                    require_stable: arguments.get("stable").is_some(),
-                    topics,
+                    require_stable,
+                    topics: topics.collect(),
                 })
             }
             "delete-offsets" => {
@@ -329,17 +330,18 @@ impl Runner {
                 Input::DeleteOffsets(DeleteOffsetsRequest { group_id, topics: topics.collect() })
             }
             "describe" => Input::Describe(vec![group_id]),
-            "list" => Input::List(GroupFilter {
-                states: arguments.list("states").into_iter().map(String::from).collect(),
-                types: arguments.list("types").into_iter().map(String::from).collect(),
-            }),
-            "delete" => Input::DeleteGroups(vec![group_id]),
+            "list" => {
+                let (states, types) = (arguments.list("states"), arguments.list("types"));
+                let filter = Arc::new(GroupFilter::new(states.into_iter(), types.into_iter()));
+                Input::List { filter, after: None }
+            }
+            "delete" => Input::DeleteGroup(group_id),
             "topics-deleted" => {
                 let topics = arguments.list("topics").into_iter().map(|topic| {
                     let (name, id) = topic.split_once('@').unwrap();
                     (name.into(), topic_id(id.parse().unwrap()))
                 });
-                Input::TopicsDeleted(topics.collect())
+                Input::TopicsDeleted { topics: Arc::new(topics.collect()), from: None }
             }
             other => panic!("unknown command {other}"),
         }
@@ -405,9 +407,9 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 fn subscribed(metadata: &[u8]) -> String {
-    let mut topics = BTreeSet::new();
-    match super::consumer_protocol::add_subscribed_topics(metadata, &mut topics) {
-        Ok(()) => topics.iter().map(|topic| &**topic).collect::<Vec<_>>().join("+"),
+    let mut subscribed = super::consumer_protocol::SubscribedTopics::default();
+    match subscribed.add(&Bytes::copy_from_slice(metadata)) {
+        Ok(()) => subscribed.into_topics().iter().map(|topic| &**topic).collect::<Vec<_>>().join("+"),
         Err(_) => format!("!{}", text_of(metadata)),
     }
 }
@@ -492,7 +494,7 @@ fn print_output(output: &Output) -> String {
             let partitions = topic.partitions.iter().map(|(p, error)| format!("{p}={}", print_error(*error)));
             (topic.name.clone(), partitions.collect())
         }),
-        Output::Fetched(Ok(topics)) => print_topics(topics, |topic| {
+        Output::Fetched(Ok(topics)) | Output::FetchedPage(topics, _) => print_topics(topics, |topic| {
             let print = |p: &FetchedOffset| match p.error {
                 Some(error) => format!("{}={error:?}", p.partition),
                 None if p.metadata.is_empty() => format!("{}={}", p.partition, p.committed_offset),
@@ -515,17 +517,14 @@ fn print_output(output: &Output) -> String {
             };
             groups.iter().map(print).collect::<Vec<_>>().join("; ")
         }
-        Output::Listed(groups) => {
+        Output::Listed(groups, _) => {
             let print = |g: &ListedGroup| {
                 format!("{}({},{},{})", g.group_id, g.protocol_type, g.state.as_str(), g.group_type.as_str())
             };
             groups.iter().map(print).collect::<Vec<_>>().join(" ")
         }
-        Output::Deleted(groups) => {
-            let print =
-                |(group_id, error): &(Arc<str>, Option<GroupError>)| format!("{group_id}={}", print_error(*error));
-            groups.iter().map(print).collect::<Vec<_>>().join(" ")
-        }
+        Output::Deleted(result) => print_error(result.err()),
+        Output::Swept(_) => "done".into(),
         Output::Done => "done".into(),
     }
 }

@@ -4,19 +4,20 @@
 //! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (G4). After a failed
 //! append the whole shard is thrown away and loaded again, so a step may assume that its records get written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::classic::{ClassicGroup, Context};
-use super::offsets::{OffsetAndMetadata, Offsets, tombstone};
+use super::classic::{ClassicGroup, Context, protocols_bytes};
+use super::offsets::{DeletedTopics, OffsetAndMetadata, OffsetPosition, Offsets, PAGE, tombstone};
 use super::records::{GroupMetadataValue, OffsetCommitValue, Record};
 use super::timers::{TimerKey, Timers};
 use super::{
     CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
     GroupCounts, GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined,
-    LeaveRequest, LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    LeaveRequest, LeftMember, ListedGroup, MemberProtocol, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::types::{Offset, ProducerId, TopicId};
 
@@ -24,6 +25,17 @@ use crate::types::{Offset, ProducerId, TopicId};
 const MAX_STRING_BYTES: usize = i16::MAX as usize;
 /// A generated member id is a client or instance id, a dash and a UUID.
 const MEMBER_ID_SUFFIX_BYTES: usize = 37;
+/// Protocols that a member may offer. Clients offer one for each of their assignors, and none has ten.
+pub const MAX_PROTOCOLS: usize = 100;
+/// What one member's protocols may take together, names and metadata.
+pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
+/// Timers that one step runs.
+const MAX_TIMERS_PER_STEP: usize = 256;
+/// A group's record takes about this much in memory besides its strings and bytes, and one of its members.
+const RECORD_OVERHEAD_BYTES: usize = 384;
+const MEMBER_OVERHEAD_BYTES: usize = 256;
+/// Between two warnings that there is no room for more groups.
+const NO_ROOM_WARNING_INTERVAL_MS: i64 = 60_000;
 
 /// What happens to a shard.
 #[derive(Debug, Clone)]
@@ -35,11 +47,26 @@ pub enum Input {
     Leave(LeaveRequest),
     CommitOffsets(CommitOffsetsRequest),
     FetchOffsets(FetchOffsetsRequest),
+    /// A page of all offsets of a group.
+    FetchAllOffsets {
+        group_id: Arc<str>,
+        require_stable: bool,
+        after: Option<OffsetPosition>,
+    },
     DeleteOffsets(DeleteOffsetsRequest),
     Describe(Vec<Arc<str>>),
-    List(GroupFilter),
-    DeleteGroups(Vec<Arc<str>>),
-    TopicsDeleted(Vec<(Arc<str>, TopicId)>),
+    /// A page of the groups, those behind `after`.
+    List {
+        filter: Arc<GroupFilter>,
+        after: Option<Arc<str>>,
+    },
+    /// Deletes a group, or the first of its offsets if it has many.
+    DeleteGroup(Arc<str>),
+    /// Deletes the offsets of deleted topics in a page of the groups, those from `from` on.
+    TopicsDeleted {
+        topics: Arc<DeletedTopics>,
+        from: Option<Arc<str>>,
+    },
     /// Some deadline may have passed.
     Tick,
 }
@@ -54,10 +81,23 @@ pub enum Output {
     /// OffsetCommit and OffsetDelete.
     Outcomes(Result<Vec<TopicOutcome>, GroupError>),
     Fetched(Result<Vec<FetchedTopic>, GroupError>),
+    /// A page of offsets, and where the next one starts.
+    FetchedPage(Vec<FetchedTopic>, Option<OffsetPosition>),
     Described(Vec<Result<DescribedGroup, GroupError>>),
-    Listed(Vec<ListedGroup>),
-    Deleted(Vec<(Arc<str>, Option<GroupError>)>),
+    /// A page of groups, and where the next one starts.
+    Listed(Vec<ListedGroup>, Option<Arc<str>>),
+    Deleted(Result<Deletion, GroupError>),
+    /// Where to go on with the offsets of deleted topics.
+    Swept(Option<Arc<str>>),
     Done,
+}
+
+/// How far the deletion of a group has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    Done,
+    /// Some of its offsets are left: ask again.
+    Begun,
 }
 
 /// An answer and when it may be given.
@@ -90,7 +130,29 @@ impl Step {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hard {
     groups: BTreeMap<Arc<str>, GroupMetadataValue>,
+    /// What the records of groups take in memory, about.
+    groups_bytes: usize,
     offsets: Offsets,
+}
+
+impl Hard {
+    fn put_group(&mut self, group_id: &Arc<str>, value: GroupMetadataValue) {
+        self.groups_bytes += record_bytes(group_id, &value);
+        if let Some(replaced) = self.groups.insert(group_id.clone(), value) {
+            self.groups_bytes -= record_bytes(group_id, &replaced);
+        }
+    }
+
+    fn remove_group(&mut self, group_id: &str) {
+        if let Some(removed) = self.groups.remove(group_id) {
+            self.groups_bytes -= record_bytes(group_id, &removed);
+        }
+    }
+}
+
+fn record_bytes(group_id: &str, value: &GroupMetadataValue) -> usize {
+    let members = MEMBER_OVERHEAD_BYTES * value.members.len();
+    RECORD_OVERHEAD_BYTES + group_id.len() + value.size_bytes() + members
 }
 
 /// What is lost with the process: live groups, parked requests (inside them) and timers.
@@ -98,8 +160,21 @@ pub(crate) struct Hard {
 struct Soft {
     /// Groups with members or pending ids; any other is rebuilt from its record when needed.
     groups: BTreeMap<Arc<str>, ClassicGroup>,
+    /// What the live groups take in memory, about.
+    groups_bytes: usize,
     timers: Timers,
     expiration_scheduled: bool,
+    /// How far the look for expired offsets has come, while one is under way.
+    expiration_at: Option<ExpirationPosition>,
+    /// No warning of missing room before this time.
+    next_warning_ms: i64,
+}
+
+/// Groups before this one, and its offsets up to the position, have been looked at.
+#[derive(Debug, Clone)]
+struct ExpirationPosition {
+    group_id: Arc<str>,
+    after: Option<OffsetPosition>,
 }
 
 /// The state of one partition of `__consumer_offsets`.
@@ -107,6 +182,8 @@ struct Soft {
 pub struct Shard {
     config: Arc<GroupConfig>,
     max_record_bytes: usize,
+    /// How much more memory the groups may take.
+    room_bytes: usize,
     hard: Hard,
     soft: Soft,
 }
@@ -114,7 +191,7 @@ pub struct Shard {
 impl Shard {
     /// An empty shard, ready for [`Shard::apply`]; `max_record_bytes` is the largest value the log takes.
     pub fn new(config: Arc<GroupConfig>, max_record_bytes: usize) -> Self {
-        Shard { config, max_record_bytes, hard: Hard::default(), soft: Soft::default() }
+        Shard { config, max_record_bytes, room_bytes: usize::MAX, hard: Hard::default(), soft: Soft::default() }
     }
 
     /// Ends the load: groups with members come alive and their sessions start.
@@ -123,7 +200,7 @@ impl Shard {
             if !value.members.is_empty() {
                 let group = ClassicGroup::from_value(group_id.clone(), value);
                 group.start_sessions(now, &mut self.soft.timers);
-                self.soft.groups.insert(group_id.clone(), group);
+                self.soft.insert(group);
             }
         }
         if !self.hard.groups.is_empty() {
@@ -137,6 +214,7 @@ impl Shard {
         let mut transition = Transition {
             config: &self.config,
             max_record_bytes: self.max_record_bytes,
+            room_bytes: self.room_bytes,
             hard: &self.hard,
             soft: &mut self.soft,
             now,
@@ -157,7 +235,7 @@ impl Shard {
             Record::OffsetCommit { group_id, topic, partition, value: Some(value) } => {
                 // A commit without a group makes one that only holds offsets.
                 if !self.hard.groups.contains_key(group_id) {
-                    self.hard.groups.insert(group_id.clone(), offsets_only_group(value));
+                    self.hard.put_group(group_id, offsets_only_group(value));
                 }
                 let offset = OffsetAndMetadata { value: value.clone(), record_offset: offset };
                 self.hard.offsets.put(group_id, topic, *partition, offset, producer_id);
@@ -166,10 +244,10 @@ impl Shard {
                 self.hard.offsets.remove(group_id, topic, *partition);
             }
             Record::GroupMetadata { group_id, value: Some(value) } => {
-                self.hard.groups.insert(group_id.clone(), value.clone());
+                self.hard.put_group(group_id, value.clone());
             }
             Record::GroupMetadata { group_id, value: None } => {
-                self.hard.groups.remove(group_id);
+                self.hard.remove_group(group_id);
             }
         }
     }
@@ -182,6 +260,16 @@ impl Shard {
     /// When a [`Input::Tick`] is due, in monotonic milliseconds.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         self.soft.timers.next_deadline_ms()
+    }
+
+    /// What groups and offsets take in memory, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.hard.groups_bytes + self.hard.offsets.memory_bytes() + self.soft.groups_bytes
+    }
+
+    /// Says how much more the steps from now on may add to that.
+    pub fn set_room(&mut self, room_bytes: usize) {
+        self.room_bytes = room_bytes;
     }
 
     /// Groups the partition holds.
@@ -212,6 +300,19 @@ impl Shard {
 }
 
 impl Soft {
+    fn insert(&mut self, group: ClassicGroup) {
+        self.groups_bytes += group.memory_bytes();
+        if let Some(replaced) = self.groups.insert(group.group_id().clone(), group) {
+            self.groups_bytes -= replaced.memory_bytes();
+        }
+    }
+
+    fn remove(&mut self, group_id: &str) -> Option<ClassicGroup> {
+        let removed = self.groups.remove(group_id)?;
+        self.groups_bytes -= removed.memory_bytes();
+        Some(removed)
+    }
+
     fn schedule_expiration(&mut self, config: &GroupConfig, now: Now) {
         if !self.expiration_scheduled {
             self.expiration_scheduled = true;
@@ -240,6 +341,7 @@ fn fits(text: &str) -> bool {
 struct Transition<'a> {
     config: &'a GroupConfig,
     max_record_bytes: usize,
+    room_bytes: usize,
     hard: &'a Hard,
     soft: &'a mut Soft,
     now: Now,
@@ -269,6 +371,10 @@ impl Transition<'_> {
                 let result = self.fetch_offsets(request);
                 self.step.reply_after_commit(id, Output::Fetched(result));
             }
+            Input::FetchAllOffsets { group_id, require_stable, after } => {
+                let (topics, next) = self.hard.offsets.fetch_all(&group_id, require_stable, after.as_ref());
+                self.step.reply_after_commit(id, Output::FetchedPage(topics, next));
+            }
             Input::DeleteOffsets(request) => {
                 let result = self.delete_offsets(request);
                 self.step.reply_after_commit(id, Output::Outcomes(result));
@@ -277,23 +383,17 @@ impl Transition<'_> {
                 let described = group_ids.iter().map(|group_id| self.describe(group_id)).collect();
                 self.step.reply_after_commit(id, Output::Described(described));
             }
-            Input::List(filter) => {
-                let listed = self.list(&filter);
-                self.step.reply_after_commit(id, Output::Listed(listed));
+            Input::List { filter, after } => {
+                let (listed, next) = self.list(&filter, after.as_ref());
+                self.step.reply_after_commit(id, Output::Listed(listed, next));
             }
-            Input::DeleteGroups(group_ids) => {
-                let deleted = group_ids.into_iter().map(|group_id| {
-                    let error = self.delete_group(&group_id).err();
-                    (group_id, error)
-                });
-                let deleted = deleted.collect();
-                self.step.reply_after_commit(id, Output::Deleted(deleted));
+            Input::DeleteGroup(group_id) => {
+                let result = self.delete_group(&group_id);
+                self.step.reply_after_commit(id, Output::Deleted(result));
             }
-            Input::TopicsDeleted(topics) => {
-                for (topic, topic_id) in topics {
-                    self.hard.offsets.tombstones_of_topic(&topic, topic_id, &mut self.step.records);
-                }
-                self.step.reply_after_commit(id, Output::Done);
+            Input::TopicsDeleted { topics, from } => {
+                let next = self.hard.offsets.tombstones_of_topics(&topics, from.as_ref(), &mut self.step.records);
+                self.step.reply_after_commit(id, Output::Swept(next));
             }
             Input::Tick => {
                 self.tick();
@@ -312,9 +412,10 @@ impl Transition<'_> {
     ) -> Option<T> {
         if !self.soft.groups.contains_key(group_id) {
             let (group_id, value) = self.hard.groups.get_key_value(group_id)?;
-            self.soft.groups.insert(group_id.clone(), ClassicGroup::from_value(group_id.clone(), value));
+            self.soft.insert(ClassicGroup::from_value(group_id.clone(), value));
         }
         let group = self.soft.groups.get_mut(group_id)?;
+        let before_bytes = group.memory_bytes();
         let mut context = Context {
             config: self.config,
             now: self.now,
@@ -323,6 +424,7 @@ impl Transition<'_> {
             max_record_bytes: self.max_record_bytes,
         };
         let result = act(group, &mut context);
+        self.soft.groups_bytes = self.soft.groups_bytes - before_bytes + group.memory_bytes();
         if group.is_idle() {
             self.idle.push(group.group_id().clone());
         }
@@ -332,7 +434,7 @@ impl Transition<'_> {
     fn forget_idle_groups(self) {
         for group_id in self.idle {
             if self.soft.groups.get(&group_id).is_some_and(ClassicGroup::is_idle) {
-                self.soft.groups.remove(&group_id);
+                self.soft.remove(&group_id);
             }
         }
     }
@@ -352,25 +454,41 @@ impl Transition<'_> {
         self.soft.groups.contains_key(group_id) || self.hard.groups.contains_key(group_id)
     }
 
-    fn may_create_group(&self) -> Result<(), GroupError> {
+    fn may_create_group(&mut self) -> Result<(), GroupError> {
         // Live groups have a record too, so the durable ones are all there are.
         if self.hard.groups.len() < self.config.max_groups_per_partition {
-            Ok(())
-        } else {
-            tracing::warn!(groups = self.hard.groups.len(), "no more groups are created in this partition");
-            Err(GroupError::GroupMaxSizeReached)
+            return Ok(());
+        }
+        self.warn_of_no_room("no more groups are created in this partition");
+        Err(GroupError::GroupMaxSizeReached)
+    }
+
+    /// Whether the groups may take so many bytes more.
+    fn check_room(&mut self, more_bytes: usize) -> Result<(), GroupError> {
+        if more_bytes == 0 || more_bytes <= self.room_bytes {
+            return Ok(());
+        }
+        self.warn_of_no_room("groups and offsets have reached ottla.groups.max.bytes, and may not grow");
+        Err(GroupError::GroupMaxSizeReached)
+    }
+
+    fn warn_of_no_room(&mut self, message: &str) {
+        if self.now.monotonic_ms >= self.soft.next_warning_ms {
+            self.soft.next_warning_ms = self.now.monotonic_ms + NO_ROOM_WARNING_INTERVAL_MS;
+            tracing::warn!(groups = self.hard.groups.len(), "{message}");
         }
     }
 
     // ---- membership ------------------------------------------------------------------------------------
 
     fn join(&mut self, id: RequestId, mut request: JoinRequest, member_uuid: Uuid) {
-        let mut names = Vec::with_capacity(request.protocols.len());
-        request.protocols.retain(|protocol| {
-            let first = !names.contains(&protocol.name);
-            names.push(protocol.name.clone());
-            first
-        });
+        if let Err(error) = check_protocols(&request.protocols, self.max_record_bytes) {
+            let error = JoinError { error, member_id: request.member_id };
+            self.step.reply(id, Output::Joined(Err(error)));
+            return;
+        }
+        let mut names = BTreeSet::new();
+        request.protocols.retain(|protocol| names.insert(protocol.name.clone()));
         match self.validate_join(&request) {
             Err(error) => {
                 let error = JoinError { error, member_id: request.member_id };
@@ -386,7 +504,7 @@ impl Transition<'_> {
     }
 
     /// Whether the group exists already.
-    fn validate_join(&self, request: &JoinRequest) -> Result<bool, GroupError> {
+    fn validate_join(&mut self, request: &JoinRequest) -> Result<bool, GroupError> {
         if request.group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
@@ -398,18 +516,30 @@ impl Transition<'_> {
             return Err(GroupError::UnknownServerError);
         }
         if self.exists(&request.group_id) {
+            self.check_room(self.growth_of_join(request))?;
             return Ok(true);
         }
         if !request.member_id.is_empty() {
             return Err(GroupError::UnknownMemberId);
         }
-        self.may_create_group().map(|()| false)
+        self.may_create_group()?;
+        self.check_room(self.growth_of_join(request))?;
+        Ok(false)
+    }
+
+    /// How much more memory the group would take with this member as it is now.
+    fn growth_of_join(&self, request: &JoinRequest) -> usize {
+        let group = self.soft.groups.get(&request.group_id);
+        let now_bytes = group.map_or(0, |group| group.member_memory_bytes(&request.member_id));
+        let id_prefix = request.group_instance_id.as_ref().unwrap_or(&request.client_id);
+        let ids = 2 * id_prefix.len() + request.client_id.len() + request.group_id.len();
+        (MEMBER_OVERHEAD_BYTES + ids + protocols_bytes(&request.protocols)).saturating_sub(now_bytes)
     }
 
     fn join_new_group(&mut self, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
         let group_id = request.group_id.clone();
         let group = ClassicGroup::new(group_id.clone(), self.now.timestamp_ms);
-        self.soft.groups.insert(group_id.clone(), group);
+        self.soft.insert(group);
         // Like Kafka, write the group down at once: it exists from its first JoinGroup on, even a refused one.
         let value = GroupMetadataValue {
             protocol_type: Arc::default(),
@@ -429,6 +559,11 @@ impl Transition<'_> {
             return;
         }
         let group_id = request.group_id.clone();
+        let assignments_bytes = request.assignments.values().map(|assignment| assignment.len()).sum();
+        if let Err(error) = self.check_room(assignments_bytes) {
+            self.step.reply(id, Output::Synced(Err(error)));
+            return;
+        }
         if self.with_group(&group_id, |group, context| group.sync(context, id, request)).is_none() {
             self.step.reply(id, Output::Synced(Err(GroupError::UnknownMemberId)));
         }
@@ -462,6 +597,7 @@ impl Transition<'_> {
 
     fn commit_offsets(&mut self, request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
         self.validate_commit(&request)?;
+        self.check_room(self.growth_of_commit(&request))?;
         let now_ms = self.now.timestamp_ms;
         let expire_timestamp_ms =
             request.retention_time_ms.map(|retention_time_ms| now_ms.saturating_add(retention_time_ms));
@@ -497,6 +633,14 @@ impl Transition<'_> {
         Ok(outcomes)
     }
 
+    fn growth_of_commit(&self, request: &CommitOffsetsRequest) -> usize {
+        let growth = request.topics.iter().map(|topic| {
+            let offsets = topic.partitions.iter().map(|commit| (commit.partition, &*commit.committed_metadata));
+            self.hard.offsets.growth_bytes(&request.group_id, &topic.name, offsets)
+        });
+        growth.sum()
+    }
+
     fn validate_commit(&mut self, request: &CommitOffsetsRequest) -> Result<(), GroupError> {
         let (member_id, instance_id) = (&request.member_id, request.group_instance_id.as_deref());
         let generation_id = request.generation_id_or_member_epoch;
@@ -520,11 +664,7 @@ impl Transition<'_> {
     }
 
     fn fetch_offsets(&self, request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
-        let (group_id, require_stable) = (&request.group_id, request.require_stable);
-        Ok(match request.topics {
-            Some(topics) => self.hard.offsets.fetch(group_id, topics, require_stable),
-            None => self.hard.offsets.fetch_all(group_id, require_stable),
-        })
+        Ok(self.hard.offsets.fetch(&request.group_id, request.topics, request.require_stable))
     }
 
     fn delete_offsets(&mut self, request: DeleteOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
@@ -561,39 +701,50 @@ impl Transition<'_> {
         self.look_at(group_id, ClassicGroup::describe).ok_or(GroupError::GroupIdNotFound)
     }
 
-    fn list(&self, filter: &GroupFilter) -> Vec<ListedGroup> {
+    fn list(&self, filter: &GroupFilter, after: Option<&Arc<str>>) -> (Vec<ListedGroup>, Option<Arc<str>>) {
+        let start = after.map_or(Bound::Unbounded, |group_id| Bound::Excluded(group_id.clone()));
+        let mut groups = self.hard.groups.range((start, Bound::Unbounded)).peekable();
+        let (mut listed, mut last) = (Vec::new(), None);
         // Every group has a record from its first step on.
-        let rows = self.hard.groups.iter().map(|(group_id, value)| {
+        for (group_id, value) in groups.by_ref().take(PAGE) {
             let (state, protocol_type) = match self.soft.groups.get(group_id) {
                 Some(group) => (group.state(), group.protocol_type().cloned().unwrap_or_default()),
                 None => (GroupState::Empty, value.protocol_type.clone()),
             };
-            ListedGroup { group_id: group_id.clone(), protocol_type, state, group_type: GroupType::Classic }
-        });
-        rows.filter(|row| filter.accepts(row.state, row.group_type)).collect()
+            let row = ListedGroup { group_id: group_id.clone(), protocol_type, state, group_type: GroupType::Classic };
+            if filter.accepts(row.state, row.group_type) {
+                listed.push(row);
+            }
+            last = Some(group_id);
+        }
+        (listed, last.filter(|_| groups.peek().is_some()).cloned())
     }
 
-    fn delete_group(&mut self, group_id: &Arc<str>) -> Result<(), GroupError> {
+    fn delete_group(&mut self, group_id: &Arc<str>) -> Result<Deletion, GroupError> {
         let state = self.look_at(group_id, ClassicGroup::state).ok_or(GroupError::GroupIdNotFound)?;
         if state != GroupState::Empty {
             return Err(GroupError::NonEmptyGroup);
         }
-        self.hard.offsets.tombstones_of_group(group_id, &mut self.step.records);
+        if !self.hard.offsets.tombstones_of_group(group_id, &mut self.step.records) {
+            return Ok(Deletion::Begun);
+        }
         self.forget_group(group_id);
-        Ok(())
+        Ok(Deletion::Done)
     }
 
     fn forget_group(&mut self, group_id: &Arc<str>) {
         self.step.records.push(Record::GroupMetadata { group_id: group_id.clone(), value: None });
-        if let Some(group) = self.soft.groups.remove(group_id) {
+        if let Some(group) = self.soft.remove(group_id) {
             group.cancel_timers(&mut self.soft.timers);
         }
     }
 
     // ---- time ------------------------------------------------------------------------------------------
 
+    /// Runs timers that are due; the next step goes on where there are many.
     fn tick(&mut self) {
-        while let Some(key) = self.soft.timers.pop_due(self.now.monotonic_ms) {
+        for _ in 0..MAX_TIMERS_PER_STEP {
+            let Some(key) = self.soft.timers.pop_due(self.now.monotonic_ms) else { return };
             match key {
                 TimerKey::Session { group_id, member_id } => {
                     self.with_group(&group_id, |group, context| group.on_session_expired(context, &member_id));
@@ -604,32 +755,66 @@ impl Transition<'_> {
                 TimerKey::Sync { group_id } => {
                     self.with_group(&group_id, |group, context| group.on_sync_phase_over(context));
                 }
-                TimerKey::OffsetExpiration => self.expire_offsets(),
+                TimerKey::OffsetExpiration => {
+                    self.expire_offsets();
+                    return;
+                }
             }
         }
     }
 
-    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5).
+    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5). Looks at a page
+    /// of groups and offsets, and is due again at once until it has seen all.
     fn expire_offsets(&mut self) {
         self.soft.expiration_scheduled = false;
         let hard = self.hard;
-        for group_id in hard.groups.keys() {
-            let retention_ms = self.config.offsets_retention_ms;
-            let now_ms = self.now.timestamp_ms;
-            let mut records = Vec::new();
-            let expired = self.look_at(group_id, |group| {
-                let since = |topic: &str, value: &OffsetCommitValue| unused_since(group, topic, value);
-                let all = hard.offsets.expire(group_id, now_ms, retention_ms, since, &mut records);
-                all && group.is_idle()
-            });
-            self.step.records.append(&mut records);
-            if expired == Some(true) {
-                self.forget_group(group_id);
+        let from = self.soft.expiration_at.take();
+        let start = from.as_ref().map_or(Bound::Unbounded, |at| Bound::Included(at.group_id.clone()));
+        let mut after = from.and_then(|at| at.after);
+        let mut looked_at = 0;
+        for group_id in hard.groups.range((start, Bound::Unbounded)).map(|(group_id, _)| group_id) {
+            if looked_at >= PAGE {
+                self.go_on_expiring_at(ExpirationPosition { group_id: group_id.clone(), after: None });
+                return;
+            }
+            looked_at += 1;
+            let (next, visited) = self.expire_offsets_of(group_id, after.take());
+            looked_at += visited;
+            if next.is_some() {
+                self.go_on_expiring_at(ExpirationPosition { group_id: group_id.clone(), after: next });
+                return;
             }
         }
         if !hard.groups.is_empty() {
             self.soft.schedule_expiration(self.config, self.now);
         }
+    }
+
+    fn go_on_expiring_at(&mut self, position: ExpirationPosition) {
+        self.soft.expiration_at = Some(position);
+        self.soft.expiration_scheduled = true;
+        self.soft.timers.schedule(TimerKey::OffsetExpiration, self.now.monotonic_ms);
+    }
+
+    /// Where to go on in this group, and how many offsets were looked at.
+    fn expire_offsets_of(
+        &mut self,
+        group_id: &Arc<str>,
+        after: Option<OffsetPosition>,
+    ) -> (Option<OffsetPosition>, usize) {
+        let (hard, now_ms, retention_ms) = (self.hard, self.now.timestamp_ms, self.config.offsets_retention_ms);
+        let mut records = Vec::new();
+        let expired = self.look_at(group_id, |group| {
+            let since = |topic: &str, value: &OffsetCommitValue| unused_since(group, topic, value);
+            let page = hard.offsets.expire(group_id, after.as_ref(), now_ms, retention_ms, since, &mut records);
+            (page, group.is_idle())
+        });
+        self.step.records.append(&mut records);
+        let Some((page, is_idle)) = expired else { return (None, 0) };
+        if page.all_expired && is_idle {
+            self.forget_group(group_id);
+        }
+        (page.next, page.looked_at)
     }
 }
 
@@ -646,6 +831,16 @@ fn unused_since(group: &ClassicGroup, topic: &str, value: &OffsetCommitValue) ->
         GroupState::Stable if group.knows_subscribed_topics() => Some(value.commit_timestamp_ms),
         _ => None,
     }
+}
+
+/// A member that offers too much is refused before anything is done with it.
+fn check_protocols(protocols: &[MemberProtocol], max_record_bytes: usize) -> Result<(), GroupError> {
+    if protocols.len() > MAX_PROTOCOLS {
+        return Err(GroupError::InconsistentGroupProtocol);
+    }
+    // The metadata of the protocol that is chosen goes into the group's record.
+    let fits = protocols.iter().all(|protocol| protocol.metadata.len() <= max_record_bytes);
+    if fits && protocols_bytes(protocols) <= MAX_MEMBER_BYTES { Ok(()) } else { Err(GroupError::UnknownServerError) }
 }
 
 fn join_fits_into_a_record(request: &JoinRequest) -> bool {

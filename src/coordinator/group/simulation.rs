@@ -397,15 +397,9 @@ impl Simulation {
         owned.sort_unstable();
         assert_eq!(owned, (0..PARTITIONS).collect::<Vec<_>>(), "each partition has one owner");
         assert!(self.rebalances > 10, "the run rebalanced {} times only", self.rebalances);
-        let fetch = FetchOffsetsRequest {
-            group_id: "g".into(),
-            member_id: None,
-            member_epoch: -1,
-            require_stable: false,
-            topics: None,
-        };
-        let step = self.shard.step(self.now(), RequestId(1), Input::FetchOffsets(fetch));
-        let Output::Fetched(Ok(topics)) = &step.replies[0].output else { panic!("not fetched") };
+        let fetch = Input::FetchAllOffsets { group_id: "g".into(), require_stable: false, after: None };
+        let step = self.shard.step(self.now(), RequestId(1), fetch);
+        let Output::FetchedPage(topics, None) = &step.replies[0].output else { panic!("not fetched") };
         let fetched: BTreeMap<i32, i64> =
             topics[0].partitions.iter().map(|offset| (offset.partition, offset.committed_offset)).collect();
         assert_eq!(fetched, self.committed, "G3: a fetch returns the last commit");

@@ -142,6 +142,10 @@ impl World {
     }
 
     fn over(log: MemoryLog) -> World {
+        World::with(GroupConfig { offsets_load_buffer_size: 200, ..GroupConfig::default() }, log)
+    }
+
+    fn with(config: GroupConfig, log: MemoryLog) -> World {
         let log = Arc::new(log);
         let clock = Arc::new(ManualClock { now: watch::Sender::new(Duration::ZERO), sleepers: Arc::default() });
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
@@ -152,7 +156,6 @@ impl World {
             random: Arc::new(SystemRandom::seeded(1)),
             tasks: Tasks::new(),
         };
-        let config = GroupConfig { offsets_load_buffer_size: 200, ..GroupConfig::default() };
         let coordinator = Arc::new(GroupCoordinator::new(config, env, log.clone()));
         coordinator.set_partition_count(1);
         World { coordinator, log, clock }
@@ -210,7 +213,7 @@ impl World {
 
     async fn committed_offset(&self, group_id: &str) -> i64 {
         let topics = vec![FetchOffsetsTopic { name: "t".into(), topic_id: TopicId::ZERO, partitions: vec![0] }];
-        let fetched = self.coordinator.fetch_offsets(fetch_request(group_id, Some(topics))).await.unwrap();
+        let fetched = self.coordinator.fetch_offsets(fetch_request(group_id, topics)).await.unwrap();
         fetched[0].partitions[0].committed_offset
     }
 }
@@ -240,7 +243,7 @@ fn sync_request(group_id: &str, joined: &Joined) -> SyncRequest {
         group_instance_id: None,
         protocol_type: None,
         protocol_name: None,
-        assignments: vec![(joined.member_id.clone(), Bytes::from_static(b"all"))],
+        assignments: BTreeMap::from([(joined.member_id.clone(), Bytes::from_static(b"all"))]),
     }
 }
 
@@ -275,7 +278,7 @@ fn commit_request(group_id: &str, partitions: impl Iterator<Item = i32>, offset:
     }
 }
 
-fn fetch_request(group_id: &str, topics: Option<Vec<FetchOffsetsTopic>>) -> FetchOffsetsRequest {
+fn fetch_request(group_id: &str, topics: Vec<FetchOffsetsTopic>) -> FetchOffsetsRequest {
     FetchOffsetsRequest { group_id: group_id.into(), member_id: None, member_epoch: -1, require_stable: false, topics }
 }
 
@@ -302,6 +305,7 @@ async fn g3_a_join_waits_for_the_clock_and_an_idle_coordinator_for_nothing() {
     assert!(!joining.is_finished());
     world.advance(Duration::from_millis(1));
     assert_eq!(joining.await.unwrap().unwrap().generation_id, 1);
+    world.settle().await;
     assert_eq!(world.clock.sleepers.load(Ordering::SeqCst), 1, "one task waits, whatever the number of timers");
 }
 
@@ -364,7 +368,7 @@ async fn g10_requests_while_loading_and_after_unloading() {
     assert_eq!(world.coordinator.join(join_request("g")).await.unwrap_err().error, loading);
     assert_eq!(world.coordinator.sync(sync_request("g", &joined)).await, Err(loading));
     assert_eq!(world.coordinator.heartbeat(heartbeat_request("g", &joined)).await, Ok(()));
-    assert_eq!(world.coordinator.fetch_offsets(fetch_request("g", None)).await, Err(loading));
+    assert_eq!(world.coordinator.fetch_all_offsets(&"g".into(), false).await, Err(loading));
     assert_eq!(world.coordinator.commit_offsets(commit_request("g", 0..1, 1)).await, Err(loading));
     assert_eq!(world.coordinator.list(GroupFilter::default()).await, Err(loading));
     assert_eq!(world.coordinator.describe(vec!["g".into()]).await, [Err(loading)]);
@@ -450,11 +454,11 @@ async fn o2_a_large_commit_is_written_in_batches_that_the_topic_takes() {
     world.coordinator.commit_offsets(commit_request("g", 0..1000, 3)).await.unwrap();
     assert!(world.log.appended_batches.load(Ordering::SeqCst) > 5);
     assert_eq!(world.log.records().len(), 1000);
-    let fetched = world.coordinator.fetch_offsets(fetch_request("g", None)).await.unwrap();
+    let fetched = world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap();
     assert_eq!(fetched[0].partitions.len(), 1000);
     // And back again: the tombstones too.
     assert_eq!(world.coordinator.delete(vec!["g".into()]).await, [("g".into(), None)]);
-    assert_eq!(world.coordinator.fetch_offsets(fetch_request("g", None)).await.unwrap(), []);
+    assert_eq!(world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -463,8 +467,10 @@ async fn o7_offsets_of_deleted_topics_go_even_while_loading() {
     let world = World::loaded().await;
     world.coordinator.commit_offsets(commit_request("g", 0..1, 5)).await.unwrap();
     world.coordinator.on_topics_deleted(vec![("t".into(), TopicId(uuid::Uuid::from_u128(2)))]);
+    world.settle().await;
     assert_eq!(world.committed_offset("g").await, 5, "another topic's offset of that name stays");
     world.coordinator.on_topics_deleted(vec![("t".into(), TopicId(uuid::Uuid::from_u128(1)))]);
+    world.settle().await;
     assert_eq!(world.committed_offset("g").await, -1);
 
     world.coordinator.unload(PARTITION);
@@ -475,7 +481,58 @@ async fn o7_offsets_of_deleted_topics_go_even_while_loading() {
     world.log.hold_reads.store(false, Ordering::SeqCst);
     world.log.reads_released.notify_waiters();
     world.coordinator.loaded(PARTITION).await;
+    world.settle().await;
     assert_eq!(world.committed_offset("g").await, -1);
+}
+
+#[tokio::test]
+async fn requests_about_many_things_are_done_in_steps_and_answered_whole() {
+    let world = World::loaded().await;
+    world.coordinator.commit_offsets(commit_request("g", 0..2_600, 3)).await.unwrap();
+    let all = world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap();
+    assert_eq!(all.iter().map(|topic| topic.partitions.len()).collect::<Vec<_>>(), [2_600]);
+    let topics =
+        vec![FetchOffsetsTopic { name: "t".into(), topic_id: TopicId::ZERO, partitions: (0..2_601).collect() }];
+    let fetched = world.coordinator.fetch_offsets(fetch_request("g", topics)).await.unwrap();
+    let offsets = fetched[0].partitions.iter().map(|offset| offset.committed_offset);
+    assert_eq!(offsets.collect::<Vec<_>>(), [vec![3; 2_600], vec![-1]].concat());
+    let leaving = (0..1_200).map(|number| LeavingMember {
+        member_id: format!("m{number}").into(),
+        group_instance_id: None,
+        reason: None,
+    });
+    let leave = LeaveRequest { group_id: "g".into(), members: leaving.collect() };
+    let left = world.coordinator.leave(leave).await.unwrap();
+    assert_eq!((left.len(), &*left[1_199].member_id), (1_200, "m1199"));
+    for number in 0..1_200 {
+        world.coordinator.commit_offsets(commit_request(&format!("small{number}"), 0..1, 3)).await.unwrap();
+    }
+    assert_eq!(world.coordinator.list(GroupFilter::default()).await.unwrap().len(), 1_201);
+    assert_eq!(world.coordinator.describe(vec!["g".into(); 20]).await.len(), 20);
+    let topics = vec![("t".into(), (0..2_600).collect())];
+    let delete = DeleteOffsetsRequest { group_id: "g".into(), topics };
+    assert_eq!(world.coordinator.delete_offsets(delete).await.unwrap()[0].partitions.len(), 2_600);
+    assert_eq!(world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn all_shards_share_one_budget_and_give_back_what_they_took() {
+    let config = GroupConfig { max_bytes: 1 << 20, ..GroupConfig::default() };
+    let world = World::with(config, MemoryLog::default());
+    world.load().await;
+    let refused = loop {
+        let number = world.log.appended_batches.load(Ordering::SeqCst);
+        assert!(number < 10_000, "the budget is never used up");
+        if let Err(error) = world.coordinator.commit_offsets(commit_request(&format!("g{number}"), 0..1, 3)).await {
+            break error;
+        }
+    };
+    assert_eq!(refused, GroupError::GroupMaxSizeReached);
+    let used = || world.coordinator.inner.used_bytes.load(Ordering::Relaxed);
+    assert!((1 << 19..=1 << 20).contains(&used()), "{}", used());
+    world.coordinator.commit_offsets(commit_request("g0", 0..1, 4)).await.unwrap();
+    world.coordinator.unload(PARTITION);
+    assert_eq!(used(), 0);
 }
 
 fn commit_record(group_id: &str, offset: i64) -> Record {
@@ -554,7 +611,7 @@ async fn o4_logs_of_apache_kafka_are_loaded_with_transactions_compression_and_un
     for (group_id, offset) in [("gzip", 1), ("committed", 2), ("aborted", -1), ("open", -1), ("superseded", 6)] {
         assert_eq!(world.committed_offset(group_id).await, offset, "{group_id}");
     }
-    let topics = || Some(vec![FetchOffsetsTopic { name: "t".into(), topic_id: TopicId::ZERO, partitions: vec![0] }]);
+    let topics = || vec![FetchOffsetsTopic { name: "t".into(), topic_id: TopicId::ZERO, partitions: vec![0] }];
     let stable = FetchOffsetsRequest { require_stable: true, ..fetch_request("open", topics()) };
     let fetched = world.coordinator.fetch_offsets(stable).await.unwrap();
     assert_eq!(fetched[0].partitions[0].error, Some(GroupError::UnstableOffsetCommit));

@@ -240,13 +240,31 @@ fn nested_counts_are_refused_at_every_level() {
 }
 
 #[test]
-fn millions_of_tiny_elements_exceed_the_budget() {
+fn millions_of_tiny_elements_are_refused() {
     // Metadata v1: topics of no name, two bytes each on the wire, some hundred in memory.
     let topics = 20 * 1024 * 1024;
     let mut body = BytesMut::new();
     body.put_i32(topics);
     body.put_bytes(0, topics as usize * 2);
-    assert_eq!(refused(3, 1, &body), DecodeError::TooLarge);
+    assert_eq!(refused(3, 1, &body), DecodeError::TooManyElements);
+}
+
+#[test]
+fn the_elements_of_all_arrays_of_a_request_are_counted_together() {
+    // ElectLeaders v0: topics with partitions.
+    let request = |partitions: &[usize]| {
+        let mut body = BytesMut::new();
+        body.put_i32(partitions.len() as i32);
+        for count in partitions {
+            body.put_slice(&[0, 1, b't']);
+            body.put_i32(*count as i32);
+            body.put_bytes(0, count * 4);
+        }
+        body.put_i32(1_000);
+        body
+    };
+    assert_eq!(check_request(43, 0, &request(&[100_000, 99_998])), Ok(()));
+    assert_eq!(refused(43, 0, &request(&[100_000, 99_999])), DecodeError::TooManyElements);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod metadata;
 mod offsets;
 mod partitions;
 mod produce;
+mod timeouts;
 
 /// A server's settings for some of the cases.
 #[derive(Debug)]
@@ -100,4 +101,5 @@ pub const CASES: &[&[Row]] = &[
     configs::CASES,
     partitions::CASES,
     limits::CASES,
+    timeouts::CASES,
 ];

@@ -1,13 +1,15 @@
 //! JoinGroup and the join phase: who becomes a member, when all are there, and the generation that follows.
 
+use indexmap::IndexMap;
+
 use super::*;
 
 impl ClassicGroup {
     /// `member_uuid` becomes the random part of a new member id.
     pub(crate) fn join(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest, member_uuid: Uuid) {
-        if !self.accepts_joining_member(context.config, &request.member_id) {
+        if !self.accepts_joining_member(context, &request) {
             self.refuse_join(context, id, "".into(), GroupError::GroupMaxSizeReached);
-            if self.members.contains_key(&request.member_id) {
+            if self.members.contains(&request.member_id) {
                 // Apache forgets the member but lets the others wait for the rebalance timeout; nothing is won by it.
                 self.remove_member(context, &request.member_id);
                 self.maybe_complete_join_phase(context);
@@ -25,16 +27,21 @@ impl ClassicGroup {
         context.step.reply(id, Output::Joined(Err(JoinError { error, member_id })));
     }
 
-    fn accepts_joining_member(&self, config: &GroupConfig, member_id: &str) -> bool {
-        let member = self.members.get(member_id);
-        let known = member.is_some() || self.pending_join.contains(member_id);
+    fn accepts_joining_member(&self, context: &Context<'_>, request: &JoinRequest) -> bool {
+        let config = context.config;
+        let member = self.members.get(&request.member_id);
+        if member.is_none() && self.least_record_bytes_with(request) > context.max_record_bytes {
+            // Its generations could never be stored.
+            return false;
+        }
+        let known = member.is_some() || self.pending_join.contains(&request.member_id);
         let has_room_for_id = known || self.pending_join.len() < config.max_pending_members;
         match self.state {
             GroupState::Empty | GroupState::Dead => has_room_for_id,
             // Counting those who wait, not the members, kicks out the last to rejoin after the limit was lowered.
             GroupState::PreparingRebalance => {
                 member.is_some_and(|member| member.awaiting_join.is_some())
-                    || (has_room_for_id && self.awaiting_join_count() < config.group_max_size)
+                    || (has_room_for_id && self.members.awaiting_join_count() < config.group_max_size)
             }
             GroupState::CompletingRebalance | GroupState::Stable => {
                 member.is_some() || (has_room_for_id && self.members.len() < config.group_max_size)
@@ -42,11 +49,20 @@ impl ClassicGroup {
         }
     }
 
+    /// What the members would take at least in the group's record, were this one among them. A static member that comes
+    /// back without its id takes the place of the old one.
+    fn least_record_bytes_with(&self, request: &JoinRequest) -> usize {
+        let replaces = request.group_instance_id.as_ref().is_some_and(|id| self.static_members.contains_key(id));
+        let added = if replaces { 0 } else { request.client_id.len() + request.client_host.len() };
+        self.members.least_record_bytes() + added
+    }
+
     fn supports_protocols(&self, protocol_type: &str, protocols: &[MemberProtocol]) -> bool {
         if self.state == GroupState::Empty {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
+            // linear: a member has at most MAX_PROTOCOLS
             && protocols.iter().any(|protocol| self.all_members_support(&protocol.name))
     }
 
@@ -73,7 +89,7 @@ impl ClassicGroup {
                 None => self.add_member(context, id, request, member_id),
             },
             None if request.requires_known_member_id => {
-                self.pending_join.insert(member_id.clone());
+                self.remember_pending_id(member_id.clone());
                 self.schedule_session(context, &member_id, request.session_timeout_ms);
                 self.refuse_join(context, id, member_id, GroupError::MemberIdRequired);
             }
@@ -131,7 +147,7 @@ impl ClassicGroup {
         if let Some(instance_id) = &request.group_instance_id {
             self.static_members.insert(instance_id.clone(), member_id.clone());
         }
-        self.pending_join.remove(&member_id);
+        self.forget_pending_id(&member_id);
         let member = Member {
             member_id: member_id.clone(),
             group_instance_id: request.group_instance_id,
@@ -146,7 +162,7 @@ impl ClassicGroup {
             is_new: true,
         };
         self.count_protocols(&member.protocols, true);
-        self.members.insert(member_id.clone(), member);
+        self.members.push(member);
         self.schedule_session(context, &member_id, NEW_MEMBER_JOIN_TIMEOUT_MS);
         self.prepare_rebalance_or_complete_join(context, "a member joined");
     }
@@ -158,11 +174,13 @@ impl ClassicGroup {
 
     fn update_member(&mut self, context: &mut Context<'_>, id: RequestId, request: JoinRequest) {
         self.count_protocols(&request.protocols, true);
-        let Some(member) = self.members.get_mut(&request.member_id) else { return };
-        let replaced = std::mem::replace(&mut member.protocols, request.protocols);
-        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
-        member.session_timeout_ms = request.session_timeout_ms;
-        if let Some(superseded) = member.awaiting_join.replace(id) {
+        let updated = self.members.update(&request.member_id, |member| {
+            member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+            member.session_timeout_ms = request.session_timeout_ms;
+            (std::mem::replace(&mut member.protocols, request.protocols), member.awaiting_join.replace(id))
+        });
+        let Some((replaced, superseded)) = updated else { return };
+        if let Some(superseded) = superseded {
             // The client asked again on another connection; Apache never answers the first request.
             let error = JoinError { error: GroupError::RebalanceInProgress, member_id: request.member_id };
             context.step.reply(superseded, Output::Joined(Err(error)));
@@ -188,9 +206,7 @@ impl ClassicGroup {
             GroupState::Stable => {
                 let keeps_protocol = self.select_protocol() == self.protocol_name;
                 if keeps_protocol && self.to_value().size_bytes() <= context.max_record_bytes {
-                    if let Some(member) = self.members.get_mut(&member_id) {
-                        member.awaiting_join = None;
-                    }
+                    self.members.update(&member_id, |member| member.awaiting_join = None);
                     // A rebalance is avoided: the old assignment stays, only the id changes, durably.
                     let mut joined = self.joined(&member_id, supports_skip_assignment);
                     if !supports_skip_assignment {
@@ -213,26 +229,28 @@ impl ClassicGroup {
     }
 
     fn rename_static_member(&mut self, context: &mut Context<'_>, old_member_id: &Arc<str>, member_id: &Arc<str>) {
-        let Some((position, _, mut member)) = self.members.shift_remove_full(old_member_id) else { return };
-        if let Some(join) = member.awaiting_join.take() {
+        let Some(member) = self.members.get(old_member_id) else { return };
+        let (instance_id, session_timeout_ms) = (member.group_instance_id.clone(), member.session_timeout_ms);
+        let (mut join, mut sync) = (None, None);
+        self.members.rename(old_member_id, member_id, |member| {
+            (join, sync) = (member.awaiting_join.take(), member.awaiting_sync.take());
+            member.is_new = false;
+        });
+        if let Some(join) = join {
             let error = JoinError { error: GroupError::FencedInstanceId, member_id: old_member_id.clone() };
             context.step.reply(join, Output::Joined(Err(error)));
         }
-        if let Some(sync) = member.awaiting_sync.take() {
+        if let Some(sync) = sync {
             context.step.reply(sync, Output::Synced(Err(GroupError::FencedInstanceId)));
         }
         context.timers.cancel(&self.session_key(old_member_id));
         self.pending_sync.remove(old_member_id);
-        member.member_id = member_id.clone();
-        member.is_new = false;
-        if let Some(instance_id) = &member.group_instance_id {
-            self.static_members.insert(instance_id.clone(), member_id.clone());
+        if let Some(instance_id) = instance_id {
+            self.static_members.insert(instance_id, member_id.clone());
         }
         if self.leader.as_ref() == Some(old_member_id) {
             self.leader = Some(member_id.clone());
         }
-        let session_timeout_ms = member.session_timeout_ms;
-        self.members.shift_insert(position, member_id.clone(), member);
         self.schedule_session(context, member_id, session_timeout_ms);
     }
 
@@ -251,7 +269,7 @@ impl ClassicGroup {
             leader: self.leader.clone().unwrap_or_default(),
             skip_assignment: supports_skip_assignment && leads,
             member_id: member_id.clone(),
-            members: if leads { self.members.values().map(described).collect() } else { Vec::new() },
+            members: if leads { self.members.iter().map(described).collect() } else { Vec::new() },
         }
     }
 
@@ -300,11 +318,7 @@ impl ClassicGroup {
     }
 
     pub(super) fn has_all_members_joined(&self) -> bool {
-        self.pending_join.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
-    }
-
-    fn awaiting_join_count(&self) -> usize {
-        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+        self.pending_join.is_empty() && self.members.awaiting_join_count() == self.members.len()
     }
 
     pub(super) fn complete_join(&mut self, context: &mut Context<'_>) {
@@ -323,7 +337,8 @@ impl ClassicGroup {
             context.step.records.push(self.to_record());
             return;
         }
-        tracing::info!(
+        // Not above debug: clients decide how many groups there are and how often they rebalance.
+        tracing::debug!(
             group = &*self.group_id,
             generation = self.generation_id,
             members = self.members.len(),
@@ -334,13 +349,14 @@ impl ClassicGroup {
     }
 
     fn answer_joins(&mut self, context: &mut Context<'_>) {
-        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
-        for member_id in member_ids {
+        for member_id in self.members.ids() {
             let joined = self.joined(&member_id, false);
-            let Some(member) = self.members.get_mut(&member_id) else { continue };
-            member.is_new = false;
-            let session_timeout_ms = member.session_timeout_ms;
-            if let Some(id) = member.awaiting_join.take() {
+            let updated = self.members.update(&member_id, |member| {
+                member.is_new = false;
+                (member.awaiting_join.take(), member.session_timeout_ms)
+            });
+            let Some((join, session_timeout_ms)) = updated else { continue };
+            if let Some(id) = join {
                 context.step.reply(id, Output::Joined(Ok(joined)));
             }
             self.schedule_session(context, &member_id, session_timeout_ms);
@@ -351,7 +367,7 @@ impl ClassicGroup {
     fn remove_members_that_did_not_rejoin(&mut self, context: &mut Context<'_>) {
         let laggards: Vec<Arc<str>> = self
             .members
-            .values()
+            .iter()
             .filter(|member| member.awaiting_join.is_none() && member.group_instance_id.is_none())
             .map(|member| member.member_id.clone())
             .collect();
@@ -369,7 +385,7 @@ impl ClassicGroup {
         if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(joined) {
             return true;
         }
-        match self.members.values().find(|member| joined(member)) {
+        match self.members.iter().find(|member| joined(member)) {
             Some(member) => {
                 self.leader = Some(member.member_id.clone());
                 true
@@ -381,7 +397,7 @@ impl ClassicGroup {
     fn init_next_generation(&mut self, now: Now) {
         self.generation_id = self.generation_id.saturating_add(1);
         self.protocol_name = self.select_protocol();
-        self.subscribed_topics = self.compute_subscribed_topics();
+        self.learn_subscribed_topics();
         self.pending_sync.clear();
         let next = if self.members.is_empty() { GroupState::Empty } else { GroupState::CompletingRebalance };
         self.transition_to(next, now);
@@ -390,10 +406,11 @@ impl ClassicGroup {
     /// The protocol that most members prefer among those that all support; ties go to the one voted for first.
     fn select_protocol(&self) -> Option<Arc<str>> {
         let mut votes: IndexMap<&Arc<str>, usize> = IndexMap::new();
-        let first = self.members.values().next()?;
+        let first = self.members.iter().next()?;
         let candidates: BTreeSet<&Arc<str>> =
             first.protocols.iter().map(|p| &p.name).filter(|name| self.all_members_support(name)).collect();
-        for member in self.members.values() {
+        for member in self.members.iter() {
+            // linear: a member has at most MAX_PROTOCOLS
             if let Some(vote) = member.protocols.iter().find(|protocol| candidates.contains(&protocol.name)) {
                 *votes.entry(&vote.name).or_default() += 1;
             }
@@ -402,21 +419,27 @@ impl ClassicGroup {
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
     }
 
-    pub(super) fn compute_subscribed_topics(&self) -> Option<BTreeSet<Arc<str>>> {
+    pub(super) fn learn_subscribed_topics(&mut self) {
+        self.subscribed_topics = self.compute_subscribed_topics();
+        let topics = self.subscribed_topics.iter().flatten();
+        self.subscribed_topics_bytes = topics.map(|topic| ENTRY_OVERHEAD_BYTES + topic.len()).sum();
+    }
+
+    fn compute_subscribed_topics(&self) -> Option<BTreeSet<Arc<str>>> {
         if !self.uses_consumer_protocol() {
             return None;
         }
-        let mut topics = BTreeSet::new();
         if self.members.is_empty() {
-            return Some(topics);
+            return Some(BTreeSet::new());
         }
+        let mut subscribed = SubscribedTopics::default();
         let protocol_name = self.protocol_name.as_deref()?;
-        for member in self.members.values() {
-            if let Err(error) = add_subscribed_topics(&member.metadata(Some(protocol_name)), &mut topics) {
+        for member in self.members.iter() {
+            if let Err(error) = subscribed.add(&member.metadata(Some(protocol_name))) {
                 tracing::debug!(group = &*self.group_id, %error, "cannot read a subscription");
                 return None;
             }
         }
-        Some(topics)
+        Some(subscribed.into_topics())
     }
 }

@@ -14,9 +14,8 @@ impl ClassicGroup {
                 context.step.reply(id, Output::Synced(Err(GroupError::RebalanceInProgress)));
             }
             GroupState::CompletingRebalance => {
-                if let Some(member) = self.members.get_mut(&member_id)
-                    && let Some(superseded) = member.awaiting_sync.replace(id)
-                {
+                let superseded = self.members.update(&member_id, |member| member.awaiting_sync.replace(id));
+                if let Some(superseded) = superseded.flatten() {
                     context.step.reply(superseded, Output::Synced(Err(GroupError::RebalanceInProgress)));
                 }
                 self.remove_pending_sync(context, &member_id);
@@ -49,11 +48,10 @@ impl ClassicGroup {
     }
 
     /// The leader's assignment makes the generation durable; nobody is answered before (G6).
-    fn store_assignment(&mut self, context: &mut Context<'_>, assignments: Vec<(Arc<str>, Bytes)>) {
-        let mut assignments: BTreeMap<Arc<str>, Bytes> = assignments.into_iter().collect();
-        for member in self.members.values_mut() {
+    fn store_assignment(&mut self, context: &mut Context<'_>, mut assignments: BTreeMap<Arc<str>, Bytes>) {
+        self.members.update_all(|member| {
             member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
-        }
+        });
         let value = self.to_value();
         if value.size_bytes() > context.max_record_bytes {
             self.refuse_syncs(context, GroupError::UnknownServerError);
@@ -62,14 +60,15 @@ impl ClassicGroup {
         }
         context.step.records.push(Record::GroupMetadata { group_id: self.group_id.clone(), value: Some(value) });
         self.transition_to(GroupState::Stable, context.now);
-        let member_ids: Vec<Arc<str>> = self.members.keys().cloned().collect();
-        for member_id in member_ids {
-            let Some(member) = self.members.get_mut(&member_id) else { continue };
-            let (assignment, session_timeout_ms) = (member.assignment.clone(), member.session_timeout_ms);
+        let mut answered = Vec::new();
+        self.members.update_all(|member| {
             if let Some(sync) = member.awaiting_sync.take() {
-                context.step.reply_after_commit(sync, Output::Synced(Ok(self.synced(assignment))));
-                self.schedule_session(context, &member_id, session_timeout_ms);
+                answered.push((sync, member.member_id.clone(), member.assignment.clone(), member.session_timeout_ms));
             }
+        });
+        for (sync, member_id, assignment, session_timeout_ms) in answered {
+            context.step.reply_after_commit(sync, Output::Synced(Ok(self.synced(assignment))));
+            self.schedule_session(context, &member_id, session_timeout_ms);
         }
     }
 
@@ -79,13 +78,13 @@ impl ClassicGroup {
 
     pub(super) fn refuse_syncs(&mut self, context: &mut Context<'_>, error: GroupError) {
         let mut answered = Vec::new();
-        for member in self.members.values_mut() {
+        self.members.update_all(|member| {
             member.assignment = Bytes::new();
             if let Some(sync) = member.awaiting_sync.take() {
                 context.step.reply(sync, Output::Synced(Err(error)));
                 answered.push((member.member_id.clone(), member.session_timeout_ms));
             }
-        }
+        });
         for (member_id, session_timeout_ms) in answered {
             self.schedule_session(context, &member_id, session_timeout_ms);
         }

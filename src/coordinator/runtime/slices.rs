@@ -1,0 +1,140 @@
+//! Cuts the topics of a request into slices, so that no step under a shard's lock has many partitions to deal with, and
+//! puts the outcomes together again.
+
+use std::sync::Arc;
+
+use crate::coordinator::group::{CommitTopic, FetchOffsetsTopic, FetchedTopic, TopicOutcome};
+
+/// Partitions, groups or members that one step deals with.
+pub(super) const ITEMS_PER_STEP: usize = 500;
+
+/// A topic and partitions of it.
+pub(super) trait Partitions: Sized {
+    fn count(&self) -> usize;
+
+    /// Keeps the first `at` partitions and returns the rest under the same name.
+    fn split_off(&mut self, at: usize) -> Self;
+}
+
+impl Partitions for CommitTopic {
+    fn count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        CommitTopic { name: self.name.clone(), topic_id: self.topic_id, partitions: self.partitions.split_off(at) }
+    }
+}
+
+impl Partitions for FetchOffsetsTopic {
+    fn count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        FetchOffsetsTopic {
+            name: self.name.clone(),
+            topic_id: self.topic_id,
+            partitions: self.partitions.split_off(at),
+        }
+    }
+}
+
+impl Partitions for (Arc<str>, Vec<i32>) {
+    fn count(&self) -> usize {
+        self.1.len()
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        (self.0.clone(), self.1.split_off(at))
+    }
+}
+
+/// Topics that one step deals with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Slice<T> {
+    pub(super) topics: Vec<T>,
+    /// The first topic has partitions in the slice before, too.
+    pub(super) continues: bool,
+}
+
+/// At least one slice, with at most `most` partitions in each; a topic without partitions counts as one.
+pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>> {
+    let mut slices = Vec::new();
+    let (mut slice, mut room) = (Slice { topics: Vec::new(), continues: false }, most);
+    for mut topic in topics {
+        while topic.count() > room {
+            let rest = topic.split_off(room);
+            let continues = room > 0;
+            if continues {
+                slice.topics.push(topic);
+            }
+            slices.push(std::mem::replace(&mut slice, Slice { topics: Vec::new(), continues }));
+            (topic, room) = (rest, most);
+        }
+        room = room.saturating_sub(topic.count().max(1));
+        slice.topics.push(topic);
+    }
+    slices.push(slice);
+    slices
+}
+
+/// What became of a topic's partitions.
+pub(super) trait Outcomes {
+    fn append(&mut self, rest: Self);
+}
+
+impl Outcomes for TopicOutcome {
+    fn append(&mut self, mut rest: Self) {
+        self.partitions.append(&mut rest.partitions);
+    }
+}
+
+impl Outcomes for FetchedTopic {
+    fn append(&mut self, mut rest: Self) {
+        self.partitions.append(&mut rest.partitions);
+    }
+}
+
+/// Adds the outcomes of the next slice.
+pub(super) fn join<T: Outcomes>(all: &mut Vec<T>, next: Vec<T>, continues: bool) {
+    let mut next = next.into_iter();
+    if continues && let (Some(last), Some(first)) = (all.last_mut(), next.next()) {
+        last.append(first);
+    }
+    all.extend(next);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::TopicId;
+
+    fn topic(name: &str, partitions: std::ops::Range<i32>) -> (Arc<str>, Vec<i32>) {
+        (name.into(), partitions.collect())
+    }
+
+    #[test]
+    fn slices_hold_every_partition_once_and_join_again() {
+        for most in 1..8 {
+            let topics = vec![topic("a", 0..5), topic("none", 0..0), topic("b", 0..1), topic("c", 0..7)];
+            let cut = slices(topics.clone(), most);
+            assert!(cut.iter().all(|slice| slice.topics.iter().map(|topic| topic.1.len()).sum::<usize>() <= most));
+            let mut joined: Vec<TopicOutcome> = Vec::new();
+            for slice in cut {
+                let outcome = |(name, partitions): (Arc<str>, Vec<i32>)| TopicOutcome {
+                    name,
+                    topic_id: TopicId::ZERO,
+                    partitions: partitions.into_iter().map(|partition| (partition, None)).collect(),
+                };
+                join(&mut joined, slice.topics.into_iter().map(outcome).collect(), slice.continues);
+            }
+            let again: Vec<(Arc<str>, Vec<i32>)> = joined
+                .into_iter()
+                .map(|topic| (topic.name, topic.partitions.into_iter().map(|(partition, _)| partition).collect()))
+                .collect();
+            assert_eq!(again, topics, "at most {most}");
+        }
+        assert_eq!(slices(Vec::<(Arc<str>, Vec<i32>)>::new(), 5).len(), 1);
+    }
+}

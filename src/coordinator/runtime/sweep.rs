@@ -1,0 +1,78 @@
+//! Deletes the offsets of deleted topics, in the background and a page of groups at a time: the metadata thread only
+//! leaves word here.
+
+use std::sync::Arc;
+
+use super::{Cell, CellState, Inner, Input, Output, half_changed_state, shared, unexpected};
+use crate::coordinator::group::DeletedTopics;
+use crate::types::TopicId;
+
+/// Topics whose offsets are still to be deleted.
+#[derive(Default)]
+pub(super) struct Queue {
+    topics: Vec<(Arc<str>, TopicId)>,
+    /// A task is at work, and looks here again before it ends.
+    is_swept: bool,
+}
+
+impl Inner {
+    /// Returns at once.
+    pub(super) fn enqueue_deleted(self: &Arc<Self>, topics: Vec<(Arc<str>, TopicId)>) {
+        let mut queue = self.deleted.lock().unwrap_or_else(|_| half_changed_state());
+        queue.topics.extend(topics);
+        if std::mem::replace(&mut queue.is_swept, true) {
+            return;
+        }
+        drop(queue);
+        let inner = self.clone();
+        self.env.tasks.spawn_until_stopped("group-coordinator-sweep", async move { inner.sweep().await });
+    }
+
+    fn next_deleted(&self) -> Option<Vec<(Arc<str>, TopicId)>> {
+        let mut queue = self.deleted.lock().unwrap_or_else(|_| half_changed_state());
+        queue.is_swept = !queue.topics.is_empty();
+        queue.is_swept.then(|| std::mem::take(&mut queue.topics))
+    }
+
+    async fn sweep(self: &Arc<Self>) {
+        while let Some(topics) = self.next_deleted() {
+            let deleted: Arc<DeletedTopics> = Arc::new(topics.iter().cloned().collect());
+            let cells: Vec<Arc<Cell>> = shared(&self.cells).values().cloned().collect();
+            for cell in cells {
+                if !cell.remembers_deleted(&topics) {
+                    self.sweep_cell(&cell, &deleted).await;
+                }
+            }
+        }
+    }
+
+    async fn sweep_cell(self: &Arc<Self>, cell: &Arc<Cell>, deleted: &Arc<DeletedTopics>) {
+        let mut from = None;
+        loop {
+            let input = Input::TopicsDeleted { topics: deleted.clone(), from };
+            from = match self.perform_in(cell, input).await {
+                Ok(Output::Swept(Some(next))) => Some(next),
+                Ok(Output::Swept(None)) => return,
+                Ok(other) => unexpected(&other),
+                Err(error) => {
+                    tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
+                    return;
+                }
+            };
+            self.env.tasks.yield_now().await;
+        }
+    }
+}
+
+impl Cell {
+    /// Leaves the topics for the end of a load that is under way; false if there is none.
+    fn remembers_deleted(&self, topics: &[(Arc<str>, TopicId)]) -> bool {
+        match &mut *self.lock() {
+            CellState::Loading { deleted_topics, .. } => {
+                deleted_topics.extend_from_slice(topics);
+                true
+            }
+            CellState::Active(_) | CellState::Failed => false,
+        }
+    }
+}
