@@ -29,7 +29,10 @@ use crate::{
     env::{Env, Tasks},
     log::{LogLimits, LogManager, LogManagerConfig},
     loggers::Loggers,
-    metadata::{image::Endpoint, publisher::Publisher},
+    metadata::{
+        image::{Endpoint, MetadataImage},
+        publisher::Publisher,
+    },
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
     raft::{self, MetadataLog, OpenStore},
@@ -38,6 +41,8 @@ use crate::{
 
 /// How long connections may take to finish at shutdown before they are cut.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// When the controller could not note a directory, it is asked again after this long.
+const DIRECTORIES_RETRY: Duration = Duration::from_secs(1);
 
 /// A broker that serves.
 pub struct Broker {
@@ -49,6 +54,7 @@ pub struct Broker {
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
     offline_dirs: watch::Receiver<Vec<PathBuf>>,
+    found: String,
 }
 
 impl Broker {
@@ -67,11 +73,6 @@ impl Broker {
         let data_dirs = config.data_dirs();
 
         // Disks first: whoever else uses them is found out before anything is touched.
-        for dir in &data_dirs {
-            env.disk
-                .create_dir_all(dir)
-                .with_context(|| format!("cannot create the log directory {}", dir.display()))?;
-        }
         let log_manager = LogManager::open(&env, log_manager_config(&config, &data_dirs, settings.cluster_id))?;
         let offline_dirs = offline_dirs(&log_manager);
 
@@ -104,6 +105,10 @@ impl Broker {
             start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
         replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
+        note_directories(&env, &replica_manager, &controller).await;
+        let recovered = log_manager.clone();
+        env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
+        let found = found(&log_manager, &publisher.image());
 
         let parts = Arc::new(Parts {
             network: Tasks::new(),
@@ -134,7 +139,7 @@ impl Broker {
         if let Some(console) = &console {
             console.set_started(&parts);
         }
-        Ok(Broker { parts, console, _coordinator_news: news, listening, data_dirs, offline_dirs })
+        Ok(Broker { parts, console, _coordinator_news: news, listening, data_dirs, offline_dirs, found })
     }
 
     /// Where it listens: names and addresses, with the ports that the system picked.
@@ -145,6 +150,11 @@ impl Broker {
     /// Where its data is.
     pub fn data_dirs(&self) -> &[PathBuf] {
         &self.data_dirs
+    }
+
+    /// What was there at the start, for a person to read: whether the cluster is new, else how much it has.
+    pub fn found(&self) -> &str {
+        &self.found
     }
 
     /// `node.id`.
@@ -186,9 +196,36 @@ impl Broker {
     }
 }
 
+fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
+    let cluster_id = log_manager.cluster_id();
+    if log_manager.is_new_cluster() {
+        return format!("new cluster {cluster_id}");
+    }
+    let topics = &image.topics.by_name;
+    let partitions: usize = topics.values().map(|topic| topic.partitions.len()).sum();
+    format!("cluster {cluster_id}: {} topics, {partitions} partitions", topics.len())
+}
+
+/// Has the controller note where partitions are, now and whenever one is created.
+async fn note_directories(env: &Env, replica_manager: &Arc<ReplicaManager>, controller: &raft::ControllerHandle) {
+    if let Err(error) = replica_manager.report_directories(controller).await {
+        tracing::warn!(%error, "it cannot be noted yet in which directories partitions are");
+    }
+    let (clock, replica_manager, controller) = (env.clock.clone(), replica_manager.clone(), controller.clone());
+    env.tasks.spawn_until_stopped("note directories", async move {
+        loop {
+            replica_manager.directories_changed().await;
+            while let Err(error) = replica_manager.report_directories(&controller).await {
+                tracing::debug!(%error, "it cannot be noted in which directories partitions are");
+                clock.sleep_until(clock.monotonic() + DIRECTORIES_RETRY).await;
+            }
+        }
+    });
+}
+
 /// The directories that have gone offline, as they do.
 fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
-    let (failed, offline) = watch::channel(Vec::new());
+    let (failed, offline) = watch::channel(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>());
     let failed = Arc::new(failed);
     log_manager.on_dir_failure(move |dir, _| failed.send_modify(|dirs: &mut Vec<PathBuf>| dirs.push(dir.to_owned())));
     offline
@@ -294,7 +331,8 @@ async fn start_quorum(
     open_store: OpenStore,
 ) -> anyhow::Result<raft::ControllerHandle> {
     let log_config = raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
-    let log = MetadataLog::open(env, log_manager, log_config).context("cannot open the metadata log")?;
+    let accept_loss = config.ottla_accept_metadata_loss;
+    let log = MetadataLog::open(env, log_manager, log_config, accept_loss).context("cannot open the metadata log")?;
     let dir = log.dir();
     let directory_ids: Vec<_> = log_manager.directory_ids().map(|(_, id)| id).collect();
     let options = raft::Options {
@@ -316,6 +354,7 @@ async fn start_quorum(
         },
         schema: Arc::new(crate::controller::schema::SettingsSchema::new(config.node_id, statics.clone())),
         max_bytes_between_snapshots: config.metadata_log_max_record_bytes_between_snapshots.max(0) as u64,
+        accept_loss,
         broker: Some(RegisterBroker {
             cluster_id: log_manager.cluster_id().to_owned(),
             broker_id: config.node_id,

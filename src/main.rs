@@ -154,9 +154,10 @@ fn tell_ready(env: &Env, broker: &Broker) {
     tracing::info!(
         target: READY,
         "[KafkaServer id={id}] started (Kafka Server started, Transitioning from RECOVERY to RUNNING): \
-         listening on {}, data in {}, ready after {:.1} ms",
+         listening on {}, data in {}, {}, ready after {:.1} ms",
         addresses.join(","),
         dirs.join(","),
+        broker.found(),
         env.clock.monotonic().as_secs_f64() * 1e3
     );
 }

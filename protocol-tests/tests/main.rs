@@ -20,4 +20,5 @@ mod metrics;
 mod rdkafka_admin;
 mod rdkafka_groups;
 mod rdkafka_produce;
+mod starts;
 mod suites;

@@ -15,6 +15,7 @@ use kafka_protocol::{
 
 use super::{RequestContext, topics};
 use crate::{
+    controller::directories::has_online_directory,
     metadata::image::{MetadataImage, PartitionImage},
     types::is_internal_topic,
 };
@@ -103,7 +104,8 @@ impl Page {
 
 fn describe(image: &MetadataImage, index: i32, partition: &PartitionImage) -> DescribeTopicPartitionsResponsePartition {
     let ids = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
-    let is_offline = |id: &i32| image.broker(*id).is_none_or(|broker| broker.fenced);
+    let is_offline =
+        |id: &i32| image.broker(*id).is_none_or(|broker| broker.fenced) || !has_online_directory(image, partition, *id);
     let offline: Vec<i32> = partition.replicas.iter().copied().filter(is_offline).collect();
     let has_leader = image.broker(partition.leader).is_some_and(|broker| !broker.fenced);
     DescribeTopicPartitionsResponsePartition::default()

@@ -58,6 +58,8 @@ pub(crate) fn storage(error: &LogError) -> ResponseError {
         LogError::Io { .. }
         | LogError::Corrupt { .. }
         | LogError::DirOffline { .. }
+        | LogError::DirMissing { .. }
+        | LogError::Lost { .. }
         | LogError::Locked { .. }
         | LogError::Invalid { .. } => ResponseError::KafkaStorageError,
         // Fresh metadata tells the client that the topic is gone, or where the log starts now.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{RequestContext, topics};
 use crate::{
-    controller::topics::CreatableTopic,
+    controller::{directories::has_online_directory, topics::CreatableTopic},
     metadata::image::{MetadataImage, PartitionImage, TopicImage},
     types::{TopicId, is_internal_topic},
 };
@@ -220,6 +220,7 @@ fn describe_partition(
         .with_replica_nodes(shown(&partition.replicas))
         .with_isr_nodes(shown(&partition.isr));
     if ctx.api_version >= 5 {
+        let is_offline = |id: &&i32| is_offline(id) || !has_online_directory(image, partition, **id);
         described.offline_replicas = partition.replicas.iter().filter(is_offline).map(|id| BrokerId(*id)).collect();
     }
     described

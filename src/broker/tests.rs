@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use crate::{
     config::Arguments,
-    controller::topics::{CreatableTopic, CreateTopics},
-    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
+    controller::topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
+    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic, FetchOffsetsRequest},
     env::Disk,
+    log::{ValidationRules, tests::plain, validate},
     raft::CachedImage,
     sim::{SimDisk, disk::Faults},
     types::{GROUP_METADATA_TOPIC, TopicId},
@@ -23,17 +24,23 @@ const ROOT: &str = "/data";
 
 impl World {
     fn new(seed: u64) -> Self {
-        let (disk, root) = (SimDisk::new(seed), Path::new(ROOT));
-        // Whoever set up the machine made the directories, long ago.
-        for log_dir in ["a", "b"] {
-            disk.create_dir_all(&root.join(log_dir)).unwrap();
-        }
-        disk.sync_volume(root).unwrap();
-        World { disk }
+        World { disk: SimDisk::new(seed) }
     }
 
     /// A broker with these log directories.
     async fn start(&self, dirs: &[&str], overrides: &[&str]) -> Broker {
+        self.try_start(dirs, overrides).await.unwrap()
+    }
+
+    async fn refusal(&self, dirs: &[&str], overrides: &[&str]) -> String {
+        let refused = format!("{:#}", self.try_start(dirs, overrides).await.err().expect("the start is refused"));
+        // The process ends, and its locks with it.
+        self.disk.sync_volume(Path::new(ROOT)).unwrap();
+        self.disk.crash();
+        refused
+    }
+
+    async fn try_start(&self, dirs: &[&str], overrides: &[&str]) -> anyhow::Result<Broker> {
         let dirs: Vec<String> = dirs.iter().map(|dir| format!("{ROOT}/{dir}")).collect();
         let dirs = format!("log.dirs={}", dirs.join(","));
         let fixed = [&*dirs, "listeners=PLAINTEXT://127.0.0.1:0", "offsets.topic.num.partitions=1"];
@@ -42,17 +49,49 @@ impl World {
         let settings = Settings::load(&arguments, [], &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
         let env = Env { disk: Arc::new(self.disk.clone()), ..Env::system() };
         let loggers = Arc::new(Loggers::new(Default::default(), |_| {}));
-        Broker::start(settings, env, |_, _| CachedImage::none(), loggers).await.unwrap()
+        Broker::start(settings, env, |_, _| CachedImage::none(), loggers).await
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new(ROOT).join(name)
     }
 }
 
 impl Broker {
+    fn partition(&self, topic: &str) -> Arc<crate::replica::Partition> {
+        self.parts.replica_manager.partition(topic, 0).unwrap()
+    }
+
+    fn produce(&self, topic: &str) {
+        let partition = self.partition(topic);
+        let config = partition.log_config();
+        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
+        let batch = validate(plain(1, b"v", 1000), &rules).unwrap();
+        let appended = partition.append_as_leader(batch, true, 1000).unwrap();
+        if appended.info.flush_due {
+            partition.flush_through(appended.info.last_offset + 1).unwrap();
+        }
+    }
+
+    /// The leader as clients are told, and what is served: up to where, if anything.
+    fn state(&self, topic: &str) -> (i32, Option<i64>) {
+        let leader = self.parts.metadata.image().partition(topic, 0).unwrap().leader;
+        let partition = self.parts.replica_manager.partition(topic, 0);
+        (leader, partition.map(|partition| partition.watermarks().high_watermark))
+    }
+
     async fn create(&self, name: &str) -> bool {
         let topic =
             CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
         let topics = CreateTopics { topics: vec![topic], validate_only: false };
         let created = self.parts.controller.create_topics(topics).await;
         created.is_ok_and(|mut topics| topics.remove(0).1.is_ok())
+    }
+
+    async fn delete(&self, name: &str) -> bool {
+        let topics = vec![TopicReference { name: Some(name.into()), topic_id: TopicId::ZERO }];
+        let deleted = self.parts.controller.delete_topics(DeleteTopics { topics }).await;
+        deleted.is_ok_and(|mut topics| topics.remove(0).result.is_ok())
     }
 
     async fn commit(&self, offset: i64) {
@@ -159,6 +198,167 @@ async fn a_broker_without_its_metadata_log_says_so_even_if_other_directories_are
     assert!(!broker.create("t").await);
     let reason = tokio::time::timeout(Duration::from_secs(10), broker.failed()).await.unwrap();
     assert_eq!(reason, "the metadata quorum has failed");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brings_them_back() {
+    let world = World::new(1);
+    let topics = ["t0", "t1", "t2", "t3"];
+    let broker = world.start(&["a", "b"], &[]).await;
+    assert!(broker.found().starts_with("new cluster "), "{}", broker.found());
+    for topic in topics {
+        assert!(broker.create(topic).await);
+        broker.produce(topic);
+    }
+    broker.shutdown().await;
+    let (in_a, in_b): (Vec<_>, Vec<_>) =
+        topics.into_iter().partition(|topic| world.disk.exists(&world.path("a").join(format!("{topic}-0"))));
+    assert_eq!((in_a.len(), in_b.len()), (2, 2));
+
+    for dirs in [&["a"][..], &["a", "b"]] {
+        let moved = dirs.len() == 2;
+        if moved {
+            // The volume of b is not mounted: an empty directory is in its place.
+            world.disk.rename(&world.path("b"), &world.path("unmounted")).unwrap();
+            world.disk.create_dir_all(&world.path("b")).unwrap();
+        }
+        let broker = world.start(dirs, &[]).await;
+        assert!(broker.found().ends_with(": 4 topics, 4 partitions"), "{}", broker.found());
+        for topic in &in_a {
+            assert_eq!(broker.state(topic), (1, Some(1)));
+        }
+        for topic in if moved { &in_b[1..] } else { &in_b } {
+            assert_eq!(broker.state(topic), (-1, None));
+        }
+        assert!(broker.create("new").await);
+        broker.produce("new");
+        assert!(broker.delete("new").await);
+        if !moved {
+            // The name of a topic that is not there can be used again once it is deleted.
+            assert!(broker.delete(in_b[0]).await && broker.create(in_b[0]).await);
+        }
+        broker.shutdown().await;
+        if moved {
+            world.disk.remove_dir_all(&world.path("b")).unwrap();
+            world.disk.rename(&world.path("unmounted"), &world.path("b")).unwrap();
+        }
+        let broker = world.start(&["a", "b"], &[]).await;
+        for topic in &in_b[1..] {
+            assert_eq!(broker.state(topic), (1, Some(1)));
+        }
+        assert_eq!(broker.state(in_b[0]), (1, Some(0)), "a topic of that name, and not the old one");
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_topics_with_flush_messages_show_at_once_what_was_acknowledged() {
+    for seed in 0..5 {
+        let world = World::new(seed);
+        let settings = ["log.flush.interval.messages=1"];
+        let broker = world.start(&["a"], &settings).await;
+        assert!(broker.create("t").await);
+        for _ in 0..5 {
+            broker.produce("t");
+        }
+        world.disk.crash();
+        std::mem::forget(broker);
+        let broker = world.start(&["a"], &settings).await;
+        assert_eq!(broker.state("t"), (1, Some(5)), "seed {seed}");
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_serves_what_is_there_and_goes_on_when_there_is_room() {
+    for is_clean in [true, false] {
+        let world = World::new(3);
+        let settings = ["log.flush.interval.messages=1"];
+        let broker = world.start(&["a"], &settings).await;
+        assert!(broker.create("t").await);
+        broker.produce("t");
+        broker.produce("t");
+        if is_clean {
+            broker.shutdown().await;
+        } else {
+            world.disk.crash();
+            std::mem::forget(broker);
+        }
+        world.disk.set_capacity(0);
+        let broker = world.start(&["a"], &settings).await;
+        assert_eq!(broker.state("t"), (1, Some(2)));
+        assert_eq!(broker.partition("t").delete_records_before(1).unwrap(), 1);
+        assert!(!broker.create("u").await);
+        world.disk.set_capacity(u64::MAX);
+        assert!(broker.create("u").await);
+        broker.produce("u");
+        broker.produce("t");
+        assert_eq!((broker.state("t"), broker.state("u")), ((1, Some(3)), (1, Some(1))));
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metadata_log_that_is_gone_or_emptied_is_not_the_start_of_a_new_cluster() {
+    for ruin in ["gone", "emptied"] {
+        let world = World::new(1);
+        let broker = world.start(&["a", "b"], &[]).await;
+        assert!(broker.create("t").await);
+        broker.produce("t");
+        broker.shutdown().await;
+        let log = world.path("a/__cluster_metadata-0");
+        world.disk.remove_dir_all(&log).unwrap();
+        if ruin == "emptied" {
+            world.disk.create_dir_all(&log).unwrap();
+        }
+        for _ in 0..2 {
+            let refused = world.refusal(&["a", "b"], &[]).await;
+            assert!(refused.contains("1 partitions (t-0)") && refused.contains("accept.metadata.loss"), "{refused}");
+        }
+        let broker = world.start(&["a", "b"], &["ottla.accept.metadata.loss=true"]).await;
+        assert!(broker.parts.metadata.image().topic("t").is_none());
+        broker.shutdown().await;
+        // The data is kept under another name.
+        let strays = |dir: &str| {
+            let entries = world.disk.list(&world.path(dir)).unwrap();
+            entries.iter().filter(|entry| entry.name.ends_with("-stray")).count()
+        };
+        assert_eq!(strays("a") + strays("b"), 1);
+        world.start(&["a", "b"], &[]).await.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
+    let world = World::new(1);
+    let broker = world.start(&["a"], &[]).await;
+    for topic in 0..10 {
+        assert!(broker.create(&format!("t{topic}")).await);
+    }
+    world.disk.sync_volume(world.dir.path()).unwrap();
+    world.disk.crash();
+    std::mem::forget(broker);
+    let path = world.path("a/__cluster_metadata-0/00000000000000000000.log");
+    let len = world.disk.read(&path).unwrap().len();
+    world.disk.flip_byte(&path, len / 2).unwrap();
+    let refused = world.refusal(&["a"], &[]).await;
+    assert!(refused.contains("corrupt at position") && refused.contains("accept.metadata.loss"), "{refused}");
+    assert_eq!(world.disk.read(&path).unwrap().len(), len);
+    let broker = world.start(&["a"], &["ottla.accept.metadata.loss=true"]).await;
+    let left = broker.parts.metadata.image().topics.by_name.len();
+    assert!((1..10).contains(&left), "{left}");
+    // What the log held is kept, and so are the partitions.
+    let names = |dir: &str, ending: &str| {
+        world.disk.list(&world.path(dir)).unwrap().iter().filter(|entry| entry.name.ends_with(ending)).count()
+    };
+    assert_eq!((names("a/__cluster_metadata-0", ".cut"), names("a", "-stray")), (1, 10 - left));
+    world.disk.sync_volume(world.dir.path()).unwrap();
+    world.disk.crash();
+    std::mem::forget(broker);
+    // Once is enough.
+    let broker = world.start(&["a"], &[]).await;
+    assert_eq!(broker.parts.metadata.image().topics.by_name.len(), left);
     broker.shutdown().await;
 }
 

@@ -223,6 +223,9 @@ settings! {
             ["ottla.max.producer.ids.per.partition"] ottla_max_producer_ids_per_partition: i32 = "10000",
                 AtLeast(100), Medium, ReadOnly,
                 "Producer ids without an open transaction that a partition remembers; beyond it those that have not written for longest are forgotten, as if they had expired.";
+            ["ottla.accept.metadata.loss"] ottla_accept_metadata_loss: bool = "false",
+                Any, High, ReadOnly,
+                "Whether to start with what is left of a metadata log that is damaged, emptied or gone, which is refused otherwise; partitions whose topics are then unknown are renamed to …-stray. For one start only.";
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The controller's requests, and which file answers each.
 
-use super::{Step, StepContext, brokers, client_quotas, configs, features, producer_ids, topics};
+use super::{Step, StepContext, brokers, client_quotas, configs, directories, features, producer_ids, topics};
 use crate::metadata::image::MetadataImage;
 
 macro_rules! requests {
@@ -59,4 +59,5 @@ requests! {
     RegisterBroker(brokers::RegisterBroker) -> brokers::RegisterBrokerReply = brokers::register_broker;
     BrokerHeartbeat(brokers::BrokerHeartbeat) -> brokers::BrokerHeartbeatReply = brokers::broker_heartbeat;
     UnregisterBroker(brokers::UnregisterBroker) -> brokers::UnregisterBrokerReply = brokers::unregister_broker;
+    AssignReplicasToDirs(directories::AssignReplicasToDirs) -> directories::AssignReplicasToDirsReply = directories::assign_replicas_to_dirs;
 }

@@ -9,6 +9,7 @@ pub mod client_quotas;
 pub mod configs;
 #[allow(clippy::module_inception)]
 mod controller;
+pub mod directories;
 pub mod features;
 pub mod partitions;
 pub mod portions;

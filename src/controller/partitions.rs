@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
-use super::{ApiError, ConfigSchema, Entropy};
+use super::{
+    ApiError, ConfigSchema, Entropy,
+    directories::{MIGRATING, UNASSIGNED, has_online_directory},
+};
 use crate::{
     metadata::{
         image::{BrokerRegistration, MetadataImage, PartitionImage, TopicImage},
@@ -16,13 +19,6 @@ use crate::{
     },
     types::{BrokerId, TopicId},
 };
-
-/// Kafka's `DirectoryId`: an old replica whose directory nobody told.
-const MIGRATING: Uuid = Uuid::nil();
-/// Kafka's `DirectoryId`: the broker still has to choose.
-const UNASSIGNED: Uuid = Uuid::from_u128(1);
-/// Kafka's `DirectoryId`: the directory is offline.
-const LOST: Uuid = Uuid::from_u128(2);
 
 /// Apache: `KRaftClusterDescriber.defaultDir`.
 fn default_directory(image: &MetadataImage, broker: BrokerId) -> Uuid {
@@ -270,18 +266,6 @@ impl BrokerChange {
     }
 }
 
-/// Apache: `LeaderAcceptor`, the part about directories.
-fn has_online_directory(image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
-    let Some(registration) = image.broker(broker) else { return false };
-    let directory =
-        partition.replicas.iter().position(|replica| *replica == broker).and_then(|at| partition.directories.get(at));
-    match directory.copied() {
-        None | Some(MIGRATING | UNASSIGNED) => true,
-        Some(LOST) => false,
-        Some(directory) => registration.directories.is_empty() || registration.directories.contains(&directory),
-    }
-}
-
 /// Apache: `generateLeaderAndIsrUpdates`. New leaders and ISRs for every partition that `change` concerns.
 pub(super) fn leader_and_isr_updates(
     image: &MetadataImage,
@@ -303,14 +287,14 @@ pub(super) fn leader_and_isr_updates(
     records
 }
 
-fn unclean_election_enabled(image: &MetadataImage, schema: &dyn ConfigSchema, topic: &TopicImage) -> bool {
+pub(super) fn unclean_election_enabled(image: &MetadataImage, schema: &dyn ConfigSchema, topic: &TopicImage) -> bool {
     schema
         .effective_topic_value(image, image.topic_config(&topic.name), "unclean.leader.election.enable")
         .is_some_and(|value| value == "true")
 }
 
 /// Apache: `PartitionChangeBuilder.build` (with ELR off, without reassignment). None where nothing changes.
-fn partition_change(
+pub(super) fn partition_change(
     image: &MetadataImage,
     topic: &TopicImage,
     partition_id: i32,

@@ -4,10 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use uuid::Uuid;
@@ -15,6 +12,7 @@ use uuid::Uuid;
 use super::{LogError, context::lock};
 use crate::{
     env::{Disk, Open},
+    protocol::record_batch::crc32c,
     types::{BrokerId, Offset, TopicId, TopicPartition, uuid_from_base64, uuid_to_base64},
 };
 
@@ -23,8 +21,6 @@ pub struct OffsetCheckpoint {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<Offsets>,
-    /// Times an offset was lowered or removed.
-    cuts: AtomicU64,
 }
 
 #[derive(Default)]
@@ -33,27 +29,44 @@ struct Offsets {
     durable: BTreeMap<TopicPartition, Offset>,
     /// Still on disk, and no longer true.
     forgotten: BTreeSet<TopicPartition>,
+    /// How many calls of [`OffsetCheckpoint::update_gathered`] are collecting their offsets.
+    gathering: usize,
+    /// The partitions whose offset was lowered or removed since the first of those calls began.
+    cut_meanwhile: BTreeSet<TopicPartition>,
+}
+
+impl Offsets {
+    fn note_cut(&mut self, partition: &TopicPartition) {
+        if self.gathering > 0 {
+            self.cut_meanwhile.insert(partition.clone());
+        }
+    }
 }
 
 impl OffsetCheckpoint {
-    /// Reads the file; a missing one is empty.
+    /// Reads the file; a missing one is empty. Every value in it can be found again in the logs, so a damaged file costs
+    /// one warning: its readable lines are used, and the partitions of the others are checked from their beginning.
     ///
     /// # Errors
-    /// When it cannot be read, or is not a checkpoint.
+    /// When the file cannot be read.
     pub fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, LogError> {
-        let durable = match read_if_exists(&*disk, &path)? {
-            None => BTreeMap::new(),
-            Some(bytes) => parse_offsets(&bytes).ok_or_else(|| LogError::Invalid {
-                path: path.clone(),
-                reason: "it is not an offset checkpoint".into(),
-            })?,
-        };
-        Ok(OffsetCheckpoint {
-            disk,
-            path,
-            state: Mutex::new(Offsets { durable, ..Offsets::default() }),
-            cuts: AtomicU64::new(0),
-        })
+        let read = read_if_exists(&*disk, &path)?.map(|bytes| parse_offsets(&bytes)).unwrap_or_default();
+        if read.is_damaged {
+            tracing::warn!(
+                path = %path.display(), readable_lines = read.offsets.len(),
+                "an offset checkpoint is damaged; what it no longer says is found out from the logs"
+            );
+        }
+        Ok(Self::with(disk, path, read.offsets))
+    }
+
+    /// The checkpoint of a directory that cannot be read.
+    pub(crate) fn empty(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Self::with(disk, path, BTreeMap::new())
+    }
+
+    fn with(disk: Arc<dyn Disk>, path: PathBuf, durable: BTreeMap<TopicPartition, Offset>) -> Self {
+        OffsetCheckpoint { disk, path, state: Mutex::new(Offsets { durable, ..Offsets::default() }) }
     }
 
     /// The offset of `partition` as it is on disk.
@@ -61,37 +74,43 @@ impl OffsetCheckpoint {
         lock(&self.state).durable.get(partition).copied()
     }
 
-    /// Replaces the offsets of the partitions named, keeps the others; writes only if that changes something.
+    /// Replaces the offsets of the partitions in `offsets`, keeps the others; writes only if that changes something.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
     pub fn update(&self, offsets: impl IntoIterator<Item = (TopicPartition, Offset)>) -> Result<(), LogError> {
-        self.change(|known| known.extend(offsets))
+        self.update_locked(&mut lock(&self.state), offsets)
     }
 
-    /// To be taken before offsets are gathered for [`OffsetCheckpoint::update_unless_cut`].
-    pub fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Acquire)
-    }
-
-    /// [`OffsetCheckpoint::update`] with offsets gathered since `cuts`; left for the next time if one of them was
-    /// lowered meanwhile. Answers whether it was done.
+    /// [`OffsetCheckpoint::update`] with what `gather` collects. It runs outside of the lock: a partition whose offset is
+    /// lowered or removed while it runs is left for the next time, the others are written.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
-    pub fn update_unless_cut(
+    pub fn update_gathered(&self, gather: impl FnOnce() -> Vec<(TopicPartition, Offset)>) -> Result<(), LogError> {
+        lock(&self.state).gathering += 1;
+        let gathered = gather();
+        let mut state = lock(&self.state);
+        let (still_true, _): (Vec<_>, Vec<_>) =
+            gathered.into_iter().partition(|(partition, _)| !state.cut_meanwhile.contains(partition));
+        state.gathering -= 1;
+        if state.gathering == 0 {
+            state.cut_meanwhile.clear();
+        }
+        self.update_locked(&mut state, still_true)
+    }
+
+    fn update_locked(
         &self,
-        cuts: u64,
+        state: &mut Offsets,
         offsets: impl IntoIterator<Item = (TopicPartition, Offset)>,
-    ) -> Result<bool, LogError> {
-        let mut done = false;
-        self.change(|known| {
-            if self.cuts() == cuts {
-                known.extend(offsets);
-                done = true;
-            }
-        })?;
-        Ok(done)
+    ) -> Result<(), LogError> {
+        let mut wanted = state.durable.clone();
+        wanted.extend(offsets);
+        if wanted == state.durable && state.forgotten.is_empty() {
+            return Ok(());
+        }
+        self.write(state, wanted)
     }
 
     /// Lowers the offset of `partition` to at most `offset`, durably, before the log itself is cut.
@@ -99,12 +118,14 @@ impl OffsetCheckpoint {
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
     pub fn lower(&self, partition: &TopicPartition, offset: Offset) -> Result<(), LogError> {
-        self.change(|known| {
-            self.cuts.fetch_add(1, Ordering::AcqRel);
-            if let Some(stored) = known.get_mut(partition) {
-                *stored = (*stored).min(offset);
-            }
-        })
+        let mut state = lock(&self.state);
+        state.note_cut(partition);
+        if state.durable.get(partition).is_none_or(|stored| *stored <= offset) {
+            return Ok(());
+        }
+        let mut wanted = state.durable.clone();
+        wanted.insert(partition.clone(), offset);
+        self.write(&mut state, wanted)
     }
 
     /// Forgets a partition whose directory is gone. The file follows with the next change: what it says of a partition
@@ -112,34 +133,34 @@ impl OffsetCheckpoint {
     /// to [`OffsetCheckpoint::remove`] it first.
     pub fn forget(&self, partition: &TopicPartition) {
         let mut state = lock(&self.state);
-        self.cuts.fetch_add(1, Ordering::AcqRel);
+        state.note_cut(partition);
         if state.durable.remove(partition).is_some() {
             state.forgotten.insert(partition.clone());
         }
     }
 
-    /// Removes `partition`, durably.
+    /// Removes `partition`, durably. Where the file does not have it, which is so for most new partitions, this costs
+    /// one lookup.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
     pub fn remove(&self, partition: &TopicPartition) -> Result<(), LogError> {
-        self.change(|known| {
-            self.cuts.fetch_add(1, Ordering::AcqRel);
-            known.remove(partition);
-        })
-    }
-
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Offset>)) -> Result<(), LogError> {
         let mut state = lock(&self.state);
-        let mut wanted = state.durable.clone();
-        change(&mut wanted);
-        if wanted == state.durable && state.forgotten.is_empty() {
+        state.note_cut(partition);
+        if !state.durable.contains_key(partition) && !state.forgotten.contains(partition) {
             return Ok(());
         }
+        let mut wanted = state.durable.clone();
+        wanted.remove(partition);
+        self.write(&mut state, wanted)
+    }
+
+    fn write(&self, state: &mut Offsets, wanted: BTreeMap<TopicPartition, Offset>) -> Result<(), LogError> {
         self.disk
             .write_atomically(&self.path, offsets_text(&wanted).as_bytes())
             .map_err(LogError::io("write", &self.path))?;
-        *state = Offsets { durable: wanted, forgotten: BTreeSet::new() };
+        state.durable = wanted;
+        state.forgotten.clear();
         Ok(())
     }
 }
@@ -153,19 +174,32 @@ fn offsets_text(offsets: &BTreeMap<TopicPartition, Offset>) -> String {
     text
 }
 
-fn parse_offsets(bytes: &[u8]) -> Option<BTreeMap<TopicPartition, Offset>> {
-    let mut lines = std::str::from_utf8(bytes).ok()?.lines();
-    if lines.next()?.trim() != "0" {
-        return None;
-    }
-    let count: usize = lines.next()?.trim().parse().ok()?;
-    let mut offsets = BTreeMap::new();
-    for line in lines.filter(|line| !line.trim().is_empty()) {
-        let mut fields = line.split_whitespace();
-        let (topic, partition, offset) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        offsets.insert(TopicPartition::new(topic, partition), offset);
-    }
-    (offsets.len() == count).then_some(offsets)
+/// What a checkpoint file says.
+#[derive(Default)]
+struct ReadOffsets {
+    offsets: BTreeMap<TopicPartition, Offset>,
+    /// A line is not what it should be, or lines are missing.
+    is_damaged: bool,
+}
+
+fn parse_offsets(bytes: &[u8]) -> ReadOffsets {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let count: Option<usize> = match lines.as_slice() {
+        ["0", count, ..] => count.parse().ok(),
+        _ => None,
+    };
+    let entries = || lines.iter().skip(if count.is_some() { 2 } else { 0 }).map(|line| parse_offset_line(line));
+    let offsets: BTreeMap<_, _> = entries().flatten().collect();
+    ReadOffsets { is_damaged: count != Some(offsets.len()) || entries().any(|entry| entry.is_none()), offsets }
+}
+
+fn parse_offset_line(line: &str) -> Option<(TopicPartition, Offset)> {
+    let mut fields = line.split_whitespace();
+    let (topic, partition, offset) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let is_whole =
+        fields.next().is_none() && !topic.contains(char::REPLACEMENT_CHARACTER) && partition >= 0 && offset >= 0;
+    is_whole.then(|| (TopicPartition::new(topic, partition), offset))
 }
 
 /// A whole file, or `None` where there is none.
@@ -204,6 +238,14 @@ pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Option<TopicId> {
     (version == Some(0)).then_some(topic_id?)
 }
 
+/// Whether `found` is `wanted` with a few bits changed. Ids are drawn at random, so that two of them differ in about half of
+/// their 128 bits: a file that says nearly the right thing is damaged, it does not belong to another topic.
+pub(crate) fn is_damaged_copy(found: TopicId, wanted: TopicId) -> bool {
+    /// What one changed byte of the text can do.
+    const MOST_CHANGED_BITS: u32 = 8;
+    found != wanted && (found.0.as_u128() ^ wanted.0.as_u128()).count_ones() <= MOST_CHANGED_BITS
+}
+
 /// `meta.properties`: whose directory this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaProperties {
@@ -219,10 +261,16 @@ impl MetaProperties {
     /// The file's name in a log directory.
     pub const FILE_NAME: &'static str = "meta.properties";
 
-    /// As Kafka 4 writes it (version 1).
+    /// As Kafka 4 writes it (version 1), with a checksum in a comment: a changed bit in an id would make another id of it.
     pub fn to_text(&self) -> String {
+        let properties = self.properties_text();
+        format!("{CHECKSUM_COMMENT}{:08x}\n{properties}", crc32c(properties.as_bytes()))
+    }
+
+    /// The lines that matter, in the order in which the checksum is over them.
+    pub(crate) fn properties_text(&self) -> String {
         format!(
-            "#\ncluster.id={}\ndirectory.id={}\nnode.id={}\nversion=1\n",
+            "cluster.id={}\ndirectory.id={}\nnode.id={}\nversion=1\n",
             self.cluster_id,
             uuid_to_base64(self.directory_id),
             self.node_id
@@ -247,13 +295,23 @@ impl MetaProperties {
             "1" => {}
             other => return Err(format!("version {other} is not 1")),
         }
-        Ok(MetaProperties {
+        let meta = MetaProperties {
             cluster_id: get("cluster.id")?.replace('\\', ""),
             node_id: get("node.id")?.parse().map_err(|_| "node.id is not a number".to_owned())?,
             directory_id: uuid_from_base64(get("directory.id")?).map_err(|error| format!("directory.id: {error}"))?,
-        })
+        };
+        // Files of Kafka's have none, and somebody who writes the file by hand leaves it out.
+        let checksum = text.lines().find_map(|line| line.trim().strip_prefix(CHECKSUM_COMMENT));
+        match checksum {
+            Some(checksum) if checksum != format!("{:08x}", crc32c(meta.properties_text().as_bytes())) => {
+                Err(format!("its checksum does not match (the line {CHECKSUM_COMMENT}…)"))
+            }
+            _ => Ok(meta),
+        }
     }
 }
+
+const CHECKSUM_COMMENT: &str = "#crc32c=";
 
 /// The mark of a clean shutdown (`CleanShutdownFileHandler`).
 pub(crate) const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
@@ -280,8 +338,63 @@ mod tests {
         assert_eq!(again.get(&TopicPartition::new("c", 0)), None);
         again.remove(&TopicPartition::new("b", 0)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n1\na-x 1 3\n");
-        std::fs::write(&path, "0\n2\na 1 3\n").unwrap();
-        assert!(matches!(OffsetCheckpoint::open(disk, path), Err(LogError::Invalid { .. })));
+    }
+
+    #[test]
+    fn of_a_damaged_checkpoint_the_readable_lines_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recovery-point-offset-checkpoint");
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let whole = b"0\n3\na 0 1\nb 0 2\nc 0 3\n";
+        let known = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let checkpoint = OffsetCheckpoint::open(disk.clone(), path.clone()).unwrap();
+            ["a", "b", "c"].map(|topic| checkpoint.get(&TopicPartition::new(topic, 0)))
+        };
+        assert_eq!(known(whole), [Some(1), Some(2), Some(3)]);
+        for at in 0..whole.len() {
+            let mut damaged = whole.to_vec();
+            damaged[at] ^= 0x80;
+            assert!(parse_offsets(&damaged).is_damaged, "{at}");
+            let kept = known(&damaged).iter().flatten().count();
+            assert!(kept >= 1 && (kept == 3 || at >= 3), "byte {at} costs {} lines", 3 - kept);
+        }
+        assert_eq!(known(b""), [None; 3]);
+        assert_eq!(known(b"0\n3\na 0 1\nb 0 -2\nc 0 3 4\n"), [Some(1), None, None]);
+    }
+
+    #[test]
+    fn a_partition_that_is_cut_while_offsets_are_gathered_does_not_hold_up_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let checkpoint = OffsetCheckpoint::open(disk, dir.path().join("c")).unwrap();
+        let [cut, deleted, other] = ["cut", "deleted", "other"].map(|topic| TopicPartition::new(topic, 0));
+        checkpoint.update([(cut.clone(), 9), (deleted.clone(), 9)]).unwrap();
+        let gather = || {
+            checkpoint.lower(&cut, 5).unwrap();
+            checkpoint.forget(&deleted);
+            vec![(cut.clone(), 10), (deleted.clone(), 10), (other.clone(), 10)]
+        };
+        checkpoint.update_gathered(gather).unwrap();
+        let known = || [&cut, &deleted, &other].map(|partition| checkpoint.get(partition));
+        assert_eq!(known(), [Some(5), None, Some(10)]);
+        checkpoint.update_gathered(|| vec![(cut.clone(), 11), (deleted.clone(), 11)]).unwrap();
+        assert_eq!(known(), [Some(11), Some(11), Some(10)], "only until they were gathered again");
+    }
+
+    #[test]
+    fn a_partition_that_is_in_no_checkpoint_is_removed_without_a_write() {
+        let (disk, path) = (crate::sim::SimDisk::new(1), PathBuf::from("/c"));
+        let checkpoint = OffsetCheckpoint::open(Arc::new(disk.clone()), path).unwrap();
+        checkpoint.update((0..100).map(|index| (TopicPartition::new("t", index), 1))).unwrap();
+        // A delete that the file does not know of yet costs the next create of another name nothing.
+        checkpoint.forget(&TopicPartition::new("t", 7));
+        let syncs = disk.syncs();
+        checkpoint.remove(&TopicPartition::new("new", 0)).unwrap();
+        checkpoint.lower(&TopicPartition::new("t", 8), 1).unwrap();
+        assert_eq!(disk.syncs(), syncs);
+        checkpoint.remove(&TopicPartition::new("t", 7)).unwrap();
+        assert_eq!(disk.syncs(), syncs + 1);
     }
 
     #[test]
@@ -295,6 +408,43 @@ mod tests {
         assert_eq!(MetaProperties::parse(meta.to_text().as_bytes()), Ok(meta));
         assert!(MetaProperties::parse(b"version=0\n").is_err());
         assert!(MetaProperties::parse(b"version=1\ncluster.id=x\n").unwrap_err().contains("node.id"));
+    }
+
+    #[test]
+    fn a_changed_bit_in_meta_properties_is_noticed_or_changes_nothing() {
+        let meta = MetaProperties {
+            cluster_id: "5L6g3nShT-eMCtK--X86sw".into(),
+            node_id: 1,
+            directory_id: Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0),
+        };
+        let whole = meta.to_text().into_bytes();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                MetaProperties::parse(&damaged).is_err_and(|reason| !reason.is_empty())
+                    || MetaProperties::parse(&damaged) == Ok(meta.clone()),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_in_a_topic_id_does_not_make_it_that_of_another_topic() {
+        let id = TopicId(Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0));
+        let whole = partition_metadata_text(id).into_bytes();
+        let mut misread = 0;
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Some(found) = parse_partition_metadata(&damaged).filter(|found| *found != id) {
+                assert!(is_damaged_copy(found, id), "bit {bit}");
+                misread += 1;
+            }
+        }
+        assert!(misread > 50, "{misread}");
+        assert!(!is_damaged_copy(id, id));
+        assert!(!is_damaged_copy(TopicId(Uuid::from_u128(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)), id));
     }
 
     #[test]

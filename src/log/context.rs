@@ -47,6 +47,10 @@ pub(crate) struct Condemned {
 
 type FailureListener = Box<dyn Fn(&Path, &LogError) + Send + Sync>;
 
+/// In the order of [`LogContext::checkpoints`].
+const CHECKPOINT_FILES: [&str; 3] =
+    ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint"];
+
 /// Shared by all logs of one log directory.
 pub struct LogContext {
     /// The log directory.
@@ -91,11 +95,34 @@ impl LogContext {
         tail: Arc<TailCache>,
         limits: &LogLimits,
     ) -> Result<Arc<LogContext>, LogError> {
-        let checkpoint = |name: &str| OffsetCheckpoint::open(disk.clone(), dir.join(name));
-        Ok(Arc::new(LogContext {
-            recovery_points: checkpoint("recovery-point-offset-checkpoint")?,
-            log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
-            high_watermarks: checkpoint("replication-offset-checkpoint")?,
+        let mut checkpoints = Vec::new();
+        for name in CHECKPOINT_FILES {
+            checkpoints.push(OffsetCheckpoint::open(disk.clone(), dir.join(name))?);
+        }
+        let Ok(checkpoints) = <[OffsetCheckpoint; 3]>::try_from(checkpoints) else { unreachable!("one per file") };
+        Ok(Self::with(dir, disk, clock, checkpoints, files, tail, limits))
+    }
+
+    /// The context of a log directory that cannot be read. Its owner takes it out of service.
+    pub(crate) fn unreadable(dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Arc<LogContext> {
+        let checkpoints = CHECKPOINT_FILES.map(|name| OffsetCheckpoint::empty(disk.clone(), dir.join(name)));
+        let (files, tail) = (Arc::new(FileCache::new(0)), Arc::new(TailCache::new(0)));
+        Self::with(dir, disk, clock, checkpoints, files, tail, &LogLimits::default())
+    }
+
+    fn with(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        [recovery_points, log_start_offsets, high_watermarks]: [OffsetCheckpoint; 3],
+        files: Arc<FileCache>,
+        tail: Arc<TailCache>,
+        limits: &LogLimits,
+    ) -> Arc<LogContext> {
+        Arc::new(LogContext {
+            recovery_points,
+            log_start_offsets,
+            high_watermarks,
             dir: dir.to_owned(),
             disk,
             clock,
@@ -110,7 +137,7 @@ impl LogContext {
             partitions_synced: AtomicU64::new(0),
             offline: OnceLock::new(),
             on_failure: OnceLock::new(),
-        }))
+        })
     }
 
     /// A context of its own for a single log or a test: default limits, shared with nobody.

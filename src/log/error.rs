@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::types::{Offset, ProducerEpoch, ProducerId, TopicPartition};
+use uuid::Uuid;
+
+use crate::types::{Offset, ProducerEpoch, ProducerId, TopicPartition, uuid_to_base64};
 
 /// A fault of the disk or of what is on it. Never the client's doing.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,20 @@ pub enum LogError {
         dir: PathBuf,
         /// The first fault.
         reason: String,
+    },
+    /// The partition is in a log directory that is not there: not among `log.dirs`, not mounted, emptied or replaced.
+    #[error("its log directory {} is not there", directory_id.map_or_else(|| "(not noted)".to_owned(), uuid_to_base64))]
+    DirMissing {
+        /// `directory.id`, where it was noted.
+        directory_id: Option<Uuid>,
+    },
+    /// The directory of the partition is gone from its log directory, which remembers its records.
+    #[error("{} is gone, although it held records up to offset {offset}", path.display())]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+        /// The largest offset that a checkpoint has of it.
+        offset: Offset,
     },
     /// Another process uses the directory.
     #[error("log directory {} is in use by another process (it holds {})", dir.display(), dir.join(".lock").display())]

@@ -46,6 +46,9 @@ pub struct OpenLog {
     pub recovery_point: Offset,
     /// The directory carried the mark of a clean shutdown.
     pub clean_shutdown: bool,
+    /// Whatever was acknowledged was synced first, as in the metadata log: good batches behind a bad one prove that the bad
+    /// one was durable, and so it is corruption and no torn write.
+    pub acknowledged_is_synced: bool,
 }
 
 /// Where a batch went.
@@ -708,6 +711,25 @@ impl Log {
         prepared.map_err(|error| self.ctx.judge(error))?;
         self.close_files();
         Ok(Some(self.flush_plan(self.log_end_offset).done))
+    }
+
+    /// [`Log::prepare_close`] of a log that goes on: what recovery has checked becomes durable with the volume. What has no
+    /// room can be rebuilt.
+    pub(super) fn prepare_sync(&mut self) -> Result<Option<FlushDone>, LogError> {
+        if self.deleted || self.recovery_point == self.log_end_offset {
+            return Ok(None);
+        }
+        let mut done = self.flush_plan(self.log_end_offset).done;
+        match self.active().write_indexes() {
+            Err(error) if !error.is_disk_full() => return Err(self.ctx.judge(error)),
+            _ => {}
+        }
+        match self.write_epochs() {
+            Ok(()) => {}
+            Err(error) if error.is_disk_full() => done.epochs = 0,
+            Err(error) => return Err(self.ctx.judge(error)),
+        }
+        Ok(Some(done))
     }
 
     /// Without waiting for the disk; a torn file would be noticed, and its content follows from the batches.

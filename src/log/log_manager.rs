@@ -1,35 +1,33 @@
-//! The log directories: whose they are, what is in them, and the work that has to be done now and then for
-//! all logs — flush, checkpoints, retention, removal.
+//! All logs of the log directories: which directory a partition is in, and the work that has to be done now and then for
+//! all of them — flush, checkpoints, retention, removal.
 //!
 //! Opens logs when the replica layer asks for them; a partition of which nobody asks stays untouched. The
-//! background work is `tick`, a function of the time, with one small loop around it.
+//! background work is `tick`, a function of the time, with one small loop around it. Whose the directories are
+//! is told by `log_dirs.rs`.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, Weak, atomic::Ordering},
     time::Duration,
 };
 
 use uuid::Uuid;
 
 use super::{
-    FileCache, Log, LogContext, LogError, LogLimits, LogOwner, OpenLog, TailCache,
-    checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, MetaProperties, OffsetCheckpoint, read_if_exists},
+    Log, LogContext, LogError, LogLimits, LogOwner, OpenLog,
+    checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, OffsetCheckpoint, is_damaged_copy},
     context::lock,
     flush::{flush_rolled, flush_through, with_log},
     log::moved_dir_name,
+    log_dirs::{LogDir, LogDirs, partitions_in},
     recovery::topic_id_in,
 };
 use crate::{
     config::topic::LogConfig,
     env::Env,
-    types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition, uuid_to_base64},
+    types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
 /// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
@@ -82,15 +80,18 @@ impl LogManagerConfig {
     }
 }
 
-/// One log directory.
-struct LogDir {
-    ctx: Arc<LogContext>,
-    directory_id: Uuid,
-    /// The directory carried the mark of a clean shutdown when it was opened.
-    clean_shutdown: bool,
-    /// A log that is there could not be opened.
-    has_refused_log: AtomicBool,
-    _lock: Box<dyn Any + Send + Sync>,
+/// What the metadata says of where a partition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It was created just now, for the directory with this `directory.id` where there is but one.
+    New(Option<Uuid>),
+    /// It was there before this start.
+    Existing {
+        /// Its directory, if that was noted. It is not before the log has been created.
+        directory: Option<Uuid>,
+        /// A directory of this broker that holds other partitions is not there.
+        lacks_directory: bool,
+    },
 }
 
 struct Registered {
@@ -130,6 +131,7 @@ pub struct LogManager {
     env: Env,
     config: LogManagerConfig,
     cluster_id: String,
+    is_new_cluster: bool,
     dirs: Vec<LogDir>,
     logs: Mutex<BTreeMap<TopicPartition, Registered>>,
     /// Logs that were opened in this life: the mark of a clean shutdown says nothing of a second time.
@@ -141,49 +143,18 @@ impl LogManager {
     /// Takes possession of the log directories; fresh ones are initialised, no format step is needed.
     ///
     /// # Errors
-    /// A directory that another process uses, that belongs to another node or cluster, or a fault of the disk.
+    /// As [`LogDirs::open`].
     pub fn open(env: &Env, config: LogManagerConfig) -> Result<Arc<LogManager>, LogError> {
-        let mut locked = Vec::new();
-        for dir in &config.log_dirs {
-            env.disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
-            let held = env.disk.lock(&dir.join(".lock")).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.clone() },
-                _ => LogError::io("lock", dir)(error),
-            })?;
-            locked.push((dir, read_meta(env, dir)?, held));
-        }
-        let cluster_id =
-            agree_on_cluster_id(env, &config, locked.iter().filter_map(|(dir, meta, _)| Some((*dir, meta.as_ref()?))))?;
-        let files = Arc::new(FileCache::new(config.limits.open_files));
-        let tail = Arc::new(TailCache::new(config.limits.tail_cache_bytes));
-        let mut dirs = Vec::new();
-        for (dir, meta, held) in locked {
-            let meta = match meta {
-                Some(meta) => meta,
-                None => create_meta(env, dir, &cluster_id, config.node_id)?,
-            };
-            let limits = &config.limits;
-            let ctx = LogContext::new(dir, env.disk.clone(), env.clock.clone(), files.clone(), tail.clone(), limits)?;
-            let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
-            condemn_deleted_dirs(&ctx)?;
-            dirs.push(LogDir {
-                ctx,
-                directory_id: meta.directory_id,
-                clean_shutdown,
-                has_refused_log: AtomicBool::new(false),
-                _lock: held,
-            });
-        }
-        let schedule = Mutex::new(Schedule::starting_at(env.clock.monotonic(), &config));
-        let env = env.clone();
+        let LogDirs { cluster_id, is_new_cluster, dirs } = LogDirs::open(env, &config)?;
         Ok(Arc::new(LogManager {
-            env,
+            env: env.clone(),
+            schedule: Mutex::new(Schedule::starting_at(env.clock.monotonic(), &config)),
             config,
             cluster_id,
+            is_new_cluster,
             dirs,
             logs: Mutex::default(),
             opened: Mutex::default(),
-            schedule,
         }))
     }
 
@@ -192,14 +163,30 @@ impl LogManager {
         &self.cluster_id
     }
 
-    /// `directory.id` of each log directory.
+    /// Whether none of the directories belonged to a cluster before this start.
+    pub fn is_new_cluster(&self) -> bool {
+        self.is_new_cluster
+    }
+
+    /// `directory.id` of each log directory that is in use.
     pub fn directory_ids(&self) -> impl Iterator<Item = (&Path, Uuid)> {
-        self.dirs.iter().map(|dir| (dir.ctx.dir.as_path(), dir.directory_id))
+        let online = self.dirs.iter().filter(|dir| !dir.ctx.is_offline());
+        online.filter_map(|dir| Some((dir.ctx.dir.as_path(), dir.directory_id?)))
     }
 
     /// The `directory.id` that `log` is in.
     pub fn directory_id_of(&self, log: &Log) -> Option<Uuid> {
-        self.dirs.iter().find(|dir| Arc::ptr_eq(&dir.ctx, log.context())).map(|dir| dir.directory_id)
+        self.dirs.iter().find(|dir| Arc::ptr_eq(&dir.ctx, log.context())).and_then(|dir| dir.directory_id)
+    }
+
+    /// Directories that this start has initialised.
+    pub fn new_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().filter(|dir| dir.is_new).map(|dir| dir.ctx.dir.as_path())
+    }
+
+    /// Directories that are out of service.
+    pub fn offline_dir_paths(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).map(|dir| dir.ctx.dir.as_path())
     }
 
     /// Whether the last stop was clean, in all directories.
@@ -237,48 +224,125 @@ impl LogManager {
         self.dirs.first().map_or(0, |dir| dir.ctx.tail.used_bytes())
     }
 
-    /// Opens the log of `partition`, or creates it in the directory with the fewest logs. To be followed by
-    /// [`LogManager::register`].
+    /// Opens the log of `partition` wherever it is, or creates it where `placement` says, which is nowhere if the partition may
+    /// be in a directory that is not there. To be followed by [`LogManager::register`].
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// As [`Log::open`]; and that the partition was lost, or its directory is not there.
     pub fn open_log(
         &self,
         partition: &TopicPartition,
         topic_id: Option<TopicId>,
         config: Arc<LogConfig>,
+        placement: Placement,
     ) -> Result<Log, LogError> {
-        let name = partition.to_string();
-        let mut existing = self.dirs.iter().find(|dir| self.env.disk.exists(&dir.ctx.dir.join(&name)));
-        if let (Some(dir), Some(wanted)) = (existing, topic_id) {
-            let found = topic_id_in(&dir.ctx, &dir.ctx.dir.join(&name))?;
-            if found.is_some_and(|found| found != wanted) {
-                self.set_aside(dir, partition, "it belongs to an earlier topic of that name")?;
-                existing = None;
-            }
-        }
+        let existing = self.dir_of(partition, topic_id)?;
         let dir = match existing {
             Some(dir) => dir,
-            None => self.dir_for_new_log(partition)?,
+            None => self.dir_to_create_in(partition, placement)?,
         };
-        let ctx = &dir.ctx;
-        if existing.is_none() {
-            // What is remembered of an earlier topic of this name is not true of this one.
-            for checkpoint in ctx.checkpoints() {
-                checkpoint.remove(partition)?;
-            }
-        }
-        let first_time = lock(&self.opened).insert(partition.clone());
-        let start = OpenLog {
-            log_start_offset: ctx.log_start_offsets.get(partition).unwrap_or(0),
-            recovery_point: ctx.recovery_points.get(partition).unwrap_or(0),
-            clean_shutdown: dir.clean_shutdown && first_time,
-        };
-        let opened = Log::open(ctx, &ctx.dir.join(&name), partition.clone(), topic_id, config, start);
+        let start = self.start_of(dir, partition);
+        let opened =
+            Log::open(&dir.ctx, &dir.ctx.dir.join(partition.to_string()), partition.clone(), topic_id, config, start);
         if opened.is_err() && existing.is_some() {
             dir.has_refused_log.store(true, Ordering::Release);
         }
         opened
+    }
+
+    /// Opens the metadata log, in which all that was acknowledged was synced: damage is never cut off, unless the loss of
+    /// what follows on it is accepted.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_metadata_log(
+        &self,
+        partition: &TopicPartition,
+        config: Arc<LogConfig>,
+        accept_loss: bool,
+    ) -> Result<Log, LogError> {
+        let dir = match self.dir_of(partition, None)? {
+            Some(dir) => dir,
+            None => self.dir_to_create_in(partition, Placement::New(None))?,
+        };
+        let mut start = OpenLog { acknowledged_is_synced: true, ..self.start_of(dir, partition) };
+        if accept_loss {
+            dir.ctx.recovery_points.remove(partition)?;
+            start = OpenLog { log_start_offset: start.log_start_offset, ..OpenLog::default() };
+        }
+        Log::open(&dir.ctx, &dir.ctx.dir.join(partition.to_string()), partition.clone(), None, config, start)
+    }
+
+    fn start_of(&self, dir: &LogDir, partition: &TopicPartition) -> OpenLog {
+        let first_time = lock(&self.opened).insert(partition.clone());
+        OpenLog {
+            log_start_offset: dir.ctx.log_start_offsets.get(partition).unwrap_or(0),
+            recovery_point: dir.ctx.recovery_points.get(partition).unwrap_or(0),
+            clean_shutdown: dir.clean_shutdown && first_time,
+            acknowledged_is_synced: false,
+        }
+    }
+
+    fn online(&self) -> impl Iterator<Item = &LogDir> {
+        self.dirs.iter().filter(|dir| !dir.ctx.is_offline())
+    }
+
+    /// The directory that the partition is in. What an earlier topic of that name has left is set aside.
+    fn dir_of(&self, partition: &TopicPartition, topic_id: Option<TopicId>) -> Result<Option<&LogDir>, LogError> {
+        let mut found = None;
+        for dir in self.online() {
+            let path = dir.ctx.dir.join(partition.to_string());
+            if !self.env.disk.exists(&path) {
+                continue;
+            }
+            match (topic_id_in(&*self.env.disk, &path)?, topic_id) {
+                (Some(here), Some(wanted)) if here != wanted && !is_damaged_copy(here, wanted) => {
+                    self.set_aside(dir, partition, "it belongs to an earlier topic of that name")?;
+                }
+                _ => found = found.or(Some(dir)),
+            }
+        }
+        Ok(found)
+    }
+
+    fn dir_to_create_in(&self, partition: &TopicPartition, placement: Placement) -> Result<&LogDir, LogError> {
+        let dir = match placement {
+            Placement::New(Some(id)) | Placement::Existing { directory: Some(id), .. } => {
+                let dir = self.dirs.iter().find(|dir| dir.directory_id == Some(id));
+                dir.ok_or(LogError::DirMissing { directory_id: Some(id) })?
+            }
+            Placement::New(None) => self.dir_for_new_log(partition)?,
+            Placement::Existing { directory: None, lacks_directory } => {
+                if lacks_directory || self.offline_dirs() > 0 {
+                    return Err(LogError::DirMissing { directory_id: None });
+                }
+                self.dir_for_new_log(partition)?
+            }
+        };
+        dir.ctx.check_online()?;
+        if matches!(placement, Placement::Existing { .. }) {
+            self.refuse_lost(partition)?;
+        }
+        // What is remembered of an earlier topic of this name is not true of this one.
+        for checkpoint in dir.ctx.checkpoints() {
+            checkpoint.remove(partition)?;
+        }
+        Ok(dir)
+    }
+
+    /// A partition that a checkpoint knows to hold records was there. One whose log was not created before a crash is in no
+    /// checkpoint; but a deleted one of its name may be, for as long as its files wait for their removal.
+    fn refuse_lost(&self, partition: &TopicPartition) -> Result<(), LogError> {
+        for dir in self.online() {
+            let known = dir.ctx.checkpoints().into_iter().filter_map(|checkpoint| checkpoint.get(partition)).max();
+            let Some(offset) = known.filter(|offset| *offset > 0) else { continue };
+            let entries = self.env.disk.list(&dir.ctx.dir).map_err(LogError::io("list", &dir.ctx.dir))?;
+            let deleted = format!("{partition}.");
+            if !entries.iter().any(|entry| entry.name.starts_with(&deleted) && entry.name.ends_with("-delete")) {
+                return Err(LogError::Lost { path: dir.ctx.dir.join(partition.to_string()), offset });
+            }
+        }
+        Ok(())
     }
 
     /// What the cluster knows nothing of is renamed to `…-stray`, as Apache Kafka does: its topic was deleted while this
@@ -292,7 +356,7 @@ impl LogManager {
         is_known: impl Fn(&TopicPartition, Option<TopicId>) -> bool,
     ) -> Result<(), LogError> {
         for (dir, partition) in self.partition_dirs()? {
-            let found = topic_id_in(&dir.ctx, &dir.ctx.dir.join(partition.to_string()))?;
+            let found = topic_id_in(&*dir.ctx.disk, &dir.ctx.dir.join(partition.to_string()))?;
             if !is_known(&partition, found) {
                 self.set_aside(dir, &partition, "no topic of the cluster has it")?;
             }
@@ -330,6 +394,7 @@ impl LogManager {
     }
 
     fn dir_for_new_log(&self, partition: &TopicPartition) -> Result<&LogDir, LogError> {
+        // Nowhere else: whoever configured the directory will look for it there.
         if *partition.topic == *CLUSTER_METADATA_TOPIC
             && let Some(dir) = self.dirs.iter().find(|dir| Some(&dir.ctx.dir) == self.config.metadata_dir.as_ref())
         {
@@ -379,12 +444,25 @@ impl LogManager {
     /// Partitions with a directory on disk, whether anybody has opened them or not.
     fn partition_dirs(&self) -> Result<Vec<(&LogDir, TopicPartition)>, LogError> {
         let mut partitions = Vec::new();
-        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
-            let entries = dir.ctx.disk.list(&dir.ctx.dir).map_err(LogError::io("list", &dir.ctx.dir))?;
-            let here = entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name));
-            partitions.extend(here.map(|partition| (dir, partition)));
+        for dir in self.online() {
+            let here = partitions_in(&*dir.ctx.disk, &dir.ctx.dir)?;
+            partitions.extend(here.into_iter().map(|partition| (dir, partition)));
         }
         Ok(partitions)
+    }
+
+    /// Partitions on disk, but for the metadata log.
+    ///
+    /// # Errors
+    /// A directory that cannot be listed.
+    pub fn partitions(&self) -> Result<Vec<TopicPartition>, LogError> {
+        let found = self.partition_dirs()?.into_iter().map(|(_, partition)| partition);
+        Ok(found.filter(|partition| *partition.topic != *CLUSTER_METADATA_TOPIC).collect())
+    }
+
+    /// Whether the partition is in a directory.
+    pub fn has(&self, partition: &TopicPartition) -> bool {
+        self.online().any(|dir| self.env.disk.exists(&dir.ctx.dir.join(partition.to_string())))
     }
 
     /// For DescribeLogDirs.
@@ -397,7 +475,7 @@ impl LogManager {
                 let bytes = |value: Option<u64>| value.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
                 LogDirDescription {
                     path: dir.ctx.dir.clone(),
-                    directory_id: dir.directory_id,
+                    directory_id: dir.directory_id.unwrap_or_default(),
                     offline: dir.ctx.is_offline(),
                     total_bytes: bytes(space.map(|space| space.total)),
                     usable_bytes: bytes(space.map(|space| space.usable)),
@@ -561,8 +639,7 @@ impl LogManager {
                     .collect()
             };
             let write = |checkpoint: &OffsetCheckpoint, gather: &dyn Fn() -> Vec<(TopicPartition, Offset)>| {
-                let cuts = checkpoint.cuts();
-                if let Err(error) = checkpoint.update_unless_cut(cuts, gather()) {
+                if let Err(error) = checkpoint.update_gathered(gather) {
                     let error = ctx.judge(error);
                     tracing::warn!(dir = %ctx.dir.display(), %error, "cannot write checkpoint");
                 }
@@ -605,6 +682,34 @@ impl LogManager {
                         tracing::warn!(path = %condemned.path.display(), %error, "cannot remove a deleted file");
                     }
                     _ => {}
+                }
+            }
+        }
+    }
+
+    /// Makes durable what recovery has read and checked of logs whose readers see no more than what is durable
+    /// (`flush.messages`): to them a high watermark of 0 would be the loss of all records. One sync serves a whole volume.
+    pub fn sync_recovered(&self) {
+        let logs = self.registered();
+        for dir in self.online() {
+            let here = || logs.iter().filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx)).map(|(_, _, owner)| owner);
+            let hides = |log: &mut Log| log.visible_end_offset() < log.log_end_offset();
+            if !here().any(|owner| with_log(&**owner, hides)) {
+                continue;
+            }
+            let mut prepared = Vec::new();
+            for owner in here() {
+                match with_log(&**owner, Log::prepare_sync) {
+                    Ok(done) => prepared.extend(done.map(|done| (owner, done))),
+                    Err(error) => {
+                        tracing::warn!(dir = %dir.ctx.dir.display(), %error, "cannot prepare a recovered log for its sync")
+                    }
+                }
+            }
+            // A failure takes the directory offline and is reported with that.
+            if dir.ctx.sync_volume().is_ok() {
+                for (owner, done) in prepared {
+                    with_log(&**owner, |log| log.flush_done(done));
                 }
             }
         }
@@ -716,75 +821,6 @@ fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
-fn read_meta(env: &Env, dir: &Path) -> Result<Option<MetaProperties>, LogError> {
-    let path = dir.join(MetaProperties::FILE_NAME);
-    let Some(bytes) = read_if_exists(&*env.disk, &path)? else { return Ok(None) };
-    MetaProperties::parse(&bytes).map(Some).map_err(|reason| LogError::Invalid { path, reason })
-}
-
-fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Result<MetaProperties, LogError> {
-    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
-    let path = dir.join(MetaProperties::FILE_NAME);
-    env.disk.write_atomically(&path, meta.to_text().as_bytes()).map_err(LogError::io("write", &path))?;
-    Ok(meta)
-}
-
-fn agree_on_cluster_id<'a>(
-    env: &Env,
-    config: &LogManagerConfig,
-    known: impl Iterator<Item = (&'a PathBuf, &'a MetaProperties)>,
-) -> Result<String, LogError> {
-    let mut cluster_id = config.cluster_id.clone();
-    for (dir, meta) in known {
-        let path = dir.join(MetaProperties::FILE_NAME);
-        if meta.node_id != config.node_id {
-            let reason = format!("the directory belongs to node.id {}, this is node {}", meta.node_id, config.node_id);
-            return Err(LogError::Invalid { path, reason });
-        }
-        match &cluster_id {
-            Some(expected) if *expected != meta.cluster_id => {
-                let reason = format!("the directory belongs to cluster {}, not to {expected}", meta.cluster_id);
-                return Err(LogError::Invalid { path, reason });
-            }
-            _ => cluster_id = Some(meta.cluster_id.clone()),
-        }
-    }
-    Ok(cluster_id.unwrap_or_else(|| uuid_to_base64(env.random.uuid())))
-}
-
-/// The mark holds for one start only.
-fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
-    let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
-    match ctx.disk.remove_file(&path) {
-        Ok(()) => {
-            ctx.disk.sync_dir(&ctx.dir).map_err(LogError::io("sync", &ctx.dir))?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(LogError::io("remove", &path)(error)),
-    }
-}
-
-/// What an earlier life had deleted and not yet removed.
-fn condemn_deleted_dirs(ctx: &LogContext) -> Result<(), LogError> {
-    for entry in ctx.disk.list(&ctx.dir).map_err(LogError::io("list", &ctx.dir))? {
-        if entry.is_dir && entry.name.ends_with("-delete") {
-            ctx.condemn(ctx.dir.join(entry.name), true, 0);
-        }
-    }
-    Ok(())
-}
-
-/// `UnifiedLog.parseTopicPartitionName`, without what is deleted, moved or stray.
-fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
-    if ["-delete", "-future", "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
-        return None;
-    }
-    let (topic, partition) = name.rsplit_once('-')?;
-    (!topic.is_empty())
-        .then_some(TopicPartition::new(topic, partition.parse().ok().filter(|partition| *partition >= 0)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -823,7 +859,7 @@ mod tests {
     }
 
     fn open(manager: &LogManager, name: &str, config: LogConfig) -> Arc<Mutex<Log>> {
-        let log = manager.open_log(&tp(name), None, Arc::new(config)).unwrap();
+        let log = manager.open_log(&tp(name), None, Arc::new(config), Placement::New(None)).unwrap();
         let ctx = log.context().clone();
         let log = Arc::new(Mutex::new(log));
         let owner: Arc<dyn LogOwner> = log.clone();
@@ -976,7 +1012,8 @@ mod tests {
     }
 
     fn topic_id(id: u128) -> Option<TopicId> {
-        Some(TopicId(Uuid::from_u128(id)))
+        // As different from one another as drawn ones.
+        Some(TopicId(Uuid::from_u128(id.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))))
     }
 
     fn names(disk: &SimDisk, suffix: &str) -> usize {
@@ -989,12 +1026,12 @@ mod tests {
         let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
         let config = || Arc::new(LogConfig::default());
         for (name, id) in [("known", 1), ("gone", 2), ("other-id", 3)] {
-            manager.open_log(&tp(name), topic_id(id), config()).unwrap();
+            manager.open_log(&tp(name), topic_id(id), config(), Placement::New(None)).unwrap();
         }
         // A broker that was killed between the end of a topic and that of its directory.
         manager.set_aside_strays(|partition, id| &*partition.topic == "known" || id == topic_id(3)).unwrap();
         assert_eq!((names(&disk, "-stray"), names(&disk, "-0")), (1, 2));
-        let log = manager.open_log(&tp("other-id"), topic_id(4), config()).unwrap();
+        let log = manager.open_log(&tp("other-id"), topic_id(4), config(), Placement::New(None)).unwrap();
         assert_eq!((log.topic_id(), log.log_end_offset()), (topic_id(4), 0));
         assert_eq!(names(&disk, "-stray"), 2);
         // A log that cannot be opened goes with its topic all the same.
@@ -1021,7 +1058,7 @@ mod tests {
         disk.remove_file(Path::new("/a/t-0/00000000000000000000.log")).unwrap();
         for _ in 0..2 {
             let manager = LogManager::open(&env, config()).unwrap();
-            let refused = manager.open_log(&tp("t"), None, Arc::new(LogConfig::default()));
+            let refused = manager.open_log(&tp("t"), None, Arc::new(LogConfig::default()), Placement::New(None));
             assert!(matches!(refused, Err(LogError::Corrupt { .. })), "{:?}", refused.err());
             manager.shutdown();
             assert!(!disk.exists(Path::new("/a").join(CLEAN_SHUTDOWN_FILE).as_path()));

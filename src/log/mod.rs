@@ -14,6 +14,7 @@ mod index_reader;
 pub mod leader_epochs;
 #[allow(clippy::module_inception)]
 mod log;
+mod log_dirs;
 pub mod log_manager;
 mod offset_index;
 pub mod producer_state;
@@ -27,7 +28,11 @@ mod transaction_index;
 pub mod validator;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod start_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -37,7 +42,8 @@ pub(crate) use error::is_disk_full;
 pub use error::{AppendError, LogError, ReadError};
 pub use files::FileCache;
 pub use flush::{FlushPlan, LogOwner, flush_through};
-pub use log_manager::{LogManager, LogManagerConfig};
+pub(crate) use log_dirs::name_some;
+pub use log_manager::{LogManager, LogManagerConfig, Placement};
 pub use producer_state::AppendOrigin;
 pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};
 pub use segment::Segment;

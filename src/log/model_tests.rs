@@ -96,6 +96,7 @@ fn open(ctx: &Arc<LogContext>, config: &Arc<LogConfig>, clean_shutdown: bool) ->
         log_start_offset: ctx.log_start_offsets.get(&partition()).unwrap_or(0),
         recovery_point: ctx.recovery_points.get(&partition()).unwrap_or(0),
         clean_shutdown,
+        acknowledged_is_synced: false,
     };
     Log::open(ctx, &dir().join("m-0"), partition(), None, config.clone(), start)
 }

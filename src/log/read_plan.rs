@@ -123,7 +123,8 @@ impl ReadPlan {
             if first.last_offset() >= self.upper_bound && self.upper_bound < self.log_end_offset {
                 return Ok(Records::Empty);
             }
-            return self.range(at, position, &first, self.bounded_end(segment, end)?);
+            let end = self.bounded_end(segment, position + first.size_bytes(), end)?;
+            return self.range(at, position, &first, end);
         }
         Ok(Records::Empty)
     }
@@ -146,11 +147,16 @@ impl ReadPlan {
     }
 
     /// The same with the upper bound.
-    fn bounded_end(&self, segment: &Segment, end: u64) -> Result<u64, LogError> {
+    fn bounded_end(&self, segment: &Segment, first_end: u64, end: u64) -> Result<u64, LogError> {
         if self.upper_bound >= self.log_end_offset {
             return Ok(end);
         }
-        Ok(segment.find(self.upper_bound, end)?.map_or(end, |(position, _)| position))
+        match segment.find(self.upper_bound, end) {
+            Ok(found) => Ok(found.map_or(end, |(position, _)| position)),
+            // All batches before the damage are below the bound.
+            Err(LogError::Corrupt { position, .. }) if position >= first_end => Ok(position),
+            Err(error) => Err(error),
+        }
     }
 
     /// F5: the aborted transactions that a reader of this plan's range up to `to` must know of.

@@ -1,8 +1,9 @@
 //! Opening a log: what is in the directory, what of it can be believed, and what has to be rebuilt.
 //!
-//! L4: below the recovery point everything was durable, so damage there is corruption: reported, never cut,
-//! never served. Beyond it a torn tail is what a crash leaves: cut at the first batch that is not whole.
-//! L5: indexes, snapshots and epochs follow from the `.log` files.
+//! INV-L4: below the recovery point everything was durable, so damage there is corruption: reported, never cut, never
+//! served; the batches before and behind it are. Beyond the recovery point a torn tail is what a crash leaves: cut at the
+//! first batch that is not whole. Where good batches follow on a bad one, what is cut is kept in a file beside.
+//! INV-L5: indexes, snapshots and epochs follow from the `.log` files, also after a clean stop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,16 +13,17 @@ use std::{
 
 use super::{
     Log, LogContext, LogError, OpenLog,
-    checkpoints::{parse_partition_metadata, read_if_exists},
+    checkpoints::{is_damaged_copy, parse_partition_metadata, read_if_exists},
     file_names::{FileKind, FileLengths, PartitionDir, file_name, parse_file_name, parse_offset},
     leader_epochs::LeaderEpochs,
     log::{Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, remove_if_exists},
     producer_state::{EndTxnMarker, ProducerState},
-    segment::Segment,
+    segment::{BatchSearch, Rebuilt, Segment},
     validator::marker_of,
 };
 use crate::{
     config::topic::LogConfig,
+    env::Disk,
     protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{Offset, TopicId, TopicPartition},
 };
@@ -126,7 +128,21 @@ impl Found {
         if !self.has_metadata {
             return Ok(None);
         }
-        match (topic_id_in(ctx, dir)?, given) {
+        match (topic_id_in(&*ctx.disk, dir)?, given) {
+            (Some(found), Some(given)) if is_damaged_copy(found, given) => {
+                tracing::warn!(
+                    path = %dir.join(PARTITION_METADATA_FILE).display(), %found, topic_id = %given,
+                    "a damaged topic id is written anew"
+                );
+                Ok(None)
+            }
+            (None, Some(given)) => {
+                tracing::warn!(
+                    path = %dir.join(PARTITION_METADATA_FILE).display(), topic_id = %given,
+                    "a partition does not say whose it is; its topic id is written anew"
+                );
+                Ok(None)
+            }
             (Some(found), Some(given)) if found != given => Err(LogError::Invalid {
                 path: dir.join(PARTITION_METADATA_FILE),
                 reason: format!("it belongs to topic id {found}, not to {given}"),
@@ -137,8 +153,8 @@ impl Found {
 }
 
 /// The topic id that a partition's directory says it belongs to, if it says so.
-pub(super) fn topic_id_in(ctx: &LogContext, dir: &Path) -> Result<Option<TopicId>, LogError> {
-    let bytes = read_if_exists(&*ctx.disk, &dir.join(PARTITION_METADATA_FILE))?;
+pub(super) fn topic_id_in(disk: &dyn Disk, dir: &Path) -> Result<Option<TopicId>, LogError> {
+    let bytes = read_if_exists(disk, &dir.join(PARTITION_METADATA_FILE))?;
     Ok(bytes.and_then(|bytes| parse_partition_metadata(&bytes)))
 }
 
@@ -179,19 +195,30 @@ impl Log {
             self.epochs = self.load_epochs()?.unwrap_or_default();
         }
         let recovered_from = if start.clean_shutdown {
-            self.log_end_offset = self.load_active()?;
+            self.log_end_offset = self.load_end(start.recovery_point)?;
             self.recovery_point = self.log_end_offset;
-            None
+            if self.log_start_offset > self.log_end_offset {
+                tracing::warn!(
+                    partition = %self.partition, log_start_offset = self.log_start_offset, log_end_offset = self.log_end_offset,
+                    "the checkpoint of log start offsets is damaged; the log starts where its first segment does"
+                );
+                self.log_start_offset = first;
+            }
+            self.check_transaction_indexes()?
         } else {
             let from = start.recovery_point.max(first);
             // The scan will meet them again, if they are still true.
             self.dirty.epochs += u64::from(self.epochs.truncate_from_end(from));
-            self.log_end_offset = self.recover(from)?;
+            self.log_end_offset = self.recover(from, start.acknowledged_is_synced)?;
             self.recovery_point = from;
             Some(from)
         };
         if self.log_start_offset > self.log_end_offset {
             // `LogLoader`: the records that were deleted outlived their successors; their offsets are not used again.
+            tracing::warn!(
+                partition = %self.partition, log_start_offset = self.log_start_offset, log_end_offset = self.log_end_offset,
+                "all records that are left were deleted before the crash; the log is empty"
+            );
             return self.truncate_fully_and_start_at(self.log_start_offset);
         }
         let cut =
@@ -205,27 +232,24 @@ impl Log {
 
     fn load_epochs(&self) -> Result<Option<LeaderEpochs>, LogError> {
         let bytes = read_if_exists(&*self.ctx.disk, &self.dir.path().join(LEADER_EPOCH_FILE))?;
-        Ok(bytes.and_then(|bytes| LeaderEpochs::from_text(std::str::from_utf8(&bytes).ok()?)))
+        let epochs = bytes.and_then(|bytes| LeaderEpochs::from_text(std::str::from_utf8(&bytes).ok()?));
+        if epochs.is_none() {
+            tracing::warn!(partition = %self.partition, "the checkpoint of leader epochs is damaged and is rebuilt from the log");
+        }
+        Ok(epochs)
     }
 
-    /// L5: the epochs of batches that lie before all that is known, from their headers. Nothing is known where the
+    /// INV-L5: the epochs of batches that lie before all that is known, from their headers. Nothing is known where the
     /// checkpoint is lost, and too little where a crash has taken back a move of the log's start.
     fn complete_epochs(&mut self) -> Result<(), LogError> {
         let known = std::mem::take(&mut self.epochs);
         let known_from = known.entries().first().map_or(self.log_end_offset, |(_, start)| *start);
-        let segments = self.segments.clone();
-        'all: for segment in segments.iter() {
-            let Some((position, _)) =
-                segment.find(self.log_start_offset.max(segment.base_offset()), segment.size_bytes())?
-            else {
-                continue;
-            };
-            let mut walk = segment.walk(position, segment.size_bytes())?;
-            while let Some((_, batch)) = walk.next()? {
-                if batch.base_offset() >= known_from {
-                    break 'all;
+        for segment in self.segments.clone().iter().filter(|segment| segment.base_offset() < known_from) {
+            match self.read_epochs(segment, known_from) {
+                Err(LogError::Corrupt { .. }) => {
+                    tracing::warn!(partition = %self.partition, ?segment, "leader epochs behind a bad batch are not known");
                 }
-                self.epochs.assign(batch.partition_leader_epoch(), batch.base_offset().max(self.log_start_offset));
+                other => other?,
             }
         }
         for (epoch, start) in known.entries() {
@@ -235,17 +259,77 @@ impl Log {
         Ok(())
     }
 
-    /// After a clean shutdown: learns where the last segment ends. Answers the log's end.
-    fn load_active(&self) -> Result<Offset, LogError> {
-        match self.segments.last() {
-            Some(active) if active.size_bytes() > 0 => active.load_end(),
-            Some(active) => Ok(active.base_offset()),
-            None => Ok(0),
+    fn read_epochs(&mut self, segment: &Segment, limit: Offset) -> Result<(), LogError> {
+        let size = segment.size_bytes();
+        let first = self.log_start_offset.max(segment.base_offset());
+        let Some((position, _)) = segment.find(first, size)? else { return Ok(()) };
+        let mut walk = segment.walk(position, size)?;
+        while let Some((_, batch)) = walk.next()? {
+            if batch.base_offset() >= limit {
+                break;
+            }
+            self.epochs.assign(batch.partition_leader_epoch(), batch.base_offset().max(self.log_start_offset));
+        }
+        Ok(())
+    }
+
+    /// After a clean shutdown: learns where the last segment ends. Returns the log's end.
+    fn load_end(&self, recovery_point: Offset) -> Result<Offset, LogError> {
+        let Some(active) = self.segments.last() else { return Ok(0) };
+        let interval_bytes = self.config.index_interval_bytes.max(0) as u64;
+        let found = if active.size_bytes() > 0 {
+            active.load_end_or_rebuild(interval_bytes)?
+        } else {
+            Rebuilt { end_offset: active.base_offset(), damage: None }
+        };
+        // A clean stop leaves a snapshot at the log's end and its offset in the checkpoint. Either may be lost or wrong.
+        let snapshot = self.snapshots.last().copied().unwrap_or(0);
+        let end = found.end_offset;
+        match found.damage {
+            Some((position, offset)) => {
+                tracing::error!(
+                    partition = %self.partition, segment = active.base_offset(), position, offset,
+                    "a bad batch is in the log; the records before it and behind it are served, those in it are not"
+                );
+                Ok(end.max(snapshot).max(recovery_point))
+            }
+            None if snapshot > end => Err(active.corrupt(
+                active.size_bytes(),
+                format!("the log ends at offset {end}, although it reached offset {snapshot} when it was closed"),
+            )),
+            None if recovery_point > end => {
+                tracing::warn!(
+                    partition = %self.partition, recovery_point, log_end_offset = end,
+                    "the checkpoint of recovery points is damaged; the log says where it ends"
+                );
+                Ok(end)
+            }
+            None => Ok(end),
         }
     }
 
-    /// After a crash: checks what lies at or beyond `recovery_point`, cuts what is not whole. Answers the log's end.
-    fn recover(&mut self, recovery_point: Offset) -> Result<Offset, LogError> {
+    /// After a clean shutdown: empties transaction indexes from the first one on that is none. Returns from where on
+    /// aborted transactions have to be noted again.
+    fn check_transaction_indexes(&self) -> Result<Option<Offset>, LogError> {
+        let mut reindex_from = None;
+        for (at, segment) in self.segments.iter().enumerate() {
+            let limit = self.segments.get(at + 1).map_or(self.log_end_offset, |next| next.base_offset());
+            if reindex_from.is_none() && segment.aborted_transactions_are_sane(limit)? {
+                continue;
+            }
+            if reindex_from.is_none() {
+                tracing::warn!(
+                    partition = %self.partition, ?segment, "a transaction index is damaged and is rebuilt from the log"
+                );
+            }
+            reindex_from = reindex_from.or(Some(segment.base_offset()));
+            segment.truncate_aborted(segment.base_offset())?;
+        }
+        Ok(reindex_from)
+    }
+
+    /// After a crash: checks what lies at or beyond `recovery_point`, cuts what is not whole. Returns the log's end.
+    fn recover(&mut self, recovery_point: Offset, acknowledged_is_synced: bool) -> Result<Offset, LogError> {
         // From the segment that ends at the recovery point on: a roll there may not have reached its indexes.
         let first = self.segments.partition_point(|segment| segment.base_offset() < recovery_point).saturating_sub(1);
         let mut next_offset = recovery_point;
@@ -253,12 +337,12 @@ impl Log {
         for at in first..self.segments.len() {
             let segment = self.segments[at].clone();
             let limit = self.segments.get(at + 1).map(|next| next.base_offset());
-            let recovered = self.recover_segment(&segment, recovery_point, limit)?;
+            let recovered = self.recover_segment(&segment, recovery_point, limit, acknowledged_is_synced)?;
             next_offset = recovered.end_offset;
             if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) {
                 return Err(segment.corrupt(
                     segment.size_bytes(),
-                    format!("the log ends at offset {next_offset}, although all below {recovery_point} was durable"),
+                    format!("the log ends at offset {next_offset}, {}", durable_below(recovery_point)),
                 ));
             }
             // Segments follow each other without a gap until a cleaner works on them, which it does on durable ones
@@ -275,10 +359,7 @@ impl Log {
         self.remove_snapshots(|offset| offset > next_offset)?;
         let beyond: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
         for segment in beyond {
-            tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "segment behind a torn one is dropped");
-            for path in segment.mark_deleted()? {
-                remove_if_exists(&self.ctx, &path)?;
-            }
+            self.drop_segment(&segment, next_offset, acknowledged_is_synced)?;
         }
         if torn {
             // Neither a snapshot nor a segment of what is lost may come back behind what will be appended here.
@@ -288,22 +369,101 @@ impl Log {
         Ok(next_offset)
     }
 
+    /// Takes a segment out of the log that lies behind a torn one.
+    fn drop_segment(
+        &self,
+        segment: &Segment,
+        end_offset: Offset,
+        acknowledged_is_synced: bool,
+    ) -> Result<(), LogError> {
+        let followed = BatchSearch::new(segment).next(0, segment.base_offset(), None)?.is_some();
+        if followed && acknowledged_is_synced {
+            return Err(segment.corrupt(0, format!("the log ends at offset {end_offset} in the segment before")));
+        }
+        if !followed {
+            tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "segment behind a torn one is dropped");
+            for path in segment.mark_deleted()? {
+                remove_if_exists(&self.ctx, &path)?;
+            }
+            return Ok(());
+        }
+        let bytes = segment.size_bytes();
+        let kept = segment.set_aside()?;
+        tracing::warn!(
+            partition = %self.partition, segment = segment.base_offset(), bytes, kept = %kept.display(),
+            "a segment with good batches lies behind a torn one: its records are lost to the log and kept beside it"
+        );
+        Ok(())
+    }
+
     fn recover_segment(
         &mut self,
         segment: &Segment,
         recovery_point: Offset,
         limit: Option<Offset>,
+        acknowledged_is_synced: bool,
     ) -> Result<Recovered, LogError> {
         let mut position = segment.prepare_recovery(recovery_point)?;
         let size = segment.size_bytes();
         let mut end_offset = segment.base_offset();
-        let mut scan = segment.scan(position, size)?;
+        let mut search = BatchSearch::new(segment);
+        let mut cut = false;
+        loop {
+            let checked = self.note_good_batches(segment, (position, end_offset), recovery_point, limit)?;
+            (position, end_offset) = (checked.position, checked.end_offset);
+            if position == size {
+                break;
+            }
+            if end_offset >= recovery_point {
+                self.cut_tail(segment, &checked, limit, acknowledged_is_synced)?;
+                cut = true;
+                break;
+            }
+            // Only what is no batch is passed over: a wrong offset may be that of the batch before.
+            let damage = segment
+                .corrupt(position, format!("a bad batch at offset {end_offset}, {}", durable_below(recovery_point)));
+            if checked.is_whole || acknowledged_is_synced {
+                return Err(damage);
+            }
+            tracing::error!(
+                partition = %self.partition, error = %damage,
+                "a bad batch is in the log; the records before it and behind it are served, those in it are not"
+            );
+            match search.next(position + 1, end_offset, limit)? {
+                Some(next) => {
+                    segment.force_index_entry();
+                    segment.trust_from(next);
+                    position = next;
+                }
+                None => {
+                    // All of it was durable, so nothing of it is cut.
+                    segment.force_index_entry();
+                    segment.trust_from(size);
+                    end_offset = recovery_point.min(limit.unwrap_or(Offset::MAX));
+                    break;
+                }
+            }
+        }
+        segment.truncate_aborted(end_offset.min(recovery_point))?;
+        Ok(Recovered { end_offset, cut })
+    }
+
+    /// Notes the batches from a position on, up to the first that is bad.
+    fn note_good_batches(
+        &mut self,
+        segment: &Segment,
+        (mut position, mut end_offset): (u64, Offset),
+        recovery_point: Offset,
+        limit: Option<Offset>,
+    ) -> Result<Checked, LogError> {
+        let mut scan = segment.scan(position, segment.size_bytes())?;
         while let Some((at, batch, records)) = scan.next_if_whole()? {
             let follows = batch.base_offset() >= end_offset && limit.is_none_or(|limit| batch.last_offset() < limit);
             // Offsets are outside of the checksum, but a flush ended with a whole batch.
             let leaps = end_offset < recovery_point && batch.last_offset() >= recovery_point;
-            if !follows || leaps || !batch.crc_is_valid(records) {
-                break;
+            let is_whole = batch.crc_is_valid(records);
+            if !follows || leaps || !is_whole {
+                return Ok(Checked { position, end_offset, is_whole });
             }
             end_offset = batch.last_offset() + 1;
             segment.index(&batch, at, self.config.index_interval_bytes.max(0) as u64)?;
@@ -314,24 +474,43 @@ impl Log {
             }
             position = at + batch.size_bytes();
         }
-        let cut = position < size;
-        if cut && end_offset < recovery_point {
-            return Err(segment.corrupt(
-                position,
-                format!("a bad batch at offset {end_offset}, although all below {recovery_point} was durable"),
-            ));
+        Ok(Checked { position, end_offset, is_whole: false })
+    }
+
+    /// Cuts what a crash has left behind the last good batch.
+    fn cut_tail(
+        &self,
+        segment: &Segment,
+        tail: &Checked,
+        limit: Option<Offset>,
+        acknowledged_is_synced: bool,
+    ) -> Result<(), LogError> {
+        let (position, offset) = (tail.position, tail.end_offset);
+        let bytes = segment.size_bytes() - position;
+        let next = match tail.is_whole {
+            true => Some(position),
+            false => BatchSearch::new(segment).next(position + 1, offset, limit)?,
+        };
+        match next {
+            Some(next) if acknowledged_is_synced && !segment.has_unwritten_sector(position, next)? => {
+                let reason =
+                    format!("a bad batch at offset {offset}, although good ones follow that were written later");
+                return Err(segment.corrupt(position, reason));
+            }
+            Some(_) => {
+                let kept = segment.keep_from(position)?;
+                tracing::warn!(
+                    partition = %self.partition, segment = segment.base_offset(), offset, bytes, kept = %kept.display(),
+                    "a bad batch with good ones behind it is in what was not flushed: all of it is cut and kept in a file"
+                );
+            }
+            None => tracing::warn!(
+                partition = %self.partition, segment = segment.base_offset(), offset, bytes, "torn tail is cut"
+            ),
         }
-        if cut {
-            tracing::warn!(
-                partition = %self.partition, segment = segment.base_offset(), offset = end_offset, bytes = size - position,
-                "torn tail is cut"
-            );
-            segment.cut_log(position)?;
-            // It may not come back behind a later segment.
-            segment.sync()?;
-        }
-        segment.truncate_aborted(end_offset.min(recovery_point))?;
-        Ok(Recovered { end_offset, cut })
+        segment.cut_log(position)?;
+        // It may not come back behind a later segment.
+        segment.sync()
     }
 
     /// Rebuilds the producer state at the log's end: the newest good snapshot, and the batches behind it.
@@ -339,19 +518,26 @@ impl Log {
     pub(super) fn reload_producers(&mut self, reindex_from: Option<Offset>) -> Result<(), LogError> {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
         self.remove_snapshots(|offset| offset > end)?;
-        self.producers = self.load_snapshot()?.unwrap_or_else(|| ProducerState::new(start));
+        let newest = reindex_from.unwrap_or(Offset::MAX);
+        self.producers = self.load_snapshot(newest)?.unwrap_or_else(|| ProducerState::new(start));
         let from = self.producers.end_offset();
         let segments = self.segments.clone();
         let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         for segment in segments[first..].iter().filter(|_| from < end) {
-            self.replay(segment, from, reindex_from.unwrap_or(Offset::MAX))?;
+            match self.replay(segment, from, reindex_from.unwrap_or(Offset::MAX)) {
+                Err(LogError::Corrupt { .. }) => {
+                    tracing::warn!(partition = %self.partition, ?segment, "what producers wrote behind a bad batch is not known");
+                }
+                other => other?,
+            }
         }
         self.producers.on_log_start_offset(start);
         Ok(())
     }
 
-    fn load_snapshot(&mut self) -> Result<Option<ProducerState>, LogError> {
-        while let Some(offset) = self.snapshots.last().copied() {
+    /// The newest good snapshot that is not beyond `newest`.
+    fn load_snapshot(&mut self, newest: Offset) -> Result<Option<ProducerState>, LogError> {
+        while let Some(offset) = self.snapshots.range(..=newest).next_back().copied() {
             let bytes = read_if_exists(&*self.ctx.disk, &self.snapshot_path(offset))?.unwrap_or_default();
             let now_ms = self.ctx.clock.now_ms();
             let expiration_ms = self.ctx.producer_id_expiration_ms.load(Ordering::Relaxed);
@@ -385,6 +571,21 @@ impl Log {
 struct Recovered {
     end_offset: Offset,
     cut: bool,
+}
+
+/// How far a segment is good.
+struct Checked {
+    position: u64,
+    end_offset: Offset,
+    /// What stands at `position` is a whole batch with a valid checksum, if at the wrong offset.
+    is_whole: bool,
+}
+
+fn durable_below(recovery_point: Offset) -> String {
+    format!(
+        "although all below offset {recovery_point} was durable (if recovery-point-offset-checkpoint is damaged, and not the \
+         log, remove the partition's line from it)"
+    )
 }
 
 /// The transaction marker in the batch at `position`, if it is one.

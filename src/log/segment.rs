@@ -5,6 +5,7 @@
 //! `FileCache`. Index entries are collected in memory and written some hundred at a time: they can be
 //! rebuilt from the `.log` file, so only a flush needs them on disk.
 
+mod damage;
 mod repair;
 mod walk;
 
@@ -17,6 +18,7 @@ use std::{
     },
 };
 
+pub(crate) use self::{damage::BatchSearch, repair::Rebuilt};
 use walk::{Scan, Walk};
 
 use super::{
@@ -36,6 +38,9 @@ use crate::{
 
 /// Index entries kept in memory before they are written: those of about 1 MiB of log.
 const PENDING_ENTRIES: usize = 256;
+/// So many bytes since the last index entry that the next batch gets one, whatever the interval.
+const FORCE_ENTRY: u64 = u64::MAX / 2;
+
 /// An index whose newest entries are in memory.
 struct IndexTail<E> {
     /// Entries in the file.
@@ -50,6 +55,11 @@ struct IndexTail<E> {
 impl<E: Copy> IndexTail<E> {
     fn new(written: u32) -> Self {
         IndexTail { written, pending: Vec::new(), last: None, loaded: written == 0 }
+    }
+
+    /// Nothing of it is in the file.
+    fn of(pending: Vec<E>) -> Self {
+        IndexTail { written: 0, last: pending.last().copied(), pending, loaded: true }
     }
 
     fn push(&mut self, entry: E) {
@@ -88,6 +98,8 @@ pub struct Segment {
     has_aborted: AtomicBool,
     state: Mutex<SegmentState>,
     verified: Mutex<Verified>,
+    /// Its indexes were made anew in this life of the process.
+    rebuilt: AtomicBool,
 }
 
 /// Which part of the `.log` file is known to have good checksums in this life of the process.
@@ -128,6 +140,7 @@ impl Segment {
                 rolling_timestamp: None,
             }),
             verified: Mutex::new(Verified { trusted_from: size, window: (0, 0) }),
+            rebuilt: AtomicBool::new(false),
         })
     }
 
@@ -318,7 +331,11 @@ impl Segment {
         let first = match known {
             Some(first) => first,
             None => {
-                let first = self.walk(0, self.size_bytes())?.next()?.map_or(-1, |(_, batch)| batch.max_timestamp());
+                let first = match self.walk(0, self.size_bytes())?.next() {
+                    // A damaged first batch must not keep others from being appended.
+                    Err(LogError::Corrupt { .. }) => -1,
+                    first => first?.map_or(-1, |(_, batch)| batch.max_timestamp()),
+                };
                 lock(&self.state).rolling_timestamp = Some(first);
                 first
             }
@@ -422,47 +439,90 @@ impl Segment {
     }
 
     /// The first batch whose last offset is at or beyond `offset`, below `end`.
+    ///
+    /// What cannot be found by the index is looked for again after the index was made anew: either it was damaged, or the
+    /// log is, and then the new index leads past the damage.
     pub(crate) fn find(&self, offset: Offset, end: u64) -> Result<Option<(u64, BatchHeader)>, LogError> {
+        match self.find_by_index(offset, end) {
+            Ok(Some(found)) => Ok(found),
+            damaged @ (Ok(None) | Err(LogError::Corrupt { .. })) => match self.rebuild_indexes_once()? {
+                Some(_) => self.find_by_index(offset, end).map(Option::flatten),
+                None => damaged.map(Option::flatten),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None` if the index does not belong to the file.
+    #[allow(clippy::option_option)] // The inner one is the answer.
+    fn find_by_index(&self, offset: Offset, end: u64) -> Result<Option<Option<(u64, BatchHeader)>>, LogError> {
         let start = self.floor_position(offset)?;
-        if start >= end {
-            // Only an index that does not belong to the file says so, unless the file was cut just now.
+        if start == 0 && end > repair::INDEXED_BYTES && lock(&self.state).offsets.len() == 0 && !self.was_rebuilt() {
             return Ok(None);
+        }
+        if start >= end {
+            // It says so, unless the file was cut just now.
+            return Ok(Some(None).filter(|_| start < self.size_bytes() || start == 0));
         }
         let mut walk = self.walk(start, end)?;
         while let Some((position, batch)) = walk.next()? {
             if position == start && start > 0 && batch.base_offset() > offset {
-                // The index names a batch behind the wanted one: it is damaged, and what it skips must not be missed.
-                walk = self.walk(0, end)?;
-                continue;
+                // The index names a batch behind the wanted one: what it skips must not be missed.
+                return Ok(None);
             }
             if batch.last_offset() >= offset {
-                return Ok(Some((position, batch)));
+                return Ok(Some(Some((position, batch))));
             }
         }
-        Ok(None)
+        Ok(Some(None))
     }
 
     /// An offset from which on to look for the first record of `timestamp_ms` or later.
     pub(crate) fn offset_before_timestamp(&self, timestamp_ms: TimestampMs) -> Result<Offset, LogError> {
+        let entry = self.floor_time(timestamp_ms)?;
+        let entry = match entry {
+            Some(_) if !self.time_is_true(entry)? => {
+                self.rebuild_indexes_once()?;
+                self.floor_time(timestamp_ms)?
+            }
+            other => other,
+        };
+        Ok(self.base_offset + entry.map_or(0, |entry| Offset::from(entry.relative_offset)))
+    }
+
+    /// The last time entry at or before `timestamp_ms`.
+    fn floor_time(&self, timestamp_ms: TimestampMs) -> Result<Option<TimeEntry>, LogError> {
         let mut state = lock(&self.state);
         if state.times.len() == 0 {
-            return Ok(self.base_offset);
+            return Ok(None);
         }
         self.load_last(&mut state)?;
         let pending = &state.times.pending;
         if pending.first().is_some_and(|first| first.timestamp_ms <= timestamp_ms) {
             let above = pending.partition_point(|entry| entry.timestamp_ms <= timestamp_ms);
-            return Ok(self.base_offset + Offset::from(pending[above - 1].relative_offset));
+            return Ok(Some(pending[above - 1]));
         }
         let written = state.times.written;
         drop(state);
         let reader = IndexReader::new(self.file(FileKind::TimeIndex)?, written);
-        let entry = self.io("read", FileKind::TimeIndex, time_index::floor(&reader, timestamp_ms))?;
-        Ok(self.base_offset + entry.map_or(0, |entry| Offset::from(entry.relative_offset)))
+        self.io("read", FileKind::TimeIndex, time_index::floor(&reader, timestamp_ms))
     }
 
     /// Largest timestamp and the last offset of its batch; (-1, _) where no batch has one.
     pub(crate) fn max_timestamp(&self) -> Result<(TimestampMs, Offset), LogError> {
+        let known = lock(&self.state).max_timestamp;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Retention goes by this: a damaged index must not delete anything.
+        let last = {
+            let mut state = lock(&self.state);
+            self.load_last(&mut state)?;
+            state.times.last
+        };
+        if !self.time_is_true(last)? {
+            self.rebuild_indexes_once()?;
+        }
         self.max_timestamp_of(&mut lock(&self.state))
     }
 
@@ -555,15 +615,19 @@ impl Segment {
             end
         };
         let mut scan = self.scan(position, end)?;
-        let mut next_offset = self.base_offset;
+        let (mut next_offset, mut previous) = (self.base_offset, position);
         while let Some((at, batch, records)) = scan.next_if_whole()? {
+            // What comes before the damage is served; the reader comes back for the rest, and is told.
             if !batch.crc_is_valid(records) {
-                return Err(self.corrupt(at, format!("the checksum of {batch:?} does not match")));
+                let reason = || self.corrupt(at, format!("the checksum of {batch:?} does not match"));
+                return if at > position { Ok(at - position) } else { Err(reason()) };
             }
             if batch.base_offset() < next_offset || batch.last_offset() >= limit {
-                return Err(self.corrupt(at, format!("{batch:?} is not between {next_offset} and {limit}")));
+                // Either this one or the one before says a wrong offset.
+                let reason = || self.corrupt(at, format!("{batch:?} is not between {next_offset} and {limit}"));
+                return if previous > position { Ok(previous - position) } else { Err(reason()) };
             }
-            next_offset = batch.last_offset() + 1;
+            (next_offset, previous) = (batch.last_offset() + 1, at);
         }
         let seen = (position, scan.position);
         let mut verified = lock(&self.verified);
@@ -600,6 +664,10 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    fn was_rebuilt(&self) -> bool {
+        self.rebuilt.load(Ordering::Acquire)
     }
 
     fn has_file(&self, kind: FileKind) -> bool {

@@ -378,14 +378,14 @@ fn flush_messages_asks_for_a_flush_and_one_sync_serves_all_who_wait() {
 #[test]
 fn partition_metadata_of_another_topic_is_refused() {
     let fixture = Fixture::new();
-    let id = |n| Some(crate::types::TopicId(uuid::Uuid::from_u128(n)));
+    let id = |n: u128| Some(crate::types::TopicId(uuid::Uuid::from_u128(n << 64 | n << 32 | n)));
     let open = |topic_id| {
         let config = Arc::new(fixture.config.clone());
         Log::open(&fixture.ctx, &fixture.dir.path().join("t-0"), partition(), topic_id, config, OpenLog::default())
     };
-    assert_eq!(open(id(1)).unwrap().topic_id(), id(1));
-    assert_eq!(open(None).unwrap().topic_id(), id(1));
-    assert!(matches!(open(id(2)), Err(LogError::Invalid { .. })));
+    assert_eq!(open(id(0x1234_5678)).unwrap().topic_id(), id(0x1234_5678));
+    assert_eq!(open(None).unwrap().topic_id(), id(0x1234_5678));
+    assert!(matches!(open(id(0xfedc_ba98)), Err(LogError::Invalid { .. })));
     assert!(!fixture.ctx.is_offline());
 }
 

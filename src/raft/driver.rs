@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::{
-    cached_image::CachedImage,
+    cached_image::{CachedImage, STORE_DIR},
     control_records::{BatchContent, VoterEndpoint, data_batch, read_batch, single_voter},
     handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
     logger::logger,
+    metadata_log::WAY_OUT,
     snapshot::{self, SnapshotId},
-    storage::{Base, BatchLog, Identity, MetadataStorage, node_id, raft_id},
+    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
 };
 use crate::{
     controller::{
@@ -65,6 +66,8 @@ pub struct Options {
     pub schema: Arc<dyn ConfigSchema>,
     /// `metadata.log.max.record.bytes.between.snapshots`.
     pub max_bytes_between_snapshots: u64,
+    /// `ottla.accept.metadata.loss`: goes on with what is left of a metadata log that has lost records.
+    pub accept_loss: bool,
     /// This node's broker, registered and unfenced as soon as there is a controller. None for a controller alone.
     pub broker: Option<RegisterBroker>,
 }
@@ -105,6 +108,11 @@ fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<
             storage.end_offset() - 1
         ))),
     }
+}
+
+/// A sole voter stores only what was synced to its log before, so what is stored and not in the log was lost.
+fn is_ahead(storage: &MetadataStorage, at: Provenance) -> bool {
+    storage.is_sole_voter() && at.last_contained_offset >= storage.end_offset()
 }
 
 /// Starts the quorum on a thread of its own and waits until it has published its first image.
@@ -221,6 +229,8 @@ struct Driver {
     unsynced: Option<u64>,
     /// What a full disk refused.
     unwritten: Option<Unwritten>,
+    /// This node's broker, if a full disk kept the start from registering it.
+    unregistered: Option<RegisterBroker>,
     /// The disk is full: nothing is decided, since nothing more can be written behind what waits.
     is_stalled: bool,
     /// An `Event::Retry` is on its way.
@@ -255,7 +265,8 @@ impl Driver {
         let identity = Identity { node_id: options.node_id, directory_id: options.directory_id };
         let bootstrap = single_voter(options.node_id, options.directory_id, options.controller_endpoints.clone());
         let voters = snapshot.as_ref().and_then(|snapshot| snapshot.voters.clone());
-        let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), identity, base, voters, bootstrap)?;
+        let quorum = QuorumStart { voters, bootstrap_voters: bootstrap, accept_loss: options.accept_loss };
+        let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), identity, base, quorum)?;
 
         if !storage.voters().voters.iter().any(|voter| voter.voter_id == options.node_id) {
             let voters: Vec<String> = storage.voters().voters.iter().map(|voter| voter.voter_id.to_string()).collect();
@@ -269,6 +280,11 @@ impl Driver {
         let stored = match store.take_image() {
             Some(image) => match check_stored(&storage, image.provenance) {
                 Ok(()) => Some(image),
+                Err(Some(reason)) if is_ahead(&storage, image.provenance) && !options.accept_loss => {
+                    return Err(StartError::Replay(format!(
+                        "records are lost: the stored image {STORE_DIR} reaches further than the log; {reason}. {WAY_OUT}"
+                    )));
+                }
                 Err(reason) => {
                     store.discard(reason.as_deref());
                     None
@@ -317,6 +333,7 @@ impl Driver {
             next_offset,
             unsynced: None,
             unwritten: None,
+            unregistered: None,
             is_stalled: false,
             is_retry_armed: false,
             pending: VecDeque::new(),
@@ -339,25 +356,38 @@ impl Driver {
             return Ok(None);
         }
         self.node.campaign()?;
-        self.write_ready()?;
-        if self.working.features.is_empty() {
+        let is_new = self.working.features.is_empty();
+        match self.write_ready() {
+            // The cluster is served as it was before this start; the rest of the start follows when there is room.
+            Err(error) if error.is_disk_full() && !is_new => {
+                self.unregistered = self.options.broker.clone();
+                self.drive()?;
+                return Ok(None);
+            }
+            other => other?,
+        }
+        if is_new {
             self.propose(&bootstrap_records())?;
         }
-        let mut broker_epoch = None;
-        if let Some(request) = self.options.broker.clone() {
-            let broker_id = request.broker_id;
-            let Reply::RegisterBroker(reply) = self.decide(request.into())?.0 else {
-                unreachable!("the reply is of the request's kind")
-            };
-            let epoch = reply.map_err(StartError::Registration)?;
-            let unfence = BrokerHeartbeat { broker_id, broker_epoch: epoch, want_fence: false, want_shut_down: false };
-            self.decide(unfence.into())?;
-            broker_epoch = Some(epoch);
+        let broker_epoch = self.options.broker.clone().map(|broker| self.register(broker)).transpose()?;
+        if is_new {
+            // There is nothing to serve before this is written: the start says what it lacks.
+            self.write_and_sync()?;
         }
-        // A full disk is waited for only by a broker that serves: a start says what it lacks.
-        self.write_and_sync()?;
         self.drive()?;
         Ok(broker_epoch)
+    }
+
+    /// Registers this node's broker and unfences it.
+    fn register(&mut self, request: RegisterBroker) -> Result<i64, StartError> {
+        let broker_id = request.broker_id;
+        let Reply::RegisterBroker(reply) = self.decide(request.into())?.0 else {
+            unreachable!("the reply is of the request's kind")
+        };
+        let epoch = reply.map_err(StartError::Registration)?;
+        let unfence = BrokerHeartbeat { broker_id, broker_epoch: epoch, want_fence: false, want_shut_down: false };
+        self.decide(unfence.into())?;
+        Ok(epoch)
     }
 
     fn run(mut self, mut events: mpsc::Receiver<Event>, retries: mpsc::WeakSender<Event>) {
@@ -373,6 +403,9 @@ impl Driver {
     }
 
     fn serve(&mut self, events: &mut mpsc::Receiver<Event>, retries: &mpsc::WeakSender<Event>) -> Result<(), Fatal> {
+        if self.is_stalled {
+            self.arm_retry(retries.clone());
+        }
         while let Some(event) = events.blocking_recv() {
             let mut next = Some(event);
             for _ in 0..MAX_EVENTS_PER_ROUND {
@@ -484,7 +517,7 @@ impl Driver {
 
     /// Everything raft wants done, until it wants nothing more or the disk is full.
     fn drive(&mut self) -> Result<(), Fatal> {
-        match self.write_and_sync() {
+        match self.write_and_sync().and_then(|()| self.register_late()) {
             Ok(()) => self.on_room(),
             Err(error) if error.is_disk_full() => self.on_full_disk(&error),
             Err(error) => return Err(error),
@@ -497,6 +530,17 @@ impl Driver {
             self.maybe_snapshot();
         }
         Ok(())
+    }
+
+    /// What a full disk refused at the start.
+    fn register_late(&mut self) -> Result<(), Fatal> {
+        let Some(request) = self.unregistered.take() else { return Ok(()) };
+        self.register(request).map_err(|error| match error {
+            StartError::Io(error) => Fatal::Io(error),
+            StartError::Raft(error) => Fatal::Raft(error),
+            other => Fatal::Apply(other.to_string()),
+        })?;
+        self.write_and_sync()
     }
 
     fn on_full_disk(&mut self, error: &Fatal) {

@@ -4,18 +4,18 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 
-use super::storage::BatchLog;
+use super::{cached_image::STORE_DIR, snapshot, storage::BatchLog};
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
-    env::{Clock, Env},
-    log::{AppendError, Log, LogError, LogManager, LogOwner, ReadError},
+    env::{Clock, Disk, Env},
+    log::{AppendError, Log, LogError, LogManager, LogOwner, ReadError, name_some},
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
@@ -45,13 +45,26 @@ pub struct MetadataLog {
 }
 
 impl MetadataLog {
-    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints.
+    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints. `accept_loss` goes on
+    /// with what is left of it.
     ///
     /// # Errors
-    /// As [`Log::open`].
-    pub fn open(env: &Env, manager: &LogManager, config: LogConfig) -> Result<Self, LogError> {
+    /// As [`Log::open`]; and that there was one, and it is gone or damaged.
+    pub fn open(env: &Env, manager: &LogManager, config: LogConfig, accept_loss: bool) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
-        let log = manager.open_log(&partition, None, Arc::new(config))?;
+        if !accept_loss && !manager.has(&partition) {
+            refuse_loss("it is gone", manager, None)?;
+        }
+        let opened = manager.open_metadata_log(&partition, Arc::new(config), accept_loss);
+        let log = opened.map_err(|error| match error {
+            LogError::Corrupt { path, position, reason } => {
+                LogError::Corrupt { path, position, reason: format!("{reason}. {WAY_OUT}") }
+            }
+            other => other,
+        })?;
+        if !accept_loss && log.log_end_offset() == 0 {
+            refuse_loss("it is empty", manager, Some((&*env.disk, &log.dir())))?;
+        }
         let context = log.context().clone();
         let log = Arc::new(Mutex::new(log));
         let owner: Arc<dyn LogOwner> = log.clone();
@@ -72,6 +85,38 @@ impl MetadataLog {
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What can be done about a metadata log that has lost what was acknowledged.
+pub(super) const WAY_OUT: &str = "Nothing was changed. Put the directory __cluster_metadata-0 back from a backup; or, to go \
+     on with what is left of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are then \
+     unknown are renamed to …-stray, their data is kept";
+
+/// An empty metadata log is that of a new cluster, unless something shows that there was another one.
+fn refuse_loss(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
+    let partitions = manager.partitions()?;
+    let proof = if !partitions.is_empty() {
+        Some(format!("{} partitions ({})", partitions.len(), name_some(partitions.iter())))
+    } else {
+        match dir {
+            Some((disk, dir)) => proof_in(disk, dir)?,
+            None => None,
+        }
+    };
+    let Some(proof) = proof else { return Ok(()) };
+    let path = dir.map_or_else(|| PathBuf::from(format!("{CLUSTER_METADATA_TOPIC}-0")), |(_, dir)| dir.to_owned());
+    let reason = format!("{what}, although there is what it must have told of: {proof}. {WAY_OUT}");
+    Err(LogError::Invalid { path, reason })
+}
+
+/// What only a log with records can have left beside itself.
+fn proof_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
+    let snapshots = snapshot::list(disk, dir).map_err(LogError::io("list", dir))?;
+    // Kafka's format tool writes one that ends at 0, for a log that has yet to begin.
+    if let Some(newest) = snapshots.last().filter(|id| id.end_offset > 0) {
+        return Ok(Some(format!("the snapshot {}", newest.file_name())));
+    }
+    Ok(disk.exists(&dir.join(STORE_DIR)).then(|| format!("the stored image {STORE_DIR}")))
 }
 
 fn io_error(error: LogError) -> io::Error {

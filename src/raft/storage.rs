@@ -19,6 +19,7 @@ use super::{
         BatchContent, ControlRecord, KRaftVersionRecord, LeaderChangeMessage, LeaderChangeVoter, VotersRecord,
         control_batch, read_batch,
     },
+    metadata_log::WAY_OUT,
     quorum_state::{ElectionState, QuorumStateFile},
 };
 use crate::{
@@ -86,6 +87,16 @@ pub struct Identity {
     pub directory_id: Uuid,
 }
 
+/// With what the storage of a quorum starts.
+pub struct QuorumStart {
+    /// What a snapshot says.
+    pub voters: Option<VotersRecord>,
+    /// Whom an empty log starts with.
+    pub bootstrap_voters: VotersRecord,
+    /// Goes on with the snapshot where the log behind it is lost.
+    pub accept_loss: bool,
+}
+
 /// See the head of the file.
 pub struct MetadataStorage {
     log: Box<dyn BatchLog>,
@@ -105,18 +116,17 @@ pub struct MetadataStorage {
 const SCAN_BYTES: usize = 1 << 20;
 
 impl MetadataStorage {
-    /// Reads the log from `base` on. `voters` is what a snapshot says, `bootstrap_voters` whom an empty log starts with.
+    /// Reads the log from `base` on.
     ///
     /// # Errors
-    /// `InvalidData` where the log does not continue `base` or holds what is no metadata batch.
+    /// `InvalidData` where the log does not continue `base`, has lost its end or holds what is no metadata batch.
     pub fn open(
         log: Box<dyn BatchLog>,
         disk: Arc<dyn Disk>,
         dir: PathBuf,
         identity: Identity,
         base: Base,
-        voters: Option<VotersRecord>,
-        bootstrap_voters: VotersRecord,
+        QuorumStart { voters, bootstrap_voters, accept_loss }: QuorumStart,
     ) -> io::Result<Self> {
         let quorum_state = QuorumStateFile::new(disk, dir);
         let voters_are_stored = voters.is_some();
@@ -133,15 +143,22 @@ impl MetadataStorage {
             kraft_version: if voters_are_stored { KRAFT_VERSION } else { 0 },
             bytes_written: 0,
         };
-        storage.scan()?;
+        storage.scan(accept_loss)?;
         storage.read_election_state()?;
         Ok(storage)
     }
 
-    fn scan(&mut self) -> io::Result<()> {
+    fn scan(&mut self, accept_loss: bool) -> io::Result<()> {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         if end < self.base.end_offset {
-            // The log was lost behind a snapshot that was kept: the snapshot holds everything up to its end.
+            // A sole voter writes a snapshot of what is synced in its log.
+            if self.is_sole_voter() && !accept_loss {
+                return Err(invalid(format!(
+                    "records are lost: the metadata log ends at offset {end}, and the newest snapshot at {}. {WAY_OUT}",
+                    self.base.end_offset
+                )));
+            }
+            // The snapshot holds everything up to its end.
             self.log.truncate_fully_and_start_at(self.base.end_offset)?;
             return Ok(());
         }

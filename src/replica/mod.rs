@@ -4,6 +4,7 @@
 //! `replica_manager.rs` turns metadata into open partitions, `waiters.rs` wakes those who wait for
 //! offsets, `fetch_session.rs` remembers what a consumer fetches (KIP-227).
 
+mod directories;
 pub mod fetch_session;
 pub mod partition;
 pub mod producer_ids;

@@ -8,16 +8,17 @@ use std::{
     sync::{Arc, Mutex, RwLock, Weak},
 };
 
-use super::{partition::Partition, state::Leadership};
+use super::{directories::Directories, partition::Partition, state::Leadership};
 use crate::{
     config::{ConfigLayers, Configs, LogConfig, StaticConfigs},
-    log::{LogError, LogManager, LogOwner},
+    log::{LogError, LogManager, LogOwner, checkpoints::is_damaged_copy},
     metadata::{
         delta::MetadataDelta,
         image::{ConfigResource, ConfigResourceType, MetadataImage, PartitionImage, TopicImage},
         publisher::Subscriber,
     },
     metrics::TopicCounters,
+    raft::ControllerHandle,
     types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
@@ -92,6 +93,7 @@ pub struct ReplicaManager {
     broker_id: BrokerId,
     statics: Arc<StaticConfigs>,
     log_manager: Arc<LogManager>,
+    directories: Directories,
     topics: RwLock<Topics>,
     listeners: Mutex<Vec<Weak<dyn LeadershipListener>>>,
 }
@@ -109,6 +111,7 @@ impl ReplicaManager {
             broker_id,
             statics,
             log_manager,
+            directories: Directories::new(broker_id),
             topics: RwLock::default(),
             listeners: Mutex::default(),
         })
@@ -186,6 +189,19 @@ impl ReplicaManager {
         }
     }
 
+    /// Has the controller note in which directory each partition is, where it does not know.
+    ///
+    /// # Errors
+    /// The controller cannot note it now; it is asked again with the next call.
+    pub async fn report_directories(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
+        self.directories.report(controller).await
+    }
+
+    /// Waits until [`ReplicaManager::report_directories`] has something to do.
+    pub async fn directories_changed(&self) {
+        self.directories.changed().await;
+    }
+
     /// Sets aside what is on disk and not in `image`, which must be up to date: what was deleted while this broker was away,
     /// or just before it was killed.
     ///
@@ -196,7 +212,9 @@ impl ReplicaManager {
             let topic = image.topic(&partition.topic);
             let is_here = topic.and_then(|topic| topic.partitions.get(&partition.partition));
             *partition.topic == *CLUSTER_METADATA_TOPIC
-                || is_here.is_some() && topic_id.is_none_or(|id| topic.is_some_and(|topic| topic.id == id))
+                || is_here.is_some()
+                    && topic_id
+                        .is_none_or(|id| topic.is_some_and(|topic| topic.id == id || is_damaged_copy(id, topic.id)))
         })
     }
 
@@ -210,13 +228,13 @@ impl ReplicaManager {
         let partition = match local.partition(index) {
             Some(Hosted::Online(partition)) => partition,
             Some(Hosted::Offline) => return,
-            None => match self.open(image, topic, &name) {
+            None => match self.open(image, topic, &name, registered) {
                 Ok(partition) => {
                     local.set(index, Hosted::Online(partition.clone()));
                     partition
                 }
                 Err(error) => {
-                    tracing::error!(partition = %name, %error, "cannot open a log; the partition is offline");
+                    self.directories.on_refused(topic.id, &name, registered, &error);
                     return local.set(index, Hosted::Offline);
                 }
             },
@@ -233,9 +251,12 @@ impl ReplicaManager {
         image: &MetadataImage,
         topic: &TopicImage,
         name: &TopicPartition,
+        registered: &PartitionImage,
     ) -> Result<Arc<Partition>, LogError> {
         let config = Arc::new(self.log_config(image, &topic.name));
-        let log = self.log_manager.open_log(name, Some(topic.id), config)?;
+        let placement = self.directories.placement(registered);
+        let log = self.log_manager.open_log(name, Some(topic.id), config, placement)?;
+        self.directories.on_opened(topic.id, name.partition, registered, self.log_manager.directory_id_of(&log));
         let high_watermark = self.log_manager.checkpointed_high_watermark(name).unwrap_or(0);
         let context = log.context().clone();
         let partition = Partition::new(self.broker_id, topic.id, log, high_watermark);
@@ -289,6 +310,7 @@ fn leadership(partition: &PartitionImage) -> Leadership {
 
 impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        self.directories.on_image(image, &self.log_manager);
         for topic in delta.deleted_topics.values() {
             self.remove_topic(topic);
         }
@@ -302,5 +324,6 @@ impl Subscriber for ReplicaManager {
         for resource in &delta.configs {
             self.change_configs(image, resource);
         }
+        self.directories.on_applied(&self.log_manager);
     }
 }

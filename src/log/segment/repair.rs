@@ -1,6 +1,22 @@
-//! Recovery of one segment, before anybody else knows it: which index entries are true, where the file ends.
+//! Indexes that cannot be believed: at recovery, before anybody else knows the segment, what describes the file is kept and
+//! the rest is noted again; where a clean stop promised more than is true, both indexes are made anew from the `.log` file
+//! (INV-L5).
 
 use super::*;
+
+/// Bytes of log between two index entries, where the topic's setting is not at hand: Kafka's default.
+const REBUILD_INTERVAL_BYTES: u64 = 4096;
+/// A segment that is larger and has no index entry has lost it, as nobody indexes so sparsely.
+pub(super) const INDEXED_BYTES: u64 = 1 << 20;
+
+/// What a segment holds, found by going over all of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rebuilt {
+    /// The offset behind its last good batch.
+    pub(crate) end_offset: Offset,
+    /// Where its first bad bytes are, and the offset that was expected there.
+    pub(crate) damage: Option<(u64, Offset)>,
+}
 
 impl Segment {
     /// Cuts the indexes to what describes the first `position` bytes, which end at `end_offset`; all of
@@ -126,11 +142,195 @@ impl Segment {
         Ok(false)
     }
 
+    // --- after a clean stop, or later ---
+
+    /// Whether the last entry of each index names a batch that is there, as far as Kafka's own indexes keep to that: they
+    /// may name a record inside of the batch, or one of the batches that were appended with it. An index that lost its
+    /// entries has none to name.
+    fn last_entries_are_true(&self, interval_bytes: u64) -> Result<bool, LogError> {
+        let (offsets, times) = {
+            let mut state = lock(&self.state);
+            self.load_last(&mut state)?;
+            (state.offsets.last, state.times.last)
+        };
+        let Some(entry) = offsets else { return Ok(!self.should_have_entries(interval_bytes)?) };
+        let named = self.header_at(entry.position.into(), self.size_bytes())?;
+        let offset = self.base_offset + Offset::from(entry.relative_offset);
+        Ok(named.is_some_and(|batch| batch.base_offset() <= offset) && self.time_is_true(times)?)
+    }
+
+    /// Whether `index` would have made an entry.
+    pub(super) fn should_have_entries(&self, interval_bytes: u64) -> Result<bool, LogError> {
+        let mut walk = self.walk(0, self.size_bytes())?;
+        let mut bytes = 0;
+        loop {
+            match walk.next() {
+                Ok(Some(_)) if bytes > interval_bytes => return Ok(true),
+                Ok(Some((_, batch))) => bytes += batch.size_bytes(),
+                Ok(None) | Err(LogError::Corrupt { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a time entry, the last one of a segment with batches, names a batch with that timestamp.
+    pub(super) fn time_is_true(&self, entry: Option<TimeEntry>) -> Result<bool, LogError> {
+        let size = self.size_bytes();
+        let Some(entry) = entry else {
+            return Ok(self.header_at(0, size)?.is_none_or(|batch| batch.max_timestamp() < 0));
+        };
+        let offset = self.base_offset + Offset::from(entry.relative_offset);
+        let start = self.floor_position(offset)?;
+        let mut walk = self.walk(start.min(size), size)?;
+        loop {
+            match walk.next() {
+                Ok(Some((_, batch))) if batch.last_offset() < offset => {}
+                Ok(found) => {
+                    return Ok(found.is_some_and(|(_, batch)| {
+                        batch.base_offset() <= offset && batch.max_timestamp() == entry.timestamp_ms
+                    }));
+                }
+                Err(LogError::Corrupt { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The header of the batch at `position`, if one can start there.
+    fn header_at(&self, position: u64, end: u64) -> Result<Option<BatchHeader>, LogError> {
+        if position.checked_add(HEADER_BYTES as u64).is_none_or(|head_end| head_end > end) {
+            return Ok(None);
+        }
+        match self.walk(position, end)?.next() {
+            Ok(found) => Ok(found.map(|(_, batch)| batch)),
+            Err(LogError::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes both indexes anew, once in the life of the process: what they cannot find after that is not there. Returns
+    /// `None` the second time.
+    pub(super) fn rebuild_indexes_once(&self) -> Result<Option<Rebuilt>, LogError> {
+        if self.rebuilt.swap(true, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        tracing::warn!(segment = %self.path(FileKind::Log).display(), "an index is damaged and is rebuilt from the log");
+        self.rebuild_indexes().map(Some)
+    }
+
+    /// Goes over the whole file. Batches behind a bad one are found again, if there are any, and can be read.
+    fn rebuild_indexes(&self) -> Result<Rebuilt, LogError> {
+        let mut state = lock(&self.state);
+        let size = self.size_bytes();
+        let mut search = BatchSearch::new(self);
+        let (mut position, mut rebuilt) = (0, Rebuilt { end_offset: self.base_offset, damage: None });
+        let (mut offsets, mut times, mut max) = (Vec::new(), Vec::<TimeEntry>::new(), (-1, self.base_offset));
+        let mut bytes_since_entry = 0;
+        let time_entry = |(timestamp_ms, offset): (TimestampMs, Offset)| TimeEntry {
+            timestamp_ms,
+            relative_offset: (offset - self.base_offset) as u32,
+        };
+        while position < size {
+            let mut scan = self.scan(position, size)?;
+            while let Some((at, batch, records)) = scan.next_if_whole()? {
+                if !batch.crc_is_valid(records) || batch.base_offset() < rebuilt.end_offset {
+                    break;
+                }
+                rebuilt.end_offset = batch.last_offset() + 1;
+                position = at + batch.size_bytes();
+                if batch.max_timestamp() > max.0 {
+                    max = (batch.max_timestamp(), batch.last_offset());
+                }
+                if bytes_since_entry > REBUILD_INTERVAL_BYTES {
+                    let relative_offset = (batch.last_offset() - self.base_offset) as u32;
+                    offsets.push(OffsetEntry { relative_offset, position: at as u32 });
+                    if times.last().map_or(-1, |entry| entry.timestamp_ms) < max.0 {
+                        times.push(time_entry(max));
+                    }
+                    bytes_since_entry = 0;
+                }
+                bytes_since_entry += batch.size_bytes();
+            }
+            if position < size {
+                rebuilt.damage.get_or_insert((position, rebuilt.end_offset));
+                position = search.next(position + 1, rebuilt.end_offset, None)?.unwrap_or(size);
+                // Readers have to get past the damage.
+                bytes_since_entry = FORCE_ENTRY;
+            }
+        }
+        if times.last().map_or(-1, |entry| entry.timestamp_ms) < max.0 {
+            times.push(time_entry(max));
+        }
+        self.replace_indexes(&mut state, offsets, times)?;
+        state.bytes_since_index_entry = bytes_since_entry;
+        state.max_timestamp = Some(max);
+        drop(state);
+        if rebuilt.damage.is_none() {
+            self.trust_from(0);
+        }
+        Ok(rebuilt)
+    }
+
+    fn replace_indexes(
+        &self,
+        state: &mut SegmentState,
+        offsets: Vec<OffsetEntry>,
+        times: Vec<TimeEntry>,
+    ) -> Result<(), LogError> {
+        for kind in [FileKind::Index, FileKind::TimeIndex] {
+            self.io("truncate", kind, self.file(kind)?.set_len(0))?;
+        }
+        state.offsets = IndexTail::of(offsets);
+        state.times = IndexTail::of(times);
+        state.cut = true;
+        self.write_pending_unless_full(state)
+    }
+
+    /// After a clean stop: where the segment ends, and what of it is damaged. The indexes are made anew unless they are
+    /// true as far as that can be told from their ends.
+    pub(crate) fn load_end_or_rebuild(&self, interval_bytes: u64) -> Result<Rebuilt, LogError> {
+        if self.last_entries_are_true(interval_bytes)? {
+            match self.load_end() {
+                Ok(end_offset) => return Ok(Rebuilt { end_offset, damage: None }),
+                Err(LogError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match self.rebuild_indexes_once()? {
+            Some(rebuilt) => Ok(rebuilt),
+            None => self.load_end().map(|end_offset| Rebuilt { end_offset, damage: None }),
+        }
+    }
+
+    /// Whether its `.txnindex`, if it has one, can be one: whole entries, in order, of this segment's offsets.
+    pub(crate) fn aborted_transactions_are_sane(&self, limit: Offset) -> Result<bool, LogError> {
+        if !self.has_aborted.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let len = self.io("read", FileKind::TxnIndex, self.file(FileKind::TxnIndex)?.len())?;
+        let transactions = self.aborted_transactions()?;
+        let mut next = self.base_offset;
+        let in_order = transactions.iter().all(|transaction| {
+            let sane = transaction.producer_id >= 0
+                && (0..=transaction.last_offset).contains(&transaction.first_offset)
+                && (next..limit).contains(&transaction.last_offset)
+                && transaction.last_stable_offset >= 0;
+            next = transaction.last_offset.saturating_add(1);
+            sane
+        });
+        Ok(in_order && len == (transactions.len() * transaction_index::ENTRY_BYTES) as u64)
+    }
+
     /// Index entries will be made for batches from here on, so far behind the last entry.
     pub(super) fn resume_indexing(&self, bytes_since_index_entry: u64, max_timestamp: (TimestampMs, Offset)) {
         let mut state = lock(&self.state);
         state.bytes_since_index_entry = bytes_since_index_entry;
         state.max_timestamp = Some(max_timestamp);
+    }
+
+    /// The next batch gets an index entry: readers must not have to go over what lies before it.
+    pub(crate) fn force_index_entry(&self) {
+        lock(&self.state).bytes_since_index_entry = FORCE_ENTRY;
     }
 
     /// Notes that the checksums hold from `position` on.

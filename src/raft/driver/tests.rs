@@ -28,6 +28,7 @@ pub(crate) struct Node {
     log: MemoryLog,
     max_bytes_between_snapshots: u64,
     use_sled: bool,
+    accept_loss: bool,
 }
 
 struct Running {
@@ -53,6 +54,7 @@ impl Node {
             log: MemoryLog::default(),
             max_bytes_between_snapshots: u64::MAX,
             use_sled: true,
+            accept_loss: false,
         }
     }
 
@@ -67,6 +69,7 @@ impl Node {
             settings: ControllerSettings::default(),
             schema: Arc::new(TestSchema),
             max_bytes_between_snapshots: self.max_bytes_between_snapshots,
+            accept_loss: self.accept_loss,
             broker: Some(RegisterBroker {
                 cluster_id: "cluster".into(),
                 broker_id: 1,
@@ -268,18 +271,45 @@ async fn m4_flipped_bits_anywhere_in_the_store_never_reach_the_image() {
 }
 
 #[tokio::test]
-async fn m4_a_store_ahead_of_the_log_is_rebuilt_from_it() {
-    let node = Node::new();
+async fn inv_m4_a_store_ahead_of_the_log_shows_that_the_log_has_lost_records() {
+    let mut node = Node::new();
     let running = node.start().await;
     running.create("kept").await;
     let end = node.log.log_end_offset();
     running.create("lost").await;
     running.stop().await;
     node.log.clone().truncate_to(end).unwrap();
+    for _ in 0..2 {
+        let refused = node.try_start().await.err().expect("records are lost").to_string();
+        assert!(refused.contains("records are lost") && refused.contains("accept.metadata.loss"), "{refused}");
+    }
+    node.accept_loss = true;
     let again = node.start().await;
     assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["kept"], "the log is the truth");
     again.stop().await;
     assert!(store_dir(&node).with_extension("sled.broken").exists());
+    node.accept_loss = false;
+    node.start().await.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_its_snapshot_has_lost_records() {
+    let mut node = Node { max_bytes_between_snapshots: 2_000, use_sled: false, ..Node::new() };
+    let running = node.start().await;
+    for at in 0..60 {
+        running.create(&format!("t{at}")).await;
+    }
+    running.stop().await;
+    node.log = MemoryLog::default();
+    let refused = node.try_start().await.err().expect("records are lost").to_string();
+    assert!(refused.contains("records are lost") && refused.contains("accept.metadata.loss"), "{refused}");
+    node.accept_loss = true;
+    let again = node.start().await;
+    assert!((1..=60).contains(&again.topics().len()), "what the snapshot holds");
+    again.create("more").await;
+    again.stop().await;
+    node.accept_loss = false;
+    node.start().await.stop().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,351 @@
+//! The log directories at the start: whose they are, which of them can be used, and that no partition is in two.
+//!
+//! Owns locks, `meta.properties`, the marks of clean shutdowns. Never takes what it does not understand for a fresh start: a
+//! directory that has partitions and no identity is refused with what to do. Leaves opening logs and all later work to
+//! `log_manager.rs`.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use uuid::Uuid;
+
+use super::{
+    FileCache, LogContext, LogError, LogManagerConfig, TailCache,
+    checkpoints::{CLEAN_SHUTDOWN_FILE, MetaProperties, read_if_exists},
+    log::PARTITION_METADATA_FILE,
+    recovery::topic_id_in,
+};
+use crate::{
+    env::{Disk, Env},
+    types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
+};
+
+/// Partitions that one message names; of more it gives the number.
+const MOST_NAMED: usize = 20;
+
+/// One log directory.
+pub(super) struct LogDir {
+    pub(super) ctx: Arc<LogContext>,
+    /// `directory.id`; `None` if the directory could not be read.
+    pub(super) directory_id: Option<Uuid>,
+    /// It was initialised by this start.
+    pub(super) is_new: bool,
+    /// The directory carried the mark of a clean shutdown when it was opened.
+    pub(super) clean_shutdown: bool,
+    /// A log that is there could not be opened.
+    pub(super) has_refused_log: AtomicBool,
+    _lock: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// All of them.
+pub(super) struct LogDirs {
+    pub(super) cluster_id: String,
+    /// No directory had an identity: this is the first start.
+    pub(super) is_new_cluster: bool,
+    pub(super) dirs: Vec<LogDir>,
+}
+
+/// A directory that is ours, before it is known which cluster's.
+struct Taken {
+    meta: Result<MetaProperties, Unidentified>,
+    partitions: Vec<TopicPartition>,
+    lock: Box<dyn Any + Send + Sync>,
+}
+
+/// Why there is no identity to be read.
+enum Unidentified {
+    /// There is no file.
+    Missing,
+    /// It cannot be read.
+    Damaged(String),
+}
+
+impl LogDirs {
+    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed. A directory that cannot
+    /// be read does not stop the others.
+    ///
+    /// # Errors
+    /// A directory that another process uses, that belongs to another node or cluster or does not say to which; a partition
+    /// that is in two directories; or no directory that can be read.
+    pub(super) fn open(env: &Env, config: &LogManagerConfig) -> Result<LogDirs, LogError> {
+        let mut taken = Vec::new();
+        for dir in &config.log_dirs {
+            taken.push((dir, usable(take(env, dir))?));
+        }
+        if taken.iter().all(|(_, taken)| taken.is_err()) {
+            let first = taken.into_iter().find_map(|(_, taken)| taken.err());
+            let none = || LogError::Invalid { path: PathBuf::new(), reason: "there is no log directory".into() };
+            return Err(first.unwrap_or_else(none));
+        }
+        Self::of(env, config, taken)
+    }
+
+    fn of(
+        env: &Env,
+        config: &LogManagerConfig,
+        taken: Vec<(&PathBuf, Result<Taken, LogError>)>,
+    ) -> Result<LogDirs, LogError> {
+        let readable = || taken.iter().filter_map(|(dir, taken)| Some((*dir, taken.as_ref().ok()?)));
+        let identified = || readable().filter_map(|(dir, taken)| Some((dir, taken.meta.as_ref().ok()?)));
+        let known = agree_on_cluster_id(config, identified())?;
+        let cluster_id = known.clone().unwrap_or_else(|| uuid_to_base64(env.random.uuid()));
+        for (dir, taken) in readable() {
+            refuse_unidentified(env, dir, taken, &cluster_id, config.node_id)?;
+        }
+        refuse_duplicates(env, readable())?;
+        let is_new_cluster = identified().next().is_none();
+        let files = Arc::new(FileCache::new(config.limits.open_files));
+        let tail = Arc::new(TailCache::new(config.limits.tail_cache_bytes));
+        let mut dirs = Vec::new();
+        for (dir, taken) in taken {
+            let (files, tail) = (files.clone(), tail.clone());
+            let opened = taken.and_then(|taken| {
+                let ctx = LogContext::new(dir, env.disk.clone(), env.clock.clone(), files, tail, &config.limits)?;
+                LogDir::open(env, ctx, taken, &cluster_id, config.node_id)
+            });
+            dirs.push(match usable(opened)? {
+                Ok(opened) => opened,
+                Err(error) => {
+                    LogDir::unreadable(LogContext::unreadable(dir, env.disk.clone(), env.clock.clone()), &error)
+                }
+            });
+        }
+        Ok(LogDirs { cluster_id, is_new_cluster, dirs })
+    }
+}
+
+impl LogDir {
+    fn open(
+        env: &Env,
+        ctx: Arc<LogContext>,
+        taken: Taken,
+        cluster_id: &str,
+        node_id: BrokerId,
+    ) -> Result<LogDir, LogError> {
+        let is_new = taken.meta.is_err();
+        let meta = match taken.meta {
+            Ok(meta) => meta,
+            Err(_) => create_meta(env, &ctx.dir, cluster_id, node_id)?,
+        };
+        let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
+        schedule_left_deletions(&ctx)?;
+        Ok(LogDir {
+            ctx,
+            directory_id: Some(meta.directory_id),
+            is_new,
+            clean_shutdown,
+            has_refused_log: AtomicBool::new(false),
+            _lock: Some(taken.lock),
+        })
+    }
+
+    /// A directory that is configured and offline from the start.
+    fn unreadable(ctx: Arc<LogContext>, error: &LogError) -> LogDir {
+        ctx.fail(error);
+        LogDir {
+            ctx,
+            directory_id: None,
+            is_new: false,
+            clean_shutdown: false,
+            has_refused_log: AtomicBool::new(false),
+            _lock: None,
+        }
+    }
+}
+
+/// Passes on what stops the start; the inner error is that of one directory.
+fn usable<T>(opened: Result<T, LogError>) -> Result<Result<T, LogError>, LogError> {
+    match opened {
+        Err(error) if !matches!(error, LogError::Io { .. }) => Err(error),
+        other => Ok(other),
+    }
+}
+
+fn take(env: &Env, dir: &Path) -> Result<Taken, LogError> {
+    create_durably(&*env.disk, dir)?;
+    let lock = env.disk.lock(&dir.join(".lock")).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
+        _ => LogError::io("lock", dir)(error),
+    })?;
+    let path = dir.join(MetaProperties::FILE_NAME);
+    let meta = match read_if_exists(&*env.disk, &path)? {
+        Some(bytes) => MetaProperties::parse(&bytes).map_err(Unidentified::Damaged),
+        None => Err(Unidentified::Missing),
+    };
+    Ok(Taken { meta, partitions: partitions_in(&*env.disk, dir)?, lock })
+}
+
+/// Makes the directory and its parents, and their names durable: what is synced inside of a directory is lost with the
+/// directory's own name.
+fn create_durably(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    let ancestors = dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty());
+    let missing: Vec<&Path> = ancestors.take_while(|ancestor| !disk.exists(ancestor)).collect();
+    disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+    missing.into_iter().try_for_each(|created| sync_parent(disk, created))
+}
+
+fn sync_parent(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    match disk.sync_dir(parent) {
+        // Whoever may not look into the parent was given the directory by somebody else.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(LogError::io("sync", parent)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Partitions with a directory in `dir`.
+pub(super) fn partitions_in(disk: &dyn Disk, dir: &Path) -> Result<Vec<TopicPartition>, LogError> {
+    let entries = disk.list(dir).map_err(LogError::io("list", dir))?;
+    Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name)).collect())
+}
+
+/// `UnifiedLog.parseTopicPartitionName`, without what is deleted, moved or stray.
+fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
+    if ["-delete", "-future", "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
+        return None;
+    }
+    let (topic, partition) = name.rsplit_once('-')?;
+    (!topic.is_empty())
+        .then_some(TopicPartition::new(topic, partition.parse().ok().filter(|partition| *partition >= 0)?))
+}
+
+/// The first few names, those of internal topics last, and how many more there are.
+pub(crate) fn name_some<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
+    let mut partitions: Vec<_> = partitions.collect();
+    partitions.sort_by_key(|partition| (partition.topic.starts_with("__"), *partition));
+    let more = partitions.len().saturating_sub(MOST_NAMED);
+    let mut text = String::new();
+    for partition in partitions.into_iter().take(MOST_NAMED) {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{partition}"); // A String takes all.
+    }
+    if more > 0 {
+        let _ = write!(text, " and {more} more");
+    }
+    text
+}
+
+fn agree_on_cluster_id<'a>(
+    config: &LogManagerConfig,
+    known: impl Iterator<Item = (&'a PathBuf, &'a MetaProperties)>,
+) -> Result<Option<String>, LogError> {
+    let mut cluster_id = config.cluster_id.clone();
+    for (dir, meta) in known {
+        let path = dir.join(MetaProperties::FILE_NAME);
+        if meta.node_id != config.node_id {
+            let reason = format!("the directory belongs to node.id {}, this is node {}", meta.node_id, config.node_id);
+            return Err(LogError::Invalid { path, reason });
+        }
+        match &cluster_id {
+            Some(expected) if *expected != meta.cluster_id => {
+                let reason = format!("the directory belongs to cluster {}, not to {expected}", meta.cluster_id);
+                return Err(LogError::Invalid { path, reason });
+            }
+            _ => cluster_id = Some(meta.cluster_id.clone()),
+        }
+    }
+    Ok(cluster_id)
+}
+
+/// A directory that holds partitions is not fresh, and one whose file is damaged is somebody's. The message says how the file
+/// is written anew; a `directory.id` of its own is as good as the old one, since partitions are looked for where they are.
+fn refuse_unidentified(
+    env: &Env,
+    dir: &Path,
+    taken: &Taken,
+    cluster_id: &str,
+    node_id: BrokerId,
+) -> Result<(), LogError> {
+    let partitions: Vec<&TopicPartition> =
+        taken.partitions.iter().filter(|partition| holds_log(&*env.disk, &dir.join(partition.to_string()))).collect();
+    let found = match partitions.len() {
+        0 => "no partitions".to_owned(),
+        count => format!("{count} partitions ({})", name_some(partitions.iter().copied())),
+    };
+    let what = match &taken.meta {
+        Err(Unidentified::Missing) if !partitions.is_empty() => "it is missing".to_owned(),
+        Err(Unidentified::Damaged(reason)) => reason.clone(),
+        _ => return Ok(()),
+    };
+    let path = dir.join(MetaProperties::FILE_NAME);
+    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
+    let reason = format!(
+        "{what}, and the directory holds {found}. Nothing was changed. Put the file back from a backup; or, if these \
+         partitions belong to node {node_id} of this cluster, write it anew and start again: printf '{}' > {}",
+        meta.properties_text().replace('\n', "\\n"),
+        path.display()
+    );
+    Err(LogError::Invalid { path, reason })
+}
+
+/// Whether the directory is a partition's and not one that is only called like one.
+fn holds_log(disk: &dyn Disk, dir: &Path) -> bool {
+    let entries = disk.list(dir).unwrap_or_default();
+    entries.iter().any(|entry| entry.name == PARTITION_METADATA_FILE || entry.name.ends_with(".log"))
+}
+
+/// `LogManager.loadLog`: of two copies of one partition nobody can tell which one is to go on. A directory of that name with
+/// another topic id is no copy, and is set aside later.
+fn refuse_duplicates<'a>(env: &Env, taken: impl Iterator<Item = (&'a PathBuf, &'a Taken)>) -> Result<(), LogError> {
+    let mut found: BTreeMap<&TopicPartition, Vec<&PathBuf>> = BTreeMap::new();
+    for (dir, taken) in taken {
+        for partition in &taken.partitions {
+            found.entry(partition).or_default().push(dir);
+        }
+    }
+    for (partition, dirs) in found.into_iter().filter(|(_, dirs)| dirs.len() > 1) {
+        let mut ids: Vec<(PathBuf, Option<TopicId>)> = Vec::new();
+        for dir in &dirs {
+            let path = dir.join(partition.to_string());
+            let id = topic_id_in(&*env.disk, &path)?;
+            if let Some((other, _)) = ids.iter().find(|(_, other)| id.is_none() || other.is_none() || *other == id) {
+                let reason = format!(
+                    "the partition is also in {}. Remove or move away one of the two: the one in the directory that had \
+                     failed, was restored or was mounted again is the older one",
+                    other.display()
+                );
+                return Err(LogError::Invalid { path, reason });
+            }
+            ids.push((path, id));
+        }
+    }
+    Ok(())
+}
+
+fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Result<MetaProperties, LogError> {
+    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
+    let path = dir.join(MetaProperties::FILE_NAME);
+    env.disk.write_atomically(&path, meta.to_text().as_bytes()).map_err(LogError::io("write", &path))?;
+    // A start that was killed may have made the directory and not come to this.
+    sync_parent(&*env.disk, dir)?;
+    Ok(meta)
+}
+
+/// The mark holds for one start only.
+fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
+    let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
+    match ctx.disk.remove_file(&path) {
+        Ok(()) => {
+            ctx.disk.sync_dir(&ctx.dir).map_err(LogError::io("sync", &ctx.dir))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(LogError::io("remove", &path)(error)),
+    }
+}
+
+/// What an earlier life had deleted and not yet removed.
+fn schedule_left_deletions(ctx: &LogContext) -> Result<(), LogError> {
+    for entry in ctx.disk.list(&ctx.dir).map_err(LogError::io("list", &ctx.dir))? {
+        if entry.is_dir && entry.name.ends_with("-delete") {
+            ctx.condemn(ctx.dir.join(entry.name), true, 0);
+        }
+    }
+    Ok(())
+}
