@@ -68,7 +68,8 @@ mod tests {
     fn configured_image() -> MetadataImage {
         let mut image = MetadataImage::default();
         let mut set = |resource_type, name: &str, value: Option<&str>| {
-            let values: BTreeMap<_, _> = value.map(|value| ("interval.ms".to_owned(), value.to_owned())).into_iter().collect();
+            let values: BTreeMap<_, _> =
+                value.map(|value| ("interval.ms".to_owned(), value.to_owned())).into_iter().collect();
             image.configs.insert(image::ConfigResource::new(resource_type, name).into(), values.into());
         };
         set(ConfigResourceType::ClientMetrics, "c", Some("100"));

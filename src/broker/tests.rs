@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::Arguments,
     controller::topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
-    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic, FetchOffsetsRequest},
+    coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
     env::Disk,
     log::{ValidationRules, tests::plain, validate},
     raft::CachedImage,
@@ -336,7 +336,7 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
     for topic in 0..10 {
         assert!(broker.create(&format!("t{topic}")).await);
     }
-    world.disk.sync_volume(world.dir.path()).unwrap();
+    world.disk.sync_volume(Path::new(ROOT)).unwrap();
     world.disk.crash();
     std::mem::forget(broker);
     let path = world.path("a/__cluster_metadata-0/00000000000000000000.log");
@@ -353,7 +353,7 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
         world.disk.list(&world.path(dir)).unwrap().iter().filter(|entry| entry.name.ends_with(ending)).count()
     };
     assert_eq!((names("a/__cluster_metadata-0", ".cut"), names("a", "-stray")), (1, 10 - left));
-    world.disk.sync_volume(world.dir.path()).unwrap();
+    world.disk.sync_volume(Path::new(ROOT)).unwrap();
     world.disk.crash();
     std::mem::forget(broker);
     // Once is enough.

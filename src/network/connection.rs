@@ -490,7 +490,7 @@ impl Connection {
     fn missing_bytes(&self) -> usize {
         match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES && self.next.is_none() => {
-                self.share.missing_bytes(bytes + FrameReader::LENGTH_BYTES, self.reader.arrived_bytes())
+                self.share.missing_bytes(bytes, self.reader.arrived_bytes())
             }
             _ => 0,
         }

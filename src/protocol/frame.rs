@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
 /// A smaller rest of the buffer is not worth a system call.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
+const LENGTH_BYTES: usize = 4;
 
 /// Why there is no next frame. All of them end the connection.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +40,6 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// The length field before each frame.
-    pub const LENGTH_BYTES: usize = 4;
-
     /// For a new connection. `max_frame_bytes` is `socket.request.max.bytes`, or less before authentication.
     pub fn new(max_frame_bytes: usize) -> Self {
         Self { buffer: BytesMut::new(), max_frame_bytes }
@@ -67,7 +65,7 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError::Length`].
     pub fn frame_bytes(&self) -> Result<Option<usize>, FrameError> {
-        let Some(length) = self.buffer.first_chunk::<FrameReader::LENGTH_BYTES>() else { return Ok(None) };
+        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let declared_bytes = i32::from_be_bytes(*length);
         match usize::try_from(declared_bytes) {
             Ok(bytes) if bytes <= self.max_frame_bytes => Ok(Some(bytes)),
@@ -80,7 +78,7 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError::Length`].
     pub fn whole_frame_bytes(&self) -> Result<Option<usize>, FrameError> {
-        Ok(self.frame_bytes()?.map(|bytes| FrameReader::LENGTH_BYTES + bytes))
+        Ok(self.frame_bytes()?.map(|bytes| LENGTH_BYTES + bytes))
     }
 
     /// The frame at the front, if it is here as a whole; its length field is gone.
@@ -89,8 +87,8 @@ impl FrameReader {
     /// [`FrameError::Length`].
     pub fn take_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         match self.frame_bytes()? {
-            Some(bytes) if self.buffer.len() >= FrameReader::LENGTH_BYTES + bytes => {
-                self.buffer.advance(FrameReader::LENGTH_BYTES);
+            Some(bytes) if self.buffer.len() >= LENGTH_BYTES + bytes => {
+                self.buffer.advance(LENGTH_BYTES);
                 let frame = self.buffer.split_to(bytes).freeze();
                 if bytes > READ_AHEAD_BYTES {
                     // What was read behind it must not keep the large buffer alive.
@@ -108,7 +106,7 @@ impl FrameReader {
     /// [`FrameError::Length`].
     pub fn space_to_read(&mut self) -> Result<&mut BytesMut, FrameError> {
         let arrived = self.buffer.len();
-        let missing = self.frame_bytes()?.map_or(0, |bytes| (FrameReader::LENGTH_BYTES + bytes).saturating_sub(arrived));
+        let missing = self.frame_bytes()?.map_or(0, |bytes| (LENGTH_BYTES + bytes).saturating_sub(arrived));
         let room = self.buffer.capacity() - arrived;
         if missing <= READ_AHEAD_BYTES {
             if room < missing.max(SMALLEST_READ_BYTES) {
@@ -234,7 +232,7 @@ mod tests {
         reader.read_some(&mut source).await.unwrap();
         let first = reader.buffer.as_ptr();
         let frame = reader.next_frame(&mut source).await.unwrap().unwrap();
-        assert_eq!(frame.as_ptr(), first.wrapping_add(FrameReader::LENGTH_BYTES));
+        assert_eq!(frame.as_ptr(), first.wrapping_add(LENGTH_BYTES));
         assert!(source.reads <= 20);
     }
 
