@@ -30,7 +30,10 @@ const BASELINE: &str = "bench/instructions.txt";
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// A name in the baseline, and what is done N times.
-const LOADS: &[(&str, fn(&mut Clients))] = &[
+/// Sends the requests of a load, some number of times.
+type Load = fn(&mut Clients);
+
+const LOADS: &[(&str, Load)] = &[
     ("produce", Clients::produce),
     ("fetch", Clients::fetch),
     ("long_poll_and_produce", Clients::long_poll_and_produce),

@@ -188,7 +188,7 @@ impl Produce<'_> {
         if !is_acks(self.acks) {
             return Err(Refusal::plain(ResponseError::InvalidRequiredAcks));
         }
-        let local = topic.local().map_err(|error| Refusal::plain(error))?;
+        let local = topic.local().map_err(Refusal::plain)?;
         if is_internal_topic(&local.name) && self.ctx.client_id.as_str() != ADMIN_CLIENT_ID {
             return Err(Refusal::plain(ResponseError::InvalidTopicException));
         }
