@@ -238,7 +238,12 @@ pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<Validated
 pub fn validate_small(records: &Bytes, rules: &ValidationRules<'_>) -> Option<Result<ValidatedBatch, InvalidRecords>> {
     let header = BatchHeader::copy_of(records);
     let codec = header.as_ref().and_then(|header| header.compression().ok()).unwrap_or(Compression::None);
-    let most_bytes = if target_codec(rules.compression_type, codec) == codec { SMALL_BYTES } else { SMALL_BYTES / 16 };
+    // To open records costs more than to look at them, to compress them again more than that.
+    let most_bytes = match codec {
+        _ if target_codec(rules.compression_type, codec) != codec => SMALL_BYTES / 16,
+        Compression::None => SMALL_BYTES,
+        _ => SMALL_BYTES / 4,
+    };
     if records.len() > most_bytes || header.is_some_and(|header| header.record_count() > SMALL_RECORDS) {
         return None;
     }

@@ -1,8 +1,8 @@
 //! Frames: a 32-bit length, then that many bytes.
 //!
-//! The length is checked against the limit before the body is read. A large frame gets a buffer of exactly its size,
-//! which is touched only as far as bytes arrive, so a length without data costs nothing; and which goes with the
-//! frame, so a connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
+//! The length is checked against the limit before the body is read. A large frame gets a buffer of its size, a very large
+//! one a buffer that grows as bytes arrive, so a length without data costs nothing. The buffer goes with the frame, so a
+//! connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
 //! read ahead (at most [`READ_AHEAD_BYTES`]) before its size was known. Small frames share a buffer, and one read may
 //! bring many.
 //!
@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What is read at once while no large frame is under way.
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
+/// Up to this size a frame gets a buffer of its size at once.
+const LARGE_FRAME_BYTES: usize = 1024 * 1024;
 /// A smaller rest of the buffer is not worth a system call.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
 const LENGTH_BYTES: usize = 4;
@@ -112,8 +114,9 @@ impl FrameReader {
             if room < missing.max(SMALLEST_READ_BYTES) {
                 self.buffer.reserve(READ_AHEAD_BYTES);
             }
-        } else if room < missing {
-            self.buffer.reserve(missing);
+        } else if room < missing && room < SMALLEST_READ_BYTES {
+            // A very large frame gets room as it arrives: its length alone costs nothing.
+            self.buffer.reserve(missing.min(arrived.max(LARGE_FRAME_BYTES)));
         }
         Ok(&mut self.buffer)
     }
