@@ -4,6 +4,7 @@
 //! [`Broker::shutdown`] takes them down in the reverse order. Neither decides anything about requests.
 
 mod dynamic_settings;
+mod open_files;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
@@ -14,6 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use dynamic_settings::{DynamicSettings, connection_quota};
+use open_files::OpenFilesPlan;
 use tokio::sync::watch;
 
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
         runtime::GroupCoordinator,
     },
     env::{Env, Tasks},
-    log::{LogLimits, LogManager, LogManagerConfig},
+    log::{LogLimits, LogManager, LogManagerConfig, UncleanDir},
     loggers::Loggers,
     metadata::{
         image::{Endpoint, MetadataImage},
@@ -43,6 +45,8 @@ use crate::{
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// When the controller could not note a directory, it is asked again after this long.
 const DIRECTORIES_RETRY: Duration = Duration::from_secs(1);
+/// How long the tasks of cut connections may take to notice.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// A broker that serves.
 pub struct Broker {
@@ -73,7 +77,9 @@ impl Broker {
         let data_dirs = config.data_dirs();
 
         // Disks first: whoever else uses them is found out before anything is touched.
-        let log_manager = LogManager::open(&env, log_manager_config(&config, &data_dirs, settings.cluster_id))?;
+        let open_files = plan_open_files(&config, data_dirs.len());
+        let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
+        let log_manager = LogManager::open(&env, log_manager_config)?;
         let offline_dirs = offline_dirs(&log_manager);
 
         // Addresses next, so that the registration tells the ports that the system picked.
@@ -84,18 +90,19 @@ impl Broker {
 
         // Metadata: the image, its subscribers in the order in which they are told, then the quorum that feeds them.
         let publisher = Publisher::new();
-        let replica_manager = ReplicaManager::new(config.node_id, statics.clone(), log_manager.clone());
+        let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
         let groups = Arc::new(GroupCoordinator::new(GroupConfig::from(&*config), env.clone(), groups_log));
         let news = CoordinatorNews::new(groups.clone());
         replica_manager.listen(news.listener());
-        let limits = SharedLimits::new(limits(&config)?);
+        let limits = SharedLimits::new(limits(&config, open_files.connections)?);
         // Before the logs are opened: how long producers are kept is among these settings.
         publisher.subscribe(Arc::new(DynamicSettings {
             node_id: config.node_id,
             statics: statics.clone(),
             tasks: env.tasks.clone(),
             limits: limits.clone(),
+            most_connections: open_files.connections,
             log_manager: log_manager.clone(),
             changes: Arc::default(),
         }));
@@ -176,23 +183,34 @@ impl Broker {
     }
 
     /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
-    /// and the directories get their mark.
-    pub async fn shutdown(self) {
+    /// and the directories get their mark. Returns the directories for which that cannot be said.
+    pub async fn shutdown(self) -> Vec<UncleanDir> {
         let Parts { env, network, groups, controller, log_manager, .. } = &*self.parts;
         network.stop();
         groups.shutdown();
-        let deadline = env.clock.sleep_until(env.clock.monotonic() + SHUTDOWN_GRACE);
-        tokio::select! {
-            () = network.shutdown() => {}
-            () = deadline => tracing::info!("cut connections that did not finish"),
+        if !ends_within(env, network, SHUTDOWN_GRACE).await {
+            let cut = network.abort();
+            tracing::info!(connections = cut, "cut the connections that did not finish");
+            // One that computes ends where it next waits. Whatever it appends then is refused: the logs are closed.
+            ends_within(env, network, ABORT_GRACE).await;
         }
         controller.stop().await;
         let manager = log_manager.clone();
-        env.tasks.blocking("close logs", move || manager.shutdown()).await;
+        let unclean = env.tasks.blocking("close logs", move || manager.shutdown()).await;
         if let Some(console) = &self.console {
             console.stop().await;
         }
         env.tasks.shutdown().await;
+        unclean
+    }
+}
+
+/// Waits for the tasks of a group that was told to stop. Returns whether they have ended.
+async fn ends_within(env: &Env, tasks: &Tasks, grace: Duration) -> bool {
+    tokio::select! {
+        biased;
+        () = tasks.shutdown() => true,
+        () = env.clock.sleep_until(env.clock.monotonic() + grace) => false,
     }
 }
 
@@ -231,12 +249,37 @@ fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
     offline
 }
 
-fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Option<String>) -> LogManagerConfig {
+fn plan_open_files(config: &BrokerConfig, log_dirs: usize) -> OpenFilesPlan {
+    let count = |count: i32| count.max(1) as usize;
+    let wanted =
+        OpenFilesPlan { segments: count(config.ottla_max_open_segments), connections: count(config.max_connections) };
+    let limit = crate::env::open_files::limit();
+    let plan = OpenFilesPlan::new(limit, log_dirs, wanted);
+    if plan != wanted {
+        let OpenFilesPlan { segments, connections } = plan;
+        tracing::info!(
+            limit,
+            segments,
+            connections,
+            "the limit of open files allows fewer connections or open segments than the settings"
+        );
+    }
+    // At run time max.connections may be raised up to what the limit allows.
+    let most = OpenFilesPlan { segments: plan.segments, connections: usize::MAX };
+    OpenFilesPlan { segments: plan.segments, connections: OpenFilesPlan::new(limit, log_dirs, most).connections }
+}
+
+fn log_manager_config(
+    config: &BrokerConfig,
+    dirs: &[PathBuf],
+    cluster_id: Option<String>,
+    open_files: OpenFilesPlan,
+) -> LogManagerConfig {
     LogManagerConfig {
         cluster_id,
         metadata_dir: Some(config.metadata_dir()),
         limits: LogLimits {
-            open_files: config.ottla_max_open_segments.max(1) as usize,
+            open_files: open_files.segments,
             tail_cache_bytes: config.ottla_tail_cache_bytes.max(0) as usize,
             producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
             producer_ids: config.ottla_max_producer_ids_per_partition.max(1) as usize,
@@ -250,10 +293,10 @@ fn log_manager_config(config: &BrokerConfig, dirs: &[PathBuf], cluster_id: Optio
     }
 }
 
-fn limits(config: &BrokerConfig) -> anyhow::Result<Limits> {
+fn limits(config: &BrokerConfig, most_connections: usize) -> anyhow::Result<Limits> {
     let ms = |ms: i64| Duration::from_millis(ms.max(0) as u64);
     Ok(Limits {
-        connections: connection_quota(config, connection_overrides(config)?.into_iter()),
+        connections: connection_quota(config, most_connections, connection_overrides(config)?.into_iter()),
         request_bytes: config.socket_request_max_bytes.max(0) as usize,
         queued_request_bytes: usize::try_from(config.queued_max_request_bytes).ok().filter(|bytes| *bytes > 0),
         queued_response_bytes: usize::try_from(config.ottla_queued_max_response_bytes).unwrap_or_default(),

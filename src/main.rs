@@ -1,15 +1,21 @@
 //! Arguments → settings → broker → wait for a signal → shutdown.
 //!
-//! Exit codes: 0 when all went well, 1 when the broker (at its start or later) or the health check failed, 2 when the
-//! command line or the settings are wrong.
+//! Exit codes: 0 when all went well, 1 when the broker (at its start, later, or while it stopped) or the health check
+//! failed, 2 when the command line or the settings are wrong.
 
-use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{future::Future, io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use ottla::{
     broker::Broker,
     cli::{self, Command, Health, LogFormat, Serve},
     config::Settings,
-    env::Env,
+    env::{
+        Env,
+        log_output::{self, LogOutput},
+        open_files,
+    },
+    log::UncleanDir,
     loggers::{self, Levels, Loggers},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,10 +29,16 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 /// How long a broker that has failed may take to end.
 const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
+/// A signal so soon after the first is the same request: a terminal and a supervisor both deliver it.
+const SAME_REQUEST: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match Command::from_process() {
-        Command::Serve(serve) => run(serve_until_signal(serve)),
+        Command::Serve(serve) => {
+            let code = run(serve_until_signal(serve));
+            log_output::flush();
+            code
+        }
         Command::Health(health) => run(check_health(health)),
         Command::Completions(shell) => {
             cli::write_completions(shell, &mut std::io::stdout());
@@ -47,9 +59,11 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     let env = Env::system();
     let loggers = match start_logging(&serve) {
         Ok(loggers) => Arc::new(loggers),
-        Err(error) => return fail(MISUSED, &format!("--log {}: {error}", serve.log_filter)),
+        Err(error) => return fail(MISUSED, &format!("{error:#}")),
     };
-    raise_open_files_limit();
+    if let Err(error) = open_files::raise_limit() {
+        tracing::info!(%error, "the limit of open files stays as it is");
+    }
     let settings = match Settings::load(&serve.settings(), environment(), &|path| env.disk.read(path)) {
         Ok(settings) => settings,
         Err(error) => return fail(MISUSED, &format!("wrong settings:\n  {}", error.problems.join("\n  "))),
@@ -74,35 +88,50 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
             return stop_failed(&env, broker).await;
         }
     }
-    tracing::info!("shutting down; a second signal stops at once");
+    tracing::info!("shutting down; another signal, {} s from now or later, stops at once", SAME_REQUEST.as_secs());
+    let asked_at = env.clock.monotonic();
     tokio::select! {
-        () = broker.shutdown() => {
-            tracing::info!("stopped, all data is on disk");
-            ExitCode::SUCCESS
-        }
-        () = signals.next() => {
+        unclean = broker.shutdown() => tell_stopped(&unclean),
+        () = signals.next_after(&env, asked_at + SAME_REQUEST) => {
             tracing::warn!("stopped at once, the next start recovers the logs");
             // What the shutdown waits for is not waited for any longer.
-            std::process::exit(FAILED.into())
+            exit_now()
         }
     }
 }
 
-/// Connections and segments share the descriptors: shells and service managers give 1024 and allow more, as the JVM knows too.
-fn raise_open_files_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::info!(%error, "the limit of open files stays as it is");
+/// The last line: whether the next start finds everything.
+fn tell_stopped(unclean: &[UncleanDir]) -> ExitCode {
+    if unclean.is_empty() {
+        tracing::info!("stopped, all data is on disk");
+        return ExitCode::SUCCESS;
     }
+    for UncleanDir { dir, error, is_synced } in unclean {
+        let dir = dir.display();
+        if *is_synced {
+            tracing::error!(%dir, %error, "stopped; all records are on disk, but the next start has to recover the logs");
+        } else {
+            tracing::error!(%dir, %error, "stopped; what was written last may not be on disk");
+        }
+    }
+    ExitCode::from(FAILED)
+}
+
+/// Ends the process without waiting for its tasks.
+fn exit_now() -> ! {
+    log_output::flush();
+    std::process::exit(FAILED.into())
 }
 
 /// Ends connections and logs as far as that is still possible; a disk that does not answer is not waited for.
 async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     let deadline = env.clock.sleep_until(env.clock.monotonic() + FAILED_STOP_LIMIT);
     tokio::select! {
-        () = broker.shutdown() => ExitCode::from(FAILED),
-        () = deadline => std::process::exit(FAILED.into()),
+        unclean = broker.shutdown() => {
+            tell_stopped(&unclean);
+            ExitCode::from(FAILED)
+        }
+        () = deadline => exit_now(),
     }
 }
 
@@ -118,6 +147,17 @@ impl Signals {
     fn listen(env: &Env) -> std::io::Result<Signals> {
         let hangup = if ignores_hangup(env) { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
+    }
+
+    /// The first signal that comes at `from` or later.
+    async fn next_after(&mut self, env: &Env, from: Duration) {
+        loop {
+            self.next().await;
+            if env.clock.monotonic() >= from {
+                return;
+            }
+            tracing::debug!("a signal that repeats the request to stop");
+        }
     }
 
     async fn next(&mut self) {
@@ -167,7 +207,7 @@ const READY: &str = "ottla::ready";
 
 /// Starts the output of log lines with the filter of the command line. Requests change it through the loggers.
 fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
-    let given: Targets = serve.log_filter.parse()?;
+    let given: Targets = serve.log_filter.parse().with_context(|| format!("--log {}", serve.log_filter))?;
     let mut levels: Levels = given.iter().map(|(target, level)| (target.to_owned(), level.into())).collect();
     levels.insert(loggers::ROOT.to_owned(), given.default_level().unwrap_or(LevelFilter::OFF).into());
     let (filter, handle) = reload::Layer::new(Targets::new());
@@ -176,13 +216,17 @@ fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
         let _ = handle.reload(filter_of(levels));
     });
     loggers.change(&[]);
+    let output = LogOutput::start().context("cannot start logging")?;
+    // A reader of standard error that has stopped reading must not hold up whoever panics.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let log = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || output.clone());
     match serve.log_format {
         LogFormat::Text => {
             use std::io::IsTerminal;
-            log.with(tracing_subscriber::fmt::layer().with_ansi(std::io::stdout().is_terminal())).init();
+            log.with(lines.with_ansi(std::io::stdout().is_terminal())).init();
         }
-        LogFormat::Json => log.with(tracing_subscriber::fmt::layer().json()).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
     }
     Ok(loggers)
 }
@@ -198,7 +242,8 @@ fn filter_of(levels: &Levels) -> Targets {
 async fn check_health(health: Health) -> ExitCode {
     match cli::health::check(&Env::system(), &health, environment()).await {
         Ok(answer) => {
-            println!("{answer}");
+            // A reader that has closed its end knows already whether it wanted the answer.
+            let _ = writeln!(std::io::stdout(), "{answer}");
             ExitCode::SUCCESS
         }
         Err(error) => fail(FAILED, &format!("{error:#}")),
@@ -211,6 +256,6 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("ottla: {message}");
+    let _ = writeln!(std::io::stderr(), "ottla: {message}");
     ExitCode::from(code)
 }

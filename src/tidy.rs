@@ -172,6 +172,23 @@ fn pure_machines_touch_nothing() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// docs/adr/0005: one policy for poisoned locks, in one place.
+#[test]
+fn locks_are_taken_through_env_lock() {
+    // The output of the log goes on whatever happens to others.
+    let own_policy = ["env/lock", "env/log_output"];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        let code = source.code.split("\n#[cfg(any(test, feature = \"sim\"))]\npub mod").next().unwrap();
+        for word in [".lock().unwrap", ".lock().expect", ".read().expect", ".write().expect", "PoisonError"] {
+            if code.contains(word) && !own_policy.contains(&source.path.as_str()) {
+                wrong.push(format!("src/{}.rs contains {word}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_file_says_what_it_owns() {
     let silent: Vec<String> =

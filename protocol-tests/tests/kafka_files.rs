@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol_tests::broker::Broker;
 use protocol_tests::clients::{Record, create_topic, produce, read_all, wait_until_ready};
@@ -163,4 +163,42 @@ fn a_partition_written_by_ottla_is_served_by_apache_kafka() {
     wait_until_ready(&kafka.bootstrap());
     same(&sent, &kafka.bootstrap(), "t");
     assert!(segments(&partition) == written, "Kafka found something to cut or to mend");
+}
+
+/// As Apache Kafka, where the batch's header is damaged: consumers stop with an error that names the offset. Fetched in a
+/// loop, it does not fill the log of the broker.
+#[test]
+fn a_corrupt_batch_is_answered_with_corrupt_message_after_those_before_it() {
+    let mut broker = Broker::options().expect_log("cannot read for a fetch request").start();
+    let bootstrap = broker.bootstrap();
+    for value in ["first", "second", "third"] {
+        produce(&bootstrap, "t", &[], &[Record::to_partition(0, value)]);
+    }
+    broker.stop();
+    let path = broker.data().join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).expect("read the segment");
+    let at = bytes.windows(6).position(|window| window == b"second").expect("the second record");
+    bytes[at] ^= 0xff;
+    std::fs::write(&path, bytes).expect("write the segment");
+    broker.start();
+    let mut wire = Wire::connect(&bootstrap);
+    let mut fetch = |offset| {
+        let partition = FetchPartition::default().with_partition(0).with_fetch_offset(offset);
+        let partition = partition.with_partition_max_bytes(1 << 20);
+        let name = TopicName(StrBytes::from_static_str("t"));
+        let topic = FetchTopic::default().with_topic(name).with_partitions(vec![partition]);
+        let request = FetchRequest::default().with_max_wait_ms(10).with_min_bytes(1).with_max_bytes(1 << 20);
+        let answer = wire.ask(11, &request.with_topics(vec![topic]));
+        let data = &answer.responses[0].partitions[0];
+        (data.error_code, data.records.as_ref().map_or(0, |records| records.len()))
+    };
+    const CORRUPT_MESSAGE: i16 = 2;
+    let (error, bytes) = fetch(0);
+    assert!(error == 0 && bytes > 0, "what stands before it is served: {error}, {bytes} bytes");
+    for _ in 0..50 {
+        assert_eq!(fetch(1).0, CORRUPT_MESSAGE);
+    }
+    assert_eq!(fetch(2).0, 0, "what stands behind it is served");
+    let said = broker.log().iter().filter(|line| line.contains("cannot read for a fetch request")).count();
+    assert!((1..=2).contains(&said), "{said} lines for 50 fetches");
 }

@@ -242,3 +242,31 @@ fn a_hangup_is_a_controlled_shutdown_and_nohup_is_heeded() {
     produce(&format!("127.0.0.1:{port}"), "hello", &[], &[Record::of("k", "v")]);
     end(process);
 }
+
+/// A terminal and a supervisor, or an impatient user, deliver it more than once.
+#[test]
+fn a_signal_that_comes_twice_is_one_request_to_stop() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut command = ottla(directory.path());
+    command.args(["--set", "listeners=PLAINTEXT://:0"]);
+    let (mut process, port) = start(command);
+    let bootstrap = format!("127.0.0.1:{port}");
+    produce(&bootstrap, "hello", &[], &[Record::of("k", "v")]);
+    // A client that asks and never reads keeps the shutdown busy for as long as it is given.
+    let mut deaf = Wire::connect(&bootstrap);
+    std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            deaf.send(12, &MetadataRequest::default()); // Blocks until the broker ends.
+        }
+    });
+    // It is there before the signals are, and is answered more than it takes.
+    read_all(&bootstrap, "hello");
+    for _ in 0..3 {
+        process.signal("TERM");
+        process.signal("INT");
+    }
+    assert!(process.wait(START_LIMIT).success(), "{}", process.lines().join("\n"));
+    assert!(directory.path().join("data/.kafka_cleanshutdown").exists());
+    let last = process.lines().pop().unwrap_or_default();
+    assert!(last.contains("stopped, all data is on disk"), "{last}");
+}

@@ -55,15 +55,16 @@ fn read(error: &ReadError) -> ResponseError {
 /// A client can only come back later, to this broker or another.
 pub(crate) fn storage(error: &LogError) -> ResponseError {
     match error {
+        // As Apache's `CorruptRecordException`: consumers stop with an error that names the offset.
+        LogError::Corrupt { .. } => ResponseError::CorruptMessage,
         LogError::Io { .. }
-        | LogError::Corrupt { .. }
         | LogError::DirOffline { .. }
         | LogError::DirMissing { .. }
         | LogError::Lost { .. }
         | LogError::Locked { .. }
         | LogError::Invalid { .. } => ResponseError::KafkaStorageError,
         // Fresh metadata tells the client that the topic is gone, or where the log starts now.
-        LogError::Deleted { .. } => ResponseError::NotLeaderOrFollower,
+        LogError::Deleted { .. } | LogError::Closed { .. } => ResponseError::NotLeaderOrFollower,
     }
 }
 

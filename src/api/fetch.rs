@@ -310,8 +310,8 @@ impl Fetch {
             Ok(data) => data,
             Err(error) => {
                 let code = errors::partition(&error);
-                if code == ResponseError::KafkaStorageError {
-                    tracing::error!(partition = %partition.topic_partition(), %error, "cannot read for a fetch request");
+                if matches!(code, ResponseError::KafkaStorageError | ResponseError::CorruptMessage) {
+                    partition.report_failed_read(&error, self.env.clock.monotonic());
                 }
                 refused(code)
             }

@@ -279,8 +279,9 @@ impl Produce<'_> {
             (_, true) => Reply::Answer(response),
             (NO_ANSWER, false) => {
                 // The flush that the topic asks for happens all the same; nobody hears of it.
-                let tasks = env.tasks.clone();
-                tasks.spawn("flush", async move { finish(env, self.unfinished, &mut response, false, timeout).await });
+                for append in self.unfinished.iter().filter(|append| append.flush_due) {
+                    append.partition.request_flush(&env.tasks);
+                }
                 if self.failed { Reply::Close } else { Reply::None }
             }
             (_, false) => {
@@ -326,9 +327,13 @@ async fn finish(
     timeout: Duration,
 ) {
     let deadline = env.clock.monotonic() + timeout;
-    for append in unfinished {
-        let (topic, partition) = append.answer;
-        let result = append.finish(&env, wait_for_replicas, deadline).await;
+    // All flushes are asked for before the first is waited for.
+    let finishing: Vec<_> = unfinished
+        .into_iter()
+        .map(|append| (append.answer, append.finish(&env, wait_for_replicas, deadline)))
+        .collect();
+    for ((topic, partition), finished) in finishing {
+        let result = finished.await;
         let answer = &mut response.topics[topic].partitions[partition];
         if let Err(error) = result {
             *answer = PartitionProduceResponse::error(answer.index, error.code());
@@ -337,15 +342,24 @@ async fn finish(
 }
 
 impl Unfinished {
-    async fn finish(self, env: &Env, wait_for_replicas: bool, deadline: Duration) -> Result<(), ResponseError> {
-        if self.flush_due {
-            let (partition, through) = (self.partition.clone(), self.last_offset + 1);
-            env.tasks
-                .blocking("flush", move || partition.flush_through(through))
-                .await
-                .map_err(|error| errors::storage(&error))?;
+    fn finish(
+        self,
+        env: &Env,
+        wait_for_replicas: bool,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), ResponseError>> + Send {
+        let flushed = self.flush_due.then(|| self.partition.flushed(self.last_offset + 1, &env.tasks));
+        async move {
+            if let Some(flushed) = flushed {
+                tokio::select! {
+                    biased;
+                    flushed = flushed => flushed.map_err(|error| errors::storage(&error))?,
+                    // The records are stored; a disk that takes longer than the client waits goes on without it.
+                    () = env.clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
+                }
+            }
+            if wait_for_replicas { self.replicated(env, deadline).await } else { Ok(()) }
         }
-        if wait_for_replicas { self.replicated(env, deadline).await } else { Ok(()) }
     }
 
     async fn replicated(&self, env: &Env, deadline: Duration) -> Result<(), ResponseError> {

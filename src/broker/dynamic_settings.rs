@@ -31,6 +31,8 @@ pub(super) struct DynamicSettings {
     pub(super) statics: Arc<StaticConfigs>,
     pub(super) tasks: Tasks,
     pub(super) limits: Arc<SharedLimits>,
+    /// The limit of open files allows no more.
+    pub(super) most_connections: usize,
     pub(super) log_manager: Arc<LogManager>,
     /// Counts changes: only the newest may apply what it found out later.
     pub(super) changes: Arc<AtomicU64>,
@@ -53,8 +55,8 @@ impl DynamicSettings {
         let overrides = config.connection_overrides().unwrap_or_default();
         let (addresses, names): (Vec<_>, Vec<_>) =
             overrides.into_iter().partition(|(host, _)| host.parse::<IpAddr>().is_ok());
-        let mut quota =
-            connection_quota(config, addresses.iter().filter_map(|(host, count)| Some((host.parse().ok()?, *count))));
+        let addresses = addresses.iter().filter_map(|(host, count)| Some((host.parse().ok()?, *count)));
+        let mut quota = connection_quota(config, self.most_connections, addresses);
         self.limits.allow(quota.clone());
         if names.is_empty() {
             return;
@@ -71,15 +73,19 @@ impl DynamicSettings {
     }
 }
 
-/// What the settings allow, with exceptions by address.
+/// What the settings and the limit of open files allow, with exceptions by address. Where the limit is the lower one,
+/// an address still cannot take all of it unless it is an exception.
 pub(super) fn connection_quota(
     config: &BrokerConfig,
+    most_connections: usize,
     overrides: impl Iterator<Item = (IpAddr, i32)>,
 ) -> ConnectionQuota {
     let count = |count: i32| count.max(0) as usize;
+    let (total, per_ip) = (count(config.max_connections), count(config.max_connections_per_ip));
+    let most_per_ip = if most_connections < total { most_connections - most_connections / 5 } else { usize::MAX };
     ConnectionQuota {
-        total: count(config.max_connections),
-        per_ip: count(config.max_connections_per_ip),
+        total: total.min(most_connections),
+        per_ip: per_ip.min(most_per_ip),
         per_ip_overrides: overrides.map(|(address, most)| (address.to_canonical(), count(most))).collect(),
     }
 }

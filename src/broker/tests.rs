@@ -8,8 +8,9 @@ use crate::{
     controller::topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
     env::Disk,
-    log::{ValidationRules, tests::plain, validate},
+    log::{AppendOrigin, ValidatedBatch, ValidationRules, flush::with_log, flush_through, tests::plain, validate},
     raft::CachedImage,
+    replica::{Partition, PartitionError},
     sim::{SimDisk, disk::Faults},
     types::{GROUP_METADATA_TOPIC, TopicId},
 };
@@ -57,8 +58,17 @@ impl World {
     }
 }
 
+fn append(parts: &Parts, partition: &Partition) {
+    try_append(parts, partition).unwrap();
+}
+
+fn try_append(parts: &Parts, partition: &Partition) -> Result<(), PartitionError> {
+    let batch = ValidatedBatch::from_broker(plain(1, b"v", 1000), AppendOrigin::Coordinator);
+    partition.append_as_leader(batch, false, parts.env.clock.now_ms()).map(|_| ())
+}
+
 impl Broker {
-    fn partition(&self, topic: &str) -> Arc<crate::replica::Partition> {
+    fn partition(&self, topic: &str) -> Arc<Partition> {
         self.parts.replica_manager.partition(topic, 0).unwrap()
     }
 
@@ -69,7 +79,7 @@ impl Broker {
         let batch = validate(plain(1, b"v", 1000), &rules).unwrap();
         let appended = partition.append_as_leader(batch, true, 1000).unwrap();
         if appended.info.flush_due {
-            partition.flush_through(appended.info.last_offset + 1).unwrap();
+            flush_through(&*partition, appended.info.last_offset + 1).unwrap();
         }
     }
 
@@ -362,11 +372,59 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
     broker.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_on_a_full_disk_does_not_say_that_everything_is_well() {
+    let world = World::new(1);
+    let broker = world.start(&["a", "b"], &[]).await;
+    assert!(broker.create("t").await);
+    let partition = broker.parts.replica_manager.partition("t", 0).unwrap();
+    append(&broker.parts, &partition);
+    world.disk.set_capacity(0);
+    let unclean = broker.shutdown().await;
+    assert!(!unclean.is_empty());
+    assert!(unclean.iter().all(|dir| dir.is_synced && dir.error.is_disk_full()), "{unclean:?}");
+    assert!(!world.disk.exists(&world.path("a/.kafka_cleanshutdown")));
+    world.disk.set_capacity(u64::MAX);
+    world.disk.crash();
+    let again = world.start(&["a", "b"], &[]).await;
+    assert_eq!(again.parts.replica_manager.partition("t", 0).unwrap().watermarks().log_end_offset, 1);
+    assert!(again.shutdown().await.is_empty());
+    assert!(world.disk.exists(&world.path("a/.kafka_cleanshutdown")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_with_a_failed_directory_names_it() {
+    let world = World::new(1);
+    let broker = world.start(&["a", "b"], &[]).await;
+    assert!(broker.create("t").await && broker.create("u").await);
+    let partition = broker.parts.replica_manager.partition("t", 0).unwrap();
+    let dir = with_log(&*partition, |log| log.context().dir.clone());
+    append(&broker.parts, &partition);
+    world.disk.set_faults(Faults { fail_write: Some(1), ..Faults::default() });
+    assert!(try_append(&broker.parts, &partition).is_err());
+    let unclean = broker.shutdown().await;
+    let found: Vec<_> = unclean.iter().map(|unclean| (&unclean.dir, unclean.is_synced)).collect();
+    assert_eq!(found, [(&dir, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_stop_nothing_is_appended() {
+    let world = World::new(1);
+    let broker = world.start(&["a"], &[]).await;
+    assert!(broker.create("t").await);
+    let parts = broker.parts.clone();
+    let partition = parts.replica_manager.partition("t", 0).unwrap();
+    append(&broker.parts, &partition);
+    assert!(broker.shutdown().await.is_empty());
+    assert!(try_append(&parts, &partition).is_err());
+    assert_eq!(partition.watermarks().log_end_offset, 1);
+}
+
 #[test]
 fn negative_limits_are_no_limits() {
     let of = |queued_max_request_bytes, connections_max_idle_ms| {
         let config = BrokerConfig { queued_max_request_bytes, connections_max_idle_ms, ..BrokerConfig::default() };
-        let limits = limits(&config).unwrap();
+        let limits = limits(&config, usize::MAX).unwrap();
         (limits.queued_request_bytes, limits.idle)
     };
     assert_eq!(of(-1, -1), (None, None));

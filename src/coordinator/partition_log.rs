@@ -82,8 +82,7 @@ impl CoordinatorLog for GroupMetadataLog {
         Box::pin(async move {
             let partition = partition.ok_or(WriteError::NotLeader)?;
             if needs_flush(&partition, offset) {
-                let flushed = partition.clone();
-                tasks.blocking("flush", move || flushed.flush_through(offset + 1)).await.map_err(|error| {
+                partition.flushed(offset + 1, &tasks).await.map_err(|error| {
                     tracing::error!(%error, "cannot flush {GROUP_METADATA_TOPIC}");
                     WriteError::Storage
                 })?;

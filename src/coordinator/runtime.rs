@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::group::{
     GroupConfig, GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
-use crate::env::{BoxFuture, Env};
+use crate::env::{BoxFuture, Env, lock};
 use crate::protocol::compression::decompress;
 use crate::protocol::record_batch::{
     BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
@@ -227,7 +227,7 @@ impl GroupCoordinator {
             deadline_ms: AtomicI64::new(NEVER),
             loaded: Notify::new(),
         });
-        let replaced = exclusive(&self.inner.cells).insert(partition, cell.clone());
+        let replaced = lock::write(&self.inner.cells).insert(partition, cell.clone());
         if let Some(replaced) = replaced {
             replaced.close(GroupError::NotCoordinator);
         }
@@ -236,7 +236,7 @@ impl GroupCoordinator {
 
     /// This broker does not lead the partition any more: forget it and send the waiting members away.
     pub fn unload(&self, partition: i32) {
-        let cell = exclusive(&self.inner.cells).remove(&partition);
+        let cell = lock::write(&self.inner.cells).remove(&partition);
         if let Some(cell) = cell {
             cell.close(GroupError::NotCoordinator);
         }
@@ -256,7 +256,7 @@ impl GroupCoordinator {
 
     /// Sends every waiting member away and forgets all partitions; for the controlled shutdown.
     pub fn shutdown(&self) {
-        let cells = std::mem::take(&mut *exclusive(&self.inner.cells));
+        let cells = std::mem::take(&mut *lock::write(&self.inner.cells));
         for cell in cells.values() {
             cell.close(GroupError::NotCoordinator);
         }
@@ -414,7 +414,7 @@ impl GroupCoordinator {
     /// ListGroups: the groups coordinated here. One partition that is still loading fails the whole list.
     pub async fn list(&self, filter: GroupFilter) -> Result<Vec<ListedGroup>, GroupError> {
         let (filter, mut groups) = (Arc::new(filter), Vec::new());
-        let partitions: Vec<i32> = shared(&self.inner.cells).keys().copied().collect();
+        let partitions: Vec<i32> = lock::read(&self.inner.cells).keys().copied().collect();
         for partition in partitions {
             let mut after = None;
             loop {
@@ -438,7 +438,7 @@ impl GroupCoordinator {
 
     /// What is coordinated here, of the partitions that are loaded.
     pub fn counts(&self) -> GroupCounts {
-        let cells: Vec<Arc<Cell>> = shared(&self.inner.cells).values().cloned().collect();
+        let cells: Vec<Arc<Cell>> = lock::read(&self.inner.cells).values().cloned().collect();
         let mut counts = GroupCounts::default();
         for cell in cells {
             if let CellState::Active(active) = &*cell.lock() {
@@ -503,7 +503,7 @@ fn unexpected(output: &Output) -> ! {
 
 impl Inner {
     fn cell(&self, partition: i32) -> Option<Arc<Cell>> {
-        shared(&self.cells).get(&partition).cloned()
+        lock::read(&self.cells).get(&partition).cloned()
     }
 
     fn now(&self) -> Now {
@@ -661,14 +661,14 @@ impl Inner {
     }
 
     fn earliest_deadline_ms(&self) -> i64 {
-        let cells = shared(&self.cells);
+        let cells = lock::read(&self.cells);
         cells.values().map(|cell| cell.deadline_ms.load(Ordering::SeqCst)).min().unwrap_or(NEVER)
     }
 
     /// One step of each shard that has something due; a shard with more stays due.
     async fn tick(self: &Arc<Self>) {
         let now_ms = self.now().monotonic_ms;
-        let due: Vec<Arc<Cell>> = shared(&self.cells)
+        let due: Vec<Arc<Cell>> = lock::read(&self.cells)
             .values()
             .filter(|cell| cell.deadline_ms.load(Ordering::SeqCst) <= now_ms)
             .cloned()
@@ -786,7 +786,7 @@ impl Inner {
 
 impl Cell {
     fn lock(&self) -> MutexGuard<'_, CellState> {
-        self.state.lock().unwrap_or_else(|_| half_changed_state())
+        lock::lock(&self.state)
     }
 
     fn is_loading(&self, load: u64) -> bool {
@@ -917,20 +917,6 @@ impl Replay {
             self.shard.apply_transaction_end(producer_id, kind == 1);
         }
     }
-}
-
-/// A panic under a lock left state half changed. Recovery from the log is tested, going on is not.
-fn half_changed_state() -> ! {
-    tracing::error!("the group coordinator panicked while it changed its state; ending the process");
-    std::process::abort()
-}
-
-fn shared<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(|_| half_changed_state())
-}
-
-fn exclusive<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(|_| half_changed_state())
 }
 
 #[cfg(test)]

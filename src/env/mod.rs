@@ -2,12 +2,16 @@
 //!
 //! Production code reaches the world only through these traits (clippy's
 //! `disallowed-methods` guards that), so that a simulation can stand in for all of it and
-//! a seed replays. The real ones are here, the simulated ones in `sim`.
+//! a seed replays. The real ones are here, the simulated ones in `sim`. Beside them stand what all
+//! layers share of the process: its locks and the output of its log.
 
 mod aside;
 pub mod clock;
 pub mod disk;
+pub mod lock;
+pub mod log_output;
 pub mod net;
+pub mod open_files;
 pub mod random;
 pub mod tasks;
 

@@ -7,10 +7,11 @@
 #![allow(clippy::disallowed_methods)] // The seam itself.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -19,10 +20,11 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{Notify, futures::OwnedNotified},
+    task::AbortHandle,
 };
 use tokio_util::task::TaskTracker;
 
-use super::aside::Aside;
+use super::{aside::Aside, lock::lock};
 
 /// A group of tasks that end together. Clones share the group.
 #[derive(Clone)]
@@ -38,6 +40,30 @@ struct Inner {
     stop: Arc<Notify>,
     running: TaskTracker,
     aside: Aside,
+    spawned: Mutex<Spawned>,
+}
+
+/// The tasks that can be cut off.
+#[derive(Default)]
+struct Spawned {
+    next_id: u64,
+    /// `None` while the task is being started.
+    by_id: HashMap<u64, Option<AbortHandle>>,
+}
+
+/// Forgets a task, whatever way it ends.
+struct Forget(Arc<Inner>, u64);
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.0.spawned().by_id.remove(&self.1);
+    }
+}
+
+impl Inner {
+    fn spawned(&self) -> std::sync::MutexGuard<'_, Spawned> {
+        lock(&self.spawned)
+    }
 }
 
 impl Tasks {
@@ -51,20 +77,36 @@ impl Tasks {
                 stop: Arc::default(),
                 running: TaskTracker::new(),
                 aside: Aside::default(),
+                spawned: Mutex::default(),
             }),
         }
     }
 
     /// Starts a task that is expected to end by itself soon after [`Tasks::stopping`] is ready.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let forget = self.remember();
+        let id = forget.1;
         let task = self.inner.running.track_future(async move {
+            let _forget = forget;
             task.await;
             tracing::trace!(task = name, "ended");
         });
-        match &self.inner.runtime {
+        let handle = match &self.inner.runtime {
             Some(runtime) => runtime.spawn(task),
             None => tokio::spawn(task),
         };
+        // It may have ended by now.
+        if let Some(remembered) = self.inner.spawned().by_id.get_mut(&id) {
+            *remembered = Some(handle.abort_handle());
+        }
+    }
+
+    fn remember(&self) -> Forget {
+        let mut spawned = self.inner.spawned();
+        let id = spawned.next_id;
+        spawned.next_id += 1;
+        spawned.by_id.insert(id, None);
+        Forget(self.inner.clone(), id)
     }
 
     /// Starts a task that is dropped where it waits once the group stops.
@@ -127,6 +169,20 @@ impl Tasks {
         tokio::task::yield_now().await;
     }
 
+    /// Starts `work` on the blocking pool, for a caller that does not wait for it.
+    pub fn start_blocking(&self, name: &'static str, work: impl FnOnce() + Send + 'static) {
+        let running = self.inner.running.token();
+        let work = move || {
+            let _running = running;
+            work();
+            tracing::trace!(task = name, "ended");
+        };
+        match &self.inner.runtime {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
+    }
+
     /// Starts a thread of its own, for work that owns its loop.
     pub fn spawn_thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         let running = self.inner.running.token();
@@ -152,6 +208,16 @@ impl Tasks {
     pub fn stop(&self) {
         self.inner.is_stopping.store(true, Ordering::Release);
         self.inner.stop.notify_waiters();
+    }
+
+    /// Cuts off the tasks that still run: each is dropped where it waits. Returns how many there were.
+    pub fn abort(&self) -> usize {
+        // Outside of the lock, which the end of a task takes.
+        let handles: Vec<_> = self.inner.spawned().by_id.values().flatten().cloned().collect();
+        for handle in &handles {
+            handle.abort();
+        }
+        handles.len()
     }
 
     /// Tells the group to stop and waits until nothing of it runs.
@@ -207,6 +273,23 @@ mod tests {
             })
             .unwrap();
         assert_eq!(is_done.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_aborted_is_dropped_where_it_waits() {
+        let tasks = Tasks::new();
+        let held = Arc::new(());
+        let holds = held.clone();
+        tasks.spawn("holds", async move {
+            std::future::pending::<()>().await;
+            drop(holds);
+        });
+        tasks.spawn("ends", async {});
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.abort(), 1, "one has ended by itself");
+        tasks.shutdown().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(tasks.abort(), 0);
     }
 
     #[tokio::test]

@@ -9,9 +9,9 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{LogError, context::lock};
+use super::LogError;
 use crate::{
-    env::{Disk, Open},
+    env::{Disk, Open, lock::lock},
     protocol::record_batch::crc32c,
     types::{BrokerId, Offset, TopicId, TopicPartition, uuid_from_base64, uuid_to_base64},
 };

@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, tail_cache::TailCache};
-use crate::env::{Clock, Disk};
+use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, flush::FlushQueue, tail_cache::TailCache};
+use crate::env::{Clock, Disk, lock::lock};
 
 /// Bounds on what logs hold open and in memory.
 #[derive(Clone, Debug)]
@@ -71,6 +71,7 @@ pub struct LogContext {
     pub(crate) log_start_offsets: OffsetCheckpoint,
     /// `replication-offset-checkpoint`.
     pub(crate) high_watermarks: OffsetCheckpoint,
+    pub(crate) flush_queue: FlushQueue,
     pub(crate) condemned: Mutex<VecDeque<Condemned>>,
     /// A segment was rolled since the last background flush.
     pub(crate) rolled: AtomicBool,
@@ -130,6 +131,7 @@ impl LogContext {
             max_producer_ids: limits.producer_ids,
             files,
             tail,
+            flush_queue: FlushQueue::default(),
             condemned: Mutex::default(),
             rolled: AtomicBool::new(false),
             rolled_notify: tokio::sync::Notify::new(),
@@ -186,10 +188,9 @@ impl LogContext {
         }
     }
 
-    /// Passes `error` on; takes the directory offline unless the volume is merely full or the fault is
-    /// confined to one file.
-    pub(crate) fn judge(&self, error: LogError) -> LogError {
-        if matches!(error, LogError::Io { .. }) && !error.is_shortage() {
+    /// Takes the directory offline if `error` is a fault of the disk ([`LogError::is_disk_fault`]), and returns it.
+    pub(crate) fn handle_io_error(&self, error: LogError) -> LogError {
+        if error.is_disk_fault() {
             self.fail(&error);
         }
         error
@@ -224,12 +225,4 @@ impl LogContext {
         self.rolled.store(true, Ordering::Release);
         self.rolled_notify.notify_one();
     }
-}
-
-/// A poisoned lock is a bug that has already been reported: stop rather than go on with half-changed state.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|_| {
-        tracing::error!("a lock of the log layer is poisoned");
-        std::process::abort()
-    })
 }

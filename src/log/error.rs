@@ -66,6 +66,12 @@ pub enum LogError {
         /// Where it is, or was.
         path: PathBuf,
     },
+    /// The broker stops and has closed the log: nothing is appended behind the mark of a clean shutdown.
+    #[error("{} is closed", path.display())]
+    Closed {
+        /// The partition's directory.
+        path: PathBuf,
+    },
     /// A file of the directory says something that cannot be.
     #[error("{} is not valid: {reason}", path.display())]
     Invalid {
@@ -89,13 +95,42 @@ impl LogError {
 
     /// Whether something ran short that is not the disk's fault, and may be there again: room, file descriptors, memory.
     pub fn is_shortage(&self) -> bool {
-        let passes = |error: &io::Error| {
-            use rustix::io::Errno;
-            let errno = Errno::from_io_error(error);
-            is_disk_full(error) || matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
-        };
-        matches!(self, LogError::Io { source, .. } if passes(source))
+        matches!(self, LogError::Io { source, .. } if is_shortage(source))
     }
+
+    /// Whether the process or the system has no file descriptor left.
+    pub fn is_out_of_files(&self) -> bool {
+        use rustix::io::Errno;
+        let is_out = |error| matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+        matches!(self, LogError::Io { source, .. } if is_out(source))
+    }
+
+    /// Whether the log directory can no longer be trusted (`UnifiedLog.maybeHandleIOException`).
+    ///
+    /// A shortage is no fault. A failed sync is one for whatever reason, since the dirty pages are gone; only opening
+    /// the file or directory for it may run short of descriptors. A file that ends too early was cut by somebody
+    /// else: the device answered.
+    pub fn is_disk_fault(&self) -> bool {
+        match self {
+            LogError::Io { action: "sync", .. } => !self.is_out_of_files(),
+            LogError::Io { source, .. } => !self.is_shortage() && source.kind() != io::ErrorKind::UnexpectedEof,
+            LogError::Corrupt { .. }
+            | LogError::DirOffline { .. }
+            | LogError::DirMissing { .. }
+            | LogError::Lost { .. }
+            | LogError::Locked { .. }
+            | LogError::Deleted { .. }
+            | LogError::Closed { .. }
+            | LogError::Invalid { .. } => false,
+        }
+    }
+}
+
+/// As [`LogError::is_shortage`].
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    is_disk_full(error) || matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {

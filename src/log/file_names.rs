@@ -4,12 +4,15 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use crate::{env::Disk, types::Offset};
+use crate::{
+    env::{Disk, lock},
+    types::Offset,
+};
 
 /// The files of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +64,13 @@ impl PartitionDir {
 
     /// The path, which stays true for as long as the answer lives: for opening a file, and no longer.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, PathBuf> {
-        self.path.read().unwrap_or_else(PoisonError::into_inner)
+        lock::read(&self.path)
     }
 
     /// Moves the directory out of the way, to be removed. Nobody opens a file by the old path meanwhile: another
     /// partition of that name may soon be there.
     pub(crate) fn delete(&self, disk: &dyn Disk, to: PathBuf) -> io::Result<()> {
-        let mut path = self.path.write().unwrap_or_else(PoisonError::into_inner);
+        let mut path = lock::write(&self.path);
         disk.rename(&path, &to)?;
         *path = to;
         self.deleted.store(true, Ordering::Release);

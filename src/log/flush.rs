@@ -1,13 +1,26 @@
 //! Making a log durable without holding its lock: what to sync is planned under the lock, synced outside
-//! of it, and the recovery point moves under it again. One sync serves everybody who waits meanwhile.
+//! of it, and the recovery point moves under it again.
+//!
+//! Group commit: whoever needs a flush registers ([`flushed`]) and waits without a thread. The logs that are waited for
+//! queue up in their log directory, whose few flushers take one after the other; one sync serves everybody who has
+//! registered before it. A slow directory keeps its own flushers busy and nobody else's.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
-use super::{Log, LogContext, LogError, context::lock, segment::Segment};
-use crate::{env::Open, types::Offset};
+use tokio::sync::oneshot;
+
+use super::{Log, LogContext, LogError, segment::Segment};
+use crate::{
+    env::{Open, Tasks, lock::lock},
+    types::Offset,
+};
+
+/// Logs of one directory that are flushed at a time. File systems commit the syncs of several files together.
+const FLUSHERS_PER_DIR: usize = 8;
 
 /// Whoever keeps a log behind a lock.
 pub trait LogOwner: Send + Sync {
@@ -78,12 +91,7 @@ impl FlushPlan {
         self.ctx.check_online()?;
         match self.sync() {
             Ok(()) => Ok(self.done),
-            // ENOSPC of a sync is as final as EIO: dirty pages are gone either way.
-            Err(error @ LogError::Io { action: "sync", .. }) => {
-                self.ctx.fail(&error);
-                Err(error)
-            }
-            Err(error) => Err(self.ctx.judge(error)),
+            Err(error) => Err(self.ctx.handle_io_error(error)),
         }
     }
 
@@ -100,8 +108,8 @@ impl FlushPlan {
             }
         }
         match self.epochs.as_deref().map_or(Ok(()), |text| self.write_epochs(text)) {
-            // Not worth a flush that fails: what matters is durable already.
-            Err(error @ LogError::Io { action: "write" | "rename", .. }) if error.is_disk_full() => {
+            // This must not fail the flush: the records are durable already, and say the same.
+            Err(error @ LogError::Io { action: "write" | "rename", .. }) if error.is_shortage() => {
                 self.postpone_epochs()
             }
             other => other?,
@@ -131,12 +139,140 @@ impl FlushPlan {
     }
 }
 
-/// Returns when all below `offset` is durable. Callers that come while another one syncs wait for it, and
-/// the first of them then syncs for all.
+/// Why a flush failed, for each of those who waited for it.
+pub type FlushResult = Result<(), Arc<LogError>>;
+
+/// The flushes of one log: whose turn it is, and who waits.
+#[derive(Default)]
+pub(crate) struct LogFlushes {
+    /// Held while a plan is carried out.
+    turn: Mutex<()>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Up to where each needs the log durable.
+    waiters: Vec<(Offset, oneshot::Sender<FlushResult>)>,
+    /// Those who gave up are swept out when there are as many as this.
+    sweep_at: usize,
+    /// The log is in the queue of its directory.
+    is_queued: bool,
+}
+
+/// Fewer waiters are not worth a sweep.
+const LEAST_SWEEP: usize = 16;
+
+impl LogFlushes {
+    /// For one who renames the directory: no flush is under way while it is held.
+    pub(crate) fn turn(&self) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.turn)
+    }
+
+    /// Registers a waiter.
+    fn wait_for(&self, offset: Offset) -> oneshot::Receiver<FlushResult> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = lock(&self.waiting);
+        waiting.waiters.push((offset, sender));
+        if waiting.waiters.len() >= waiting.sweep_at.max(LEAST_SWEEP) {
+            waiting.waiters.retain(|(_, waiter)| !waiter.is_closed());
+            waiting.sweep_at = 2 * waiting.waiters.len();
+        }
+        receiver
+    }
+
+    /// All below `offset` is durable.
+    fn complete(&self, offset: Offset) {
+        let mut waiting = lock(&self.waiting);
+        for (_, waiter) in waiting.waiters.extract_if(.., |(wanted, _)| *wanted <= offset) {
+            let _ = waiter.send(Ok(())); // An error means that the waiter gave up.
+        }
+    }
+
+    fn fail(&self, error: &Arc<LogError>) {
+        for (_, waiter) in std::mem::take(&mut lock(&self.waiting).waiters) {
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+}
+
+/// The logs of one directory that somebody waits for, in the order in which they were asked for.
+#[derive(Default)]
+pub(crate) struct FlushQueue(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    logs: VecDeque<Arc<dyn LogOwner>>,
+    flushers: usize,
+}
+
+impl FlushQueue {
+    /// Adds a log. Returns whether that takes another flusher.
+    fn push(&self, owner: Arc<dyn LogOwner>) -> bool {
+        let mut queue = lock(&self.0);
+        queue.logs.push_back(owner);
+        let is_wanted = queue.flushers < FLUSHERS_PER_DIR;
+        queue.flushers += usize::from(is_wanted);
+        is_wanted
+    }
+
+    /// The next log for a flusher, which ends where there is none.
+    fn next(&self) -> Option<Arc<dyn LogOwner>> {
+        let mut queue = lock(&self.0);
+        let next = queue.logs.pop_front();
+        queue.flushers -= usize::from(next.is_none());
+        next
+    }
+
+    fn work(&self) {
+        while let Some(owner) = self.next() {
+            let flushes = with_log(&*owner, |log| log.flushes());
+            // An error has reached those who wait, and the log of the broker where it is a fault of the disk.
+            let _ = flush_in_turn(&*owner, &flushes, Offset::MAX, Log::log_end_offset);
+        }
+    }
+}
+
+/// Has everything flushed that the log holds now, by and by; nobody waits for it.
+pub fn request_flush(owner: &Arc<dyn LogOwner>, tasks: &Tasks) {
+    let (ctx, flushes) = with_log(&**owner, |log| (log.context().clone(), log.flushes()));
+    if std::mem::replace(&mut lock(&flushes.waiting).is_queued, true) {
+        return;
+    }
+    if ctx.flush_queue.push(owner.clone()) {
+        tasks.start_blocking("flush", move || ctx.flush_queue.work());
+    }
+}
+
+/// Ready when all below `offset` is durable. The flush is asked for at the call, and happens even if nobody waits.
 ///
 /// # Errors
 /// As [`FlushPlan::run`].
-pub fn flush_through(owner: &dyn LogOwner, offset: Offset) -> Result<(), LogError> {
+pub fn flushed(
+    owner: &Arc<dyn LogOwner>,
+    offset: Offset,
+    tasks: &Tasks,
+) -> impl Future<Output = FlushResult> + Send + use<> {
+    let flushes = with_log(&**owner, |log| (log.recovery_point() < offset).then(|| log.flushes()));
+    let waiting = flushes.map(|flushes| {
+        let receiver = flushes.wait_for(offset);
+        request_flush(owner, tasks);
+        receiver
+    });
+    async move {
+        match waiting {
+            None => Ok(()),
+            // The sender goes without a word only with the log itself.
+            Some(receiver) => receiver.await.unwrap_or(Ok(())),
+        }
+    }
+}
+
+/// Returns when all below `offset` is durable; for a thread that may wait.
+///
+/// # Errors
+/// As [`FlushPlan::run`].
+pub fn flush_through(owner: &dyn LogOwner, offset: Offset) -> FlushResult {
     flush(owner, offset, Log::log_end_offset)
 }
 
@@ -144,24 +280,45 @@ pub fn flush_through(owner: &dyn LogOwner, offset: Offset) -> Result<(), LogErro
 ///
 /// # Errors
 /// As [`FlushPlan::run`].
-pub(crate) fn flush_rolled(owner: &dyn LogOwner) -> Result<(), LogError> {
+pub(crate) fn flush_rolled(owner: &dyn LogOwner) -> FlushResult {
     let up_to = with_log(owner, |log| log.active_base_offset());
     flush(owner, up_to, Log::active_base_offset)
 }
 
 /// Unless all below `wanted` is durable: makes it so up to what `extent` says when it is our turn.
-fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) -> Result<(), LogError> {
-    let Some(gate) = with_log(owner, |log| (log.recovery_point() < wanted).then(|| log.flush_gate())) else {
-        return Ok(());
-    };
-    let _turn = lock(&gate);
+fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) -> FlushResult {
+    match with_log(owner, |log| (log.recovery_point() < wanted).then(|| log.flushes())) {
+        Some(flushes) => flush_in_turn(owner, &flushes, wanted, extent),
+        None => Ok(()),
+    }
+}
+
+fn flush_in_turn(
+    owner: &dyn LogOwner,
+    flushes: &LogFlushes,
+    wanted: Offset,
+    extent: impl Fn(&Log) -> Offset,
+) -> FlushResult {
+    let _turn = flushes.turn();
+    // Who registers from here on may come too late for the plan, and queues the log again.
+    lock(&flushes.waiting).is_queued = false;
     let plan = with_log(owner, |log| {
-        // What was deleted while we waited needs no disk any more.
-        (log.recovery_point() < wanted && !log.is_deleted()).then(|| log.flush_plan(extent(log)))
+        // What was deleted meanwhile needs no disk any more.
+        let is_needed = log.recovery_point() < wanted.min(log.log_end_offset()) && !log.is_deleted();
+        is_needed.then(|| log.flush_plan(extent(log)))
     });
-    let Some(plan) = plan else { return Ok(()) };
-    let done = plan.run()?;
-    with_log(owner, |log| log.flush_done(done));
+    if let Some(plan) = plan {
+        match plan.run() {
+            Ok(done) => with_log(owner, |log| log.flush_done(done)),
+            Err(error) => {
+                let error = Arc::new(error);
+                flushes.fail(&error);
+                return Err(error);
+            }
+        }
+    }
+    // After the owner has published what has become durable.
+    flushes.complete(with_log(owner, |log| if log.is_deleted() { Offset::MAX } else { log.recovery_point() }));
     Ok(())
 }
 
@@ -178,6 +335,96 @@ mod tests {
         sim::{SimClock, SimDisk},
         types::TopicPartition,
     };
+
+    /// A log of its own for each of `names`, all in one directory on `disk`.
+    fn logs(disk: &SimDisk, names: &[&str]) -> Vec<Arc<dyn LogOwner>> {
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let ctx = LogContext::alone(Path::new("/d"), Arc::new(disk.clone()), Arc::new(SimClock::new(1000))).unwrap();
+        let open = |name: &&str| -> Arc<dyn LogOwner> {
+            let (dir, partition) = (Path::new("/d").join(format!("{name}-0")), TopicPartition::new(*name, 0));
+            Arc::new(Mutex::new(Log::open(&ctx, &dir, partition, None, Arc::default(), OpenLog::default()).unwrap()))
+        };
+        names.iter().map(open).collect()
+    }
+
+    /// Appends a record. Returns the log's end.
+    fn append(owner: &Arc<dyn LogOwner>) -> Offset {
+        with_log(&**owner, |log| {
+            let mut batch = BatchBuilder::new(BatchOptions { base_offset: log.log_end_offset(), ..Default::default() });
+            batch.append(1000, None, Some(b"v"), &[]);
+            log.append_as_follower(batch.build(), 1000).unwrap().last_offset + 1
+        })
+    }
+
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let waits = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), waits).await.expect(what);
+    }
+
+    #[tokio::test]
+    async fn a_slow_directory_takes_few_threads_and_keeps_no_other_waiting() {
+        let (slow_disk, fast_disk, tasks) = (SimDisk::new(1), SimDisk::new(2), Tasks::new());
+        let names: Vec<String> = (0..20).map(|at| format!("t{at}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (slow, fast) = (logs(&slow_disk, &names), logs(&fast_disk, &names[..1]).remove(0));
+        slow_disk.hold_syncs(true);
+        let waiting: Vec<_> = (0..700)
+            .map(|at| {
+                let owner = &slow[at % slow.len()];
+                flushed(owner, append(owner), &tasks)
+            })
+            .collect();
+        until("all flushers wait", || slow_disk.waiting_syncs() == FLUSHERS_PER_DIR).await;
+        for _ in 0..10 {
+            flushed(&fast, append(&fast), &tasks).await.unwrap();
+        }
+        assert_eq!(slow_disk.waiting_syncs(), FLUSHERS_PER_DIR, "no thread for a waiter");
+        let before = slow_disk.syncs();
+        slow_disk.hold_syncs(false);
+        for flushed in waiting {
+            flushed.await.unwrap();
+        }
+        // Each log is flushed for those who came before the first flush began, and once more for the others.
+        let syncs = slow_disk.syncs() - before;
+        assert!(syncs <= 4 * slow.len() as u64, "{syncs} syncs for 700 waiters of {} logs", slow.len());
+        tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn those_who_give_up_are_forgotten_and_the_flush_happens_all_the_same() {
+        let (disk, tasks) = (SimDisk::new(1), Tasks::new());
+        let owner = logs(&disk, &["t"]).remove(0);
+        disk.hold_syncs(true);
+        for _ in 0..10_000 {
+            drop(flushed(&owner, append(&owner), &tasks));
+        }
+        let flushes = with_log(&*owner, |log| log.flushes());
+        assert!(lock(&flushes.waiting).waiters.len() <= 2 * LEAST_SWEEP);
+        request_flush(&owner, &tasks);
+        disk.hold_syncs(false);
+        until("all is flushed", || with_log(&*owner, |log| log.recovery_point()) == 10_000).await;
+        tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_hears_of_a_failed_flush() {
+        let (disk, tasks) = (SimDisk::new(1), Tasks::new());
+        let owner = logs(&disk, &["t"]).remove(0);
+        disk.hold_syncs(true);
+        let waiting: Vec<_> = (0..3).map(|_| flushed(&owner, append(&owner), &tasks)).collect();
+        until("the flusher waits", || disk.waiting_syncs() == 1).await;
+        disk.set_faults(crate::sim::disk::Faults { fail_sync: Some(1), ..Default::default() });
+        disk.hold_syncs(false);
+        for flushed in waiting {
+            assert!(matches!(&*flushed.await.unwrap_err(), LogError::Io { action: "sync", .. }));
+        }
+        assert!(matches!(&*flushed(&owner, 3, &tasks).await.unwrap_err(), LogError::DirOffline { .. }));
+        tasks.shutdown().await;
+    }
 
     #[test]
     fn a_flush_without_room_for_the_epochs_leaves_them_for_later() {

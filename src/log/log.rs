@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use super::{
     AppendError, FlushPlan, LogContext, LogError, ReadError, ReadPlan, TimestampLookup,
     checkpoints::{partition_metadata_text, write_unsynced},
     file_names::{FileLengths, PartitionDir, file_name},
-    flush::FlushDone,
+    flush::{FlushDone, LogFlushes},
     leader_epochs::LeaderEpochs,
     producer_state::{CompletedTxn, EndTxnMarker, ProducerState, Verdict},
     retention::{Retention, RetentionRules, SegmentFacts},
@@ -88,8 +88,10 @@ pub struct Log {
     pub(super) dirty: Dirty,
     /// On the monotonic clock.
     pub(super) last_flush: Duration,
-    pub(super) flush_gate: Arc<Mutex<()>>,
+    pub(super) flushes: Arc<LogFlushes>,
     pub(super) deleted: bool,
+    /// The broker stops: what is on disk is what the mark of a clean shutdown vouches for.
+    pub(super) closed: bool,
 }
 
 /// What changed beside the segments since it last reached the disk; counters, so that a plan that is
@@ -144,7 +146,7 @@ impl Log {
         start: OpenLog,
     ) -> Result<Log, LogError> {
         ctx.check_online()?;
-        super::recovery::open(ctx, dir, partition, topic_id, config, start).map_err(|error| ctx.judge(error))
+        super::recovery::open(ctx, dir, partition, topic_id, config, start).map_err(|error| ctx.handle_io_error(error))
     }
 
     /// Which partition it is.
@@ -238,7 +240,7 @@ impl Log {
         let path = self.dir.path().join(PARTITION_METADATA_FILE);
         write_unsynced(&*self.ctx.disk, &path, partition_metadata_text(topic_id).as_bytes())
             .map_err(LogError::io("write", &path))
-            .map_err(|error| self.ctx.judge(error))?;
+            .map_err(|error| self.ctx.handle_io_error(error))?;
         self.topic_id = Some(topic_id);
         self.dirty.wrote(path);
         Ok(())
@@ -292,9 +294,11 @@ impl Log {
         self.maybe_roll(&header, now_ms)?;
         let active = self.active().clone();
         let written = active.write(&[header.bytes(), &records]);
-        let position = written.map_err(|error| self.ctx.judge(error))?;
-        self.note_appended(&active, &header, position, marker).map_err(|error| self.ctx.judge(error))?;
+        let position = written.map_err(|error| self.ctx.handle_io_error(error))?;
+        // Everything that readers go by comes before what may fail: they are to see the batch or an offline directory.
+        let completed = self.note_appended(&header, marker);
         self.ctx.tail.push(&self.tail, header, records, pinned_bytes);
+        self.index_appended(&active, &header, position, completed)?;
         Ok(AppendInfo {
             first_offset: header.base_offset(),
             last_offset: header.last_offset(),
@@ -321,14 +325,14 @@ impl Log {
         else {
             return Ok(self.nothing_appended());
         };
-        let mut run_start = 0;
+        let (mut run_start, mut run_bytes) = (0, 0);
         for (index, (at, header)) in placed.iter().enumerate() {
-            let run_bytes: u64 = placed[run_start..index].iter().map(|(_, header)| header.size_bytes()).sum();
             if self.should_roll(header, run_bytes, now_ms)? {
                 self.append_run(&batches, &placed[run_start..index])?;
                 self.roll_before(header)?;
-                run_start = index;
+                (run_start, run_bytes) = (index, 0);
             }
+            run_bytes += header.size_bytes();
             debug_assert!(*at < batches.len());
         }
         self.append_run(&batches, &placed[run_start..])?;
@@ -386,26 +390,21 @@ impl Log {
         };
         let active = self.active().clone();
         let end = last_start + last.size_bytes() as usize;
-        let mut position = active.write(&[&bytes[start..end]]).map_err(|error| self.ctx.judge(error))?;
+        let mut position = active.write(&[&bytes[start..end]]).map_err(|error| self.ctx.handle_io_error(error))?;
         for (at, header) in run {
             let records = bytes.slice(at + HEADER_BYTES..at + header.size_bytes() as usize);
-            let marker = marker_of(header, &records);
-            self.note_appended(&active, header, position, marker).map_err(|error| self.ctx.judge(error))?;
+            let completed = self.note_appended(header, marker_of(header, &records));
             let pinned_bytes = records.len();
             self.ctx.tail.push(&self.tail, *header, records, pinned_bytes);
+            self.index_appended(&active, header, position, completed)?;
             position += header.size_bytes();
         }
         Ok(())
     }
 
-    /// A batch is in the file: everything that follows from that.
-    fn note_appended(
-        &mut self,
-        active: &Segment,
-        header: &BatchHeader,
-        position: u64,
-        marker: Option<EndTxnMarker>,
-    ) -> Result<(), LogError> {
+    /// A batch is in the file: everything that follows from that in memory, and cannot fail.
+    /// Returns the transaction that it ends.
+    fn note_appended(&mut self, header: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<CompletedTxn> {
         assert!(header.base_offset() >= self.log_end_offset, "L1: {header:?} behind {}", self.log_end_offset);
         self.log_end_offset = header.last_offset() + 1;
         if self.epochs.assign(header.partition_leader_epoch(), header.base_offset()) {
@@ -413,14 +412,32 @@ impl Log {
         }
         let completed = self.producers.apply(header, marker);
         self.producers.keep_at_most(self.ctx.max_producer_ids);
-        active.index(header, position, self.config.index_interval_bytes.max(0) as u64)?;
-        match completed {
-            Some(transaction) if transaction.aborted => active.append_aborted(&aborted(&transaction)),
-            _ => Ok(()),
-        }
+        completed
+    }
+
+    /// Notes a batch in the indexes of its segment. Only a fault of the disk fails this, and takes the directory offline.
+    fn index_appended(
+        &self,
+        active: &Segment,
+        header: &BatchHeader,
+        position: u64,
+        completed: Option<CompletedTxn>,
+    ) -> Result<(), LogError> {
+        let aborted_transaction = completed.filter(|transaction| transaction.aborted);
+        active
+            .index(header, position, self.config.index_interval_bytes.max(0) as u64)
+            .and_then(|()| {
+                aborted_transaction.map_or(Ok(()), |transaction| active.append_aborted(aborted(&transaction)))
+            })
+            .map_err(|error| self.ctx.handle_io_error(error))
     }
 
     fn check_usable(&self) -> Result<(), LogError> {
+        self.check_readable()?;
+        if self.closed { Err(LogError::Closed { path: self.dir.path() }) } else { Ok(()) }
+    }
+
+    fn check_readable(&self) -> Result<(), LogError> {
         if self.deleted {
             return Err(LogError::Deleted { path: self.dir.path() });
         }
@@ -452,21 +469,25 @@ impl Log {
         Ok(())
     }
 
-    /// A segment starts where the one before ended, unless the gap is wider than an index can express.
+    /// A segment starts where the one before ended, unless a gap is wider than an index can express.
     fn roll_before(&mut self, next: &BatchHeader) -> Result<(), LogError> {
-        let gap = next.last_offset() - self.log_end_offset > Offset::from(i32::MAX);
-        self.roll_to(if gap { next.base_offset() } else { self.log_end_offset })
+        let is_over_gap = next.last_offset() - self.log_end_offset > Offset::from(i32::MAX)
+            && is_gap_between(self.active().base_offset(), next.base_offset());
+        self.roll_to(if is_over_gap { next.base_offset() } else { self.log_end_offset })
     }
 
     /// `LogSegment.shouldRoll`, where `pending_bytes` are about to be written before `next`.
     fn should_roll(&self, next: &BatchHeader, pending_bytes: u64, now_ms: TimestampMs) -> Result<bool, LogError> {
         let active = self.active();
         let size = active.size_bytes() + pending_bytes;
+        // An empty segment lies ahead where a roll over a gap was not followed by its batch.
+        let is_out_of_reach = next.last_offset() - active.base_offset() > Offset::from(i32::MAX)
+            || next.base_offset() < active.base_offset();
         if size == 0 {
-            return Ok(false);
+            return Ok(is_out_of_reach);
         }
-        Ok(size + next.size_bytes() > self.config.segment_bytes.max(0) as u64
-            || next.last_offset() - active.base_offset() > Offset::from(i32::MAX)
+        Ok(is_out_of_reach
+            || size + next.size_bytes() > self.config.segment_bytes.max(0) as u64
             || active.waited_for_roll(now_ms, next.max_timestamp())?
                 > self.config.segment_ms - self.roll_jitter_ms(active)
             || active.indexes_are_full(self.config.segment_index_bytes))
@@ -495,21 +516,44 @@ impl Log {
 
     fn roll_to(&mut self, base_offset: Offset) -> Result<(), LogError> {
         let rolled = self.try_roll_to(base_offset);
-        rolled.map_err(|error| self.ctx.judge(error))
+        rolled.map_err(|error| self.ctx.handle_io_error(error))
     }
 
     fn try_roll_to(&mut self, base_offset: Offset) -> Result<(), LogError> {
         if self.active().size_bytes() == 0 {
-            return Ok(());
+            let is_there = self.active().base_offset() == base_offset;
+            return if is_there { Ok(()) } else { self.replace_empty_segment(base_offset) };
         }
+        let is_over_gap = is_gap_between(self.active().base_offset(), base_offset);
         self.active().become_inactive()?;
         self.take_snapshot()?;
+        self.start_segment(base_offset)?;
+        self.ctx.announce_roll();
+        self.flush_before_gap(is_over_gap)
+    }
+
+    /// A recovery cannot tell such a gap from a lost tail, so what stands before it must not get lost. A gap is rare
+    /// enough to wait for that here.
+    fn flush_before_gap(&mut self, is_over_gap: bool) -> Result<(), LogError> {
+        if is_over_gap { self.flush() } else { Ok(()) }
+    }
+
+    fn start_segment(&mut self, base_offset: Offset) -> Result<(), LogError> {
         let segment = Segment::new(&self.ctx, &self.dir, base_offset, FileLengths::default());
         segment.log_file()?;
         Arc::make_mut(&mut self.segments).push(segment);
         self.dirty.names += 1;
-        self.ctx.announce_roll();
         Ok(())
+    }
+
+    /// The active segment is empty and starts at another offset than the next batch needs.
+    fn replace_empty_segment(&mut self, base_offset: Offset) -> Result<(), LogError> {
+        let empty = self.active().clone();
+        self.start_segment(base_offset)?;
+        Arc::make_mut(&mut self.segments).retain(|segment| !Arc::ptr_eq(segment, &empty));
+        let is_over_gap = is_gap_between(empty.base_offset(), base_offset);
+        self.remove_segments(vec![empty], self.config.file_delete_delay_ms)?;
+        self.flush_before_gap(is_over_gap)
     }
 
     /// Writes the producer state at the log's end, from which a restart goes on.
@@ -554,7 +598,7 @@ impl Log {
         upper_bound: Offset,
         min_one_batch: bool,
     ) -> Result<ReadPlan, ReadError> {
-        self.check_usable()?;
+        self.check_readable()?;
         if from < self.log_start_offset || from > self.log_end_offset {
             return Err(ReadError::OffsetOutOfRange {
                 offset: from,
@@ -583,22 +627,6 @@ impl Log {
             active_bytes: self.active().size_bytes(),
             log_start_offset: self.log_start_offset,
         }
-    }
-
-    /// F5: aborted transactions that a reader of `from..to` must know of. Reads index files; short, and
-    /// without any I/O where no transaction was ever aborted.
-    ///
-    /// # Errors
-    /// A fault of the disk.
-    pub fn aborted_transactions(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
-        let at = self.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
-        let mut concerned = Vec::new();
-        for segment in &self.segments[at..] {
-            concerned.extend(
-                segment.aborted_transactions()?.into_iter().filter(|transaction| transaction.concerns(from, to)),
-            );
-        }
-        Ok(concerned)
     }
 
     // --- flush ---
@@ -672,12 +700,13 @@ impl Log {
         self.active().base_offset()
     }
 
-    /// The lock that makes concurrent flushes of this log wait for each other.
-    pub(super) fn flush_gate(&self) -> Arc<Mutex<()>> {
-        self.flush_gate.clone()
+    /// Whose turn it is to flush this log, and who waits for that.
+    pub(super) fn flushes(&self) -> Arc<LogFlushes> {
+        self.flushes.clone()
     }
 
-    /// Everything that a clean start needs: indexes, snapshot, epochs, all of it durable.
+    /// Everything that a clean start needs: indexes, snapshot, epochs, all of it durable. From here on the log
+    /// takes no change.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -685,12 +714,13 @@ impl Log {
         if self.deleted {
             return Ok(());
         }
+        self.closed = true;
         self.ctx.check_online()?;
         if self.is_closed_cleanly() {
             return Ok(());
         }
         let closed = self.active().write_indexes().and_then(|()| self.take_snapshot());
-        closed.map_err(|error| self.ctx.judge(error))?;
+        closed.map_err(|error| self.ctx.handle_io_error(error))?;
         self.flush()?;
         self.close_files();
         Ok(())
@@ -702,13 +732,14 @@ impl Log {
     /// # Errors
     /// A fault of the disk.
     pub(super) fn prepare_close(&mut self) -> Result<Option<FlushDone>, LogError> {
+        self.closed = true;
         if self.deleted || self.is_closed_cleanly() {
             return Ok(None);
         }
         self.ctx.check_online()?;
         let prepared =
             self.active().write_indexes().and_then(|()| self.take_snapshot()).and_then(|()| self.write_epochs());
-        prepared.map_err(|error| self.ctx.judge(error))?;
+        prepared.map_err(|error| self.ctx.handle_io_error(error))?;
         self.close_files();
         Ok(Some(self.flush_plan(self.log_end_offset).done))
     }
@@ -721,13 +752,13 @@ impl Log {
         }
         let mut done = self.flush_plan(self.log_end_offset).done;
         match self.active().write_indexes() {
-            Err(error) if !error.is_disk_full() => return Err(self.ctx.judge(error)),
+            Err(error) if !error.is_shortage() => return Err(self.ctx.handle_io_error(error)),
             _ => {}
         }
         match self.write_epochs() {
             Ok(()) => {}
-            Err(error) if error.is_disk_full() => done.epochs = 0,
-            Err(error) => return Err(self.ctx.judge(error)),
+            Err(error) if error.is_shortage() => done.epochs = 0,
+            Err(error) => return Err(self.ctx.handle_io_error(error)),
         }
         Ok(Some(done))
     }
@@ -780,7 +811,7 @@ impl Log {
     /// # Errors
     /// A fault of the disk.
     pub fn delete_old_segments(&mut self, now_ms: TimestampMs, high_watermark: Offset) -> Result<usize, LogError> {
-        if self.deleted {
+        if self.deleted || self.closed {
             return Ok(0);
         }
         self.check_usable()?;
@@ -832,7 +863,7 @@ impl Log {
     /// Renames the files away, and their snapshots; they are removed after `delay_ms`.
     fn remove_segments(&mut self, gone: Vec<Arc<Segment>>, delay_ms: i64) -> Result<(), LogError> {
         for segment in gone {
-            let renamed = segment.mark_deleted().map_err(|error| self.ctx.judge(error))?;
+            let renamed = segment.mark_deleted().map_err(|error| self.ctx.handle_io_error(error))?;
             for path in renamed {
                 self.ctx.condemn(path, false, delay_ms);
             }
@@ -856,7 +887,7 @@ impl Log {
             return Ok(true);
         }
         let cut = self.try_truncate_to(offset);
-        cut.map_err(|error| self.ctx.judge(error))?;
+        cut.map_err(|error| self.ctx.handle_io_error(error))?;
         Ok(true)
     }
 
@@ -864,7 +895,8 @@ impl Log {
         let kept = self.segments.partition_point(|segment| segment.base_offset() <= offset);
         let active = self.segments[kept - 1].clone();
         let cut = active.find(offset, active.size_bytes())?;
-        let end = cut.map_or(offset, |(_, batch)| offset.min(batch.base_offset()));
+        // Behind a gap the log ends where a start would find its end.
+        let end = active.end_before(cut.map_or(active.size_bytes(), |(position, _)| position))?;
         // First of all: a recovery point above the cut would make a later start call it data loss.
         self.ctx.recovery_points.lower(&self.partition, end)?;
         self.begin_cut();
@@ -904,7 +936,7 @@ impl Log {
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), LogError> {
         self.check_usable()?;
         let emptied = self.try_truncate_fully(offset);
-        emptied.map_err(|error| self.ctx.judge(error))
+        emptied.map_err(|error| self.ctx.handle_io_error(error))
     }
 
     fn try_truncate_fully(&mut self, offset: Offset) -> Result<(), LogError> {
@@ -938,7 +970,7 @@ impl Log {
         let from = self.dir.path();
         let to = self.ctx.dir.join(moved_dir_name(&self.partition, unique, "delete"));
         let renamed = self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from));
-        renamed.map_err(|error| self.ctx.judge(error))?;
+        renamed.map_err(|error| self.ctx.handle_io_error(error))?;
         for checkpoint in self.ctx.checkpoints() {
             checkpoint.forget(&self.partition);
         }
@@ -957,6 +989,12 @@ impl Log {
     pub fn is_deleted(&self) -> bool {
         self.deleted
     }
+}
+
+/// Whether so much lies between the bases of two segments that the first cannot have reached the second: without a
+/// gap of offsets, a segment ends where the next one starts, and spans what its indexes can express.
+pub(super) fn is_gap_between(base_offset: Offset, next_base_offset: Offset) -> bool {
+    next_base_offset - base_offset > Offset::from(i32::MAX) + 1
 }
 
 /// `LocalLog.logDeleteDirName` and `logStrayDirName`: at most 255 characters, the topic's name giving way.

@@ -6,11 +6,11 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex},
 };
 
 use uuid::Uuid;
@@ -38,8 +38,8 @@ pub(super) struct LogDir {
     pub(super) is_new: bool,
     /// The directory carried the mark of a clean shutdown when it was opened.
     pub(super) clean_shutdown: bool,
-    /// A log that is there could not be opened.
-    pub(super) has_refused_log: AtomicBool,
+    /// Logs that are there and could not be opened.
+    pub(super) refused_logs: Mutex<BTreeSet<TopicPartition>>,
     _lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -140,7 +140,7 @@ impl LogDir {
             directory_id: Some(meta.directory_id),
             is_new,
             clean_shutdown,
-            has_refused_log: AtomicBool::new(false),
+            refused_logs: Mutex::default(),
             _lock: Some(taken.lock),
         })
     }
@@ -153,7 +153,7 @@ impl LogDir {
             directory_id: None,
             is_new: false,
             clean_shutdown: false,
-            has_refused_log: AtomicBool::new(false),
+            refused_logs: Mutex::default(),
             _lock: None,
         }
     }

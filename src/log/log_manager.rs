@@ -18,23 +18,23 @@ use uuid::Uuid;
 use super::{
     Log, LogContext, LogError, LogLimits, LogOwner, OpenLog,
     checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, OffsetCheckpoint, is_damaged_copy},
-    context::lock,
     flush::{flush_rolled, flush_through, with_log},
+    line_limit::LogLineLimit,
     log::moved_dir_name,
     log_dirs::{LogDir, LogDirs, partitions_in},
     recovery::topic_id_in,
 };
 use crate::{
     config::topic::LogConfig,
-    env::Env,
+    env::{Env, lock::lock},
     types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
 /// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
 const INITIAL_RETENTION_DELAY: Duration = Duration::from_secs(30);
-/// `flush.ms` is kept to within this.
 /// Between two turns of other work.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+/// `flush.ms` is kept to within this.
 const LEAST_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the log directories are told by the broker's settings.
@@ -133,10 +133,11 @@ pub struct LogManager {
     cluster_id: String,
     is_new_cluster: bool,
     dirs: Vec<LogDir>,
+    /// The background work of each directory, in the order of `dirs`.
+    work: Vec<DirWork>,
     logs: Mutex<BTreeMap<TopicPartition, Registered>>,
     /// Logs that were opened in this life: the mark of a clean shutdown says nothing of a second time.
     opened: Mutex<BTreeSet<TopicPartition>>,
-    schedule: Mutex<Schedule>,
 }
 
 impl LogManager {
@@ -146,9 +147,10 @@ impl LogManager {
     /// As [`LogDirs::open`].
     pub fn open(env: &Env, config: LogManagerConfig) -> Result<Arc<LogManager>, LogError> {
         let LogDirs { cluster_id, is_new_cluster, dirs } = LogDirs::open(env, &config)?;
+        let now = env.clock.monotonic();
         Ok(Arc::new(LogManager {
             env: env.clone(),
-            schedule: Mutex::new(Schedule::starting_at(env.clock.monotonic(), &config)),
+            work: dirs.iter().map(|_| DirWork::starting_at(now, &config)).collect(),
             config,
             cluster_id,
             is_new_cluster,
@@ -241,13 +243,26 @@ impl LogManager {
             Some(dir) => dir,
             None => self.dir_to_create_in(partition, placement)?,
         };
-        let start = self.start_of(dir, partition);
-        let opened =
-            Log::open(&dir.ctx, &dir.ctx.dir.join(partition.to_string()), partition.clone(), topic_id, config, start);
+        let opened = self.open_in(dir, partition, topic_id, config, self.start_of(dir, partition));
         if opened.is_err() && existing.is_some() {
-            dir.has_refused_log.store(true, Ordering::Release);
+            lock(&dir.refused_logs).insert(partition.clone());
         }
         opened
+    }
+
+    fn open_in(
+        &self,
+        dir: &LogDir,
+        partition: &TopicPartition,
+        topic_id: Option<TopicId>,
+        config: Arc<LogConfig>,
+        start: OpenLog,
+    ) -> Result<Log, LogError> {
+        let path = dir.ctx.dir.join(partition.to_string());
+        let log = Log::open(&dir.ctx, &path, partition.clone(), topic_id, config, start)?;
+        lock(&dir.refused_logs).remove(partition);
+        lock(&self.opened).insert(partition.clone());
+        Ok(log)
     }
 
     /// Opens the metadata log, in which all that was acknowledged was synced: damage is never cut off, unless the loss of
@@ -270,11 +285,11 @@ impl LogManager {
             dir.ctx.recovery_points.remove(partition)?;
             start = OpenLog { log_start_offset: start.log_start_offset, ..OpenLog::default() };
         }
-        Log::open(&dir.ctx, &dir.ctx.dir.join(partition.to_string()), partition.clone(), None, config, start)
+        self.open_in(dir, partition, None, config, start)
     }
 
     fn start_of(&self, dir: &LogDir, partition: &TopicPartition) -> OpenLog {
-        let first_time = lock(&self.opened).insert(partition.clone());
+        let first_time = !lock(&self.opened).contains(partition);
         OpenLog {
             log_start_offset: dir.ctx.log_start_offsets.get(partition).unwrap_or(0),
             recovery_point: dir.ctx.recovery_points.get(partition).unwrap_or(0),
@@ -372,6 +387,7 @@ impl LogManager {
         let found = self.partition_dirs()?.into_iter().find(|(_, other)| other == partition);
         let Some((dir, _)) = found else { return Ok(()) };
         let to = self.move_dir(dir, partition, "delete")?;
+        lock(&dir.refused_logs).remove(partition);
         dir.ctx.condemn(to, true, 0);
         Ok(())
     }
@@ -436,8 +452,8 @@ impl LogManager {
         lock(&self.logs).remove(partition);
         let unique = self.env.random.uuid().simple().to_string();
         // A flush under way finds its files by their paths: it ends first, and none begins behind it.
-        let gate = with_log(owner, |log| log.flush_gate());
-        let _turn = lock(&gate);
+        let flushes = with_log(owner, |log| log.flushes());
+        let _turn = flushes.turn();
         with_log(owner, |log| log.delete(&unique))
     }
 
@@ -508,66 +524,53 @@ impl LogManager {
 
     // --- background work ---
 
-    /// Starts the background work; it ends with the task group.
+    /// Starts the background work; it ends with the task group. Each directory has its own, so that a slow one keeps
+    /// no other waiting.
     pub fn start(self: &Arc<Self>) {
-        let manager = self.clone();
-        self.env.tasks.spawn_until_stopped("log-manager", async move {
-            loop {
-                manager.wait_for_work().await;
-                let worker = manager.clone();
-                manager.env.tasks.blocking("log-manager-tick", move || worker.tick()).await;
-            }
-        });
-    }
-
-    async fn wait_for_work(&self) {
-        let next = self.next_due();
-        let rolled =
-            futures_util::future::select_all(self.dirs.iter().map(|dir| Box::pin(dir.ctx.rolled_notify.notified())));
-        tokio::select! {
-            biased;
-            () = self.env.clock.sleep_until(next) => {}
-            _ = rolled => {}
+        for at in 0..self.dirs.len() {
+            let manager = self.clone();
+            self.env.tasks.spawn_until_stopped("log-manager", async move {
+                loop {
+                    manager.wait_for_work(at).await;
+                    let worker = manager.clone();
+                    manager.env.tasks.blocking("log-manager-tick", move || worker.tick_dir(at)).await;
+                }
+            });
         }
     }
 
-    fn next_due(&self) -> Duration {
-        let schedule = lock(&self.schedule);
-        let condemned = self
-            .dirs
-            .iter()
-            .filter_map(|dir| lock(&dir.ctx.condemned).iter().map(|condemned| condemned.due).min())
-            .min();
-        [
-            schedule.recovery_points,
-            schedule.log_start_offsets,
-            schedule.high_watermarks,
-            schedule.retention,
-            schedule.producers,
-            schedule.flush,
-            condemned.unwrap_or(Duration::MAX),
-        ]
-        .into_iter()
-        .min()
-        .unwrap_or(Duration::MAX)
+    async fn wait_for_work(&self, at: usize) {
+        let ctx = &self.dirs[at].ctx;
+        tokio::select! {
+            biased;
+            () = self.env.clock.sleep_until(self.work[at].next_due(ctx)) => {}
+            () = ctx.rolled_notify.notified() => {}
+        }
     }
 
     /// Does what is due. May wait for the disk.
     pub fn tick(&self) {
+        for at in 0..self.dirs.len() {
+            self.tick_dir(at);
+        }
+    }
+
+    fn tick_dir(&self, at: usize) {
+        let (dir, work) = (&self.dirs[at], &self.work[at]);
         let now = self.env.clock.monotonic();
         let now_ms = self.env.clock.now_ms();
-        let due = {
-            let mut schedule = lock(&self.schedule);
-            schedule.take_due(now, &self.config)
-        };
-        let logs = self.registered();
-        self.flush_rolled(&logs);
+        let due = lock(&work.schedule).take_due(now, &self.config);
+        let logs = self.registered_in(dir);
+        if dir.ctx.rolled.swap(false, Ordering::AcqRel) {
+            // Segments that were rolled become durable without anybody waiting for it.
+            work.for_each(dir, &logs, now, "flush rolled segments", flush_rolled);
+        }
         if due.flush {
-            let interval = self.flush_due(&logs, now);
-            lock(&self.schedule).flush = now.saturating_add(interval);
+            let interval = self.flush_due(at, &logs, now);
+            lock(&work.schedule).flush = now.saturating_add(interval);
         }
         if due.retention {
-            self.for_each(&logs, "apply retention", |owner| {
+            work.for_each(dir, &logs, now, "apply retention", |owner| {
                 let high_watermark = owner.high_watermark();
                 with_log(owner, |log| {
                     log.delete_old_segments(now_ms, high_watermark.unwrap_or(log.log_end_offset())).map(|_| ())
@@ -575,114 +578,57 @@ impl LogManager {
             });
         }
         if due.producers {
-            self.for_each(&logs, "expire producers", |owner| {
-                with_log(owner, |log| log.remove_expired_producers(now_ms));
-                Ok(())
+            for (_, owner) in &logs {
+                with_log(&**owner, |log| log.remove_expired_producers(now_ms));
+            }
+        }
+        if !dir.ctx.is_offline()
+            && let Err(error) = checkpoint(dir, &logs, &due)
+        {
+            work.warn_seldom(now, |unsaid| {
+                tracing::warn!(dir = %dir.ctx.dir.display(), %error, unsaid, "cannot write checkpoint");
             });
         }
-        self.checkpoint(&logs, &due);
-        self.remove_condemned(now);
+        self.remove_condemned(dir, now);
     }
 
-    fn for_each(
-        &self,
-        logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)],
-        what: &str,
-        act: impl Fn(&dyn LogOwner) -> Result<(), LogError>,
-    ) {
-        for (partition, ctx, owner) in logs {
-            if ctx.is_offline() {
-                continue;
-            }
-            if let Err(error) = act(&**owner)
-                && !ctx.is_offline()
-            {
-                // An offline directory has been reported already.
-                tracing::warn!(%partition, %error, "cannot {what}");
-            }
-        }
-    }
-
-    /// Segments that were rolled become durable without anybody waiting for it.
-    fn flush_rolled(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)]) {
-        let rolled = |dir: &LogDir| dir.ctx.rolled.swap(false, Ordering::AcqRel);
-        if !self.dirs.iter().map(rolled).fold(false, |any, rolled| any | rolled) {
-            return;
-        }
-        self.for_each(logs, "flush rolled segments", flush_rolled);
+    fn registered_in(&self, dir: &LogDir) -> Vec<Owned> {
+        let mut logs = self.registered();
+        logs.retain(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx));
+        logs.into_iter().map(|(partition, _, owner)| (partition, owner)).collect()
     }
 
     /// `flush.ms`. Answers when to look again.
-    fn flush_due(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)], now: Duration) -> Duration {
+    fn flush_due(&self, at: usize, logs: &[Owned], now: Duration) -> Duration {
+        let (dir, work) = (&self.dirs[at], &self.work[at]);
         let mut shortest_ms = self.config.high_watermark_checkpoint_interval_ms;
-        for (_, _, owner) in logs {
+        for (_, owner) in logs {
             shortest_ms = shortest_ms.min(with_log(&**owner, |log| log.config().flush_ms));
         }
-        self.for_each(logs, "flush", |owner| {
+        work.for_each(dir, logs, now, "flush", |owner| {
             let up_to = with_log(owner, |log| log.flush_is_due(now).then(|| log.log_end_offset()));
             up_to.map_or(Ok(()), |up_to| flush_through(owner, up_to))
         });
         millis(shortest_ms).max(LEAST_FLUSH_INTERVAL)
     }
 
-    fn checkpoint(&self, logs: &[(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)], due: &Due) {
-        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
-            let ctx = &dir.ctx;
-            let here = || logs.iter().filter(|(_, other, _)| Arc::ptr_eq(ctx, other));
-            // What was deleted since the list was made may have a successor of its name already.
-            let gather = |read: fn(&Log) -> Offset| -> Vec<(TopicPartition, Offset)> {
-                here()
-                    .filter_map(|(partition, _, owner)| {
-                        let offset = with_log(&**owner, |log| (!log.is_deleted()).then(|| read(log)))?;
-                        Some((partition.clone(), offset))
-                    })
-                    .collect()
-            };
-            let write = |checkpoint: &OffsetCheckpoint, gather: &dyn Fn() -> Vec<(TopicPartition, Offset)>| {
-                if let Err(error) = checkpoint.update_gathered(gather) {
-                    let error = ctx.judge(error);
-                    tracing::warn!(dir = %ctx.dir.display(), %error, "cannot write checkpoint");
+    fn remove_condemned(&self, dir: &LogDir, now: Duration) {
+        let due = {
+            let mut condemned = lock(&dir.ctx.condemned);
+            let (due, later): (VecDeque<_>, VecDeque<_>) =
+                condemned.drain(..).partition(|condemned| condemned.due <= now);
+            *condemned = later;
+            due
+        };
+        for condemned in due {
+            let disk = &dir.ctx.disk;
+            let removed =
+                if condemned.is_dir { disk.remove_dir_all(&condemned.path) } else { disk.remove_file(&condemned.path) };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %condemned.path.display(), %error, "cannot remove a deleted file");
                 }
-            };
-            if due.recovery_points {
-                write(&ctx.recovery_points, &|| gather(Log::recovery_point));
-            }
-            if due.log_start_offsets {
-                write(&ctx.log_start_offsets, &|| gather(Log::log_start_offset));
-            }
-            if due.high_watermarks {
-                write(&ctx.high_watermarks, &|| {
-                    here()
-                        .filter(|(_, _, owner)| with_log(&**owner, |log| !log.is_deleted()))
-                        .filter_map(|(partition, _, owner)| Some((partition.clone(), owner.high_watermark()?)))
-                        .collect()
-                });
-            }
-        }
-    }
-
-    fn remove_condemned(&self, now: Duration) {
-        for dir in &self.dirs {
-            let due = {
-                let mut condemned = lock(&dir.ctx.condemned);
-                let (due, later): (VecDeque<_>, VecDeque<_>) =
-                    condemned.drain(..).partition(|condemned| condemned.due <= now);
-                *condemned = later;
-                due
-            };
-            for condemned in due {
-                let disk = &dir.ctx.disk;
-                let removed = if condemned.is_dir {
-                    disk.remove_dir_all(&condemned.path)
-                } else {
-                    disk.remove_file(&condemned.path)
-                };
-                match removed {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::warn!(path = %condemned.path.display(), %error, "cannot remove a deleted file");
-                    }
-                    _ => {}
-                }
+                _ => {}
             }
         }
     }
@@ -715,52 +661,166 @@ impl LogManager {
         }
     }
 
-    /// Closes all logs so that the next start need not look at them. Called when nobody appends any more.
-    /// A directory in which a log could not be closed gets no mark of a clean shutdown.
-    pub fn shutdown(&self) {
-        let logs = self.registered();
-        let mut unclean: Vec<Arc<LogContext>> = Vec::new();
-        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
-            let here: Vec<_> = logs.iter().filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx)).collect();
-            if let Err(error) = close_all(&dir.ctx, &here) {
+    /// Closes all logs so that the next start need not look at them; none of them takes a change from then on.
+    /// A directory in which a log could not be closed gets no mark of a clean shutdown, and is in the report.
+    pub fn shutdown(&self) -> Vec<UncleanDir> {
+        self.dirs.iter().filter_map(|dir| self.close_dir(dir).err()).collect()
+    }
+
+    fn close_dir(&self, dir: &LogDir) -> Result<(), UncleanDir> {
+        let unclean = |is_synced: bool| {
+            move |error: LogError| {
                 tracing::error!(dir = %dir.ctx.dir.display(), %error, "cannot close the logs cleanly");
-                unclean.push(dir.ctx.clone());
+                UncleanDir { dir: dir.ctx.dir.clone(), error, is_synced }
             }
-        }
-        self.checkpoint(&logs, &Due::all());
-        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
+        };
+        let logs = self.registered_in(dir);
+        let (closed, synced) = close_all(&dir.ctx, &logs);
+        synced.map_err(unclean(false))?;
+        let checkpointed = checkpoint(dir, &logs, &Due::all());
+        closed.and(checkpointed).map_err(unclean(true))?;
+        if !lock(&dir.refused_logs).is_empty() {
             // A log that could not be opened was not closed either: the next start looks at it as closely as this one.
-            if dir.has_refused_log.load(Ordering::Acquire) || unclean.iter().any(|ctx| Arc::ptr_eq(ctx, &dir.ctx)) {
-                continue;
+            return Ok(());
+        }
+        let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
+        let marked = dir.ctx.disk.write_atomically(&path, CLEAN_SHUTDOWN_TEXT.as_bytes());
+        marked.map_err(LogError::io("write", &path)).map_err(unclean(true))
+    }
+}
+
+/// A log of a directory and its name.
+type Owned = (TopicPartition, Arc<dyn LogOwner>);
+
+/// A log directory that could not be closed cleanly: the next start recovers its logs.
+#[derive(Debug)]
+pub struct UncleanDir {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Why.
+    pub error: LogError,
+    /// All records are on the disk nevertheless.
+    pub is_synced: bool,
+}
+
+/// The background work of one log directory.
+struct DirWork {
+    schedule: Mutex<Schedule>,
+    warnings: LogLineLimit,
+}
+
+impl DirWork {
+    fn starting_at(now: Duration, config: &LogManagerConfig) -> Self {
+        DirWork { schedule: Mutex::new(Schedule::starting_at(now, config)), warnings: LogLineLimit::default() }
+    }
+
+    fn next_due(&self, ctx: &LogContext) -> Duration {
+        let schedule = lock(&self.schedule);
+        let deletion = lock(&ctx.condemned).iter().map(|deletion| deletion.due).min();
+        [
+            schedule.recovery_points,
+            schedule.log_start_offsets,
+            schedule.high_watermarks,
+            schedule.retention,
+            schedule.producers,
+            schedule.flush,
+            deletion.unwrap_or(Duration::MAX),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(Duration::MAX)
+    }
+
+    /// A shortage fails the same work again and again: one line a minute says so, and how many it left unsaid.
+    fn warn_seldom(&self, now: Duration, warn: impl FnOnce(u64)) {
+        if let Some(unsaid) = self.warnings.admit(now) {
+            warn(unsaid);
+        }
+    }
+
+    fn for_each<E: std::fmt::Display>(
+        &self,
+        dir: &LogDir,
+        logs: &[Owned],
+        now: Duration,
+        what: &str,
+        act: impl Fn(&dyn LogOwner) -> Result<(), E>,
+    ) {
+        for (partition, owner) in logs {
+            if dir.ctx.is_offline() {
+                return;
             }
-            let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
-            if let Err(error) = dir.ctx.disk.write_atomically(&path, CLEAN_SHUTDOWN_TEXT.as_bytes()) {
-                tracing::error!(path = %path.display(), %error, "cannot write the mark of a clean shutdown");
+            if let Err(error) = act(&**owner)
+                && !dir.ctx.is_offline()
+            {
+                // An offline directory has been reported already.
+                self.warn_seldom(now, |unsaid| tracing::warn!(%partition, %error, unsaid, "cannot {what}"));
             }
         }
     }
 }
 
-/// Closes the logs of one directory; all of them are tried.
-fn close_all(ctx: &LogContext, logs: &[&(TopicPartition, Arc<LogContext>, Arc<dyn LogOwner>)]) -> Result<(), LogError> {
+/// Writes the checkpoints that are due; all of them are tried.
+fn checkpoint(dir: &LogDir, logs: &[Owned], due: &Due) -> Result<(), LogError> {
+    let ctx = &dir.ctx;
+    // What was deleted since the list was made may have a successor of its name already.
+    let gather = |read: fn(&Log) -> Offset| -> Vec<(TopicPartition, Offset)> {
+        let offset = |(partition, owner): &Owned| {
+            let offset = with_log(&**owner, |log| (!log.is_deleted()).then(|| read(log)))?;
+            Some((partition.clone(), offset))
+        };
+        logs.iter().filter_map(offset).collect()
+    };
+    let write = |checkpoint: &OffsetCheckpoint, gather: &dyn Fn() -> Vec<(TopicPartition, Offset)>| {
+        checkpoint.update_gathered(gather).map_err(|error| ctx.handle_io_error(error))
+    };
     let mut result = Ok(());
+    if due.recovery_points {
+        result = result.and(write(&ctx.recovery_points, &|| gather(Log::recovery_point)));
+    }
+    if due.log_start_offsets {
+        result = result.and(write(&ctx.log_start_offsets, &|| gather(Log::log_start_offset)));
+    }
+    if due.high_watermarks {
+        let high_watermark = |(partition, owner): &Owned| {
+            let is_here = with_log(&**owner, |log| !log.is_deleted());
+            is_here.then(|| Some((partition.clone(), owner.high_watermark()?)))?
+        };
+        result = result.and(write(&ctx.high_watermarks, &|| logs.iter().filter_map(high_watermark).collect()));
+    }
+    result
+}
+
+/// Closes the logs of one directory; all of them are tried. The first result tells whether each could be closed, the
+/// second whether what they hold is on the disk.
+fn close_all(ctx: &LogContext, logs: &[Owned]) -> (Result<(), LogError>, Result<(), LogError>) {
+    let mut closed = Ok(());
     let mut prepared = Vec::new();
-    for (_, _, owner) in logs {
+    let mut is_dirty = false;
+    for (_, owner) in logs {
         match with_log(&**owner, Log::prepare_close) {
             Ok(Some(done)) => prepared.push((owner, done)),
             Ok(None) => {}
-            Err(error) => result = Err(error),
+            Err(error) => {
+                is_dirty = true;
+                closed = closed.and(Err(error));
+            }
         }
     }
-    if prepared.is_empty() {
-        return result;
+    if let Err(error) = ctx.check_online() {
+        return (closed, Err(error));
+    }
+    if prepared.is_empty() && !is_dirty {
+        return (closed, Ok(()));
     }
     // Thousands of single syncs would take longer than anybody waits for a stop.
-    ctx.sync_volume()?;
-    for (owner, done) in prepared {
-        with_log(&**owner, |log| log.flush_done(done));
+    let synced = ctx.sync_volume();
+    if synced.is_ok() {
+        for (owner, done) in prepared {
+            with_log(&**owner, |log| log.flush_done(done));
+        }
     }
-    result
+    (closed, synced)
 }
 
 struct Due {
@@ -1075,8 +1135,9 @@ mod tests {
             append(log, 1);
             log.lock().unwrap().flush().unwrap();
         }
-        manager.checkpoint(&manager.registered(), &Due::all());
-        let stale = manager.registered();
+        let dir = &manager.dirs[0];
+        checkpoint(dir, &manager.registered_in(dir), &Due::all()).unwrap();
+        let stale = manager.registered_in(dir);
         let syncs = disk.syncs();
         for (index, log) in logs.iter().enumerate() {
             manager.delete_log(&tp(&format!("t{index}")), &**log).unwrap();
@@ -1084,7 +1145,7 @@ mod tests {
         assert_eq!(disk.syncs(), syncs);
         let again = open(&manager, "t7", LogConfig::default());
         // A tick that made its list before all that.
-        manager.checkpoint(&stale, &Due::all());
+        checkpoint(dir, &stale, &Due::all()).unwrap();
         drop((again, logs, stale, manager));
         disk.crash();
         let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
@@ -1100,10 +1161,10 @@ mod tests {
         let ctx = &manager.dirs[0].ctx;
         let fault = |errno: Errno| LogError::io("open", Path::new("/a/t-0"))(errno.into());
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT] {
-            ctx.judge(fault(errno));
+            ctx.handle_io_error(fault(errno));
             assert!(!ctx.is_offline(), "{errno}");
         }
-        ctx.judge(fault(Errno::IO));
+        ctx.handle_io_error(fault(Errno::IO));
         assert!(ctx.is_offline());
     }
 
@@ -1136,7 +1197,9 @@ mod tests {
         let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
         let log = open(&manager, "t", LogConfig::default());
         append(&log, 1);
-        manager.shutdown();
+        flush_through(&*log, 1).unwrap();
+        clock.advance(Duration::from_secs(60));
+        manager.tick();
         manager.delete_log(&tp("t"), &*log).unwrap();
         let log = open(&manager, "t", LogConfig::default());
         assert_eq!(log.lock().unwrap().log_end_offset(), 0);

@@ -12,6 +12,7 @@ mod files;
 pub mod flush;
 mod index_reader;
 pub mod leader_epochs;
+pub(crate) mod line_limit;
 #[allow(clippy::module_inception)]
 mod log;
 mod log_dirs;
@@ -38,12 +39,13 @@ pub(crate) mod tests;
 
 pub use self::log::{AppendInfo, Log, OpenLog};
 pub use context::{LogContext, LogLimits};
-pub(crate) use error::is_disk_full;
+pub(crate) use error::is_shortage;
 pub use error::{AppendError, LogError, ReadError};
 pub use files::FileCache;
-pub use flush::{FlushPlan, LogOwner, flush_through};
+pub use flush::{FlushPlan, FlushResult, LogOwner, flush_through, flushed, request_flush};
+pub use line_limit::LogLineLimit;
 pub(crate) use log_dirs::name_some;
-pub use log_manager::{LogManager, LogManagerConfig, Placement};
+pub use log_manager::{LogManager, LogManagerConfig, Placement, UncleanDir};
 pub use producer_state::AppendOrigin;
 pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};
 pub use segment::Segment;

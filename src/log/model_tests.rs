@@ -1,4 +1,5 @@
-//! The log against a `Vec` (L1, L3–L5): random operations and crashes on the simulated disk.
+//! The log against a `Vec` (L1, L3–L5): random operations, crashes and shortages on the simulated disk; offsets
+//! with gaps as a follower of a compacted log sees them; and retention by a clock that moves.
 //!
 //! `OTTLA_SEED=n cargo test --lib log::model` replays one seed (a failure prints it), `OTTLA_SEEDS=n` runs n of them.
 
@@ -75,8 +76,11 @@ struct World {
     earlier: Vec<Timeline>,
     flushed: Offset,
     start: Offset,
+    highest_start: Offset,
     epoch: LeaderEpoch,
     next_sequence: [i32; 3],
+    /// Files cannot be opened (EMFILE).
+    is_short: bool,
 }
 
 fn dir() -> PathBuf {
@@ -90,6 +94,16 @@ fn partition() -> TopicPartition {
 fn context(disk: &SimDisk, clock: &SimClock) -> Arc<LogContext> {
     LogContext::alone(&dir(), Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap()
 }
+
+/// With few files open at a time, and a small cache of the tail, so that reads and appends open files often.
+fn narrow_context(disk: &SimDisk, clock: &SimClock) -> Arc<LogContext> {
+    let (files, tail) = (Arc::new(FileCache::new(4)), Arc::new(TailCache::new(4000)));
+    let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    LogContext::new(&dir(), disk, clock, files, tail, &LogLimits::default()).unwrap()
+}
+
+/// Longer than a record's age may be, so that retention needs the clock to move.
+const RETENTION_MS: i64 = 20_000;
 
 fn open(ctx: &Arc<LogContext>, config: &Arc<LogConfig>, clean_shutdown: bool) -> Result<Log, LogError> {
     let start = OpenLog {
@@ -116,7 +130,7 @@ impl World {
             retention_ms: -1,
             ..LogConfig::default()
         });
-        let ctx = context(&disk, &clock);
+        let ctx = narrow_context(&disk, &clock);
         let log = open(&ctx, &config, false).unwrap();
         World {
             rng,
@@ -129,15 +143,22 @@ impl World {
             earlier: Vec::new(),
             flushed: 0,
             start: 0,
+            highest_start: 0,
             epoch: 0,
             next_sequence: [0; 3],
+            is_short: false,
         }
     }
 
     fn step(&mut self) {
-        match self.rng.below(40) {
-            0..=19 => self.append(),
-            20 | 21 => self.append_run_as_follower(),
+        let step = self.rng.below(44);
+        if matches!(step, 22..=34 | 38) {
+            // These have no say while something is short; their own tests do.
+            self.end_shortage();
+        }
+        match step {
+            0..=18 => self.append(),
+            19..=21 => self.append_run_as_follower(),
             22 => self.log.roll().unwrap(),
             23..=25 => self.flush(),
             26 => self.flush_rolled(),
@@ -146,12 +167,35 @@ impl World {
             31 => self.delete_some(),
             32 => self.crash(),
             33 => self.restart_cleanly(),
-            34 => self.epoch += 1 + self.rng.below(2) as i32,
-            35 => self.clock.advance(Duration::from_millis(self.rng.below(1000))),
+            34 => self.expire(),
+            35 => self.epoch += 1 + self.rng.below(2) as i32,
+            36 => self.clock.advance(Duration::from_millis(self.rng.below(1000))),
+            37 => self.begin_shortage(),
+            38 => {}
             _ => self.read_somewhere(),
         }
+        self.highest_start = self.highest_start.max(self.start);
         assert_eq!(self.log.log_end_offset(), self.now.end);
         assert!(self.log.recovery_point() <= self.log.log_end_offset());
+        assert!(!self.ctx.is_offline(), "a shortage is no fault");
+    }
+
+    fn begin_shortage(&mut self) {
+        self.disk.set_faults(Faults { fail_open: Some(self.rng.below(4) as u32), ..Faults::default() });
+        self.is_short = true;
+    }
+
+    fn end_shortage(&mut self) {
+        self.disk.set_faults(Faults::default());
+        self.is_short = false;
+    }
+
+    /// What was done, or `None` where a shortage kept it from being done.
+    fn unless_short<T>(&self, result: Result<T, AppendError>) -> Option<T> {
+        match result {
+            Err(AppendError::Storage(error)) if self.is_short && error.is_shortage() => None,
+            other => Some(other.unwrap()),
+        }
     }
 
     fn build(&mut self, base_offset: Offset) -> Bytes {
@@ -177,7 +221,8 @@ impl World {
         let batch = self.build(0);
         let rules = ValidationRules::new(self.log.partition(), &self.config, self.clock.now_ms(), 9);
         let validated = validate(batch.clone(), &rules).unwrap();
-        let info = self.log.append_as_leader(validated, self.epoch, self.clock.now_ms()).unwrap();
+        let appended = self.log.append_as_leader(validated, self.epoch, self.clock.now_ms());
+        let Some(info) = self.unless_short(appended) else { return self.relearn_sequences() };
         assert!(!info.duplicate);
         assert_eq!(info.first_offset, self.now.end);
         let mut header = BatchHeader::copy_of(&batch).unwrap();
@@ -188,14 +233,36 @@ impl World {
 
     fn append_run_as_follower(&mut self) {
         let mut bytes = Vec::new();
+        let mut sent = Vec::new();
+        let mut next_offset = self.now.end;
         for _ in 0..1 + self.rng.below(6) {
-            let batch = self.build(self.now.end);
+            let base_offset = next_offset + self.gap();
+            let batch = self.build(base_offset);
             bytes.extend_from_slice(&batch);
-            self.now.end = BatchView::parse(&batch).unwrap().next_offset();
-            self.now.batches.push(Stored(batch));
+            next_offset = BatchView::parse(&batch).unwrap().next_offset();
+            sent.push(Stored(batch));
         }
-        let info = self.log.append_as_follower(bytes.into(), self.clock.now_ms()).unwrap();
-        assert_eq!(info.last_offset + 1, self.now.end);
+        let appended = self.log.append_as_follower(bytes.into(), self.clock.now_ms());
+        let is_whole = self.unless_short(appended).is_some();
+        // Of a run that meets a shortage at a roll, what stands before that is there.
+        let end = self.log.log_end_offset();
+        sent.retain(|batch| batch.view().last_offset() < end);
+        assert!(!is_whole || end == next_offset);
+        self.now.end = sent.last().map_or(self.now.end, |last| last.view().next_offset());
+        self.now.batches.extend(sent);
+        if !is_whole {
+            self.relearn_sequences();
+        }
+    }
+
+    /// What compaction took away before the next batch, now and then more than a segment's indexes can express.
+    fn gap(&mut self) -> Offset {
+        match self.rng.below(40) {
+            0..=4 => 1 + self.rng.below(20) as Offset,
+            5 => Offset::from(i32::MAX) + self.rng.below(3) as Offset,
+            6 => 1 << 33,
+            _ => 0,
+        }
     }
 
     fn flush(&mut self) {
@@ -208,13 +275,16 @@ impl World {
     fn flush_rolled(&mut self) {
         let active = self.log.segments().last().unwrap().base_offset();
         if self.log.recovery_point() < active {
-            let plan = self.log.flush_plan(active);
+            let (plan, planned_end) = (self.log.flush_plan(active), self.now.end);
             // The world goes on while the disk works.
             self.append();
             let done = plan.run().unwrap();
             self.log.flush_done(done);
-            assert_eq!(self.log.recovery_point(), active);
-            self.flushed = self.flushed.max(active);
+            // Where a roll over a gap was not followed by its batch, the active segment starts beyond the end.
+            let durable = active.min(planned_end);
+            // A roll over a gap has flushed more.
+            assert!(self.log.recovery_point() >= durable);
+            self.flushed = self.flushed.max(durable);
         }
     }
 
@@ -236,9 +306,13 @@ impl World {
         if self.log.truncate_to(to).unwrap() {
             let cut = straddled.map_or(to, |(base, _)| base);
             self.now.cut(cut);
-            self.now.end = cut;
+            // Where the cut is in a gap, the log ends with what stands before it: nobody can tell where it was.
+            let last = self.now.batches.last().map_or(0, |batch| batch.view().next_offset());
+            let end = self.log.log_end_offset();
+            assert!(end <= cut && end >= last.min(cut), "cut at {cut}, behind {last}, ends at {end}");
+            self.now.end = end;
             self.earlier.push(before);
-            self.flushed = self.flushed.min(cut);
+            self.flushed = self.flushed.min(end);
             self.start = self.log.log_start_offset();
             self.relearn_sequences();
         }
@@ -252,12 +326,41 @@ impl World {
         self.start = self.log.log_start_offset();
         assert_eq!(self.start, to);
         let first = self.log.segments()[0].base_offset();
-        assert!(first <= self.start);
+        let mut visible = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
+        assert!(visible.all(|batch| batch.view().base_offset() >= first), "something visible went");
+    }
+
+    /// Lets the clock move and applies retention by time: segments go from the oldest on, whole, while all they hold is
+    /// older than it allows.
+    fn expire(&mut self) {
+        self.clock.advance(Duration::from_millis(self.rng.below(2 * RETENTION_MS as u64)));
+        let config = LogConfig { retention_ms: RETENTION_MS, ..(*self.config).clone() };
+        self.log.update_config(Arc::new(config));
+        let horizon = self.clock.now_ms() - RETENTION_MS;
+        let segments: Vec<_> = self.log.segments().iter().map(|segment| segment.base_offset()).collect();
+        self.log.delete_old_segments(self.clock.now_ms(), self.now.end).unwrap();
+        self.log.update_config(self.config.clone());
+        let first = self.log.segments()[0].base_offset();
+        for (at, base) in segments.iter().enumerate() {
+            let next = segments.get(at + 1).copied().unwrap_or(self.now.end);
+            let mut held = self.now.batches.iter().filter(|batch| (*base..next).contains(&batch.view().base_offset()));
+            let is_old = held.clone().count() > 0 && held.all(|batch| batch.view().max_timestamp() < horizon);
+            // The start of the log may allow it as well.
+            let may_go = is_old || next <= self.start;
+            assert!(*base >= first || may_go, "segment {base}..{next} went too early");
+            // Where a roll over a gap was not followed by its batch, the next segment lies beyond the high watermark.
+            if !is_old || next > self.now.end {
+                break;
+            }
+            assert!(*base < first, "segment {base}..{next} is older than retention allows");
+        }
+        self.start = self.log.log_start_offset();
     }
 
     fn crash(&mut self) {
         self.disk.crash();
-        self.ctx = context(&self.disk, &self.clock);
+        self.is_short = false;
+        self.ctx = narrow_context(&self.disk, &self.clock);
         self.log = open(&self.ctx, &self.config, false).unwrap();
         let content = self.content_on_disk();
         let end = self.log.log_end_offset();
@@ -286,28 +389,46 @@ impl World {
         if self.rng.one_in(2) {
             self.disk.crash(); // After a clean stop even this loses nothing.
         }
-        self.ctx = context(&self.disk, &self.clock);
+        self.ctx = narrow_context(&self.disk, &self.clock);
         self.log = open(&self.ctx, &self.config, true).unwrap();
         assert_eq!(self.log.log_end_offset(), self.now.end);
-        assert_eq!(self.log.log_start_offset(), self.start);
+        // A start in a gap moves to the segment behind it.
+        let start = self.log.log_start_offset();
+        let mut kept = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
+        assert!(start >= self.start && kept.all(|batch| batch.view().last_offset() >= start));
+        self.start = start;
         self.check_all();
     }
 
     fn content_on_disk(&self) -> Vec<Stored> {
-        let bytes = super::tests::read_all(&self.log);
-        iter_batches(&bytes).map(|batch| Stored(Bytes::copy_from_slice(batch.bytes()))).collect()
+        let mut content: Vec<Stored> = Vec::new();
+        let mut from = self.log.log_start_offset();
+        // Where a roll over a gap is all that was kept of it, nothing stands at the end.
+        while from < self.log.log_end_offset() {
+            let read = self.log.read(from, usize::MAX, Offset::MAX, true).unwrap();
+            let bytes = read.records().unwrap().into_bytes().unwrap();
+            content.extend(iter_batches(&bytes).map(|batch| Stored(Bytes::copy_from_slice(batch.bytes()))));
+            match iter_batches(&bytes).last() {
+                Some(last) => from = last.next_offset(),
+                None => break,
+            }
+        }
+        content
     }
 
     fn check_all(&mut self) {
         let content = self.content_on_disk();
         assert!(is_prefix(&content, &self.now.batches, self.start), "L3: content differs");
+        let kept = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
+        assert_eq!(content.len(), kept.count(), "L3: all of it is there");
         let mut producers = ProducerState::default();
         for batch in &self.now.batches {
             producers.apply(&BatchHeader::copy_of(&batch.0).unwrap(), None);
         }
         for (id, entry) in producers.producers() {
             let last = entry.recent_batches().last().unwrap();
-            if last.first_offset() >= self.start {
+            // A crash may take back a move of the log's start, but not that producers below it were forgotten.
+            if last.first_offset() >= self.highest_start {
                 let found = self
                     .log
                     .producers()
@@ -346,12 +467,19 @@ impl World {
         let upper = from + self.rng.below(span + 1) as i64;
         let max_bytes = self.rng.below(3000) as usize;
         let min_one_batch = self.rng.one_in(2);
-        let records = self.log.read(from, max_bytes, upper, min_one_batch).unwrap().records().unwrap();
+        let records = match self.log.read(from, max_bytes, upper, min_one_batch).unwrap().records() {
+            Err(error) if self.is_short && error.is_shortage() => return,
+            other => other.unwrap(),
+        };
         let limit = match &records {
             Records::File { .. } => max_bytes,
             _ => usize::MAX,
         };
-        let bytes = records.into_bytes().unwrap();
+        let bytes = match records.into_bytes() {
+            // Opened only when it is read.
+            Err(_) if self.is_short => return,
+            other => other.unwrap(),
+        };
         let visible: Vec<_> = self
             .now
             .batches
@@ -369,7 +497,10 @@ impl World {
         }
         let timestamp = self.clock.now_ms() - self.rng.below(7000) as i64;
         let expected = self.first_record_at_or_after(timestamp);
-        let found = self.log.timestamp_lookup().first_at_or_after(timestamp).unwrap();
+        let found = match self.log.timestamp_lookup().first_at_or_after(timestamp) {
+            Err(error) if self.is_short && error.is_shortage() => return,
+            other => other.unwrap(),
+        };
         assert_eq!(
             found.map(|found| (found.timestamp_ms, found.offset)),
             expected,
@@ -496,6 +627,108 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let log = open(&context(&disk, &clock), &Arc::default(), false).unwrap();
     assert_eq!(log.log_end_offset(), appended * 2 + 2);
     assert_eq!(iter_batches(&super::tests::read_all(&log)).count() as i64, appended + 1);
+}
+
+/// Acknowledged, on disk, and never seen by consumers that keep up: the batch that a shortage left out of the tail.
+#[test]
+fn a_batch_that_was_written_while_no_index_could_be_opened_is_read_at_the_tail() {
+    let (disk, clock) = (SimDisk::new(1), SimClock::new(NOW_MS));
+    crate::env::Disk::create_dir_all(&disk, &dir()).unwrap();
+    let (files, tail) = (Arc::new(FileCache::new(64)), Arc::new(TailCache::new(1 << 20)));
+    let (shared, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
+    let ctx = LogContext::new(&dir(), shared, clock, files, tail, &LogLimits::default()).unwrap();
+    // Each batch gets an index entry, and so many are pending that they have to be written.
+    let config = Arc::new(LogConfig { index_interval_bytes: 0, ..LogConfig::default() });
+    let mut log = open(&ctx, &config, false).unwrap();
+    append_one(&mut log).unwrap();
+    disk.set_faults(Faults { fail_open: Some(0), ..Faults::default() });
+    for at in 1..600 {
+        let info = append_one(&mut log).unwrap();
+        assert_eq!(info.first_offset, at * 2);
+        let records = log.read(at * 2, usize::MAX, Offset::MAX, true).unwrap().records().unwrap();
+        let bytes = records.into_bytes().unwrap();
+        assert_eq!(iter_batches(&bytes).next().map(|batch| batch.base_offset()), Some(at * 2));
+    }
+    assert!(!ctx.is_offline());
+    assert!(log.flush().unwrap_err().is_shortage(), "its indexes cannot be opened");
+    assert!(!ctx.is_offline());
+    disk.set_faults(Faults::default());
+    log.flush().unwrap();
+    assert_eq!(log.recovery_point(), 1200);
+    let index = crate::env::Disk::read(&disk, &dir().join("m-0/00000000000000000000.index")).unwrap();
+    assert_eq!(index.len(), 599 * 8, "no entry is lost");
+}
+
+#[test]
+fn a_fault_met_by_a_read_takes_the_directory_offline_and_a_shortage_does_not() {
+    let disk = SimDisk::new(1);
+    let (_, mut log) = small_log(&disk, 3);
+    log.flush().unwrap();
+    let read = |faults: Faults| {
+        let ctx = narrow_context(&disk, &SimClock::new(NOW_MS));
+        let log = open(&ctx, &Arc::default(), false).unwrap();
+        while ctx.files.close_some() {}
+        disk.set_faults(faults);
+        let by_offset = log.read(2, 100, 6, true).unwrap().records().map(|_| ());
+        disk.set_faults(Faults::default());
+        (by_offset, ctx)
+    };
+    let (result, ctx) = read(Faults { fail_read: Some(1), ..Faults::default() });
+    assert!(matches!(result, Err(LogError::Io { action: "read", .. })), "{result:?}");
+    assert!(ctx.is_offline());
+    let (result, ctx) = read(Faults { fail_open: Some(0), ..Faults::default() });
+    assert!(result.is_err_and(|error| error.is_shortage()));
+    assert!(!ctx.is_offline());
+
+    let ctx = narrow_context(&disk, &SimClock::new(NOW_MS));
+    let log = open(&ctx, &Arc::default(), false).unwrap();
+    disk.set_faults(Faults { fail_read: Some(1), ..Faults::default() });
+    assert!(log.timestamp_lookup().first_at_or_after(0).is_err());
+    assert!(ctx.is_offline(), "a search by time");
+}
+
+#[test]
+fn a_damaged_batch_does_not_withhold_those_before_it() {
+    let disk = SimDisk::new(1);
+    let (_, mut log) = small_log(&disk, 5);
+    log.close_cleanly().unwrap();
+    let bytes = super::tests::read_all(&log);
+    let batch_bytes = bytes.len() / 5;
+    drop(log);
+    let clock = SimClock::new(NOW_MS);
+    // In the records of the third batch, and in the length in its header.
+    for position in [2 * batch_bytes + HEADER_BYTES + 5, 2 * batch_bytes + 9] {
+        let path = dir().join("m-0/00000000000000000000.log");
+        let ctx = context(&disk, &clock);
+        let log = open(&ctx, &Arc::default(), true).unwrap();
+        disk.flip_byte(&path, position).unwrap();
+        let read = |upper| {
+            log.read(0, usize::MAX, upper, true).unwrap().records().map(|records| records.into_bytes().unwrap())
+        };
+        for upper in [8, 10] {
+            assert_eq!(read(upper).unwrap(), bytes[..2 * batch_bytes], "up to {upper}");
+        }
+        let at_it = log.read(4, usize::MAX, 10, true).unwrap().records();
+        assert!(matches!(at_it, Err(LogError::Corrupt { .. })));
+        assert!(!ctx.is_offline());
+        disk.flip_byte(&path, position).unwrap();
+    }
+}
+
+#[test]
+fn a_closed_log_takes_no_change() {
+    let disk = SimDisk::new(1);
+    let (_, mut log) = small_log(&disk, 3);
+    log.close_cleanly().unwrap();
+    let closed =
+        |result: Result<AppendInfo, AppendError>| matches!(result, Err(AppendError::Storage(LogError::Closed { .. })));
+    assert!(closed(append_one(&mut log)));
+    assert!(closed(log.append_as_follower(super::tests::plain(1, b"x", 1), NOW_MS)));
+    assert!(matches!(log.roll(), Err(LogError::Closed { .. })));
+    assert!(matches!(log.truncate_to(0), Err(LogError::Closed { .. })));
+    assert_eq!(log.delete_old_segments(i64::MAX, 6).unwrap(), 0);
+    assert_eq!(log.log_end_offset(), 6);
+    assert!(log.read(0, 100, 6, true).is_ok(), "readers finish");
 }
 
 #[test]

@@ -514,6 +514,19 @@ mod tests {
     }
 
     #[test]
+    fn i1_a_negative_producer_id_is_none() {
+        for producer_id in [-1, -2, i64::MIN] {
+            let mut builder = BatchBuilder::new(BatchOptions { producer_id, producer_epoch: 0, ..Default::default() });
+            builder.append(1000, None, Some(b"v"), &[]);
+            let batch = BatchHeader::copy_of(&builder.build()).unwrap();
+            let mut state = ProducerState::default();
+            assert_eq!(check(&state, &batch).unwrap(), Verdict::New);
+            state.apply(&batch, None);
+            assert!(state.producers().is_empty(), "{producer_id}");
+        }
+    }
+
+    #[test]
     fn i2_resent_batch_answers_original_offset_for_each_of_the_last_five() {
         let state = filled();
         for i in 5..10 {

@@ -110,7 +110,7 @@ impl ReadPlan {
     pub fn records(&self) -> Result<Records, LogError> {
         match self.from_memory() {
             Some(records) => Ok(records),
-            None => self.records_from_file(),
+            None => self.records_from_file().map_err(|error| handle_io_error(&self.segments, error)),
         }
     }
 
@@ -136,9 +136,10 @@ impl ReadPlan {
         if first_bytes > self.max_bytes && !self.min_one_batch {
             return Ok(Records::Empty);
         }
+        let end = end.max(position + first.size_bytes());
         let length = self.max_bytes.max(first_bytes).min((end - position) as usize);
         let length = segment.verify(position, length as u64, limit)? as usize;
-        Ok(Records::File { file: segment.log_file()?, position, length })
+        Ok(Records::File { file: segment.deferred_log_file(), position, length })
     }
 
     /// Where the readable part of a segment ends, in bytes, by the log's end alone.
@@ -164,6 +165,10 @@ impl ReadPlan {
     /// # Errors
     /// A fault of the disk.
     pub fn aborted_transactions(&self, to: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
+        self.aborted_in_segments(to).map_err(|error| handle_io_error(&self.segments, error))
+    }
+
+    fn aborted_in_segments(&self, to: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
         let mut concerned = Vec::new();
         for segment in &self.segments[self.at.min(self.segments.len())..] {
             for transaction in segment.aborted_transactions()? {
@@ -177,6 +182,14 @@ impl ReadPlan {
             }
         }
         Ok(concerned)
+    }
+}
+
+/// A fault of the disk is one whether it is met by a read or by a write: the log directory goes offline.
+fn handle_io_error(segments: &[Arc<Segment>], error: LogError) -> LogError {
+    match segments.first() {
+        Some(segment) => segment.context().handle_io_error(error),
+        None => error,
     }
 }
 
@@ -204,6 +217,10 @@ impl TimestampLookup {
     /// # Errors
     /// A fault of the disk, or records that cannot be opened.
     pub fn first_at_or_after(&self, timestamp_ms: TimestampMs) -> Result<Option<TimestampOffset>, LogError> {
+        self.find_at_or_after(timestamp_ms).map_err(|error| handle_io_error(&self.segments, error))
+    }
+
+    fn find_at_or_after(&self, timestamp_ms: TimestampMs) -> Result<Option<TimestampOffset>, LogError> {
         for (at, segment) in self.segments.iter().enumerate() {
             if segment.size_bytes() == 0 || segment.max_timestamp()?.0 < timestamp_ms {
                 continue;
@@ -227,6 +244,10 @@ impl TimestampLookup {
     /// # Errors
     /// As [`TimestampLookup::first_at_or_after`].
     pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
+        self.find_max_timestamp().map_err(|error| handle_io_error(&self.segments, error))
+    }
+
+    fn find_max_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
         let mut latest: Option<(usize, TimestampMs, Offset)> = None;
         for (at, segment) in self.segments.iter().enumerate() {
             let (timestamp_ms, offset) = segment.max_timestamp()?;

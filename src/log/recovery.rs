@@ -16,7 +16,10 @@ use super::{
     checkpoints::{is_damaged_copy, parse_partition_metadata, read_if_exists},
     file_names::{FileKind, FileLengths, PartitionDir, file_name, parse_file_name, parse_offset},
     leader_epochs::LeaderEpochs,
-    log::{Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, remove_if_exists},
+    log::{
+        Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, is_gap_between,
+        remove_if_exists,
+    },
     producer_state::{EndTxnMarker, ProducerState},
     segment::{BatchSearch, Rebuilt, Segment},
     validator::marker_of,
@@ -39,6 +42,8 @@ pub(super) fn open(
 ) -> Result<Log, LogError> {
     let found = Found::list(ctx, dir)?;
     let found_topic_id = found.topic_id(ctx, dir, topic_id)?;
+    // An earlier try to create it may have made the directory and failed behind that.
+    let parent = found.holds_nothing().then(|| ctx.partition_created());
     let mut log = Log {
         ctx: ctx.clone(),
         partition,
@@ -53,10 +58,11 @@ pub(super) fn open(
         snapshots: found.snapshots,
         epochs: LeaderEpochs::default(),
         tail: Arc::default(),
-        dirty: Dirty { parent: found.is_new.then(|| ctx.partition_created()), ..Dirty::default() },
+        dirty: Dirty { parent, ..Dirty::default() },
         last_flush: ctx.clock.monotonic(),
-        flush_gate: Arc::default(),
+        flushes: Arc::default(),
         deleted: false,
+        closed: false,
     };
     if found.segments.is_empty() {
         log.begin_empty(start, found.is_new)?;
@@ -121,6 +127,10 @@ impl Found {
             }
         }
         Ok(found)
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.segments.values().all(|lengths| lengths.of(FileKind::Log) == Some(0))
     }
 
     /// The topic id on disk. A file that a crash left without content is as good as none.
@@ -211,6 +221,8 @@ impl Log {
             self.dirty.epochs += u64::from(self.epochs.truncate_from_end(from));
             self.log_end_offset = self.recover(from, start.acknowledged_is_synced)?;
             self.recovery_point = from;
+            // Indexes were cut, if nothing else. The mark of a clean shutdown must not vouch for what they were before.
+            self.dirty.names += 1;
             Some(from)
         };
         if self.log_start_offset > self.log_end_offset {
@@ -339,7 +351,9 @@ impl Log {
             let limit = self.segments.get(at + 1).map(|next| next.base_offset());
             let recovered = self.recover_segment(&segment, recovery_point, limit, acknowledged_is_synced)?;
             next_offset = recovered.end_offset;
-            if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) {
+            // Before a gap that no segment can span everything was made durable; where it began is not known.
+            let is_before_gap = limit.is_some_and(|limit| is_gap_between(segment.base_offset(), limit));
+            if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) && !is_before_gap {
                 return Err(segment.corrupt(
                     segment.size_bytes(),
                     format!("the log ends at offset {next_offset}, {}", durable_below(recovery_point)),
@@ -347,7 +361,7 @@ impl Log {
             }
             // Segments follow each other without a gap until a cleaner works on them, which it does on durable ones
             // only: one that ends early has lost its tail, even if at the end of a batch.
-            if recovered.cut || limit.is_some_and(|limit| next_offset < limit) {
+            if recovered.cut || limit.is_some_and(|limit| next_offset < limit) && !is_before_gap {
                 kept = at + 1;
                 break;
             }
@@ -561,7 +575,7 @@ impl Log {
             self.producers.keep_at_most(self.ctx.max_producer_ids);
             let completed = completed.filter(|transaction| transaction.aborted);
             if let Some(transaction) = completed.filter(|transaction| transaction.last_offset >= reindex_from) {
-                segment.append_aborted(&aborted(&transaction))?;
+                segment.append_aborted(aborted(&transaction))?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! rebuilt from the `.log` file, so only a flush needs them on disk.
 
 mod damage;
+mod deferred_file;
 mod repair;
 mod walk;
 
@@ -23,7 +24,6 @@ use walk::{Scan, Walk};
 
 use super::{
     LogContext, LogError,
-    context::lock,
     file_names::{FileKind, FileLengths, PartitionDir, file_name},
     index_reader::IndexReader,
     offset_index::{self, OffsetEntry},
@@ -31,7 +31,7 @@ use super::{
     transaction_index::{self, AbortedTransaction},
 };
 use crate::{
-    env::{File, Open},
+    env::{File, Open, lock::lock},
     protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{Offset, TimestampMs},
 };
@@ -82,6 +82,29 @@ struct SegmentState {
     cut: bool,
     /// The first batch's largest timestamp, from which `segment.ms` counts.
     rolling_timestamp: Option<TimestampMs>,
+    /// The largest timestamp noted while `max_timestamp` was unknown.
+    noted_timestamp: Option<(TimestampMs, Offset)>,
+    /// Aborted transactions that are not in the transaction index yet.
+    aborted_pending: Vec<AbortedTransaction>,
+}
+
+impl SegmentState {
+    fn note_timestamp(&mut self, batch: &BatchHeader) {
+        let noted = (batch.max_timestamp(), batch.last_offset());
+        let known = if self.max_timestamp.is_some() { &mut self.max_timestamp } else { &mut self.noted_timestamp };
+        if known.is_none_or(|(max_timestamp, _)| noted.0 > max_timestamp) {
+            *known = Some(noted);
+        }
+        self.rolling_timestamp.get_or_insert(batch.max_timestamp());
+    }
+}
+
+/// For what may be done later: a shortage is no error.
+fn unless_short(result: Result<(), LogError>) -> Result<(), LogError> {
+    match result {
+        Err(error) if error.is_shortage() => Ok(()),
+        other => other,
+    }
 }
 
 /// See the module.
@@ -138,10 +161,17 @@ impl Segment {
                 cut: false,
                 max_timestamp: (size == 0).then_some((-1, base_offset)),
                 rolling_timestamp: None,
+                noted_timestamp: None,
+                aborted_pending: Vec::new(),
             }),
             verified: Mutex::new(Verified { trusted_from: size, window: (0, 0) }),
             rebuilt: AtomicBool::new(false),
         })
+    }
+
+    /// What it shares with the other segments of its log directory.
+    pub(crate) fn context(&self) -> &LogContext {
+        &self.ctx
     }
 
     /// The first offset it may hold.
@@ -169,7 +199,15 @@ impl Segment {
 
     // --- files ---
 
+    /// The file of `kind`. Where no descriptor is left, another segment gives one.
     fn file(&self, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
+        match self.open_file(kind) {
+            Err(error) if error.is_out_of_files() && self.ctx.files.close_some() => self.open_file(kind),
+            other => other,
+        }
+    }
+
+    fn open_file(&self, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
         let mut slot = lock(&self.files[kind as usize]);
         self.used.fetch_or(1 << kind as u8, Ordering::Relaxed);
         if let Some(file) = &*slot {
@@ -231,27 +269,26 @@ impl Segment {
         Ok(position)
     }
 
-    /// Notes a batch that stands at `position` (`LogSegment.append`).
+    /// Notes a batch that stands at `position` (`LogSegment.append`). A shortage does not fail it: the batch is
+    /// stored, and a later one gets the index entry.
     pub(crate) fn index(&self, batch: &BatchHeader, position: u64, interval_bytes: u64) -> Result<(), LogError> {
         let mut state = lock(&self.state);
-        let (mut max_timestamp, mut max_offset) = self.max_timestamp_of(&mut state)?;
-        if batch.max_timestamp() > max_timestamp {
-            (max_timestamp, max_offset) = (batch.max_timestamp(), batch.last_offset());
-            state.max_timestamp = Some((max_timestamp, max_offset));
-        }
-        state.rolling_timestamp.get_or_insert(batch.max_timestamp());
+        state.note_timestamp(batch);
         if state.bytes_since_index_entry > interval_bytes {
-            self.load_last(&mut state)?;
-            let relative_offset = (batch.last_offset() - self.base_offset) as u32;
-            state.offsets.push(OffsetEntry { relative_offset, position: position as u32 });
-            self.push_time_entry(&mut state, max_timestamp, max_offset);
-            state.bytes_since_index_entry = 0;
-            if state.offsets.pending.len() >= PENDING_ENTRIES {
-                self.write_pending_unless_full(&mut state)?;
-            }
+            unless_short(self.add_index_entries(&mut state, batch, position))?;
         }
         state.bytes_since_index_entry += batch.size_bytes();
         Ok(())
+    }
+
+    fn add_index_entries(&self, state: &mut SegmentState, batch: &BatchHeader, position: u64) -> Result<(), LogError> {
+        self.load_last(state)?;
+        let (max_timestamp, max_offset) = self.max_timestamp_of(state)?;
+        let relative_offset = (batch.last_offset() - self.base_offset) as u32;
+        state.offsets.push(OffsetEntry { relative_offset, position: position as u32 });
+        self.push_time_entry(state, max_timestamp, max_offset);
+        state.bytes_since_index_entry = 0;
+        if state.offsets.pending.len() >= PENDING_ENTRIES { self.write_pending(state) } else { Ok(()) }
     }
 
     fn push_time_entry(&self, state: &mut SegmentState, timestamp_ms: TimestampMs, offset: Offset) {
@@ -261,29 +298,41 @@ impl Segment {
         }
     }
 
-    /// Entries may wait for room; they are in memory, and can be rebuilt.
-    fn write_pending_unless_full(&self, state: &mut SegmentState) -> Result<(), LogError> {
-        match self.write_pending(state) {
-            Err(error) if error.is_disk_full() => Ok(()),
-            other => other,
-        }
-    }
-
+    /// Writes the entries that are only in memory. They may wait there for room or for a descriptor.
     fn write_pending(&self, state: &mut SegmentState) -> Result<(), LogError> {
         if !state.offsets.pending.is_empty() {
+            let file = self.file(FileKind::Index)?;
             let bytes: Vec<u8> = state.offsets.pending.iter().flat_map(|entry| entry.encode()).collect();
             let position = u64::from(state.offsets.written) * offset_index::ENTRY_BYTES as u64;
-            self.io("write", FileKind::Index, self.file(FileKind::Index)?.write_all_at(&bytes, position))?;
+            self.io("write", FileKind::Index, file.write_all_at(&bytes, position))?;
             state.offsets.written += state.offsets.pending.len() as u32;
             state.offsets.pending = Vec::new();
         }
         if !state.times.pending.is_empty() {
+            let file = self.file(FileKind::TimeIndex)?;
             let bytes: Vec<u8> = state.times.pending.iter().flat_map(|entry| entry.encode()).collect();
             let position = u64::from(state.times.written) * time_index::ENTRY_BYTES as u64;
-            self.io("write", FileKind::TimeIndex, self.file(FileKind::TimeIndex)?.write_all_at(&bytes, position))?;
+            self.io("write", FileKind::TimeIndex, file.write_all_at(&bytes, position))?;
             state.times.written += state.times.pending.len() as u32;
             state.times.pending = Vec::new();
         }
+        self.write_pending_aborted(state)
+    }
+
+    fn write_pending_aborted(&self, state: &mut SegmentState) -> Result<(), LogError> {
+        if state.aborted_pending.is_empty() {
+            return Ok(());
+        }
+        let file = self.file(FileKind::TxnIndex)?;
+        let len = self.io("read", FileKind::TxnIndex, file.len())?;
+        let end = len - len % transaction_index::ENTRY_BYTES as u64;
+        let bytes: Vec<u8> = state.aborted_pending.iter().flat_map(|transaction| transaction.encode()).collect();
+        if let Err(error) = file.write_all_at(&bytes, end) {
+            // On a full disk some of the entries may have fitted; all of them are written again.
+            unless_short(self.io("truncate", FileKind::TxnIndex, file.set_len(end)))?;
+            return self.io("write", FileKind::TxnIndex, Err(error));
+        }
+        state.aborted_pending = Vec::new();
         Ok(())
     }
 
@@ -295,20 +344,18 @@ impl Segment {
         if timestamp_ms >= 0 {
             self.push_time_entry(&mut state, timestamp_ms, offset);
         }
-        self.write_pending_unless_full(&mut state)?;
+        unless_short(self.write_pending(&mut state))?;
         self.file(FileKind::Index)?;
         self.file(FileKind::TimeIndex)?;
         Ok(())
     }
 
-    /// Notes an aborted transaction.
-    pub(crate) fn append_aborted(&self, transaction: &AbortedTransaction) -> Result<(), LogError> {
-        let file = self.file(FileKind::TxnIndex)?;
-        let len = self.io("read", FileKind::TxnIndex, file.len())?;
-        let end = len - len % transaction_index::ENTRY_BYTES as u64;
-        self.io("write", FileKind::TxnIndex, file.write_all_at(&transaction.encode(), end))?;
+    /// Notes an aborted transaction. It is known to readers at once, and written when nothing is short.
+    pub(crate) fn append_aborted(&self, transaction: AbortedTransaction) -> Result<(), LogError> {
+        let mut state = lock(&self.state);
+        state.aborted_pending.push(transaction);
         self.has_aborted.store(true, Ordering::Release);
-        Ok(())
+        unless_short(self.write_pending_aborted(&mut state))
     }
 
     /// Whether the indexes have room for another entry and the one at the roll.
@@ -346,10 +393,13 @@ impl Segment {
     /// Cuts everything from the batch at `position` on. The indexes lose what points there.
     pub(crate) fn truncate_at(&self, position: u64) -> Result<(), LogError> {
         let mut state = lock(&self.state);
+        // Everything that may be short is taken before anything is cut.
+        self.write_pending(&mut state)?;
+        self.file(FileKind::Index)?;
+        self.file(FileKind::TimeIndex)?;
         let file = self.log_file()?;
         self.io("truncate", FileKind::Log, file.set_len(position))?;
         self.size.store(position, Ordering::Release);
-        self.write_pending(&mut state)?;
         let index = IndexReader::new(self.file(FileKind::Index)?, state.offsets.written);
         let kept = self.io(
             "read",
@@ -359,7 +409,8 @@ impl Segment {
             }),
         )?;
         self.cut_offset_index(&mut state, kept)?;
-        let end = self.end_of_walk(&state, position)?;
+        let start = state.offsets.last.map_or(0, |entry| u64::from(entry.position));
+        let end = self.end_of_walk(start, position)?;
         let times = IndexReader::new(self.file(FileKind::TimeIndex)?, state.times.written);
         let kept = self.io(
             "read",
@@ -370,14 +421,21 @@ impl Segment {
         )?;
         self.cut_time_index(&mut state, kept)?;
         state.rolling_timestamp = state.rolling_timestamp.filter(|_| position > 0);
-        state.max_timestamp = None;
+        (state.max_timestamp, state.noted_timestamp) = (None, None);
         drop(state);
         self.load_end().map(|_| ())
     }
 
-    /// The offset behind the last batch before `end`, or the segment's base.
-    fn end_of_walk(&self, state: &SegmentState, end: u64) -> Result<Offset, LogError> {
+    /// The offset behind the last batch before `position`, which is where a batch starts or the file ends.
+    pub(crate) fn end_before(&self, position: u64) -> Result<Offset, LogError> {
+        let mut state = lock(&self.state);
+        self.load_last(&mut state)?;
         let start = state.offsets.last.map_or(0, |entry| u64::from(entry.position));
+        self.end_of_walk(if start < position { start } else { 0 }, position)
+    }
+
+    /// The offset behind the last batch between two positions, or the segment's base.
+    fn end_of_walk(&self, start: u64, end: u64) -> Result<Offset, LogError> {
         let mut walk = self.walk(start, end)?;
         let mut next_offset = self.base_offset;
         while let Some((_, batch)) = walk.next()? {
@@ -538,7 +596,8 @@ impl Segment {
         }
         // A segment that is not active got its last entry at the roll.
         self.load_last(state)?;
-        let max = self.last_time(state);
+        let last = self.last_time(state);
+        let max = state.noted_timestamp.take().filter(|noted| noted.0 > last.0).unwrap_or(last);
         state.max_timestamp = Some(max);
         Ok(max)
     }
@@ -552,8 +611,8 @@ impl Segment {
             (state.offsets.last.map_or(0, |entry| u64::from(entry.position)), self.last_time(&state))
         };
         let size = self.size_bytes();
-        if start > size {
-            return Err(self.corrupt(size, format!("the file ends before position {start}, which its index names")));
+        if start >= size && start > 0 {
+            return Err(self.corrupt(size, format!("the file ends before the batch at {start}, which its index names")));
         }
         let mut end_offset = self.base_offset;
         let mut walk = self.walk(start, size)?;
@@ -593,12 +652,17 @@ impl Segment {
         if !self.has_aborted.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
-        let file = self.file(FileKind::TxnIndex)?;
-        let len = self.io("read", FileKind::TxnIndex, file.len())?;
+        // One moment for both, or an entry on its way to the file would be in neither.
+        let (file, len, pending) = {
+            let state = lock(&self.state);
+            let file = self.file(FileKind::TxnIndex)?;
+            let len = self.io("read", FileKind::TxnIndex, file.len())?;
+            (file, len, state.aborted_pending.clone())
+        };
         let mut bytes = vec![0; len as usize];
         self.io("read", FileKind::TxnIndex, file.read_exact_at(&mut bytes, 0))?;
         let entries = bytes.as_chunks::<{ transaction_index::ENTRY_BYTES }>().0;
-        Ok(entries.iter().map_while(AbortedTransaction::decode).collect())
+        Ok(entries.iter().map_while(AbortedTransaction::decode).chain(pending).collect())
     }
 
     /// Checks, once per life of the process, the checksums of what is about to be served from the file:

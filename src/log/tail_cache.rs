@@ -13,8 +13,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::context::lock;
 use crate::{
+    env::lock::lock,
     protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::Offset,
 };
@@ -68,7 +68,13 @@ impl TailCache {
             log.clear(); // What is held must be consecutive up to the end.
             return;
         }
-        lock(&log.entries).push_back(Entry { header, records });
+        {
+            let mut entries = lock(&log.entries);
+            if entries.back().is_some_and(|back| back.header.last_offset() + 1 != header.base_offset()) {
+                entries.clear(); // A reader that crosses a gap must find it in the files, whatever it comes from.
+            }
+            entries.push_back(Entry { header, records });
+        }
         let mut used = self.used_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
         let mut order = lock(&self.order);
         order.push_back((Arc::downgrade(log), cost));
@@ -160,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn entries_behind_a_missing_batch_replace_those_before_it() {
+        let cache = TailCache::new(1 << 20);
+        let log = Arc::default();
+        push(&cache, &log, 0, 10);
+        push(&cache, &log, 1, 10);
+        let last = push(&cache, &log, 3, 10);
+        assert!(log.read(1, 4, usize::MAX, true).is_none(), "the batch at offset 2 is in the file");
+        assert_eq!(log.read(3, 4, usize::MAX, true).unwrap().concat(), last);
+    }
+
+    #[test]
     fn s2_a_small_batch_is_charged_the_large_frame_that_it_keeps_in_memory() {
         let cache = TailCache::new(10_000);
         let log = Arc::default();
@@ -185,7 +202,7 @@ mod tests {
         push(&cache, &b, 2, 3000);
         assert!(cache.used_bytes() <= 10_000);
         assert!(a.read(0, 1, usize::MAX, true).is_none());
-        assert!(b.read(0, 3, usize::MAX, true).is_none_or(|parts| !parts.is_empty()));
+        assert!(b.read(2, 3, usize::MAX, true).is_some_and(|parts| !parts.is_empty()));
         push(&cache, &b, 3, 9_000);
         assert!(b.read(2, 3, usize::MAX, true).is_none(), "nothing may be missing between what is held and the end");
     }

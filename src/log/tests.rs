@@ -295,7 +295,7 @@ fn t3_aborted_transactions_are_indexed_and_found_again_after_a_crash() {
     drop(log);
     std::fs::remove_file(fixture.dir.path().join("t-0/00000000000000000000.txnindex")).unwrap();
     let log = fixture.open(OpenLog::default()).unwrap();
-    assert_eq!(log.aborted_transactions(0, 6).unwrap(), [expected]);
+    assert_eq!(plan(&log, 0).aborted_transactions(6).unwrap(), [expected]);
 }
 
 #[test]

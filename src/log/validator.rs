@@ -441,10 +441,10 @@ fn check_records(
         seen.offsets_count_up &= record.offset_delta == index;
         match check_record(header, &record, rules) {
             Ok(timestamp_ms) => seen.max_timestamp = seen.max_timestamp.max(timestamp_ms),
-            Err((kind, message)) => {
-                timestamp_errors |= kind == InvalidKind::InvalidTimestamp;
+            Err(fault) => {
+                timestamp_errors |= !matches!(fault, RecordFault::NoKey);
                 if errors.len() < MAX_RECORD_ERRORS {
-                    errors.push(RecordError { batch_index: index, message });
+                    errors.push(RecordError { batch_index: index, message: fault.message(&record, rules) });
                 }
             }
         }
@@ -455,23 +455,47 @@ fn check_records(
     if errors.is_empty() { Ok(seen) } else { Err(refuse_records(errors, timestamp_errors)) }
 }
 
+/// What is wrong with a record. In words only where somebody reads them: a batch may hold millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordFault {
+    /// A compacted topic needs a key.
+    NoKey,
+    /// P8: too old, or too far in the future.
+    TimestampOutOfRange(TimestampMs),
+    /// The producer stamped it as only a broker may.
+    TimestampType(TimestampMs),
+}
+
+impl RecordFault {
+    fn message(self, record: &RecordSummary, rules: &ValidationRules<'_>) -> String {
+        let offset = record.offset_delta;
+        match self {
+            RecordFault::NoKey => {
+                format!("Compacted topic cannot accept message without key in topic partition {}", rules.partition)
+            }
+            RecordFault::TimestampOutOfRange(timestamp_ms) => format!(
+                "Timestamp {timestamp_ms} of message with offset {offset} is out of range. The timestamp should be within [{}, {}]",
+                rules.now_ms.wrapping_sub(rules.timestamp_before_max_ms),
+                rules.now_ms.wrapping_add(rules.timestamp_after_max_ms)
+            ),
+            RecordFault::TimestampType(timestamp_ms) => format!(
+                "Invalid timestamp type in message DefaultRecord(offset={offset}, timestamp={timestamp_ms}, key={} bytes, value={} bytes). \
+                 Producer should not set timestamp type to LogAppendTime.",
+                record.key_bytes.unwrap_or(0),
+                record.value_bytes.unwrap_or(0)
+            ),
+        }
+    }
+}
+
 /// P8: `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`.
-fn check_timestamp(
-    timestamp_ms: TimestampMs,
-    offset: i32,
-    rules: &ValidationRules<'_>,
-) -> Result<(), (InvalidKind, String)> {
+fn check_timestamp(timestamp_ms: TimestampMs, rules: &ValidationRules<'_>) -> Result<(), RecordFault> {
     // 128 bits: the limits may be the largest i64, and the client's time is anything.
     let behind = i128::from(rules.now_ms) - i128::from(timestamp_ms);
     if behind <= i128::from(rules.timestamp_before_max_ms) && -behind <= i128::from(rules.timestamp_after_max_ms) {
         return Ok(());
     }
-    let message = format!(
-        "Timestamp {timestamp_ms} of message with offset {offset} is out of range. The timestamp should be within [{}, {}]",
-        rules.now_ms.wrapping_sub(rules.timestamp_before_max_ms),
-        rules.now_ms.wrapping_add(rules.timestamp_after_max_ms)
-    );
-    Err((InvalidKind::InvalidTimestamp, message))
+    Err(RecordFault::TimestampOutOfRange(timestamp_ms))
 }
 
 fn timestamp_of(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
@@ -486,25 +510,16 @@ fn check_record(
     header: &BatchHeader,
     record: &RecordSummary,
     rules: &ValidationRules<'_>,
-) -> Result<TimestampMs, (InvalidKind, String)> {
+) -> Result<TimestampMs, RecordFault> {
     if rules.compacted && record.key_bytes.is_none() {
-        let message =
-            format!("Compacted topic cannot accept message without key in topic partition {}", rules.partition);
-        return Err((InvalidKind::InvalidRecord, message));
+        return Err(RecordFault::NoKey);
     }
     let timestamp_ms = timestamp_of(header, record.timestamp_delta);
     if rules.timestamp_type == TimestampType::CreateTime && timestamp_ms != -1 {
-        check_timestamp(timestamp_ms, record.offset_delta, rules)?;
+        check_timestamp(timestamp_ms, rules)?;
     } else if header.is_log_append_time() {
         // Kafka lets the bit pass on a CreateTime topic, and clears it with the timestamps' final stamp.
-        let message = format!(
-            "Invalid timestamp type in message DefaultRecord(offset={}, timestamp={timestamp_ms}, key={} bytes, value={} bytes). \
-             Producer should not set timestamp type to LogAppendTime.",
-            record.offset_delta,
-            record.key_bytes.unwrap_or(0),
-            record.value_bytes.unwrap_or(0)
-        );
-        return Err((InvalidKind::InvalidTimestamp, message));
+        return Err(RecordFault::TimestampType(timestamp_ms));
     }
     Ok(timestamp_ms)
 }
@@ -796,6 +811,19 @@ mod tests {
             config.message_timestamp_type = TimestampType::LogAppendTime;
         });
         assert!(log_append_time.is_ok());
+    }
+
+    #[test]
+    fn p8_of_many_bad_records_the_first_thousand_are_described_and_all_count() {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        for _ in 0..1500 {
+            builder.append(NOW_MS, None, Some(b"v"), &[]);
+        }
+        builder.append(NOW_MS + 3_600_001, Some(b"k"), Some(b"v"), &[]);
+        let refused = check_with(builder.build(), |config| config.cleanup_policy.compact = true).unwrap_err();
+        assert_eq!(refused.kind, InvalidKind::InvalidTimestamp, "the last record is at fault too");
+        let named: Vec<i32> = refused.record_errors.iter().map(|error| error.batch_index).collect();
+        assert_eq!(named, (0..1000).collect::<Vec<_>>());
     }
 
     #[test]

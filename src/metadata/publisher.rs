@@ -4,11 +4,12 @@
 //! image is swapped, then each subscriber is told, in the order in which they subscribed (`broker.rs` writes that order down),
 //! and only then does whoever asked for the change get an answer. One thread publishes: the raft driver.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
 use super::{delta::MetadataDelta, image::MetadataImage};
+use crate::env::lock::lock;
 
 /// Somebody who must act when metadata changes.
 pub trait Subscriber: Send + Sync {
@@ -36,7 +37,7 @@ impl Publisher {
 
     /// Adds a subscriber behind those there are. It is told the whole present image first, before this returns.
     pub fn subscribe(&self, subscriber: Arc<dyn Subscriber>) {
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut subscribers = lock(&self.subscribers);
         let image = self.image.load_full();
         let delta = MetadataDelta::from_empty(&image);
         if !delta.is_empty() {
@@ -48,7 +49,7 @@ impl Publisher {
     /// Swaps the image, then tells the subscribers in order.
     pub(crate) fn publish(&self, image: MetadataImage, delta: &MetadataDelta) {
         // Held throughout: a subscriber that comes meanwhile must see this image either in its first call or in its second.
-        let subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let subscribers = lock(&self.subscribers);
         let image = Arc::new(image);
         self.image.store(image.clone());
         if !delta.is_empty() {

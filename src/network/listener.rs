@@ -16,8 +16,10 @@ use crate::{
     api::{ConnectionInfo, Parts},
     env::{
         Net,
+        lock::lock,
         net::{Listener, Stream},
     },
+    log::LogLineLimit,
     metrics::{Limit, ListenerCounters},
 };
 
@@ -80,7 +82,7 @@ impl SharedLimits {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().expect("a poisoned lock ends the process")
+        lock(&self.open)
     }
 
     /// From now on so many connections may be opened.
@@ -160,6 +162,7 @@ impl Bound {
             name: self.name,
             parts: parts.clone(),
             limits: limits.clone(),
+            failures: LogLineLimit::default(),
         };
         parts.network.spawn_until_stopped("accept", async move { accepting.run().await });
     }
@@ -171,6 +174,7 @@ struct Accepting {
     counters: Arc<ListenerCounters>,
     parts: Arc<Parts>,
     limits: Arc<SharedLimits>,
+    failures: LogLineLimit,
 }
 
 impl Accepting {
@@ -179,9 +183,11 @@ impl Accepting {
             match self.listener.accept().await {
                 Ok((stream, from)) => self.start(stream, from),
                 Err(error) => {
-                    // Out of file descriptors, mostly: the connections that end will free some.
-                    tracing::error!(%error, listener = %self.name, "cannot accept a connection");
                     let clock = &self.parts.env.clock;
+                    // The system is out of file descriptors, mostly: the connections that end will free some.
+                    if let Some(unsaid) = self.failures.admit(clock.monotonic()) {
+                        tracing::error!(%error, listener = %self.name, unsaid, "cannot accept a connection");
+                    }
                     clock.sleep_until(clock.monotonic() + Duration::from_millis(100)).await;
                 }
             }

@@ -235,9 +235,9 @@ impl BatchHeader {
         self.attributes() & CONTROL_BIT != 0
     }
 
-    /// Whether the producer is idempotent.
+    /// Whether the producer is idempotent. Any negative id is none (`RecordBatch.hasProducerId`).
     pub fn has_producer_id(&self) -> bool {
-        self.producer_id() != -1
+        self.producer_id() > -1
     }
 
     /// Outside the checksum: where the log places the batch.

@@ -14,7 +14,7 @@ pub enum Part {
     Bytes(Bytes),
     /// On disk; the range is below the end that was readable when it was taken, and stays so.
     File {
-        /// Where from. Kept open, so that deleting the segment does not harm the answer.
+        /// Where from. It may be opened only now; deleting its segment does no harm for `file.delete.delay.ms`.
         file: Arc<dyn File>,
         /// First byte.
         position: u64,

@@ -4,7 +4,7 @@
 //! proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the records are applied to the
 //! published image, subscribers are told, the store follows, and only then does the request get its answer. A quorum of one takes
 //! the same path: it elects itself, its log's fsync is the majority. It has no clock of its own, so an idle broker sleeps.
-//! A full disk ends nothing: what raft wants written is kept and tried again until there is room, those who wait for it are told
+//! A full disk, or no file descriptor, ends nothing: what raft wants written is kept and tried again, those who wait for it are told
 //! that it is not known when it will be done, and until then nothing new is decided.
 //! Leaves deciding to `controller`, storing to `storage.rs`, and messages to other voters to the transport.
 
@@ -30,7 +30,7 @@ use crate::{
         features::bootstrap_records,
     },
     env::{Env, Random},
-    log::is_disk_full,
+    log::is_shortage,
     metadata::{
         delta::MetadataDelta,
         image::{MetadataImage, Provenance},
@@ -47,8 +47,8 @@ const MAX_WAITING_EVENTS: usize = 1024;
 const MAX_EVENTS_PER_ROUND: usize = 256;
 /// Committed bytes applied in one go.
 const MAX_APPLY_BYTES: u64 = 4 << 20;
-/// While the disk is full, what raft wants written is tried again this often, and with every request.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// While room or descriptors are short, what raft wants written is tried again this often, and with every request.
+const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
 /// A snapshot that could not be written is tried again after so long; until then the log is not trimmed, nothing else.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 
@@ -197,8 +197,8 @@ impl From<Fatal> for StartError {
 
 impl Fatal {
     /// Nothing was written and nothing is lost, so that the same can be tried again.
-    fn is_disk_full(&self) -> bool {
-        matches!(self, Fatal::Io(error) if is_disk_full(error))
+    fn is_shortage(&self) -> bool {
+        matches!(self, Fatal::Io(error) if is_shortage(error))
     }
 }
 
@@ -227,11 +227,13 @@ struct Driver {
     next_offset: Offset,
     /// The highest ready that is written, but not synced.
     unsynced: Option<u64>,
-    /// What a full disk refused.
+    /// What could not be written for a shortage.
     unwritten: Option<Unwritten>,
-    /// This node's broker, if a full disk kept the start from registering it.
+    /// This node's broker, if a shortage kept the start from registering it.
     unregistered: Option<RegisterBroker>,
-    /// The disk is full: nothing is decided, since nothing more can be written behind what waits.
+    /// Committed, and not applied yet for a shortage.
+    unapplied: VecDeque<Entry>,
+    /// Something is short: nothing is decided, since nothing more can be written behind what waits.
     is_stalled: bool,
     /// An `Event::Retry` is on its way.
     is_retry_armed: bool,
@@ -334,6 +336,7 @@ impl Driver {
             unsynced: None,
             unwritten: None,
             unregistered: None,
+            unapplied: VecDeque::new(),
             is_stalled: false,
             is_retry_armed: false,
             pending: VecDeque::new(),
@@ -359,7 +362,7 @@ impl Driver {
         let is_new = self.working.features.is_empty();
         match self.write_ready() {
             // The cluster is served as it was before this start; the rest of the start follows when there is room.
-            Err(error) if error.is_disk_full() && !is_new => {
+            Err(error) if error.is_shortage() && !is_new => {
                 self.unregistered = self.options.broker.clone();
                 self.drive()?;
                 return Ok(None);
@@ -433,7 +436,7 @@ impl Driver {
     fn arm_retry(&mut self, retries: mpsc::WeakSender<Event>) {
         self.is_retry_armed = true;
         let clock = self.env.clock.clone();
-        let at = clock.monotonic() + FULL_DISK_RETRY;
+        let at = clock.monotonic() + SHORTAGE_RETRY;
         self.env.tasks.spawn_until_stopped("metadata retry", async move {
             clock.sleep_until(at).await;
             if let Some(events) = retries.upgrade() {
@@ -466,7 +469,7 @@ impl Driver {
                 let _ = sender.send(Err(Unavailable::NotController(node_id(self.node.raft.leader_id))));
             }
             Event::Request(_, sender) if self.is_stalled => {
-                let _ = sender.send(Err(Unavailable::DiskFull));
+                let _ = sender.send(Err(Unavailable::Shortage));
             }
             Event::Request(request, sender) => {
                 let (reply, offset) = self.decide(request)?;
@@ -515,11 +518,11 @@ impl Driver {
         Ok(())
     }
 
-    /// Everything raft wants done, until it wants nothing more or the disk is full.
+    /// Everything raft wants done, until it wants nothing more or something is short.
     fn drive(&mut self) -> Result<(), Fatal> {
         match self.write_and_sync().and_then(|()| self.register_late()) {
             Ok(()) => self.on_room(),
-            Err(error) if error.is_disk_full() => self.on_full_disk(&error),
+            Err(error) if error.is_shortage() => self.on_shortage(&error),
             Err(error) => return Err(error),
         }
         self.publish();
@@ -532,7 +535,7 @@ impl Driver {
         Ok(())
     }
 
-    /// What a full disk refused at the start.
+    /// What a shortage refused at the start.
     fn register_late(&mut self) -> Result<(), Fatal> {
         let Some(request) = self.unregistered.take() else { return Ok(()) };
         self.register(request).map_err(|error| match error {
@@ -543,15 +546,15 @@ impl Driver {
         self.write_and_sync()
     }
 
-    fn on_full_disk(&mut self, error: &Fatal) {
+    fn on_shortage(&mut self, error: &Fatal) {
         if !std::mem::replace(&mut self.is_stalled, true) {
-            tracing::error!(%error, "the disk of the metadata log is full; nothing can be changed in the cluster until it has room");
+            tracing::error!(%error, "the metadata log cannot be written for now; nothing can be changed in the cluster until it can");
         }
     }
 
     fn on_room(&mut self) {
         if std::mem::take(&mut self.is_stalled) {
-            tracing::info!("the disk of the metadata log has room again");
+            tracing::info!("the metadata log can be written again");
         }
     }
 
@@ -567,6 +570,7 @@ impl Driver {
 
     /// Writes entries and votes, applies what is committed. Nothing is synced yet.
     fn write_ready(&mut self) -> Result<(), Fatal> {
+        self.apply_committed()?;
         while let Some(mut unwritten) = self.unwritten.take().or_else(|| self.take_ready()) {
             if let Err(error) = self.write(&mut unwritten) {
                 self.unwritten = Some(unwritten);
@@ -580,7 +584,8 @@ impl Driver {
             } else {
                 self.node.on_persist_ready(number);
             }
-            self.apply_committed(&committed)?;
+            self.unapplied.extend(committed);
+            self.apply_committed()?;
             let is_leader = self.is_leader();
             if self.was_leader && !is_leader {
                 self.abandon();
@@ -630,17 +635,21 @@ impl Driver {
         }
     }
 
-    fn apply_committed(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
-        for entry in entries {
+    fn apply_committed(&mut self) -> Result<(), Fatal> {
+        while let Some(entry) = self.unapplied.pop_front() {
             // Of an empty entry the storage has made the batch.
-            if entry.data.is_empty() {
-                self.apply_index(entry.index)?;
+            let applied = if entry.data.is_empty() {
+                self.apply_index(entry.index)
             } else {
-                self.apply(entry.index, &entry.data)?;
+                self.apply(entry.index, &entry.data)
+            };
+            if let Err(error) = applied {
+                self.unapplied.push_front(entry);
+                return Err(error);
             }
-        }
-        if let Some(last) = entries.last() {
-            self.node.advance_apply_to(last.index);
+            if self.unapplied.is_empty() {
+                self.node.advance_apply_to(entry.index);
+            }
         }
         Ok(())
     }

@@ -33,10 +33,10 @@ pub enum Unavailable {
     #[error("this node is not the active controller")]
     NotController(Option<BrokerId>),
     /// Nothing was decided.
-    #[error("the disk of the metadata log is full")]
-    DiskFull,
-    /// Decided, and not written: it becomes true once the disk has room, unless the node stops before that.
-    #[error("the disk of the metadata log is full; the change may follow")]
+    #[error("the metadata log cannot be written for now")]
+    Shortage,
+    /// Decided, and not written: it becomes true once the log can be written, unless the node stops before that.
+    #[error("the metadata log cannot be written for now; the change may follow")]
     TimedOut,
     #[error("the controller has stopped")]
     Stopped,
@@ -46,13 +46,13 @@ impl From<Unavailable> for ApiError {
     fn from(reason: Unavailable) -> Self {
         match reason {
             Unavailable::NotController(_) => ApiError::code_only(ResponseError::NotController),
-            Unavailable::DiskFull => ApiError::new(
+            Unavailable::Shortage => ApiError::new(
                 ResponseError::KafkaStorageError,
-                "The disk of the metadata log is full; nothing was changed.",
+                "The metadata log cannot be written for now (its disk is full, or files cannot be opened); nothing was changed.",
             ),
             Unavailable::TimedOut => ApiError::new(
                 ResponseError::RequestTimedOut,
-                "The disk of the metadata log is full; the change is made when there is room again.",
+                "The metadata log cannot be written for now (its disk is full, or files cannot be opened); the change is made when it can.",
             ),
             // Apache: what `EventHandlerExceptionInfo` makes of a controller that is going down.
             Unavailable::Stopped => ApiError::new(ResponseError::RequestTimedOut, "The controller is shutting down."),

@@ -5,7 +5,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{cached_image::STORE_DIR, snapshot, storage::BatchLog};
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
-    env::{Clock, Disk, Env},
+    env::{Clock, Disk, Env, lock::lock},
     log::{AppendError, Log, LogError, LogManager, LogOwner, ReadError, name_some},
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
@@ -83,7 +83,7 @@ impl MetadataLog {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.log)
     }
 }
 
@@ -122,9 +122,9 @@ fn proof_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
 fn io_error(error: LogError) -> io::Error {
     let kind = match &error {
         LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
-        // A full disk that a sync speaks of has lost what was written: that is no full disk that one waits for.
-        LogError::Io { action: "sync", .. } => io::ErrorKind::Other,
-        error if error.is_disk_full() => io::ErrorKind::StorageFull,
+        // A full disk that a sync speaks of has lost what was written: that is no shortage that one waits for.
+        error if error.is_disk_fault() => io::ErrorKind::Other,
+        error if error.is_shortage() => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Mutex, MutexGuard,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     controller::directories::{AssignReplicasToDirs, LOST, MIGRATING, UNASSIGNED, directory_of},
+    env::lock::lock,
     log::{LogError, LogManager, Placement, name_some},
     metadata::image::{MetadataImage, PartitionImage},
     raft::ControllerHandle,
@@ -155,8 +156,4 @@ impl Directories {
 /// The directory that the metadata names, unless it only says that none is known.
 fn noted_directory(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
     directory_of(partition, broker).filter(|id| ![MIGRATING, UNASSIGNED, LOST].contains(id))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("a poisoned lock ends the process")
 }

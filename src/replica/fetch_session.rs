@@ -10,7 +10,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 
 use super::partition::FetchFrom;
 use crate::{
-    env::Random,
+    env::{Random, lock::lock},
     metrics::Counter,
     types::{Offset, TopicId},
 };
@@ -185,10 +185,6 @@ pub struct FetchSessionCounts {
 struct Slot {
     session: Arc<Mutex<FetchSession>>,
     last_used: Duration,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("a poisoned lock ends the process")
 }
 
 impl FetchSessionCache {

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{
@@ -20,9 +21,11 @@ use super::{
 };
 use crate::{
     config::topic::LogConfig,
+    env::{Tasks, lock::lock},
     log::{
-        AppendError, AppendInfo, Log, LogError, LogOwner, ReadError, ReadPlan, TimestampLookup, TimestampOffset,
-        ValidatedBatch, flush_through, leader_epochs::LeaderEpochs, producer_state::ProducerEntry,
+        AppendError, AppendInfo, FlushResult, Log, LogError, LogLineLimit, LogOwner, ReadError, ReadPlan,
+        TimestampLookup, TimestampOffset, ValidatedBatch, flushed, leader_epochs::LeaderEpochs,
+        producer_state::ProducerEntry, request_flush,
     },
     types::{BrokerId, LeaderEpoch, Offset, ProducerId, TimestampMs, TopicId, TopicPartition},
 };
@@ -114,6 +117,7 @@ pub struct Partition {
     inner: Mutex<Inner>,
     published: Published,
     waiters: Waiters,
+    failed_reads: LogLineLimit,
 }
 
 struct Inner {
@@ -140,6 +144,7 @@ impl Partition {
             inner: Mutex::new(Inner { log, state }),
             published: Published::default(),
             waiters: Waiters::default(),
+            failed_reads: LogLineLimit::default(),
         };
         partition.publish(&mut partition.lock());
         Arc::new(partition)
@@ -354,12 +359,37 @@ impl Partition {
         self.lock().log.size_bytes()
     }
 
-    /// Waits for the disk until all below `offset` is durable; for the blocking pool.
+    /// Ready when all below `offset` is durable. The flush is asked for at the call; one serves all who wait.
     ///
     /// # Errors
-    /// The log directory is offline.
-    pub fn flush_through(&self, offset: Offset) -> Result<(), LogError> {
-        flush_through(self, offset)
+    /// The log directory is offline, or something was short.
+    pub fn flushed(
+        self: &Arc<Self>,
+        offset: Offset,
+        tasks: &Tasks,
+    ) -> impl Future<Output = FlushResult> + Send + use<> {
+        let owner: Arc<dyn LogOwner> = self.clone();
+        flushed(&owner, offset, tasks)
+    }
+
+    /// Has what is there flushed by and by, for a producer that does not wait for it.
+    pub fn request_flush(self: &Arc<Self>, tasks: &Tasks) {
+        let owner: Arc<dyn LogOwner> = self.clone();
+        request_flush(&owner, tasks);
+    }
+
+    /// Logs that a read failed, once a minute at most. An offline directory has been reported already.
+    pub fn report_failed_read(&self, error: &PartitionError, now: Duration) {
+        if matches!(
+            error,
+            PartitionError::Storage(LogError::DirOffline { .. })
+                | PartitionError::Read(ReadError::Storage(LogError::DirOffline { .. }))
+        ) {
+            return;
+        }
+        if let Some(unsaid) = self.failed_reads.admit(now) {
+            tracing::error!(partition = %self.topic_partition, %error, unsaid, "cannot read for a fetch request");
+        }
     }
 
     /// Leads no longer, whatever comes: the topic is gone. Waiters are woken to find that out.
@@ -372,10 +402,7 @@ impl Partition {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(|_| {
-            tracing::error!(partition = %self.topic_partition, "a partition's lock is poisoned");
-            std::process::abort()
-        })
+        lock(&self.inner)
     }
 
     /// The leader's epoch, if this broker leads and the client's epoch (-1: none given) is the same.
@@ -492,7 +519,7 @@ mod tests {
         assert_eq!(partition.watermarks().high_watermark, 0);
         let waiter = Waiter::new();
         partition.register(&waiter);
-        partition.flush_through(1).unwrap();
+        crate::log::flush_through(&*partition, 1).unwrap();
         assert_eq!(partition.watermarks().high_watermark, 1);
         assert!(waiter.woken().now_or_never().is_some());
     }

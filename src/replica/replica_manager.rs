@@ -2,16 +2,24 @@
 //!
 //! Lookups are by topic name or id; they share one entry per topic. Deltas arrive on the metadata
 //! thread, one at a time, and are done when the call returns: whoever created a topic finds its log.
+//! A log that cannot be opened for a shortage (of room, of descriptors) is tried again with the next
+//! delta and every second until it is open.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, RwLock, Weak},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
+    time::Duration,
 };
 
-use super::{directories::Directories, partition::Partition, state::Leadership};
+use super::{
+    directories::Directories,
+    partition::{LeadershipChange, Partition},
+    state::Leadership,
+};
 use crate::{
     config::{ConfigLayers, Configs, LogConfig, StaticConfigs},
-    log::{LogError, LogManager, LogOwner, checkpoints::is_damaged_copy},
+    env::{Env, lock},
+    log::{LogError, LogManager, LogOwner, Placement, checkpoints::is_damaged_copy},
     metadata::{
         delta::MetadataDelta,
         image::{ConfigResource, ConfigResourceType, MetadataImage, PartitionImage, TopicImage},
@@ -27,7 +35,8 @@ use crate::{
 pub enum Hosted {
     /// It is open.
     Online(Arc<Partition>),
-    /// Its log cannot be used: corrupt, or on a failed disk. Said once in the log of the broker.
+    /// Its log cannot be used: corrupt, on a failed disk, or not opened yet for a shortage. Said once in the log of the
+    /// broker.
     Offline,
 }
 
@@ -45,19 +54,19 @@ pub struct LocalTopic {
 impl LocalTopic {
     /// The partition, if it is here.
     pub fn partition(&self, index: i32) -> Option<Hosted> {
-        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        let partitions = lock::read(&self.partitions);
         partitions.get(usize::try_from(index).ok()?)?.clone()
     }
 
     /// What is here, by index.
     pub fn hosted(&self) -> Vec<(i32, Hosted)> {
-        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        let partitions = lock::read(&self.partitions);
         (0..).zip(partitions.iter()).filter_map(|(index, hosted)| Some((index, hosted.clone()?))).collect()
     }
 
     fn set(&self, index: i32, hosted: Hosted) {
         let index = index as usize;
-        let mut partitions = self.partitions.write().expect("a poisoned lock ends the process");
+        let mut partitions = lock::write(&self.partitions);
         if partitions.len() <= index {
             partitions.resize(index + 1, None);
         }
@@ -65,13 +74,13 @@ impl LocalTopic {
     }
 
     fn offline(&self) -> Vec<TopicPartition> {
-        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        let partitions = lock::read(&self.partitions);
         let offline = partitions.iter().enumerate().filter(|(_, hosted)| matches!(hosted, Some(Hosted::Offline)));
         offline.map(|(index, _)| TopicPartition::new(self.name.clone(), index as i32)).collect()
     }
 
     fn online(&self) -> Vec<Arc<Partition>> {
-        let partitions = self.partitions.read().expect("a poisoned lock ends the process");
+        let partitions = lock::read(&self.partitions);
         let online = partitions.iter().flatten().filter_map(|hosted| match hosted {
             Hosted::Online(partition) => Some(partition.clone()),
             Hosted::Offline => None,
@@ -88,14 +97,41 @@ pub trait LeadershipListener: Send + Sync {
     fn on_resign(&self, partition: &TopicPartition);
 }
 
+/// Logs that a shortage kept from being opened are tried again this often.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many failures in one turn the shortage is taken to last.
+const MOST_FAILURES: usize = 16;
+
 /// See the module's documentation.
 pub struct ReplicaManager {
     broker_id: BrokerId,
+    env: Env,
+    this: Weak<ReplicaManager>,
     statics: Arc<StaticConfigs>,
     log_manager: Arc<LogManager>,
     directories: Directories,
     topics: RwLock<Topics>,
     listeners: Mutex<Vec<Weak<dyn LeadershipListener>>>,
+    changes: Mutex<Changes>,
+}
+
+/// Held by whoever changes what is here: the metadata thread, or a turn of opening logs again.
+#[derive(Default)]
+struct Changes {
+    /// As of the last delta.
+    image: Arc<MetadataImage>,
+    /// Partitions whose logs a shortage kept from being opened, the longest untried first.
+    unopened: VecDeque<Unopened>,
+    /// A task tries them again.
+    is_retrying: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Unopened {
+    topic_id: TopicId,
+    index: i32,
+    /// As of the first try: what was there before this start does not become new by waiting.
+    placement: Placement,
 }
 
 #[derive(Default)]
@@ -106,36 +142,43 @@ struct Topics {
 
 impl ReplicaManager {
     /// No partitions yet; they come with the metadata.
-    pub fn new(broker_id: BrokerId, statics: Arc<StaticConfigs>, log_manager: Arc<LogManager>) -> Arc<ReplicaManager> {
-        Arc::new(ReplicaManager {
+    pub fn new(
+        broker_id: BrokerId,
+        env: Env,
+        statics: Arc<StaticConfigs>,
+        log_manager: Arc<LogManager>,
+    ) -> Arc<ReplicaManager> {
+        Arc::new_cyclic(|this| ReplicaManager {
             broker_id,
+            env,
+            this: this.clone(),
             statics,
             log_manager,
             directories: Directories::new(broker_id),
             topics: RwLock::default(),
             listeners: Mutex::default(),
+            changes: Mutex::default(),
         })
     }
 
     /// Has `listener` told of changes of leadership from now on.
     pub fn listen(&self, listener: Weak<dyn LeadershipListener>) {
-        self.listeners.lock().expect("a poisoned lock ends the process").push(listener);
+        lock::lock(&self.listeners).push(listener);
     }
 
     /// The topic of that name, if any of it is here.
     pub fn topic(&self, name: &str) -> Option<Arc<LocalTopic>> {
-        self.topics.read().expect("a poisoned lock ends the process").by_name.get(name).cloned()
+        lock::read(&self.topics).by_name.get(name).cloned()
     }
 
     /// The topic of that id, if any of it is here.
     pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<LocalTopic>> {
-        self.topics.read().expect("a poisoned lock ends the process").by_id.get(&id).cloned()
+        lock::read(&self.topics).by_id.get(&id).cloned()
     }
 
     /// All topics of which there is something here, by name.
     pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
-        let mut topics: Vec<_> =
-            self.topics.read().expect("a poisoned lock ends the process").by_id.values().cloned().collect();
+        let mut topics: Vec<_> = lock::read(&self.topics).by_id.values().cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
     }
@@ -149,7 +192,7 @@ impl ReplicaManager {
     }
 
     fn local_topic(&self, topic: &TopicImage) -> Arc<LocalTopic> {
-        let mut topics = self.topics.write().expect("a poisoned lock ends the process");
+        let mut topics = lock::write(&self.topics);
         if let Some(local) = topics.by_id.get(&topic.id) {
             return local.clone();
         }
@@ -167,7 +210,7 @@ impl ReplicaManager {
     /// Removes a topic that is gone: nobody finds it any more, then its logs go.
     fn remove_topic(&self, topic: &TopicImage) {
         let removed = {
-            let mut topics = self.topics.write().expect("a poisoned lock ends the process");
+            let mut topics = lock::write(&self.topics);
             let removed = topics.by_id.remove(&topic.id);
             if topics.by_name.get(&topic.name).is_some_and(|named| named.id == topic.id) {
                 topics.by_name.remove(&topic.name);
@@ -218,32 +261,117 @@ impl ReplicaManager {
         })
     }
 
-    fn change_partition(&self, image: &MetadataImage, topic: &TopicImage, local: &LocalTopic, index: i32) {
-        let Some(registered) =
-            topic.partitions.get(&index).filter(|partition| partition.replicas.contains(&self.broker_id))
-        else {
-            return;
-        };
-        let name = TopicPartition::new(topic.name.clone(), index);
+    fn change_partition(&self, changes: &mut Changes, topic: &TopicImage, local: &LocalTopic, index: i32) {
+        let Some(registered) = self.registered(topic, index) else { return };
         let partition = match local.partition(index) {
             Some(Hosted::Online(partition)) => partition,
             Some(Hosted::Offline) => return,
-            None => match self.open(image, topic, &name, registered) {
-                Ok(partition) => {
-                    local.set(index, Hosted::Online(partition.clone()));
-                    partition
+            None => {
+                let placement = self.directories.placement(registered);
+                match self.open_hosted(&changes.image, topic, local, index, placement) {
+                    Ok(partition) => partition,
+                    Err(error) => {
+                        let partition = TopicPartition::new(topic.name.clone(), index);
+                        if error.is_shortage() {
+                            tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until it can");
+                            changes.unopened.push_back(Unopened { topic_id: topic.id, index, placement });
+                        } else {
+                            self.directories.on_refused(topic.id, &partition, registered, &error);
+                        }
+                        return local.set(index, Hosted::Offline);
+                    }
                 }
-                Err(error) => {
-                    self.directories.on_refused(topic.id, &name, registered, &error);
-                    return local.set(index, Hosted::Offline);
-                }
-            },
+            }
         };
+        self.change_leadership(&partition, registered);
+    }
+
+    /// What the metadata say of a partition that this broker should have.
+    fn registered<'a>(&self, topic: &'a TopicImage, index: i32) -> Option<&'a PartitionImage> {
+        topic.partitions.get(&index).filter(|partition| partition.replicas.contains(&self.broker_id))
+    }
+
+    fn open_hosted(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicImage,
+        local: &LocalTopic,
+        index: i32,
+        placement: Placement,
+    ) -> Result<Arc<Partition>, LogError> {
+        let partition = self.open(image, topic, &TopicPartition::new(topic.name.clone(), index), placement)?;
+        local.set(index, Hosted::Online(partition.clone()));
+        Ok(partition)
+    }
+
+    fn change_leadership(&self, partition: &Partition, registered: &PartitionImage) {
+        let name = partition.topic_partition();
         match partition.on_metadata(leadership(registered)) {
-            super::partition::LeadershipChange::Gained => self.tell(|listener| listener.on_become_leader(&name)),
-            super::partition::LeadershipChange::Lost => self.tell(|listener| listener.on_resign(&name)),
-            super::partition::LeadershipChange::None => {}
+            LeadershipChange::Gained => self.tell(|listener| listener.on_become_leader(name)),
+            LeadershipChange::Lost => self.tell(|listener| listener.on_resign(name)),
+            LeadershipChange::None => {}
         }
+    }
+
+    // --- logs that could not be opened ---
+
+    /// Tries to open each of them, up to `most_failures` failures.
+    fn open_again(&self, changes: &mut Changes, most_failures: usize) {
+        let image = changes.image.clone();
+        let mut failures = 0;
+        for _ in 0..changes.unopened.len() {
+            let Some(unopened) = changes.unopened.pop_front() else { break };
+            let Unopened { topic_id, index, placement } = unopened;
+            let (Some(topic), Some(local)) = (image.topic_by_id(topic_id), self.topic_by_id(topic_id)) else {
+                continue;
+            };
+            let Some(registered) = self.registered(topic, index) else { continue };
+            let name = TopicPartition::new(topic.name.clone(), index);
+            match self.open_hosted(&image, topic, &local, index, placement) {
+                Ok(partition) => {
+                    tracing::info!(partition = %name, "a log that could not be opened is open");
+                    self.change_leadership(&partition, registered);
+                }
+                Err(error) if error.is_shortage() => {
+                    changes.unopened.push_back(unopened);
+                    failures += 1;
+                    if failures >= most_failures {
+                        break;
+                    }
+                }
+                Err(error) => self.directories.on_refused(topic_id, &name, registered, &error),
+            }
+        }
+    }
+
+    /// Starts a task that tries until all of them are open, unless one runs.
+    fn arm_retry(&self, changes: &mut Changes) {
+        if changes.unopened.is_empty() || std::mem::replace(&mut changes.is_retrying, true) {
+            return;
+        }
+        let (this, env) = (self.this.clone(), self.env.clone());
+        self.env.tasks.spawn_until_stopped("open logs again", async move {
+            loop {
+                env.clock.sleep_until(env.clock.monotonic() + REOPEN_INTERVAL).await;
+                let Some(manager) = this.upgrade() else { return };
+                if env.tasks.blocking("open logs again", move || manager.retry()).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// One turn of the task. Returns whether nothing is left to do.
+    fn retry(&self) -> bool {
+        let mut changes = self.lock_changes();
+        self.open_again(&mut changes, MOST_FAILURES);
+        self.directories.on_applied(&self.log_manager);
+        changes.is_retrying = !changes.unopened.is_empty();
+        !changes.is_retrying
+    }
+
+    fn lock_changes(&self) -> MutexGuard<'_, Changes> {
+        lock::lock(&self.changes)
     }
 
     fn open(
@@ -251,12 +379,13 @@ impl ReplicaManager {
         image: &MetadataImage,
         topic: &TopicImage,
         name: &TopicPartition,
-        registered: &PartitionImage,
+        placement: Placement,
     ) -> Result<Arc<Partition>, LogError> {
         let config = Arc::new(self.log_config(image, &topic.name));
-        let placement = self.directories.placement(registered);
         let log = self.log_manager.open_log(name, Some(topic.id), config, placement)?;
-        self.directories.on_opened(topic.id, name.partition, registered, self.log_manager.directory_id_of(&log));
+        if let Some(registered) = topic.partitions.get(&name.partition) {
+            self.directories.on_opened(topic.id, name.partition, registered, self.log_manager.directory_id_of(&log));
+        }
         let high_watermark = self.log_manager.checkpointed_high_watermark(name).unwrap_or(0);
         let context = log.context().clone();
         let partition = Partition::new(self.broker_id, topic.id, log, high_watermark);
@@ -289,7 +418,7 @@ impl ReplicaManager {
 
     fn tell(&self, act: impl Fn(&dyn LeadershipListener)) {
         let listeners: Vec<_> = {
-            let listeners = self.listeners.lock().expect("a poisoned lock ends the process");
+            let listeners = lock::lock(&self.listeners);
             listeners.iter().filter_map(Weak::upgrade).collect()
         };
         for listener in listeners {
@@ -310,20 +439,152 @@ fn leadership(partition: &PartitionImage) -> Leadership {
 
 impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        let changes = &mut *self.lock_changes();
+        changes.image = image.clone();
         self.directories.on_image(image, &self.log_manager);
         for topic in delta.deleted_topics.values() {
             self.remove_topic(topic);
         }
+        self.open_again(changes, 1);
         for (id, changed) in &delta.topics {
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
             for index in &changed.partitions {
-                self.change_partition(image, topic, &local, *index);
+                self.change_partition(changes, topic, &local, *index);
             }
         }
+        self.arm_retry(changes);
         for resource in &delta.configs {
             self.change_configs(image, resource);
         }
         self.directories.on_applied(&self.log_manager);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        env::Disk,
+        log::LogManagerConfig,
+        metadata::records::{MetadataRecord, PartitionRecord, RemoveTopicRecord, TopicRecord},
+        sim::{SimClock, SimDisk, disk::Faults},
+    };
+
+    struct World {
+        disk: SimDisk,
+        clock: SimClock,
+        env: Env,
+        manager: Arc<ReplicaManager>,
+        image: MetadataImage,
+    }
+
+    impl World {
+        fn new() -> World {
+            let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+            let env = Env { disk: Arc::new(disk.clone()), clock: Arc::new(clock.clone()), ..Env::system() };
+            let log_manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+            let manager = ReplicaManager::new(1, env.clone(), Arc::default(), log_manager);
+            World { disk, clock, env, manager, image: MetadataImage::default() }
+        }
+
+        fn apply(&mut self, records: Vec<MetadataRecord>) {
+            let mut delta = MetadataDelta::default();
+            for record in records {
+                self.image.apply(&record, &mut delta).unwrap();
+            }
+            self.manager.on_delta(&Arc::new(self.image.clone()), &delta);
+        }
+
+        /// Makes a topic of two partitions, led from here.
+        fn create(&mut self, name: &str) -> Uuid {
+            let topic_id = Uuid::new_v4();
+            let mut records = vec![TopicRecord { name: name.into(), topic_id }.into()];
+            records.extend((0..2).map(|partition_id| {
+                let (replicas, isr) = (vec![1], vec![1]);
+                let epochs = PartitionRecord { leader_epoch: 0, partition_epoch: 0, ..Default::default() };
+                MetadataRecord::from(PartitionRecord { partition_id, topic_id, replicas, isr, leader: 1, ..epochs })
+            }));
+            self.apply(records);
+            topic_id
+        }
+
+        fn is_led(&self, topic: &str) -> bool {
+            (0..2).all(|index| self.manager.partition(topic, index).is_some_and(|partition| partition.is_leader()))
+        }
+
+        /// Lets the task that opens logs again have its turn.
+        async fn retry(&self) {
+            let turn = async {
+                while self.clock.next_wake().is_none() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), turn).await.expect("a task that tries again");
+            self.clock.advance(REOPEN_INTERVAL);
+        }
+
+        async fn until_led(&self, topic: &str) {
+            let is_led = async {
+                while !self.is_led(topic) {
+                    if self.clock.next_wake().is_some() {
+                        self.clock.advance(REOPEN_INTERVAL);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), is_led).await.expect("the partitions are led");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_found_no_descriptor_is_opened_when_there_is_one() {
+        for left in 0..12 {
+            let mut world = World::new();
+            world.disk.set_faults(Faults { fail_open: Some(left), ..Faults::default() });
+            world.create("t");
+            if world.is_led("t") {
+                continue;
+            }
+            assert!(left < 11, "the last one leaves enough");
+            world.retry().await;
+            world.disk.set_faults(Faults::default());
+            world.until_led("t").await;
+            world.env.tasks.shutdown().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_was_created_on_a_full_disk_works_once_there_is_room() {
+        let mut world = World::new();
+        world.disk.set_capacity(0);
+        world.create("t");
+        assert!(!world.is_led("t"));
+        world.disk.set_capacity(u64::MAX);
+        world.until_led("t").await;
+        // Its directories are as durable as those that were made at once.
+        let partition = world.manager.partition("t", 0).unwrap();
+        crate::log::flush::with_log(&*partition, |log| log.flush()).unwrap();
+        world.disk.crash();
+        assert!(world.disk.exists(Path::new("/a/t-0/partition.metadata")));
+        world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn the_next_delta_opens_what_a_shortage_left_closed_and_a_deleted_topic_is_not_tried_again() {
+        let mut world = World::new();
+        world.disk.set_faults(Faults { fail_open: Some(0), ..Faults::default() });
+        world.create("t");
+        let deleted = world.create("u");
+        world.disk.set_faults(Faults::default());
+        world.apply(vec![RemoveTopicRecord { topic_id: deleted }.into()]);
+        assert!(world.is_led("t"), "without the timer");
+        assert!(world.manager.topic("u").is_none());
+        assert!(world.manager.lock_changes().unopened.is_empty());
+        world.env.tasks.shutdown().await;
     }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::env::lock::lock;
+
 /// One task that waits. It may be registered with many partitions; waking it twice is waking it once.
 #[derive(Debug, Default)]
 pub struct Waiter(Notify);
@@ -52,7 +54,7 @@ impl Waiters {
     /// Has `waiter` woken at the next change. Registering twice is registering once; a waiter that is
     /// dropped is forgotten.
     pub fn register(&self, waiter: &Arc<Waiter>) {
-        let mut waiting = self.waiting.lock().expect("a poisoned lock ends the process");
+        let mut waiting = lock(&self.waiting);
         waiting.by_address.insert(Arc::as_ptr(waiter) as usize, Arc::downgrade(waiter));
         if waiting.by_address.len() >= waiting.sweep_at.max(LEAST_SWEEP) {
             waiting.by_address.retain(|_, other| other.strong_count() > 0);
@@ -62,7 +64,7 @@ impl Waiters {
 
     /// Wakes and forgets all.
     pub fn wake_all(&self) {
-        let mut waiting = self.waiting.lock().expect("a poisoned lock ends the process");
+        let mut waiting = lock(&self.waiting);
         for (_, waiter) in waiting.by_address.drain() {
             if let Some(waiter) = waiter.upgrade() {
                 waiter.wake();

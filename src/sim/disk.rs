@@ -11,7 +11,7 @@ use std::{
     os::fd::BorrowedFd,
     path::{Component, Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -34,6 +34,15 @@ struct Inner {
     state: Mutex<State>,
     /// Raised by a crash; handles of an earlier life are dead.
     life: AtomicU64,
+    hold: Mutex<Hold>,
+    hold_changed: Condvar,
+}
+
+/// A device that answers no sync for now.
+#[derive(Default)]
+struct Hold {
+    is_held: bool,
+    waiting: usize,
 }
 
 struct State {
@@ -55,6 +64,9 @@ pub struct Faults {
     pub fail_write: Option<u32>,
     /// The n-th read from now on.
     pub fail_read: Option<u32>,
+    /// So many more files can be open than now; beyond that there is no descriptor left (EMFILE), until some are closed
+    /// or the faults are set anew.
+    pub fail_open: Option<u32>,
 }
 
 fn countdown(fault: &mut Option<u32>) -> io::Result<()> {
@@ -208,7 +220,34 @@ impl SimDisk {
             locks: BTreeSet::new(),
             syncs: 0,
         };
-        SimDisk { inner: Arc::new(Inner { state: Mutex::new(state), life: AtomicU64::new(0) }) }
+        SimDisk {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                life: AtomicU64::new(0),
+                hold: Mutex::default(),
+                hold_changed: Condvar::new(),
+            }),
+        }
+    }
+
+    /// While held, syncs of files wait, as on a device that does not answer.
+    pub fn hold_syncs(&self, is_held: bool) {
+        locked(&self.inner.hold).is_held = is_held;
+        self.inner.hold_changed.notify_all();
+    }
+
+    /// Threads that wait in a sync.
+    pub fn waiting_syncs(&self) -> usize {
+        locked(&self.inner.hold).waiting
+    }
+
+    fn wait_while_held(&self) {
+        let mut hold = locked(&self.inner.hold);
+        hold.waiting += 1;
+        while hold.is_held {
+            hold = self.inner.hold_changed.wait(hold).expect("the lock of the simulated disk");
+        }
+        hold.waiting -= 1;
     }
 
     /// What fails from now on.
@@ -248,6 +287,17 @@ impl SimDisk {
             }
             Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
         }
+    }
+
+    /// A descriptor, if one is left. What is only looked at gives it back at once.
+    fn take_descriptor(&self) -> io::Result<Descriptor> {
+        let state = &mut *locked(&self.inner.state);
+        match &mut state.faults.fail_open {
+            Some(0) => return Err(rustix::io::Errno::MFILE.into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(Descriptor(self.clone()))
     }
 
     fn root(&self) -> Arc<Node> {
@@ -321,6 +371,7 @@ fn sync_node(node: &Node) {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let descriptor = self.take_descriptor()?;
         let node = self.in_parent(path, |dir, name| match (dir.current.get(&name), how) {
             (Some(_), Open::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
             (Some(node), _) => Ok(node.clone()),
@@ -334,7 +385,12 @@ impl Disk for SimDisk {
         if matches!(*node, Node::Dir(_)) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Ok(Arc::new(SimFile { disk: self.clone(), node, life: self.inner.life.load(Ordering::Acquire) }))
+        Ok(Arc::new(SimFile {
+            _descriptor: descriptor,
+            disk: self.clone(),
+            node,
+            life: self.inner.life.load(Ordering::Acquire),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -398,6 +454,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let _descriptor = self.take_descriptor()?;
         match &*self.find(path)? {
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
             Node::Dir(dir) => Ok(locked(dir)
@@ -418,6 +475,7 @@ impl Disk for SimDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let _descriptor = self.take_descriptor()?;
         match &*self.find(path)? {
             Node::File(file) => Ok(locked(file).current.clone()),
             Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
@@ -425,6 +483,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let _descriptor = self.take_descriptor()?;
         match &*self.find(path)? {
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
             Node::Dir(dir) => {
@@ -435,6 +494,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_volume(&self, path: &Path) -> io::Result<()> {
+        let _descriptor = self.take_descriptor()?;
         self.find(path)?;
         {
             let mut state = locked(&self.inner.state);
@@ -477,7 +537,19 @@ impl Drop for SimLock {
     }
 }
 
+/// One of the process's file descriptors.
+struct Descriptor(SimDisk);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if let Some(left) = &mut locked(&self.0.inner.state).faults.fail_open {
+            *left += 1;
+        }
+    }
+}
+
 struct SimFile {
+    _descriptor: Descriptor,
     disk: SimDisk,
     node: Arc<Node>,
     life: u64,
@@ -560,6 +632,7 @@ impl File for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.wait_while_held();
         let failed = std::cell::RefCell::new(Ok(()));
         self.with(
             |state| {
@@ -624,6 +697,19 @@ mod tests {
         assert!(file.sync_data().is_err());
         disk.crash();
         assert_eq!(disk.read(Path::new("/f")).unwrap(), b"");
+    }
+
+    #[test]
+    fn without_descriptors_nothing_is_opened_and_what_is_open_works() {
+        let disk = SimDisk::new(1);
+        disk.set_faults(Faults { fail_open: Some(1), ..Faults::default() });
+        let file = disk.open(Path::new("/f"), Open::CreateNew).unwrap();
+        let error = disk.open(Path::new("/g"), Open::CreateNew).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+        assert!(!disk.exists(Path::new("/g")));
+        file.write_all_at(b"x", 0).unwrap();
+        disk.set_faults(Faults::default());
+        assert_eq!(disk.read(Path::new("/f")).unwrap(), b"x");
     }
 
     #[test]

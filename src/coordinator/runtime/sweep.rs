@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Cell, CellState, Inner, Input, Output, half_changed_state, shared, unexpected};
+use super::{Cell, CellState, Inner, Input, Output, unexpected};
 use crate::coordinator::group::DeletedTopics;
+use crate::env::lock;
 use crate::types::TopicId;
 
 /// Topics whose offsets are still to be deleted.
@@ -18,7 +19,7 @@ pub(super) struct Queue {
 impl Inner {
     /// Returns at once.
     pub(super) fn enqueue_deleted(self: &Arc<Self>, topics: Vec<(Arc<str>, TopicId)>) {
-        let mut queue = self.deleted.lock().unwrap_or_else(|_| half_changed_state());
+        let mut queue = lock::lock(&self.deleted);
         queue.topics.extend(topics);
         if std::mem::replace(&mut queue.is_swept, true) {
             return;
@@ -29,7 +30,7 @@ impl Inner {
     }
 
     fn next_deleted(&self) -> Option<Vec<(Arc<str>, TopicId)>> {
-        let mut queue = self.deleted.lock().unwrap_or_else(|_| half_changed_state());
+        let mut queue = lock::lock(&self.deleted);
         queue.is_swept = !queue.topics.is_empty();
         queue.is_swept.then(|| std::mem::take(&mut queue.topics))
     }
@@ -37,7 +38,7 @@ impl Inner {
     async fn sweep(self: &Arc<Self>) {
         while let Some(topics) = self.next_deleted() {
             let deleted: Arc<DeletedTopics> = Arc::new(topics.iter().cloned().collect());
-            let cells: Vec<Arc<Cell>> = shared(&self.cells).values().cloned().collect();
+            let cells: Vec<Arc<Cell>> = lock::read(&self.cells).values().cloned().collect();
             for cell in cells {
                 if !cell.remembers_deleted(&topics) {
                     self.sweep_cell(&cell, &deleted).await;

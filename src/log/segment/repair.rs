@@ -79,6 +79,7 @@ impl Segment {
 
     /// Drops the entries of transactions whose marker is at or beyond `end_offset`.
     pub(crate) fn truncate_aborted(&self, end_offset: Offset) -> Result<(), LogError> {
+        self.write_pending_aborted(&mut lock(&self.state))?;
         let transactions = self.aborted_transactions()?;
         let kept = transactions.partition_point(|transaction| transaction.last_offset < end_offset);
         if !self.has_aborted.load(Ordering::Acquire) {
@@ -283,7 +284,7 @@ impl Segment {
         state.offsets = IndexTail::of(offsets);
         state.times = IndexTail::of(times);
         state.cut = true;
-        self.write_pending_unless_full(state)
+        unless_short(self.write_pending(state))
     }
 
     /// After a clean stop: where the segment ends, and what of it is damaged. The indexes are made anew unless they are

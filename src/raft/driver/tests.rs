@@ -19,7 +19,7 @@ use crate::{
         metadata_log::log_config,
         storage::memory::MemoryLog,
     },
-    sim::{SimClock, SimDisk},
+    sim::{SimClock, SimDisk, disk::Faults},
     types::{CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
@@ -434,6 +434,29 @@ async fn a_full_disk_refuses_changes_and_room_brings_them_back_without_a_restart
 }
 
 #[tokio::test]
+async fn without_file_descriptors_changes_are_refused_and_come_back_without_a_restart() {
+    for left in 0..6 {
+        let node = Simulated::new();
+        let running = node.start().await;
+        running.create("before").await;
+        node.disk.set_faults(Faults { fail_open: Some(left), ..Faults::default() });
+        let mut expected = vec!["after".to_owned(), "before".to_owned()];
+        for at in 0..4 {
+            let name = format!("while-short-{at}");
+            let refused = running.try_create(&name).await.err().map(|error| error.code());
+            // Where nothing had to be opened it was made; where it was decided and not written it may follow.
+            if refused != Some(ResponseError::KafkaStorageError.code()) {
+                expected.push(name);
+            }
+        }
+        node.disk.set_faults(Faults::default());
+        running.create("after").await;
+        assert_eq!(running.topics().keys().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     let node = Simulated::new();
     let running = node.start().await;
@@ -444,7 +467,7 @@ async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
             tokio::task::yield_now().await;
         }
         node.disk.set_capacity(room);
-        node.clock.advance(FULL_DISK_RETRY);
+        node.clock.advance(SHORTAGE_RETRY);
     }
     while running.topics().is_empty() {
         tokio::task::yield_now().await;

@@ -1,0 +1,28 @@
+//! Locks whose poisoning ends the process (docs/adr/0005-a-poisoned-lock-ends-the-process.md): a thread panicked
+//! half-way through a change. Recovery from the log is tested, a half-changed state is not.
+
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::log_output;
+
+/// Locks `mutex`.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|_| end_process())
+}
+
+/// Locks `lock` for reading.
+pub fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|_| end_process())
+}
+
+/// Locks `lock` for writing.
+pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|_| end_process())
+}
+
+#[cold]
+fn end_process() -> ! {
+    tracing::error!("a lock is poisoned by an earlier panic: the process ends, the next start recovers");
+    log_output::flush();
+    std::process::abort()
+}
