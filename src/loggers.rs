@@ -10,11 +10,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     str::FromStr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 pub use modules::MODULES;
 use tracing::level_filters::LevelFilter;
+
+use crate::env::lock::lock;
 
 /// The logger of everything that has no level of its own, libraries included. As `Log4jController.ROOT_LOGGER`.
 pub const ROOT: &str = "root";
@@ -146,7 +148,7 @@ impl Loggers {
 
     fn own(&self) -> MutexGuard<'_, Levels> {
         // Each change of the map is whole in itself.
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.own)
     }
 
     fn effective(&self, own: &Levels) -> Levels {

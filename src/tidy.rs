@@ -15,8 +15,8 @@ use std::{
 /// prefix of its path counts.
 const LAYERS: &[&str] = &[
     "types",
-    "loggers",
     "env",
+    "loggers",
     "config",
     "protocol",
     "metadata",
@@ -189,6 +189,69 @@ fn locks_are_taken_through_env_lock() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Names that a file declares as vectors: `name: Vec<`, `name = Vec::`, `name = vec![`.
+fn vectors(code: &str) -> BTreeSet<&str> {
+    let ends_with_name = |before: &str| {
+        let start = before.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
+        before.len() - start
+    };
+    let mut found = BTreeSet::new();
+    for declaration in [": Vec<", " = Vec::", " = vec!["] {
+        for (at, _) in code.match_indices(declaration) {
+            found.insert(&code[at - ends_with_name(&code[..at])..at]);
+        }
+    }
+    found
+}
+
+/// The lines with their numbers; the parts of a chain of calls that stand on lines of their own are put behind its first.
+fn chains(code: &str) -> Vec<(usize, String)> {
+    let mut joined: Vec<(usize, String)> = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        match joined.last_mut() {
+            Some((_, chain)) if line.trim_start().starts_with('.') => chain.push_str(line.trim_start()),
+            _ => joined.push((number, line.to_owned())),
+        }
+    }
+    joined
+}
+
+/// A search through a list that a client sized, for each element of another, is quadratic. Whoever searches a list says
+/// beside it, in a comment that starts with "linear:", why that is bounded.
+#[test]
+fn linear_searches_say_why_they_are_bounded() {
+    const SEARCHES: [&str; 7] = [
+        ".iter().any(",
+        ".iter().find(",
+        ".iter_mut().find(",
+        ".iter().position(",
+        ".into_iter().find(",
+        ".values().find(",
+        "].contains(",
+    ];
+    let mut silent = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        if !["api/", "controller/", "coordinator/"].iter().any(|folder| source.path.starts_with(folder)) {
+            continue;
+        }
+        let contains: Vec<String> = vectors(&source.code).iter().map(|name| format!("{name}.contains(")).collect();
+        let mut before = "";
+        for (number, line) in &chains(&source.code) {
+            let is_name = |search: &String| {
+                line.find(search.as_str())
+                    .is_some_and(|at| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'))
+            };
+            let searches = SEARCHES.iter().any(|search| line.contains(search)) || contains.iter().any(is_name);
+            let explained = line.contains("// linear:") || before.contains("// linear:");
+            if searches && !explained && !line.trim_start().starts_with("//") {
+                silent.push(format!("src/{}.rs:{}: {}", source.path, number + 1, line.trim()));
+            }
+            before = line;
+        }
+    }
+    assert!(silent.is_empty(), "linear searches without a reason:\n{}", silent.join("\n"));
+}
+
 #[test]
 fn every_file_says_what_it_owns() {
     let silent: Vec<String> =
@@ -201,6 +264,7 @@ fn every_api_file_has_its_row() {
     let table = fs::read_to_string(root().join("src/api/table.rs")).unwrap();
     let shared = [
         "api",
+        "api/answer_bounds",
         "api/answers",
         "api/authorized",
         "api/broker_loggers",

@@ -14,7 +14,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, error_message};
+use super::{RequestContext, error_message, errors::check_time_left};
 use crate::{
     controller::{ApiError, partitions::validate_manual_assignment},
     metadata::image::MetadataImage,
@@ -29,6 +29,9 @@ pub(crate) async fn handle(
 }
 
 fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    if let (false, Err(error)) = (request.topics.is_empty(), check_time_left(request.timeout_ms)) {
+        return refused(request, &error);
+    }
     // Apache: a request about nothing is answered by `QuorumController` with a message of its own, the default one.
     let message = request.topics.is_empty().then(StrBytes::new);
     let topics = request.topics.into_iter().map(|topic| {
@@ -44,6 +47,24 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
     AlterPartitionReassignmentsResponse::default()
         .with_allow_replication_factor_change(request.allow_replication_factor_change)
         .with_error_message(message)
+        .with_responses(topics.collect())
+}
+
+/// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The code is there for the whole and for each partition.
+fn refused(request: AlterPartitionReassignmentsRequest, error: &ApiError) -> AlterPartitionReassignmentsResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|target| {
+            ReassignablePartitionResponse::default()
+                .with_partition_index(target.partition_index)
+                .with_error_code(error.code())
+                .with_error_message(error_message(error))
+        });
+        ReassignableTopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name)
+    });
+    AlterPartitionReassignmentsResponse::default()
+        .with_allow_replication_factor_change(request.allow_replication_factor_change)
+        .with_error_code(error.code())
+        .with_error_message(error_message(error))
         .with_responses(topics.collect())
 }
 

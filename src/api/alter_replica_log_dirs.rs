@@ -4,7 +4,7 @@
 //! Deviations: a partition stays where it is; any other directory of ours is answered KAFKA_STORAGE_ERROR.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -77,6 +77,7 @@ fn alter_partition(
     partition: &TopicPartition,
     hosted: &dyn Fn(&TopicPartition) -> Result<(), ResponseError>,
 ) -> Result<(), ResponseError> {
+    // linear: there are a few log directories
     let dir = dirs.iter().find(|dir| dir.path == wanted).ok_or(ResponseError::LogDirNotFound)?;
     if dir.offline {
         return Err(ResponseError::KafkaStorageError);
@@ -88,21 +89,34 @@ fn alter_partition(
 /// One entry per topic, in the order of the request.
 fn merge(outcomes: impl Iterator<Item = (TopicName, i32, i16)>) -> Vec<AlterReplicaLogDirTopicResult> {
     let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
+    let mut positions: HashMap<TopicName, usize> = HashMap::new();
     for (topic, index, error_code) in outcomes {
         let partition =
             AlterReplicaLogDirPartitionResult::default().with_partition_index(index).with_error_code(error_code);
-        match results.iter_mut().find(|result| result.topic_name == topic) {
-            Some(result) => result.partitions.push(partition),
-            None => results
-                .push(AlterReplicaLogDirTopicResult::default().with_topic_name(topic).with_partitions(vec![partition])),
+        let position = *positions.entry(topic.clone()).or_insert(results.len());
+        if position == results.len() {
+            results.push(AlterReplicaLogDirTopicResult::default().with_topic_name(topic));
         }
+        results[position].partitions.push(partition);
     }
     results
 }
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
     use super::*;
+
+    #[test]
+    fn outcomes_of_many_topics_are_merged_by_topic_in_their_order() {
+        let topic = |number: i32| TopicName(StrBytes::from_string(format!("t{number}")));
+        let outcomes = (0..2).flat_map(|index| (0..80_000).map(move |number| (number, index)));
+        let merged = merge(outcomes.map(|(number, index)| (topic(number), index, 0)));
+        assert_eq!(merged.len(), 80_000);
+        let indexes: Vec<i32> = merged[79_999].partitions.iter().map(|partition| partition.partition_index).collect();
+        assert_eq!((&merged[79_999].topic_name, indexes), (&topic(79_999), vec![0, 1]));
+    }
 
     #[test]
     fn a_partition_may_be_where_it_is() {

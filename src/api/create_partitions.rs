@@ -10,7 +10,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, authorized::Operation};
+use super::{RequestContext, authorized::Operation, errors::check_time_left};
 use crate::controller::{
     ApiError,
     topics::{CreatePartitions, CreatePartitionsReply, NewPartitions},
@@ -23,6 +23,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreatePartitionsRequest
         for topic in &request.topics {
             authorized = Some(ctx.topic(Operation::Alter, &topic.name)?);
         }
+        check_time_left(request.timeout_ms)?;
         match authorized {
             Some(topic) => topic.controller().create_partitions(question(request)).await,
             None => Ok(Vec::new()),

@@ -12,7 +12,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, authorized::Operation};
+use super::{RequestContext, authorized::Operation, errors::check_time_left};
 use crate::controller::{
     ApiError, EffectiveConfig,
     topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
@@ -20,7 +20,12 @@ use crate::controller::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let reply = async { ctx.cluster(Operation::Create)?.controller().create_topics(question(request)).await }.await;
+    let reply = async {
+        let cluster = ctx.cluster(Operation::Create)?;
+        check_time_left(request.timeout_ms)?;
+        cluster.controller().create_topics(question(request)).await
+    }
+    .await;
     response(ctx.api_version, names, reply)
 }
 

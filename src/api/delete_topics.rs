@@ -9,7 +9,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, authorized::Operation};
+use super::{RequestContext, authorized::Operation, errors::check_time_left};
 use crate::{
     controller::{
         ApiError,
@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let timeout_ms = request.timeout_ms;
     let question = question(request);
     let topics = question.topics.clone();
     let reply = async {
@@ -29,6 +30,10 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) ->
                 Some(name) => ctx.topic(Operation::Delete, name)?,
                 None => ctx.topic_by_id(Operation::Delete, topic.topic_id)?,
             });
+        }
+        // Apache says first that nothing may be deleted at all.
+        if ctx.config().delete_topic_enable {
+            check_time_left(timeout_ms)?;
         }
         match authorized {
             Some(topic) => topic.controller().delete_topics(question).await,

@@ -2,22 +2,26 @@
 //!
 //! Behavior: A5; which value holds and why is `config/layers.rs`'s. Entries come sorted by name.
 //! Version notes: 3+ tells types and documentation.
-//! Deviations: the documentation texts are our own; the broker's loggers are the modules of Ottla.
+//! Deviations: an answer of more than 64 MiB refuses the resources that are left with INVALID_REQUEST; the
+//! documentation texts are our own; the broker's loggers are the modules of Ottla.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        DescribeConfigsRequest, DescribeConfigsResponse,
+        DescribeConfigsRequest,
         describe_configs_request::DescribeConfigsResource,
         describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym},
     },
-    protocol::StrBytes,
+    protocol::{Encodable, StrBytes},
 };
 
 use super::{
-    RequestContext,
+    EncodeError, RequestContext, ResponseBody,
+    answer_bounds::AnswerBudget,
+    answers::AnswerFields,
     authorized::{AuthorizedCluster, Denied, Operation},
     broker_loggers,
     errors::error_message,
@@ -27,10 +31,11 @@ use crate::{
     controller::{ApiError, topics::validate_topic_name},
     loggers::Loggers,
     metadata::image::{ConfigResource, ConfigResourceType, MetadataImage},
+    protocol::{part::Part, wire::Writer},
     types::BrokerId,
 };
 
-pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest) -> DescribedConfigs {
     let image = ctx.image();
     let cluster = ctx.cluster(Operation::DescribeConfigs);
     let describer = Describer {
@@ -39,8 +44,76 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest)
         loggers: cluster.as_ref().map(AuthorizedCluster::loggers).map_err(|denied| *denied),
         node_id: ctx.config().node_id,
     };
-    describer.respond(&request)
+    describer.respond(&request, ctx.api_version, AnswerBudget::new(&ctx)).await
 }
+
+/// The answer, encoded resource by resource: as structs it would take many times the memory.
+pub(crate) struct DescribedConfigs {
+    throttle_time_ms: i32,
+    error_codes: Vec<i16>,
+    full: Vec<Bytes>,
+    last: BytesMut,
+    fault: Option<EncodeError>,
+}
+
+/// Results are collected in pieces of about this size.
+const PIECE_BYTES: usize = 256 << 10;
+
+impl DescribedConfigs {
+    fn new() -> Self {
+        DescribedConfigs {
+            throttle_time_ms: 0,
+            error_codes: Vec::new(),
+            full: Vec::new(),
+            last: BytesMut::new(),
+            fault: None,
+        }
+    }
+
+    /// Adds a result; returns how many bytes it takes.
+    fn push(&mut self, result: &DescribeConfigsResult, version: i16) -> usize {
+        let before = self.last.len();
+        if let Err(error) = result.encode(&mut self.last, version) {
+            self.fault = Some(EncodeError(error));
+        }
+        let bytes = self.last.len() - before;
+        self.error_codes.push(result.error_code);
+        if self.last.len() >= PIECE_BYTES {
+            self.full.push(self.last.split().freeze());
+        }
+        bytes
+    }
+}
+
+impl AnswerFields for DescribedConfigs {
+    fn set_throttle_time_ms(&mut self, throttle_time_ms: i32) {
+        self.throttle_time_ms = throttle_time_ms;
+    }
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        self.error_codes.iter().copied().for_each(each);
+    }
+}
+
+impl ResponseBody for DescribedConfigs {
+    fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let is_flexible = version >= FIRST_FLEXIBLE;
+        let mut start = Writer::new(is_flexible, 16);
+        start.i32(self.throttle_time_ms);
+        start.count(self.error_codes.len());
+        let mut end = Writer::new(is_flexible, 1);
+        end.no_tags();
+        let pieces = self.full.into_iter().chain([self.last.freeze()]);
+        let whole = [start.into_bytes()].into_iter().chain(pieces).chain([end.into_bytes()]);
+        Ok(whole.filter(|piece| !piece.is_empty()).map(Part::Bytes).collect())
+    }
+}
+
+const FIRST_FLEXIBLE: i16 = 4;
+const TOO_MUCH: &str = "The answer would be too large; ask for fewer resources at a time.";
 
 /// What the answers are made from.
 struct Describer<'a> {
@@ -51,39 +124,47 @@ struct Describer<'a> {
 }
 
 impl Describer<'_> {
-    fn respond(&self, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+    async fn respond(
+        &self,
+        request: &DescribeConfigsRequest,
+        version: i16,
+        mut budget: AnswerBudget,
+    ) -> DescribedConfigs {
         // Kafka gives up on the whole request at a type it does not know.
-        let unknown = request
-            .resources
-            .iter()
-            .find(|resource| ConfigResourceType::from_id(resource.resource_type) == ConfigResourceType::Unknown);
+        let mut types = request.resources.iter();
+        // linear: once for the whole request
+        let unknown =
+            types.find(|resource| ConfigResourceType::from_id(resource.resource_type) == ConfigResourceType::Unknown);
         let refused = unknown.map(|resource| {
             let name = &resource.resource_name;
             ApiError::invalid_request(format!("Unexpected resource type UNKNOWN for resource {name}"))
         });
         // An answer is a thousand times what it takes to ask: nobody needs the same one twice.
-        let mut seen = BTreeSet::new();
-        let results = request.resources.iter().map(|resource| {
+        let (mut answer, mut seen) = (DescribedConfigs::new(), BTreeSet::new());
+        for resource in &request.resources {
             let is_new = seen.insert((resource.resource_type, resource.resource_name.as_str()));
             let described = match &refused {
                 Some(error) => Err(error.clone()),
                 None if !is_new => Err(ApiError::invalid_request("Each resource must appear at most once.")),
+                None if !budget.has_room() => Err(ApiError::invalid_request(TOO_MUCH)),
                 None => self.describe(resource),
             };
             let result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match described {
+            let result = match described {
                 Ok(entries) => result.with_configs(entries.into_iter().map(|entry| told(entry, request)).collect()),
                 Err(error) => result.with_error_code(error.code()).with_error_message(error_message(&error)),
-            }
-        });
-        DescribeConfigsResponse::default().with_results(results.collect())
+            };
+            budget.add(answer.push(&result, version)).await;
+        }
+        answer
     }
 
     fn describe(&self, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
         let keys = resource.configuration_keys.as_deref().unwrap_or_default();
-        let wanted = |name: &str| keys.is_empty() || keys.iter().any(|key| key.as_str() == name);
+        let keys: HashSet<&str> = keys.iter().map(|key| key.as_str()).collect();
+        let wanted = |name: &str| keys.is_empty() || keys.contains(name);
         let name = resource.resource_name.as_str();
         let resource_type = ConfigResourceType::from_id(resource.resource_type);
         let none = Configs::new();
@@ -159,11 +240,10 @@ fn told(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigs
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use kafka_protocol::protocol::{Decodable, Encodable};
+    use kafka_protocol::{messages::DescribeConfigsResponse, protocol::Decodable};
 
     use super::*;
-    use crate::{config::StaticConfigs, loggers::LogLevel};
+    use crate::{api::answer_bounds::tests::budget, config::StaticConfigs, loggers::LogLevel};
 
     fn resource(kind: i8, name: &'static str, keys: Option<&[&'static str]>) -> DescribeConfigsResource {
         let keys = keys.map(|keys| keys.iter().map(|key| StrBytes::from_static_str(key)).collect());
@@ -173,7 +253,12 @@ mod tests {
             .with_configuration_keys(keys)
     }
 
-    fn respond(resources: Vec<DescribeConfigsResource>, everything: bool) -> Vec<DescribeConfigsResult> {
+    fn encoded(
+        resources: Vec<DescribeConfigsResource>,
+        everything: bool,
+        version: i16,
+        budget: AnswerBudget,
+    ) -> BytesMut {
         let (image, statics) = (MetadataImage::default(), StaticConfigs::of([("log.dirs", "/d")]));
         let loggers = Loggers::new([("root".to_owned(), LogLevel::Info)].into(), |_| {});
         let layers = ConfigLayers::of_static(&statics);
@@ -182,7 +267,19 @@ mod tests {
             .with_resources(resources)
             .with_include_synonyms(everything)
             .with_include_documentation(everything);
-        describer.respond(&request).results
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(describer.respond(&request, version, budget));
+        let mut bytes = BytesMut::new();
+        for part in answer.encode_body(version).unwrap() {
+            let Part::Bytes(piece) = part else { panic!("the answer is in memory") };
+            bytes.extend_from_slice(&piece);
+        }
+        bytes
+    }
+
+    fn respond(resources: Vec<DescribeConfigsResource>, everything: bool) -> Vec<DescribeConfigsResult> {
+        let mut bytes = encoded(resources, everything, 4, budget(1 << 30));
+        DescribeConfigsResponse::decode(&mut bytes, 4).unwrap().results
     }
 
     fn refused(kind: i8, name: &'static str) -> (i16, String) {
@@ -238,12 +335,24 @@ mod tests {
     #[test]
     fn a5_answers_encode_at_every_version() {
         for version in 1..=4 {
-            let results = respond(vec![resource(4, "1", None), resource(2, "nope", None)], true);
-            let mut bytes = BytesMut::new();
-            DescribeConfigsResponse::default().with_results(results).encode(&mut bytes, version).unwrap();
+            let resources = vec![resource(4, "1", None), resource(2, "nope", None)];
+            let mut bytes = encoded(resources, true, version, budget(1 << 30));
             let decoded = DescribeConfigsResponse::decode(&mut bytes, version).unwrap();
             assert!(decoded.results[0].configs.len() >= 340);
             assert_eq!(decoded.results[1].error_code, 3);
+            assert!(bytes.is_empty(), "to the last byte");
         }
+    }
+
+    #[test]
+    fn a_large_answer_is_made_in_pieces_and_refuses_what_goes_beyond_its_bound() {
+        const BOUND: usize = 2 << 20;
+        let resources = (0..2_000)
+            .map(|number| resource(32, "", None).with_resource_name(StrBytes::from_string(format!("group-{number}"))));
+        let mut bytes = encoded(resources.collect(), true, 4, budget(BOUND));
+        assert!(bytes.len() < BOUND + (1 << 20), "{} bytes", bytes.len());
+        let results = DescribeConfigsResponse::decode(&mut bytes, 4).unwrap().results;
+        assert_eq!((results.len(), results[0].error_code, results[1_999].error_code), (2_000, 0, 42));
+        assert!(results[1_999].error_message.as_ref().unwrap().contains("too large"));
     }
 }

@@ -1,8 +1,12 @@
 //! DescribeGroups (key 15): classic groups, their members and assignments.
 //!
 //! Behavior: G9. A group that does not exist is Dead, without an error before version 6.
+//! Deviations: a group that is named twice is answered once; an answer of more than 64 MiB says of the other groups that the
+//! coordinator is loading, so that the client asks for them again.
 //! Version notes: 3 authorized operations, 4 instance ids (KIP-345), 6 GROUP_ID_NOT_FOUND with a message
 //! (KIP-1043).
+
+use std::sync::Arc;
 
 use kafka_protocol::messages::{
     DescribeGroupsRequest, DescribeGroupsResponse,
@@ -11,32 +15,37 @@ use kafka_protocol::messages::{
 
 use super::{
     RequestContext,
+    answer_bounds::{AnswerBudget, unique_by},
     authorized::Operation,
     groups::{GROUP_OPERATIONS, code, group_id, kept, wire, wire_if_some},
 };
 use crate::coordinator::group::{self, GroupError, GroupState};
 
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let asked: Vec<_> = request.groups.iter().map(|group_id| kept(group_id)).collect();
-    let authorized: Vec<_> = asked.iter().map(|group_id| ctx.group(Operation::Describe, group_id)).collect();
-    let allowed = authorized.iter().flatten().map(|group| group.id.clone()).collect();
-    let described = match authorized.iter().flatten().next() {
-        Some(group) => group.coordinator().describe(allowed).await,
-        None => Vec::new(),
-    };
-    let mut described = described.into_iter();
-    let results = authorized.into_iter().map(|group| match group {
-        Ok(_) => described.next().unwrap_or(Err(GroupError::UnknownServerError)),
-        Err(denied) => Err(denied.into()),
-    });
-    let groups = asked.iter().zip(results).map(|(group_id, result)| {
-        let described = described_group(ctx.api_version, group_id, result);
+    let mut budget = AnswerBudget::new(&ctx);
+    let mut groups = Vec::new();
+    for group_id in unique_by(request.groups, |group_id| group_id.clone()) {
+        let group_id = kept(&group_id);
+        let result = if budget.has_room() {
+            describe(&ctx, &group_id).await
+        } else {
+            Err(GroupError::CoordinatorLoadInProgress)
+        };
+        budget.add(result.as_ref().map_or(group_id.len(), group::DescribedGroup::size_bytes)).await;
+        let described = described_group(ctx.api_version, &group_id, result);
         if request.include_authorized_operations && ctx.api_version >= 3 && described.error_code == 0 {
-            return described.with_authorized_operations(GROUP_OPERATIONS);
+            groups.push(described.with_authorized_operations(GROUP_OPERATIONS));
+        } else {
+            groups.push(described);
         }
-        described
-    });
-    DescribeGroupsResponse::default().with_groups(groups.collect())
+    }
+    DescribeGroupsResponse::default().with_groups(groups)
+}
+
+async fn describe(ctx: &RequestContext, group_id: &Arc<str>) -> Result<group::DescribedGroup, GroupError> {
+    let group = ctx.group(Operation::Describe, group_id)?;
+    let mut described = group.coordinator().describe(vec![group.id.clone()]).await;
+    described.pop().unwrap_or(Err(GroupError::UnknownServerError))
 }
 
 fn described_group(version: i16, id: &str, result: Result<group::DescribedGroup, GroupError>) -> DescribedGroup {

@@ -2,8 +2,10 @@
 //!
 //! Behavior: Apache's `KafkaApis.handleDescribeProducersRequest`. Any replica answers; producers are forgotten after
 //! `producer.id.expiration.ms`.
+//! Deviations: a partition that is named twice is answered once; an answer of more than 64 MiB refuses the rest with
+//! INVALID_REQUEST.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -15,6 +17,7 @@ use kafka_protocol::{
 
 use super::{
     RequestContext,
+    answer_bounds::AnswerBudget,
     authorized::{Operation, partition_of},
     error_message,
 };
@@ -25,21 +28,38 @@ use crate::{
     types::ProducerId,
 };
 
+/// What the answer for a partition takes besides its producers, about.
+const PARTITION_BYTES: usize = size_of::<PartitionResponse>();
+
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| {
+    let mut budget = AnswerBudget::new(&ctx);
+    let (mut topics, mut seen) = (Vec::with_capacity(request.topics.len()), HashSet::new());
+    for topic in request.topics {
         let refused = refuse_topic(&ctx, &topic.name);
         let authorized = ctx.topic(Operation::Read, &topic.name);
-        let partitions = topic.partition_indexes.iter().map(|index| {
-            let answer = PartitionResponse::default().with_partition_index(*index);
-            match &refused {
-                Some(error) => answer.with_error_code(error.error.code()).with_error_message(error_message(error)),
-                None => describe(partition_of(&authorized, *index), answer),
+        let mut partitions = Vec::new();
+        for index in topic.partition_indexes.iter().copied() {
+            if !seen.insert((topic.name.clone(), index)) {
+                continue;
             }
-        });
-        let partitions = partitions.collect();
-        TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
-    });
-    DescribeProducersResponse::default().with_topics(topics.collect())
+            let answer = PartitionResponse::default().with_partition_index(index);
+            let answer = match &refused {
+                Some(error) => answer.with_error_code(error.error.code()).with_error_message(error_message(error)),
+                None if !budget.has_room() => too_much(answer),
+                None => describe(partition_of(&authorized, index), answer),
+            };
+            budget.add(PARTITION_BYTES + answer.active_producers.len() * size_of::<ProducerState>()).await;
+            partitions.push(answer);
+        }
+        topics.push(TopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    DescribeProducersResponse::default().with_topics(topics)
+}
+
+fn too_much(answer: PartitionResponse) -> PartitionResponse {
+    const MESSAGE: &str = "The answer would be too large; ask for fewer partitions at a time.";
+    let error = ApiError::invalid_request(MESSAGE);
+    answer.with_error_code(error.code()).with_error_message(error_message(&error))
 }
 
 fn refuse_topic(ctx: &RequestContext, name: &str) -> Option<ApiError> {

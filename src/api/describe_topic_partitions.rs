@@ -36,6 +36,7 @@ pub(crate) async fn handle(
     names.dedup();
     let mut first_partition = 0;
     if let Some(cursor) = request.cursor {
+        // linear: once for the whole request
         if cursor.partition_index < 0 || (!all && !names.contains(&cursor.topic_name)) {
             return refuse(if all { names } else { as_asked });
         }

@@ -13,7 +13,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, error_message, topics::topic_name};
+use super::{RequestContext, error_message, errors::check_time_left, topics::topic_name};
 use crate::{
     controller::ApiError,
     metadata::image::{MetadataImage, PartitionImage},
@@ -32,6 +32,10 @@ pub(crate) async fn handle(ctx: RequestContext, request: ElectLeadersRequest) ->
 
 fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersResponse {
     let response = ElectLeadersResponse::default();
+    let is_about_nothing = request.topic_partitions.as_ref().is_some_and(Vec::is_empty);
+    if let (false, Err(error)) = (is_about_nothing, check_time_left(request.timeout_ms)) {
+        return refused(request, &error);
+    }
     let election = match request.election_type {
         0 => Election::Preferred,
         1 => Election::Unclean,

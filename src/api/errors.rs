@@ -93,6 +93,11 @@ pub(crate) fn group(error: GroupError) -> ResponseError {
     }
 }
 
+/// A request that leaves no time for the controller: Apache's answers that the time is over, and does nothing.
+pub(super) fn check_time_left(timeout_ms: i32) -> Result<(), crate::controller::ApiError> {
+    if timeout_ms > 0 { Ok(()) } else { Err(crate::controller::ApiError::code_only(ResponseError::RequestTimedOut)) }
+}
+
 /// The controller's text for the client; no text lets the client print the code's own.
 pub(super) fn error_message(error: &crate::controller::ApiError) -> Option<kafka_protocol::protocol::StrBytes> {
     error.message.clone().map(kafka_protocol::protocol::StrBytes::from_string)

@@ -272,6 +272,7 @@ impl Fetch {
     }
 
     fn is_enough(&self, found: &Found) -> bool {
+        // linear: once for each pass over all partitions
         !self.partitions.iter().any(Target::is_read) || found.is_urgent || found.bytes >= self.min_bytes
     }
 

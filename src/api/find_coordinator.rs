@@ -19,8 +19,12 @@ use kafka_protocol::{
 use super::{RequestContext, groups::wire, topics};
 use crate::{
     metadata::image::{MetadataImage, TopicImage},
+    metrics::{LogLimit, clip},
     types::GROUP_METADATA_TOPIC,
 };
+
+static REFUSED_TRANSACTIONS: LogLimit = LogLimit::new();
+static CREATION_FAILED: LogLimit = LogLimit::new();
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -67,7 +71,10 @@ async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, Res
 /// (versions up to 2) gives up on two errors only, and shows the text; any other it hides until its own timeout.
 fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> ResponseError {
     let client = ctx.connection.client_address;
-    tracing::info!(%client, transactional_id, "refused a transactional producer: {NO_TRANSACTIONS}");
+    if let Some(left_out) = REFUSED_TRANSACTIONS.admit(ctx.env().clock.monotonic()) {
+        let transactional_id = clip(transactional_id);
+        tracing::info!(%client, transactional_id, left_out, "refused a transactional producer: {NO_TRANSACTIONS}");
+    }
     if ctx.api_version >= FIRST_WITH_KEYS {
         ResponseError::InvalidTxnState
     } else {
@@ -101,7 +108,11 @@ async fn group_coordinator(ctx: &RequestContext, group_id: &str) -> Result<Node,
 async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Arc<MetadataImage> {
     let topic = topics::internal_topic(ctx.config(), image, GROUP_METADATA_TOPIC);
     match ctx.create_for_request(topic.into_iter().collect()).await {
-        Err(error) => tracing::warn!(?error, "cannot create {GROUP_METADATA_TOPIC}"),
+        Err(error) => {
+            if let Some(left_out) = CREATION_FAILED.admit(ctx.env().clock.monotonic()) {
+                tracing::warn!(?error, left_out, "cannot create {GROUP_METADATA_TOPIC}");
+            }
+        }
         Ok(created) => {
             // Another request may have been faster: the image tells.
             let refused = created.into_iter().filter_map(|(_, result)| result.err());

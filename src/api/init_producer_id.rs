@@ -10,6 +10,9 @@ use kafka_protocol::{
 };
 
 use super::{RequestContext, authorized::Operation};
+use crate::metrics::LogLimit;
+
+static NO_PRODUCER_IDS: LogLimit = LogLimit::new();
 
 pub(crate) async fn handle(ctx: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refused = |error: ResponseError| {
@@ -36,7 +39,9 @@ pub(crate) async fn handle(ctx: RequestContext, request: InitProducerIdRequest) 
     match cluster.producer_ids().next().await {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
         Err(error) => {
-            tracing::warn!(?error, "cannot get producer ids from the controller");
+            if let Some(left_out) = NO_PRODUCER_IDS.admit(ctx.env().clock.monotonic()) {
+                tracing::warn!(?error, left_out, "cannot get producer ids from the controller");
+            }
             refused(ResponseError::CoordinatorLoadInProgress)
         }
     }

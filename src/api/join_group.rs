@@ -2,7 +2,8 @@
 //!
 //! Behavior: G1–G5. The answer comes when the rebalance is through; only the leader sees the members.
 //! Deviations: a second JoinGroup of a member ends the first one's wait with REBALANCE_IN_PROGRESS; Apache
-//! never answers the first.
+//! never answers the first. A member may offer 100 protocols, and 4 MiB of their metadata; groups are bounded by
+//! `ottla.groups.max.bytes`.
 //! Version notes: 1 rebalance timeout (before: the session timeout), 4 two-step join (KIP-394), 5 instance
 //! id (KIP-345), 7 the protocol may be null (KIP-559), 8 reason (KIP-800), 9 skip_assignment (KIP-814).
 
@@ -14,10 +15,14 @@ use super::{
     authorized::Operation,
     groups::{code, kept, kept_if_some, wire, wire_if_some},
 };
-use crate::coordinator::group::{JoinError, JoinRequest, Joined, MemberProtocol};
+use crate::coordinator::group::{GroupError, JoinError, JoinRequest, Joined, MemberProtocol, shard::MAX_PROTOCOLS};
 
 pub(crate) async fn handle(mut ctx: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = ctx.api_version;
+    if request.protocols.len() > MAX_PROTOCOLS {
+        let (error, member_id) = (GroupError::InconsistentGroupProtocol, kept(&request.member_id));
+        return response(version, Err(JoinError { error, member_id }));
+    }
     let client_host = ctx.connection.client_address.ip().to_canonical();
     let request = join_request(version, &ctx.client_id, &format!("/{client_host}"), request);
     // All that is kept was copied: the frame is free while the others are waited for.
@@ -85,7 +90,7 @@ mod tests {
     use kafka_protocol::protocol::Encodable;
 
     use super::*;
-    use crate::coordinator::group::{GroupError, JoinedMember};
+    use crate::coordinator::group::JoinedMember;
 
     #[test]
     fn g1_g4_answers_encode_at_every_version() {

@@ -29,9 +29,11 @@ pub(crate) async fn handle(ctx: RequestContext, request: ListConfigResourcesRequ
 fn respond(image: &MetadataImage, version: i16, asked: &[i8]) -> ListConfigResourcesResponse {
     let known: &[ConfigResourceType] = if version == 0 { &[ConfigResourceType::ClientMetrics] } else { &ALL };
     let types: Vec<ConfigResourceType> = asked.iter().map(|id| ConfigResourceType::from_id(*id)).collect();
+    // linear: there are five types
     if types.iter().any(|asked| !known.contains(asked)) {
         return ListConfigResourcesResponse::default().with_error_code(ResponseError::UnsupportedVersion.code());
     }
+    // linear: there are five types
     let listed = known.iter().filter(|known| types.is_empty() || types.contains(known));
     let resources = listed.flat_map(|resource_type| {
         names(image, *resource_type).into_iter().map(|name| {

@@ -76,6 +76,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> Met
 fn names_and_ids_misused(version: i16, request: &MetadataRequest) -> Option<MetadataResponse> {
     let topics = request.topics.as_ref()?;
     let is_misused = |topic: &MetadataRequestTopic| topic.name.is_none() || !topic.topic_id.is_nil();
+    // linear: once for the whole request
     if version >= 12 || !topics.iter().any(is_misused) {
         return None;
     }

@@ -2,6 +2,7 @@
 //!
 //! What connections do with requests and answers is `network/connection.rs`.
 
+mod answer_bounds;
 mod answers;
 mod authorized;
 mod broker_loggers;

@@ -2,18 +2,23 @@
 //!
 //! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition
 //! exist or not; topics that are asked for by an unknown id are refused.
+//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 64 MiB says of the
+//! other groups that the coordinator is loading, so that the client asks for them again.
 //! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member
 //! epochs (KIP-848), 10 topic ids.
+
+use std::collections::HashSet;
 
 use kafka_protocol::error::ResponseError;
 
 use super::{
     RequestContext,
+    answer_bounds::{AnswerBudget, unique_by},
     authorized::Operation,
     groups::{code, kept, kept_if_some, wire},
 };
 use crate::{
-    coordinator::group::{FetchOffsetsRequest, FetchOffsetsTopic, FetchedTopic},
+    coordinator::group::{FetchOffsetsRequest, FetchOffsetsTopic, FetchedTopic, GroupError},
     metadata::image::MetadataImage,
     protocol::offset_fetch::{
         OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchResponse,
@@ -26,9 +31,16 @@ const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
 pub(crate) async fn handle(ctx: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let image = ctx.image();
-    let mut groups = Vec::with_capacity(request.groups.len());
-    for group in request.groups {
-        groups.push(fetch(&ctx, &image, group, request.require_stable).await);
+    let (mut budget, mut groups) = (AnswerBudget::new(&ctx), Vec::new());
+    for group in unique_by(request.groups, |group| group.group_id.clone()) {
+        let answered = if budget.has_room() {
+            fetch(&ctx, &image, group, request.require_stable).await
+        } else {
+            let error = code(Some(GroupError::CoordinatorLoadInProgress));
+            OffsetFetchResponseGroup::error(&group, error, ctx.api_version)
+        };
+        budget.add(answered.size_bytes()).await;
+        groups.push(answered);
     }
     OffsetFetchResponse { throttle_time_ms: 0, groups }
 }
@@ -81,21 +93,24 @@ fn resolve(
     asked: &[OffsetFetchRequestTopic],
 ) -> (Vec<FetchOffsetsTopic>, Vec<OffsetFetchResponseTopic>) {
     let (mut known, mut unknown) = (Vec::with_capacity(asked.len()), Vec::new());
+    let mut seen = HashSet::new();
     for topic in asked {
+        let partitions = topic.partition_indexes.iter().copied();
+        let partitions: Vec<i32> =
+            partitions.filter(|index| seen.insert((&topic.name, topic.topic_id, *index))).collect();
+        if partitions.is_empty() && !topic.partition_indexes.is_empty() {
+            continue;
+        }
         let name = if by_id { image.topic_name(topic.topic_id).cloned() } else { Some(kept(&topic.name)) };
         match name {
-            Some(name) => known.push(FetchOffsetsTopic {
-                name,
-                topic_id: topic.topic_id,
-                partitions: topic.partition_indexes.clone(),
-            }),
+            Some(name) => known.push(FetchOffsetsTopic { name, topic_id: topic.topic_id, partitions }),
             None => {
                 let refused =
                     |index: &i32| OffsetFetchResponsePartition::none(*index, ResponseError::UnknownTopicId.code());
                 unknown.push(OffsetFetchResponseTopic {
                     name: topic.name.clone(),
                     topic_id: topic.topic_id,
-                    partitions: topic.partition_indexes.iter().map(refused).collect(),
+                    partitions: partitions.iter().map(refused).collect(),
                 });
             }
         }

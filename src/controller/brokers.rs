@@ -90,13 +90,16 @@ fn check_registration(image: &MetadataImage, request: &RegisterBroker) -> Result
     if request.log_dirs.is_empty() {
         return invalid("No directories specified in request".into());
     }
+    // linear: a broker has a few log directories
     if request.log_dirs.iter().any(|directory| directory.as_u128() < 100) {
         return invalid("Reserved directory ID in request".into());
     }
     for (at, directory) in request.log_dirs.iter().enumerate() {
+        // linear: a broker has a few log directories
         if request.log_dirs[..at].contains(directory) {
             return invalid("Duplicate directory ID in request".into());
         }
+        // linear: for each log directory of a broker that registers
         let other = image
             .brokers
             .values()

@@ -29,6 +29,7 @@ pub const LOST: Uuid = Uuid::from_u128(2);
 
 /// The directory of the replica on `broker` as the metadata has it; `None` where there is no such replica.
 pub fn directory_of(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
+    // linear: a partition has a few replicas
     let at = partition.replicas.iter().position(|replica| *replica == broker)?;
     partition.directories.get(at).copied()
 }
@@ -67,6 +68,7 @@ pub fn assign_replicas_to_dirs(
     for ((topic_id, index), directory) in request.directories {
         let Some(topic) = image.topic_by_id(topic_id) else { continue };
         let Some(partition) = topic.partitions.get(&index) else { continue };
+        // linear: a partition has a few replicas
         let Some(at) = partition.replicas.iter().position(|replica| *replica == request.broker_id) else { continue };
         let mut moved = partition.clone();
         moved.directories[at] = directory;

@@ -246,6 +246,7 @@ pub(super) fn place(
 
 fn has_uncordoned_directory(broker: &BrokerRegistration) -> bool {
     let cordoned = broker.cordoned_directories.as_deref().unwrap_or_default();
+    // linear: a broker has a few log directories
     broker.directories.is_empty() || broker.directories.iter().any(|directory| !cordoned.contains(directory))
 }
 
@@ -306,6 +307,7 @@ pub(super) fn partition_change(
     let target_isr: Vec<BrokerId> =
         partition.isr.iter().copied().filter(|broker| Some(*broker) != change.remove).collect();
     let may_lead = |broker: BrokerId| change.may_lead(image, partition, broker);
+    // linear: a partition has a few replicas
     let in_sync = |broker: &BrokerId| target_isr.contains(broker) && may_lead(*broker);
     let candidates = || partition.replicas.iter().copied();
     let (leader, unclean) = if in_sync(&partition.leader) {

@@ -4,6 +4,7 @@
 use std::{
     io,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,12 +14,15 @@ use crate::{
     env::{BoxFuture, Env},
     log::{AppendError, AppendOrigin, ValidatedBatch, flush::with_log},
     metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
+    metrics::LogLimit,
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
         replica_manager::LeadershipListener, waiters::Waiter,
     },
     types::{GROUP_METADATA_TOPIC, Offset, TopicPartition},
 };
+
+static WRITE_FAILED: LogLimit = LogLimit::new();
 
 /// The log of the group coordinator.
 pub struct GroupMetadataLog {
@@ -46,7 +50,7 @@ fn needs_flush(partition: &Partition, offset: Offset) -> bool {
         })
 }
 
-fn write_error(error: &PartitionError) -> WriteError {
+fn write_error(error: &PartitionError, now: Duration) -> WriteError {
     match error {
         PartitionError::NotLeader(_)
         | PartitionError::FencedLeaderEpoch { .. }
@@ -54,7 +58,9 @@ fn write_error(error: &PartitionError) -> WriteError {
         PartitionError::NotEnoughReplicas { .. } => WriteError::NotEnoughReplicas,
         PartitionError::Append(AppendError::LargerThanSegment { .. }) => WriteError::TooLarge,
         PartitionError::Append(_) | PartitionError::Read(_) | PartitionError::Storage(_) => {
-            tracing::error!(%error, "cannot write to {GROUP_METADATA_TOPIC}");
+            if let Some(left_out) = WRITE_FAILED.admit(now) {
+                tracing::error!(%error, left_out, "cannot write to {GROUP_METADATA_TOPIC}");
+            }
             WriteError::Storage
         }
     }
@@ -67,8 +73,9 @@ impl CoordinatorLog for GroupMetadataLog {
             return Err(WriteError::TooLarge);
         }
         let batch = ValidatedBatch::from_broker(batch, AppendOrigin::Coordinator);
-        let appended =
-            partition.append_as_leader(batch, true, self.env.clock.now_ms()).map_err(|error| write_error(&error))?;
+        let appended = partition
+            .append_as_leader(batch, true, self.env.clock.now_ms())
+            .map_err(|error| write_error(&error, self.env.clock.monotonic()))?;
         Ok(Appended { first_offset: appended.info.first_offset, last_offset: appended.info.last_offset })
     }
 
@@ -79,11 +86,14 @@ impl CoordinatorLog for GroupMetadataLog {
 
     fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>> {
         let (partition, tasks) = (self.partition(partition), self.env.tasks.clone());
+        let clock = self.env.clock.clone();
         Box::pin(async move {
             let partition = partition.ok_or(WriteError::NotLeader)?;
             if needs_flush(&partition, offset) {
                 partition.flushed(offset + 1, &tasks).await.map_err(|error| {
-                    tracing::error!(%error, "cannot flush {GROUP_METADATA_TOPIC}");
+                    if let Some(left_out) = WRITE_FAILED.admit(clock.monotonic()) {
+                        tracing::error!(%error, left_out, "cannot flush {GROUP_METADATA_TOPIC}");
+                    }
                     WriteError::Storage
                 })?;
             }

@@ -27,6 +27,7 @@ use super::group::{
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::env::{BoxFuture, Env, lock};
+use crate::metrics::LogLimit;
 use crate::protocol::compression::decompress;
 use crate::protocol::record_batch::{
     BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
@@ -39,6 +40,8 @@ mod sweep;
 
 /// Groups that one step describes: one alone may have thousands of members.
 const DESCRIBED_PER_STEP: usize = 8;
+
+static WRITE_FAILED: LogLimit = LogLimit::new();
 
 /// No deadline.
 const NEVER: i64 = i64::MAX;
@@ -621,7 +624,10 @@ impl Inner {
 
     /// The shard assumed that its records get written: what it holds is not true any more.
     fn on_write_failed(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, error: WriteError) {
-        tracing::error!(partition = cell.partition, %error, "cannot write to __consumer_offsets; loading it again");
+        if let Some(left_out) = WRITE_FAILED.admit(self.env.clock.monotonic()) {
+            let partition = cell.partition;
+            tracing::error!(partition, %error, left_out, "cannot write to __consumer_offsets; loading it again");
+        }
         let load = self.env.random.next_u64();
         let next = match error {
             WriteError::NotLeader => CellState::Failed,

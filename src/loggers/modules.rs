@@ -4,7 +4,6 @@
 pub const MODULES: &[&str] = &[
     "ottla",
     "ottla::api",
-    "ottla::api::fetch",
     "ottla::api::find_coordinator",
     "ottla::api::incremental_alter_configs",
     "ottla::api::init_producer_id",
@@ -24,6 +23,8 @@ pub const MODULES: &[&str] = &[
     "ottla::coordinator::runtime::sweep",
     "ottla::env",
     "ottla::env::aside",
+    "ottla::env::lock",
+    "ottla::env::log_output",
     "ottla::env::tasks",
     "ottla::log",
     "ottla::log::checkpoints",

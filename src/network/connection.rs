@@ -39,7 +39,7 @@ use crate::{
         RequestContext,
     },
     env::{BoxFuture, net::Stream, tasks::Stopping},
-    metrics::{Limit, ListenerCounters},
+    metrics::{Limit, ListenerCounters, LogLimit},
     protocol::{
         frame::{FrameError, FrameReader},
         header::{self, RequestHeader},
@@ -181,9 +181,15 @@ pub(super) async fn serve(
         Closed::Io(error) => tracing::debug!(%client, %error, "connection lost"),
         Closed::Idle => tracing::debug!(%client, "closed an idle connection"),
         Closed::Encode(error) => tracing::error!(%client, %error, "closed a connection over an answer of ours"),
-        refused => tracing::info!(%client, reason = %refused, "closed a connection"),
+        refused => {
+            if let Some(left_out) = CLOSED.admit(connection.parts.env.clock.monotonic()) {
+                tracing::info!(%client, reason = %refused, left_out, "closed a connection");
+            }
+        }
     }
 }
+
+static CLOSED: LogLimit = LogLimit::new();
 
 struct Connection {
     stream: Box<dyn Stream>,

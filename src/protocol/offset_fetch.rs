@@ -135,6 +135,15 @@ impl OffsetFetchResponsePartition {
 }
 
 impl OffsetFetchResponseGroup {
+    /// What the group takes in memory, about.
+    pub fn size_bytes(&self) -> usize {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        let metadata = partitions.map(|partition| partition.metadata.as_ref().map_or(0, |metadata| metadata.len()));
+        let partitions = metadata.map(|bytes| size_of::<OffsetFetchResponsePartition>() + bytes).sum::<usize>();
+        let topics = self.topics.iter().map(|topic| size_of::<OffsetFetchResponseTopic>() + topic.name.len());
+        size_of::<Self>() + self.group_id.len() + partitions + topics.sum::<usize>()
+    }
+
     /// A whole group's error, as Kafka tells it at this version.
     pub fn error(group: &OffsetFetchRequestGroup, error_code: i16, version: i16) -> Self {
         let has_top_level_error = version >= 2;

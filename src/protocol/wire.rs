@@ -390,6 +390,11 @@ impl Writer {
         }
     }
 
+    /// The number of an array's elements, which the caller writes elsewhere.
+    pub fn count(&mut self, count: usize) {
+        self.length(count);
+    }
+
     pub fn nullable_array<T>(&mut self, elements: Option<&[T]>, element: impl FnMut(&mut Self, &T)) {
         match elements {
             Some(elements) => self.array(elements, element),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    env::{Disk, Env, Tasks},
+    env::{Disk, Env, Tasks, lock},
     metadata::{
         delta::MetadataDelta,
         image::MetadataImage,
@@ -153,11 +153,11 @@ impl Writer {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("a poisoned lock ends the process")
+        lock::lock(&self.queue)
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
-        self.stored.lock().expect("a poisoned lock ends the process")
+        lock::lock(&self.stored)
     }
 }
 

@@ -425,6 +425,18 @@ pub struct DescribedGroup {
     pub members: Vec<DescribedMember>,
 }
 
+impl DescribedGroup {
+    /// What an answer takes to tell it, about.
+    pub fn size_bytes(&self) -> usize {
+        const STRUCT_BYTES: usize = 200;
+        let members = self.members.iter().map(|member| {
+            let names = member.member_id.len() + member.client_id.len() + member.client_host.len();
+            STRUCT_BYTES + names + member.metadata.len() + member.assignment.len()
+        });
+        STRUCT_BYTES + self.group_id.len() + members.sum::<usize>()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedMember {
     pub member_id: Arc<str>,

@@ -385,6 +385,7 @@ impl ClassicGroup {
         if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(joined) {
             return true;
         }
+        // linear: once for each generation
         match self.members.iter().find(|member| joined(member)) {
             Some(member) => {
                 self.leader = Some(member.member_id.clone());
@@ -416,6 +417,7 @@ impl ClassicGroup {
             }
         }
         let most = votes.values().copied().max()?;
+        // linear: there are at most MAX_PROTOCOLS, and once for each generation
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
     }
 

@@ -1,0 +1,69 @@
+//! Bounds for log lines that clients cause: so many in a time, and so long a text of theirs.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+const WINDOW: Duration = Duration::from_secs(10);
+const LINES_PER_WINDOW: u32 = 20;
+const MAX_TEXT_BYTES: usize = 128;
+
+/// One kind of line. Beyond the bound lines are counted and left out.
+pub struct LogLimit(Mutex<Window>);
+
+struct Window {
+    start: Option<Duration>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl LogLimit {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        LogLimit(Mutex::new(Window { start: None, lines: 0, left_out: 0 }))
+    }
+
+    /// Whether the line may be written: then how many were left out before it. `now` is monotonic.
+    pub fn admit(&self, now: Duration) -> Option<u64> {
+        // A counter that a panic left half changed still counts.
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.start.is_none_or(|start| now >= start + WINDOW) {
+            (window.start, window.lines) = (Some(now), 0);
+        }
+        if window.lines >= LINES_PER_WINDOW {
+            window.left_out += 1;
+            return None;
+        }
+        window.lines += 1;
+        Some(std::mem::take(&mut window.left_out))
+    }
+}
+
+/// The beginning of a client's text, for a log line.
+pub fn clip(text: &str) -> &str {
+    let end = (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_counted_and_not_written() {
+        let limit = LogLimit::new();
+        let at = Duration::from_secs;
+        let written = (0..1_000_000).filter(|_| limit.admit(at(5)).is_some()).count();
+        assert_eq!(written, LINES_PER_WINDOW as usize);
+        assert_eq!(limit.admit(at(15)), Some(1_000_000 - u64::from(LINES_PER_WINDOW)));
+        assert_eq!(limit.admit(at(15)), Some(0));
+    }
+
+    #[test]
+    fn a_long_text_is_clipped_between_characters() {
+        assert_eq!(clip("short"), "short");
+        let long = "a".to_owned() + &"é".repeat(200);
+        assert_eq!(clip(&long).len(), 127);
+    }
+}
