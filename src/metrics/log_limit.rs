@@ -1,9 +1,8 @@
 //! Bounds for log lines that clients cause: so many in a time, and so long a text of theirs.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
+
+use crate::env::lock::lock;
 
 const WINDOW: Duration = Duration::from_secs(10);
 const LINES_PER_WINDOW: u32 = 20;
@@ -27,7 +26,7 @@ impl LogLimit {
     /// Whether the line may be written: then how many were left out before it. `now` is monotonic.
     pub fn admit(&self, now: Duration) -> Option<u64> {
         // A counter that a panic left half changed still counts.
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = lock(&self.0);
         if window.start.is_none_or(|start| now >= start + WINDOW) {
             (window.start, window.lines) = (Some(now), 0);
         }
