@@ -204,6 +204,10 @@ impl<'a> Writer<'a> {
                     self.fields(fields);
                 }
             }
+            // Null asks for all that there is.
+            Kind::Array(_) if self.is_inside && field.nullable.contains(self.version) && !self.differs() => {
+                self.null_array();
+            }
             Kind::Array(element) => self.array(element),
             kind => self.value(kind, field),
         }
@@ -386,6 +390,13 @@ impl<'a> Writer<'a> {
         match self.flexible {
             true => put_unsigned_varint(&mut self.bytes, count as u32 + 1),
             false => self.bytes.extend((count as i32).to_be_bytes()),
+        }
+    }
+
+    fn null_array(&mut self) {
+        match self.flexible {
+            true => self.bytes.push(0),
+            false => self.bytes.extend((-1i32).to_be_bytes()),
         }
     }
 

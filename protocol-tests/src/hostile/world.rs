@@ -143,7 +143,7 @@ impl<'a> Client<'a> {
         let partition = |index| json!({"PartitionIndex": index, "CommittedOffset": 5, "CommittedMetadata": "m".repeat(OFFSET_METADATA_BYTES)});
         let partitions: Vec<Value> = (0..size.offset_partitions).map(partition).collect();
         let commit = json!({"GroupId": GROUP, "GenerationIdOrMemberEpoch": generation, "MemberId": id,
-            "Topics": [{"Name": WIDE_TOPIC, "Partitions": partitions}]});
+            "Topics": [{"Name": WIDE_TOPIC, "Partitions": partitions}, {"Name": TOPIC, "Partitions": [partition(0)]}]});
         let first = |answer: &Value| answer["Topics"][0]["Partitions"][0]["ErrorCode"].as_i64();
         self.until_there("OffsetCommit", 6, &commit, first).map(drop)
     }
