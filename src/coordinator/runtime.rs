@@ -26,7 +26,7 @@ use super::group::{
     GroupConfig, GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
-use crate::env::{BoxFuture, Env, lock};
+use crate::env::{BoxFuture, Env, byte_account::ByteAccount, lock};
 use crate::metrics::LogLimit;
 use crate::protocol::compression::decompress;
 use crate::protocol::record_batch::{
@@ -152,31 +152,11 @@ enum CellState {
 
 struct Active {
     shard: Shard,
-    account: Account,
+    account: ByteAccount,
     parked: BTreeMap<RequestId, oneshot::Sender<Result<Delivery, GroupError>>>,
     next_request: u64,
     /// Where the next append must land: anything else means that somebody else wrote.
     next_offset: Offset,
-}
-
-/// What a shard takes of the coordinator's memory; given back when the shard goes.
-struct Account {
-    used_bytes: Arc<AtomicUsize>,
-    own_bytes: usize,
-}
-
-impl Account {
-    fn set(&mut self, bytes: usize) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
-        self.own_bytes = bytes;
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
-    }
 }
 
 /// An answer, and the offset that must be committed before it is given.
@@ -771,7 +751,7 @@ impl Inner {
         let deleted_topics = std::mem::take(deleted_topics);
         match loaded {
             Ok((shard, next_offset)) => {
-                let mut account = Account { used_bytes: self.used_bytes.clone(), own_bytes: 0 };
+                let mut account = ByteAccount::new(self.used_bytes.clone());
                 account.set(shard.memory_bytes());
                 let active = Active { shard, account, parked: BTreeMap::new(), next_request: 0, next_offset };
                 self.publish_deadline(cell, &active);

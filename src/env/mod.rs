@@ -3,9 +3,10 @@
 //! Production code reaches the world only through these traits (clippy's
 //! `disallowed-methods` guards that), so that a simulation can stand in for all of it and
 //! a seed replays. The real ones are here, the simulated ones in `sim`. Beside them stand what all
-//! layers share of the process: its locks and the output of its log.
+//! layers share of the process: its locks, the output of its log, and how shared memory is counted.
 
 mod aside;
+pub mod byte_account;
 pub mod clock;
 pub mod disk;
 pub mod lock;

@@ -429,9 +429,10 @@ impl Connection {
                 break;
             };
             let length: usize = parts.iter().map(Part::len).sum();
-            self.writer.push(Part::Bytes(response_header(api, version, correlation_id, length)));
+            let header = response_header(api, version, correlation_id, length);
+            self.answers.add(header.len() + parts.iter().map(Part::memory_bytes).sum::<usize>());
+            self.writer.push(Part::Bytes(header));
             for part in parts {
-                self.answers.add(part.memory_bytes());
                 self.writer.push(part);
             }
             any = true;

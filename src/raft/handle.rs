@@ -177,22 +177,25 @@ impl ControllerHandle {
         &self,
         request: IncrementalAlterConfigs,
     ) -> Result<AlterConfigsReply, ApiError> {
-        let mut replies = Vec::new();
-        for portion in request.into_portions()? {
-            let count = portion.resources.len();
-            match self.call(portion).await {
-                Ok(mut decided) => replies.append(&mut decided),
-                Err(error) if replies.is_empty() => return Err(error.into()),
-                Err(error) => replies.extend(vec![Err(error.into()); count]),
-            }
-        }
-        Ok(replies)
+        self.alter_portions(request.into_portions()?, |portion| portion.resources.len()).await
     }
 
     pub async fn legacy_alter_configs(&self, request: LegacyAlterConfigs) -> Result<AlterConfigsReply, ApiError> {
+        self.alter_portions(request.into_portions()?, |portion| portion.resources.len()).await
+    }
+
+    /// One decision after the other. If the controller is lost on the way, what is undecided fails.
+    async fn alter_portions<R>(
+        &self,
+        portions: Vec<R>,
+        resources: impl Fn(&R) -> usize,
+    ) -> Result<AlterConfigsReply, ApiError>
+    where
+        R: ControllerRequest<Reply = AlterConfigsReply>,
+    {
         let mut replies = Vec::new();
-        for portion in request.into_portions()? {
-            let count = portion.resources.len();
+        for portion in portions {
+            let count = resources(&portion);
             match self.call(portion).await {
                 Ok(mut decided) => replies.append(&mut decided),
                 Err(error) if replies.is_empty() => return Err(error.into()),

@@ -20,7 +20,7 @@ use indexmap::IndexMap;
 
 use super::partition::FetchFrom;
 use crate::{
-    env::{Random, lock::lock},
+    env::{Random, byte_account::ByteAccount, lock::lock},
     metrics::Counter,
     types::{Offset, TopicId},
 };
@@ -78,28 +78,7 @@ pub struct FetchSession {
     partitions: IndexMap<FetchKey, (FetchWanted, Told)>,
     /// Where the next answer starts filling, so that every partition gets its turn.
     first: usize,
-    account: Account,
-}
-
-/// What a session takes of the cache's memory; given back when the session goes.
-#[derive(Debug)]
-struct Account {
-    used_bytes: Arc<AtomicUsize>,
-    own_bytes: usize,
-}
-
-impl Account {
-    fn set(&mut self, bytes: usize) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
-        self.own_bytes = bytes;
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
-    }
+    account: ByteAccount,
 }
 
 /// What a session that remembers these partitions takes in memory, about.
@@ -302,7 +281,7 @@ impl FetchSessionCache {
             .zip(news)
             .map(|((key, wanted), news)| (key.clone(), (*wanted, news.told())))
             .collect();
-        let mut account = Account { used_bytes: self.used_bytes.clone(), own_bytes: 0 };
+        let mut account = ByteAccount::new(self.used_bytes.clone());
         account.set(bytes);
         let session =
             FetchSession { next_epoch: next_epoch(INITIAL_EPOCH), uses_topic_ids, partitions, first: 0, account };
@@ -358,7 +337,7 @@ impl FetchSession {
             let forgotten: HashSet<&FetchKey> = forgotten.iter().collect();
             self.partitions.retain(|key, _| !forgotten.contains(key));
         }
-        let (before, now) = (self.account.own_bytes, session_bytes(self.partitions.keys()));
+        let (before, now) = (self.account.own_bytes(), session_bytes(self.partitions.keys()));
         self.account.set(now);
         now > before
     }

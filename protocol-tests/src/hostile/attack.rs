@@ -35,31 +35,28 @@ pub enum Outcome {
     Silence,
 }
 
-/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or `limit` is over.
-pub fn send_all(
-    address: SocketAddr,
-    name: &str,
-    api: &Api,
-    plan: &[(i16, Shape)],
-    world: &World,
-    limit: Duration,
-) -> Vec<Sent> {
+/// Requests to one API, and whom they are sent to.
+#[derive(Clone, Copy)]
+pub struct Attack<'a> {
+    pub address: SocketAddr,
+    pub name: &'a str,
+    pub api: &'a Api,
+    pub plan: &'a [(i16, Shape)],
+    pub world: &'a World,
+    pub limit: Duration,
+}
+
+/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or the limit is over.
+pub fn send_all(attack: Attack<'_>) -> Vec<Sent> {
     std::thread::scope(|scope| {
-        let send = || send_on_one(address, name, api, plan, world, limit);
-        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(send)).collect();
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(move || send_on_one(attack))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("the attack does not panic")).collect()
     })
 }
 
 /// The same on one connection, which is opened again where the broker closes it.
-pub fn send_on_one(
-    address: SocketAddr,
-    name: &str,
-    api: &Api,
-    plan: &[(i16, Shape)],
-    world: &World,
-    limit: Duration,
-) -> Vec<Sent> {
+pub fn send_on_one(attack: Attack<'_>) -> Vec<Sent> {
+    let Attack { address, name, api, plan, world, limit } = attack;
     let deadline = Instant::now() + limit;
     let mut connection = None;
     let mut sent = Vec::new();

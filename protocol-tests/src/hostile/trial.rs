@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::attack::{self, CONNECTIONS, Outcome, Sent};
+use super::attack::{self, Attack, CONNECTIONS, Outcome, Sent};
 use super::probe::{Probe, Seen};
 use super::requests::Shape;
 use super::world::{Client, Size, World};
@@ -151,7 +151,7 @@ impl Trial {
     pub fn send_all(&self, api: &str, plan: &[(i16, Shape)]) {
         let largest = plan.iter().map(|(_, shape)| shape.bytes).max().unwrap_or_default();
         self.note_frame(largest);
-        let sent = attack::send_all(self.address, api, self.schemas.api(api), plan, &self.world, ATTACK_LIMIT);
+        let sent = attack::send_all(self.attack(api, plan));
         self.note_sent(sent);
     }
 
@@ -159,8 +159,13 @@ impl Trial {
     pub fn send_one(&self, api: &str, version: i16, shape: &Shape) {
         self.note_frame(shape.bytes);
         let plan = [(version, shape.clone())];
-        let sent = attack::send_on_one(self.address, api, self.schemas.api(api), &plan, &self.world, ATTACK_LIMIT);
+        let sent = attack::send_on_one(self.attack(api, &plan));
         self.note_sent(sent);
+    }
+
+    fn attack<'a>(&'a self, api: &'a str, plan: &'a [(i16, Shape)]) -> Attack<'a> {
+        let (address, world) = (self.address, &self.world);
+        Attack { address, name: api, api: self.schemas.api(api), plan, world, limit: ATTACK_LIMIT }
     }
 
     /// Sends a frame on each connection, at the same time, and waits for the answers.
