@@ -532,7 +532,9 @@ impl Log {
     pub(super) fn reload_producers(&mut self, reindex_from: Option<Offset>) -> Result<(), LogError> {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
         self.remove_snapshots(|offset| offset > end)?;
+        // A snapshot from beyond the recovery point may be torn, and is not looked at: it must not stand in the way of a new one.
         let newest = reindex_from.unwrap_or(Offset::MAX);
+        self.remove_snapshots(|offset| offset > newest)?;
         self.producers = self.load_snapshot(newest)?.unwrap_or_else(|| ProducerState::new(start));
         let from = self.producers.end_offset();
         let segments = self.segments.clone();
