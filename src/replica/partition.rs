@@ -176,6 +176,12 @@ impl Partition {
         self.waiters.register(waiter);
     }
 
+    /// How often a watermark or the leadership has changed. Where it is the same before a read and after
+    /// [`Partition::register`], the next change wakes.
+    pub fn changes(&self) -> u64 {
+        self.waiters.changes()
+    }
+
     /// Takes over what the metadata says of leadership.
     pub fn on_metadata(&self, leadership: Leadership) -> LeadershipChange {
         let mut inner = self.lock();
@@ -487,7 +493,7 @@ impl LogOwner for Partition {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use futures_util::FutureExt;
 
     use super::*;
@@ -496,7 +502,8 @@ mod tests {
         sim::{SimClock, SimDisk},
     };
 
-    fn led_partition(config: LogConfig) -> Arc<Partition> {
+    /// A partition on a simulated disk that this broker leads alone.
+    pub(crate) fn led_partition(config: LogConfig) -> Arc<Partition> {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
         let dir = std::path::Path::new("/a");
         crate::env::Disk::create_dir_all(&disk, dir).unwrap();
@@ -509,12 +516,17 @@ mod tests {
         partition
     }
 
+    /// Appends one small record.
+    pub(crate) fn append(partition: &Partition) -> Appended {
+        let config = partition.log_config();
+        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
+        partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), true, 1000).unwrap()
+    }
+
     #[test]
     fn readers_do_not_see_what_flush_messages_has_yet_to_make_durable() {
         let partition = led_partition(LogConfig { flush_messages: 1, ..LogConfig::default() });
-        let config = partition.log_config();
-        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
-        let appended = partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), true, 1000).unwrap();
+        let appended = append(&partition);
         assert!(appended.info.flush_due);
         assert_eq!(partition.watermarks().high_watermark, 0);
         let waiter = Waiter::new();
