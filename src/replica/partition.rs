@@ -4,7 +4,7 @@
 //! Watermarks are published as atomics for those who only look. Reads take a plan under the lock
 //! and carry it out outside of it.
 //!
-//! Invariants: L2 (log start ≤ last stable ≤ high watermark ≤ log end), R3, R5.
+//! Invariants: INV-L2 (log start ≤ last stable ≤ high watermark ≤ log end), INV-R3, INV-R5.
 
 use std::{
     borrow::Cow,
