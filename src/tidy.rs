@@ -58,19 +58,22 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources() -> Vec<Source> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
+/// All files below a directory.
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else {
+            found.push(path);
         }
     }
+}
+
+fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     walk(&root().join("src"), &mut found);
+    found.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
     found.sort();
     let source = |file: PathBuf| {
         let text = fs::read_to_string(&file).unwrap();
@@ -412,6 +415,108 @@ fn paths_named_in_the_docs_exist() {
         }
     }
     assert!(missing.is_empty(), "the docs name what is not there: {missing:#?}");
+}
+
+/// An id of a rule or an invariant: a capital letter and one or two digits.
+fn is_id(word: &str) -> bool {
+    let mut chars = word.chars();
+    chars.next().is_some_and(|first| first.is_ascii_uppercase())
+        && matches!(word.len(), 2 | 3)
+        && chars.all(|c| c.is_ascii_digit())
+}
+
+/// The ids that stand alone in a sentence: `P3`, `F1–F9`, but not those of other words, such as `INV-L1` or `A-Z0-9`.
+fn ids_in_sentence(sentence: &str) -> Vec<String> {
+    let is_joined = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_.'".contains(c));
+    let mut found = Vec::new();
+    for (at, word) in words(sentence) {
+        let rest = &sentence[at + word.len()..];
+        let ends_sentence = rest.starts_with('.') && !is_joined(rest[1..].chars().next());
+        if is_id(word)
+            && !is_joined(sentence[..at].chars().next_back())
+            && (ends_sentence || !is_joined(rest.chars().next()))
+        {
+            found.push(word.to_owned());
+        }
+    }
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
+}
+
+/// The ids at the front of a test's name: `P3` of `p3_…`, `INV-L1` of `inv_l1_…`.
+fn ids_in_name(name: &str) -> Vec<String> {
+    let (prefix, name) = match name.strip_prefix("inv_") {
+        Some(name) => ("INV-", name),
+        None => ("", name),
+    };
+    name.split('_').map(str::to_uppercase).take_while(|word| is_id(word)).map(|id| format!("{prefix}{id}")).collect()
+}
+
+/// Every id that a file names: of rules in comments, of invariants anywhere, of both in the names of tests.
+fn ids_in_source(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some((_, comment)) = line.split_once("//") {
+            found.extend(ids_in_sentence(comment));
+        }
+        for (at, _) in line.match_indices("INV-") {
+            let id = words(&line[at + "INV-".len()..]).next().map(|(_, word)| word).filter(|word| is_id(word));
+            found.extend(id.map(|id| format!("INV-{id}")));
+        }
+        if let Some((_, name)) = line.split_once("fn ") {
+            found.extend(ids_in_name(name));
+        }
+    }
+    found
+}
+
+/// The ids that a page explains: `**P3**` at the front of a list item, or `**INV-L1**` in it.
+fn explained_ids(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let bold = text.split("**").skip(1).step_by(2);
+    bold.filter(|word| is_id(word.trim_start_matches("INV-"))).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_rule_and_invariant_in_the_source_is_explained() {
+    let (rules, invariants) = (explained_ids("docs/RULES.md"), explained_ids("docs/ARCHITECTURE.md"));
+    assert!(rules.iter().all(|id| is_id(id)), "docs/RULES.md is about rules: {rules:?}");
+    assert!(invariants.iter().all(|id| id.starts_with("INV-")), "docs/ARCHITECTURE.md: {invariants:?}");
+    let mut unknown = Vec::new();
+    for (path, text) in files_with_ids() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        for id in ids_in_source(&text).into_iter().chain(ids_in_name(name)) {
+            if !rules.contains(&id) && !invariants.contains(&id) {
+                unknown.push(format!("{}: {id}", path.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "neither in docs/RULES.md nor in docs/ARCHITECTURE.md: {unknown:#?}");
+}
+
+#[test]
+fn ids_are_found_where_they_are_meant() {
+    let source = "//! Behavior: F1–F9, F11. As KIP-511 (INV-L1, P3): `[a-zA-Z0-9]`, a.b_c-D9, UTF8, I2.\nfn g1_g4_answers_p3() {\n\
+                  assert!(x, \"INV-R3: {x}\");\nfn inv_s2_x() {}\n\"A1\"";
+    let found = ids_in_source(source);
+    assert_eq!(found, ["F1", "F9", "F11", "P3", "I2", "INV-L1", "G1", "G4", "INV-R3", "INV-S2"]);
+}
+
+/// The broker's source and its tests, with the scripts of group tests, whose names begin with ids.
+fn files_with_ids() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for dir in ["src", "protocol-tests/src", "protocol-tests/tests"] {
+        walk(&root().join(dir), &mut files);
+    }
+    files.retain(|file| {
+        // This file is about ids.
+        !file.ends_with("src/tidy.rs")
+            && file.extension().is_some_and(|extension| extension == "rs" || extension == "txt")
+    });
+    files.into_iter().map(|file| (file.clone(), fs::read_to_string(&file).unwrap())).collect()
 }
 
 #[test]

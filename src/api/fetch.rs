@@ -219,33 +219,46 @@ impl Fetch {
         }
     }
 
-    /// F1: reads until there is enough, something urgent, or no more time.
+    /// F1: reads until there is enough, something urgent, or no more time. It reads again only when something has changed.
     async fn read_until(&self, deadline: Duration) -> Found {
         let clock = &self.env.clock;
-        let found = self.read().await;
-        if self.is_enough(&found) || clock.monotonic() >= deadline {
-            return found;
-        }
-        drop(found);
-        let waiter = Waiter::new();
-        let timeout = clock.sleep_until(deadline);
-        tokio::pin!(timeout);
+        let mut wait = None;
         loop {
-            // Registered before reading: what comes after the read wakes.
-            for partition in self.partitions.iter().filter_map(|target| target.partition.as_ref().ok()) {
-                partition.register(&waiter);
-            }
+            let changes = self.changes();
             let found = self.read().await;
-            if self.is_enough(&found) {
+            if self.is_enough(&found) || clock.monotonic() >= deadline {
                 return found;
+            }
+            // Records that are too few are read again at the end, so that the wait keeps no memory and no file.
+            let found = Some(found).filter(|found| found.bytes == 0);
+            let (waiter, timeout) = wait.get_or_insert_with(|| (Waiter::new(), clock.sleep_until(deadline)));
+            for partition in self.readable() {
+                partition.register(waiter);
+            }
+            // What has changed before that wakes nobody.
+            if self.changes() != changes {
+                continue;
             }
             tokio::select! {
                 biased;
-                () = waiter.woken() => {}
-                () = &mut timeout => return self.read().await,
-                () = self.network.stopping() => return found,
+                () = waiter.woken() => continue,
+                () = timeout => {}
+                () = self.network.stopping() => {}
             }
+            return match found {
+                Some(found) => found,
+                None => self.read().await,
+            };
         }
+    }
+
+    /// How often something of the partitions has changed.
+    fn changes(&self) -> u64 {
+        self.readable().map(|partition| partition.changes()).fold(0, u64::wrapping_add)
+    }
+
+    fn readable(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().filter_map(|target| target.partition.as_ref().ok())
     }
 
     /// As `ReplicaManager.readFromLog`: what clients deal with themselves is no failure.
@@ -402,11 +415,104 @@ fn known_since(api_version: i16, error: ResponseError) -> ResponseError {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::Future, pin::Pin, task::Poll};
+
     use super::*;
     use crate::{
+        env::Clock,
         protocol::fetch::{FetchPartition, ForgottenTopic},
+        replica::partition::tests::{append, led_partition},
+        sim::SimClock,
         types::TopicId,
     };
+
+    /// A Fetch of one partition from its start that waits for ten seconds, and its clock.
+    fn waiting_fetch(partition: &Arc<Partition>, min_bytes: usize) -> (Fetch, SimClock) {
+        let clock = SimClock::new(0);
+        let from = FetchFrom { offset: 0, current_leader_epoch: -1, last_fetched_epoch: -1 };
+        let target = Target {
+            topic: None,
+            partition: Ok(partition.clone()),
+            index: 0,
+            wanted: FetchWanted { from, max_bytes: 1 << 20 },
+        };
+        let fetch = Fetch {
+            partitions: Arc::new(vec![target]),
+            env: Env { clock: Arc::new(clock.clone()), ..Env::system() },
+            network: Tasks::new(),
+            isolation: FetchIsolation::HighWatermark,
+            max_bytes: 1 << 20,
+            min_bytes,
+            api_version: 12,
+        };
+        (fetch, clock)
+    }
+
+    async fn poll(read: &mut Pin<&mut impl Future<Output = Found>>) -> Option<Found> {
+        std::future::poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(found) => Poll::Ready(Some(found)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    const WAIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn f1_a_fetch_that_waits_ends_with_the_next_record() {
+        let partition = led_partition(Default::default());
+        let (fetch, clock) = waiting_fetch(&partition, 1);
+        let mut read = std::pin::pin!(fetch.read_until(clock.monotonic() + WAIT));
+        assert!(poll(&mut read).await.is_none());
+        append(&partition);
+        let found = poll(&mut read).await.expect("a record has come");
+        assert!(found.bytes > 0);
+        assert_eq!(found.partitions[0].high_watermark, 1);
+    }
+
+    #[tokio::test]
+    async fn f1_too_few_records_are_returned_when_the_time_is_over() {
+        let partition = led_partition(Default::default());
+        for appended_first in [false, true] {
+            let (fetch, clock) = waiting_fetch(&partition, 1 << 20);
+            let mut read = std::pin::pin!(fetch.read_until(clock.monotonic() + WAIT));
+            assert!(poll(&mut read).await.is_none());
+            if !appended_first {
+                append(&partition);
+                assert!(poll(&mut read).await.is_none());
+            }
+            clock.advance(WAIT);
+            let found = poll(&mut read).await.expect("the time is over");
+            assert!(found.bytes > 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn f1_a_fetch_that_waits_hears_of_the_end_of_leadership() {
+        let partition = led_partition(Default::default());
+        let (fetch, clock) = waiting_fetch(&partition, 1);
+        let mut read = std::pin::pin!(fetch.read_until(clock.monotonic() + WAIT));
+        assert!(poll(&mut read).await.is_none());
+        partition.resign();
+        let found = poll(&mut read).await.expect("nobody leads it any more");
+        assert_eq!(found.partitions[0].error_code, ResponseError::NotLeaderOrFollower.code());
+    }
+
+    /// Something changes after the first read and before the fetch is registered: its first wait must not begin.
+    #[tokio::test]
+    async fn f1_a_record_that_comes_between_the_read_and_the_wait_is_found() {
+        for _ in 0..200 {
+            let partition = led_partition(Default::default());
+            let (fetch, clock) = waiting_fetch(&partition, 1);
+            let deadline = clock.monotonic() + WAIT;
+            let appending = partition.clone();
+            let appended = tokio::task::spawn_blocking(move || drop(append(&appending)));
+            let reading = tokio::time::timeout(Duration::from_secs(30), fetch.read_until(deadline));
+            let found = reading.await.expect("the change is not lost");
+            assert!(found.bytes > 0);
+            appended.await.unwrap();
+        }
+    }
 
     #[test]
     fn a_name_is_kept_once_and_an_impossible_one_not_at_all() {

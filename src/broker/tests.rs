@@ -136,7 +136,7 @@ impl Broker {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_with_flush_messages_1_an_acknowledged_commit_survives_the_power() {
+async fn inv_g3_with_flush_messages_1_an_acknowledged_commit_survives_the_power() {
     for seed in 0..6 {
         let world = World::new(seed);
         let settings = ["log.flush.interval.messages=1"];

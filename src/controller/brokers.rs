@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn m3_a_fenced_or_leaving_broker_leads_nothing() {
+    fn inv_m3_a_fenced_or_leaving_broker_leads_nothing() {
         let mut image = image_with_brokers(&[1]);
         add_topic(&mut image, "t", &[&[1]]);
         assert!(heartbeat(&mut image, true, false).is_fenced);

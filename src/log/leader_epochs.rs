@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn l5_the_checkpoint_is_kafkas_text_and_damage_is_noticed() {
+    fn inv_l5_the_checkpoint_is_kafkas_text_and_damage_is_noticed() {
         let known = epochs(&[(0, 0), (3, 17)]);
         assert_eq!(known.to_text(), "0\n2\n0 0\n3 17\n");
         assert_eq!(LeaderEpochs::from_text(&known.to_text()), Some(known));

@@ -1,6 +1,6 @@
 //! `Log`: one partition. Owns its segments, producer state and leader epochs, and decides where batches go.
 //!
-//! Holds L1 (offsets without gaps) and L2 as far as it knows the offsets. Not locked inside: the owner
+//! Holds INV-L1 (offsets without gaps) and INV-L2 as far as it knows the offsets. Not locked inside: the owner
 //! serializes changes. Under that lock it only writes to the page cache; what may wait for the disk
 //! leaves as a plan ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). Opening is `recovery.rs`'s.
 
@@ -405,7 +405,7 @@ impl Log {
     /// A batch is in the file: everything that follows from that in memory, and cannot fail.
     /// Returns the transaction that it ends.
     fn note_appended(&mut self, header: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<CompletedTxn> {
-        assert!(header.base_offset() >= self.log_end_offset, "L1: {header:?} behind {}", self.log_end_offset);
+        assert!(header.base_offset() >= self.log_end_offset, "INV-L1: {header:?} behind {}", self.log_end_offset);
         self.log_end_offset = header.last_offset() + 1;
         if self.epochs.assign(header.partition_leader_epoch(), header.base_offset()) {
             self.dirty.epochs += 1;
@@ -793,7 +793,7 @@ impl Log {
     /// A fault of the disk.
     pub fn maybe_increment_log_start_offset(&mut self, offset: Offset) -> Result<bool, LogError> {
         self.check_usable()?;
-        assert!(offset <= self.log_end_offset, "L2: log start {offset} beyond the end {}", self.log_end_offset);
+        assert!(offset <= self.log_end_offset, "INV-L2: log start {offset} beyond the end {}", self.log_end_offset);
         if offset <= self.log_start_offset {
             return Ok(false);
         }

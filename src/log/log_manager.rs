@@ -962,7 +962,7 @@ mod tests {
     }
 
     #[test]
-    fn l4_after_a_clean_stop_nothing_is_recovered_and_after_a_crash_nothing_flushed_is_missing() {
+    fn inv_l4_after_a_clean_stop_nothing_is_recovered_and_after_a_crash_nothing_flushed_is_missing() {
         for clean in [true, false] {
             let (disk, clock) = (SimDisk::new(7), SimClock::new(1_000_000));
             let env = env(&disk, &clock);
@@ -1103,7 +1103,7 @@ mod tests {
     }
 
     #[test]
-    fn l4_a_log_that_was_refused_is_refused_again_after_a_clean_stop() {
+    fn inv_l4_a_log_that_was_refused_is_refused_again_after_a_clean_stop() {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
         let env = env(&disk, &clock);
         let config = || LogManagerConfig::new(vec!["/a".into()], 1);

@@ -1,4 +1,4 @@
-//! The log against a `Vec` (L1, L3–L5): random operations, crashes and shortages on the simulated disk; offsets
+//! The log against a `Vec` (INV-L1, INV-L3 to INV-L5): random operations, crashes and shortages on the simulated disk; offsets
 //! with gaps as a follower of a compacted log sees them; and retention by a clock that moves.
 //!
 //! `OTTLA_SEED=n cargo test --lib log::model` replays one seed (a failure prints it), `OTTLA_SEEDS=n` runs n of them.
@@ -365,14 +365,14 @@ impl World {
         self.log = open(&self.ctx, &self.config, false).unwrap();
         let content = self.content_on_disk();
         let end = self.log.log_end_offset();
-        assert!(end >= self.flushed, "L4: flushed up to {}, found only {end}", self.flushed);
+        assert!(end >= self.flushed, "INV-L4: flushed up to {}, found only {end}", self.flushed);
         self.start = self.log.log_start_offset();
         let known = [&self.now]
             .into_iter()
             .chain(&self.earlier)
             .find(|timeline| is_prefix(&content, &timeline.batches, self.start));
         let known =
-            known.unwrap_or_else(|| panic!("L4: {:?} is no prefix of anything that was written", self.log)).clone();
+            known.unwrap_or_else(|| panic!("INV-L4: {:?} is no prefix of anything that was written", self.log)).clone();
         self.now = Timeline {
             batches: known.batches.into_iter().filter(|batch| batch.view().last_offset() < end).collect(),
             end,
@@ -423,9 +423,9 @@ impl World {
 
     fn check_all(&mut self) {
         let content = self.content_on_disk();
-        assert!(is_prefix(&content, &self.now.batches, self.start), "L3: content differs");
+        assert!(is_prefix(&content, &self.now.batches, self.start), "INV-L3: content differs");
         let kept = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
-        assert_eq!(content.len(), kept.count(), "L3: all of it is there");
+        assert_eq!(content.len(), kept.count(), "INV-L3: all of it is there");
         let mut producers = ProducerState::default();
         for batch in &self.now.batches {
             producers.apply(&BatchHeader::copy_of(&batch.0).unwrap(), None);
@@ -439,7 +439,7 @@ impl World {
                     .producers()
                     .producers()
                     .get(id)
-                    .unwrap_or_else(|| panic!("L5: producer {id} is forgotten"));
+                    .unwrap_or_else(|| panic!("INV-L5: producer {id} is forgotten"));
                 assert_eq!((found.last_sequence(), found.epoch), (entry.last_sequence(), entry.epoch));
             }
         }
@@ -449,7 +449,7 @@ impl World {
             assert_eq!(
                 self.log.leader_epochs().epoch_for_offset(offset),
                 Some(view.partition_leader_epoch()),
-                "L5: epoch at {offset}"
+                "INV-L5: epoch at {offset}"
             );
         }
         for _ in 0..10 {
@@ -492,7 +492,7 @@ impl World {
             .filter(|batch| batch.view().last_offset() >= from && batch.view().last_offset() < upper)
             .collect();
         let expected: Vec<u8> = visible.iter().flat_map(|batch| batch.0.to_vec()).collect();
-        assert!(expected.starts_with(&bytes), "L3: read of {from}..{upper}");
+        assert!(expected.starts_with(&bytes), "INV-L3: read of {from}..{upper}");
         match visible.first() {
             Some(first) if min_one_batch => assert!(bytes.len() >= first.0.len(), "F2: the first batch is whole"),
             Some(first) if max_bytes >= first.0.len() => {
@@ -540,7 +540,7 @@ fn is_prefix(content: &[Stored], batches: &[Stored], start: Offset) -> bool {
 }
 
 #[test]
-fn l4_random_operations_and_crashes_leave_what_was_promised() {
+fn inv_l4_random_operations_and_crashes_leave_what_was_promised() {
     let seeds = match std::env::var("OTTLA_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..std::env::var("OTTLA_SEEDS").map_or(SEEDS, |count| count.parse().unwrap())).collect(),
@@ -578,7 +578,7 @@ fn append_one(log: &mut Log) -> Result<AppendInfo, AppendError> {
 }
 
 #[test]
-fn l4_a_failed_sync_is_never_tried_again() {
+fn inv_l4_a_failed_sync_is_never_tried_again() {
     let disk = SimDisk::new(1);
     let (ctx, mut log) = small_log(&disk, 3);
     let heard = Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -737,7 +737,7 @@ fn a_closed_log_takes_no_change() {
 }
 
 #[test]
-fn l4_damage_below_the_recovery_point_is_reported_and_neither_served_nor_cut() {
+fn inv_l4_damage_below_the_recovery_point_is_reported_and_neither_served_nor_cut() {
     for clean in [false, true] {
         for position in [0, 8, 16, 20, 30, 200, 700, 1300, 2000] {
             let disk = SimDisk::new(1);

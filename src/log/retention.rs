@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn l2_nothing_above_the_high_watermark_goes_nor_an_empty_last_segment() {
+    fn inv_l2_nothing_above_the_high_watermark_goes_nor_an_empty_last_segment() {
         let rules = RetentionRules { retention_ms: 0, ..KEEP };
         assert_eq!(Retention::new(rules, 1000, 0, 9, 50).next(segment(0, 5, 0), false), None);
         assert_eq!(Retention::new(rules, 1000, 0, 10, 50).next(segment(0, 5, 0), true), Some(Reason::Time));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn l3_what_is_read_is_what_was_appended() {
+    fn inv_l3_what_is_read_is_what_was_appended() {
         let cache = TailCache::new(1 << 20);
         let log = Arc::default();
         let batches: Vec<Vec<u8>> = (0..6).map(|i| push(&cache, &log, i, if i % 2 == 0 { 10 } else { 9000 })).collect();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_a_small_batch_is_charged_the_large_frame_that_it_keeps_in_memory() {
+    fn inv_s2_a_small_batch_is_charged_the_large_frame_that_it_keeps_in_memory() {
         let cache = TailCache::new(10_000);
         let log = Arc::default();
         let (header, records) = batch(0, 10);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_the_budget_holds_over_all_logs_and_the_oldest_go_first() {
+    fn inv_s2_the_budget_holds_over_all_logs_and_the_oldest_go_first() {
         let cache = TailCache::new(10_000);
         let (a, b) = (Arc::default(), Arc::default());
         push(&cache, &a, 0, 3000);

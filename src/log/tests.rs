@@ -70,7 +70,7 @@ pub(super) fn read_all(log: &Log) -> Bytes {
 }
 
 #[test]
-fn l1_offsets_have_no_gaps_and_batches_are_served_as_stored() {
+fn inv_l1_offsets_have_no_gaps_and_batches_are_served_as_stored() {
     let fixture = Fixture::new();
     let mut log = fixture.clean();
     for index in 0..50 {
@@ -166,7 +166,7 @@ fn segments_roll_by_size_by_age_and_when_an_index_is_full() {
 }
 
 #[test]
-fn l5_indexes_snapshots_and_epochs_are_rebuilt_from_the_log_alone() {
+fn inv_l5_indexes_snapshots_and_epochs_are_rebuilt_from_the_log_alone() {
     let mut fixture = Fixture::new();
     fixture.config = LogConfig { segment_bytes: 20_000, index_interval_bytes: 500, ..fixture.config };
     let mut log = fixture.clean();
@@ -251,7 +251,7 @@ fn i4_deleting_records_keeps_producer_state() {
 }
 
 #[test]
-fn t3_aborted_transactions_are_indexed_and_found_again_after_a_crash() {
+fn inv_t3_aborted_transactions_are_indexed_and_found_again_after_a_crash() {
     let fixture = Fixture::new();
     let mut log = fixture.clean();
     let transactional = |producer_id: i64, sequence: i32| {

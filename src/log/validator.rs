@@ -3,7 +3,7 @@
 //!
 //! The batch stays the bytes that came in. Only its header is patched, and only what has to be: the
 //! records are rebuilt where the topic wants another codec or the offsets inside do not count up.
-//! Compressed records are opened piece by piece and never held as a whole (S2).
+//! Compressed records are opened piece by piece and never held as a whole (INV-S2).
 //! Sequences and epochs are `producer_state.rs`'s, the segment's size `log.rs`'s.
 //!
 //! Deviations: a compressed batch that opens to more than 256 times `max.message.bytes` (at least 16 MiB, at most
@@ -694,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn l3_a_good_batch_stays_the_bytes_it_was() {
+    fn inv_l3_a_good_batch_stays_the_bytes_it_was() {
         let batch = records(&[NOW_MS, NOW_MS + 5, NOW_MS - 5]);
         assert_eq!(check(batch.clone()).unwrap(), batch);
         for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
@@ -917,7 +917,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_a_batch_may_open_to_256_times_its_largest_size_and_no_more() {
+    fn inv_s2_a_batch_may_open_to_256_times_its_largest_size_and_no_more() {
         let max_message_bytes = 100_000;
         let most = 256 * max_message_bytes as usize;
         for (value_bytes, refused) in [(most - 100, false), (most, true)] {
@@ -932,7 +932,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_what_is_no_record_ends_at_the_first_byte() {
+    fn inv_s2_what_is_no_record_ends_at_the_first_byte() {
         // Opened to its end, this would be too large.
         let bomb = zstd_batch(&vec![0; 300 << 20]);
         let refused = check(bomb).unwrap_err();

@@ -2,7 +2,7 @@
 //!
 //! Owns: `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), how each record changes it (total: no clock,
 //! no randomness; the same code runs live, at replay and in the controller), its way back to records (snapshots, the store) and
-//! its checksum (M2: equal offset, equal image). Leaves deciding to `controller`, publishing to `publisher.rs`.
+//! its checksum (INV-M2: equal offset, equal image). Leaves deciding to `controller`, publishing to `publisher.rs`.
 //! Maps are persistent ones (`imbl`) whose values are shared: cloning an image costs a few pointers, and a change copies the
 //! changed topic or the changed resource's settings and the path to it, however many others there are.
 
@@ -740,7 +740,7 @@ impl MetadataImage {
         Some(ProducerIdsRecord { broker_id, broker_epoch, next_producer_id: self.next_producer_id }.into())
     }
 
-    /// CRC-32C over everything the image says: equal images have equal checksums (M2).
+    /// CRC-32C over everything the image says: equal images have equal checksums (INV-M2).
     pub fn checksum(&self) -> u32 {
         let mut bytes = Vec::new();
         for record in self.to_records() {

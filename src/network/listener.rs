@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_connections_keep_to_a_quota_that_changes_under_them() {
+    fn inv_s2_connections_keep_to_a_quota_that_changes_under_them() {
         let limits = SharedLimits::new(Limits {
             connections: quota(4, 2, &[("::1", 3)]),
             request_bytes: 1,

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s2_a_length_takes_nothing_and_bytes_take_a_step_ahead() {
+    fn inv_s2_a_length_takes_nothing_and_bytes_take_a_step_ahead() {
         let share = RequestShare::default();
         assert_eq!(share.missing_bytes(100 << 20, 0), STEP_BYTES);
         assert_eq!(share.missing_bytes(40_000, 32_000), 40_000);
@@ -198,7 +198,7 @@ mod tests {
 
     /// A frame that is not complete and may not be read would look like the end of its connection.
     #[test]
-    fn s2_there_is_room_until_the_whole_frame_is_here() {
+    fn inv_s2_there_is_room_until_the_whole_frame_is_here() {
         for frame_bytes in [40_000, STEP_BYTES, STEP_BYTES + 4, STEP_BYTES + 5, 3 * STEP_BYTES + 1] {
             let memory = RequestMemory::new(frame_bytes);
             let (mut share, mut arrived_bytes) = (RequestShare::default(), 4);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_one_request_at_a_time_goes_on_beyond_the_bound() {
+    fn inv_s2_one_request_at_a_time_goes_on_beyond_the_bound() {
         let memory = RequestMemory::new(STEP_BYTES);
         let held = memory.try_take(STEP_BYTES).unwrap();
         assert!(!memory.is_contended());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn s2_answers_that_are_read_make_room() {
+    async fn inv_s2_answers_that_are_read_make_room() {
         let memory = AnswerMemory::new(100);
         let (a, b) = (memory.share(), memory.share());
         a.add(90);

@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_blocks_are_opened_in_small_pieces() {
+    fn inv_s2_blocks_are_opened_in_small_pieces() {
         let input = vec![b'a'; 64 * MIB];
         for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
             let packed = compress(codec, None, &input).unwrap();
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn s2_what_a_codec_looks_back_on_is_bounded() {
+    fn inv_s2_what_a_codec_looks_back_on_is_bounded() {
         const LIMITS: OpenLimits = OpenLimits { opened_bytes: 64 * MIB, window_bytes: MIB };
         let too_large = |codec, packed: &[u8]| {
             let read = open(codec, packed, LIMITS).and_then(|mut opened| io::copy(&mut opened, &mut io::sink()));

@@ -673,7 +673,7 @@ mod tests {
         }
 
         #[test]
-        fn s2_a_walk_by_pieces_sees_what_the_reader_sees(
+        fn inv_s2_a_walk_by_pieces_sees_what_the_reader_sees(
             records in proptest::collection::vec(any::<(u32, Option<Vec<u8>>, Option<Vec<u8>>)>(), 1..20),
             damage in proptest::option::of(any::<(proptest::sample::Index, u8)>()),
             piece_bytes in 1..300_usize,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open from a stored
 //! base); the voter set and kraft.version as the log tells them; the quorum-state file. One raft entry is one batch, and an entry's
-//! data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it verbatim (R1). raft's empty entry at a new
+//! data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it verbatim (INV-R1). raft's empty entry at a new
 //! term is Kafka's LeaderChange batch. Protobuf never sees a byte of these files.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};

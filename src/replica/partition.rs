@@ -4,7 +4,7 @@
 //! Watermarks are published as atomics for those who only look. Reads take a plan under the lock
 //! and carry it out outside of it.
 //!
-//! Invariants: L2 (log start ≤ last stable ≤ high watermark ≤ log end), R3, R5.
+//! Invariants: INV-L2 (log start ≤ last stable ≤ high watermark ≤ log end), INV-R3, INV-R5.
 
 use std::{
     borrow::Cow,
@@ -174,6 +174,12 @@ impl Partition {
     /// Has `waiter` woken at the next change of a watermark or of leadership.
     pub fn register(&self, waiter: &Arc<Waiter>) {
         self.waiters.register(waiter);
+    }
+
+    /// How often a watermark or the leadership has changed. Where it is the same before a read and after
+    /// [`Partition::register`], the next change wakes.
+    pub fn changes(&self) -> u64 {
+        self.waiters.changes()
     }
 
     /// Takes over what the metadata says of leadership.
@@ -487,7 +493,7 @@ impl LogOwner for Partition {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use futures_util::FutureExt;
 
     use super::*;
@@ -496,7 +502,8 @@ mod tests {
         sim::{SimClock, SimDisk},
     };
 
-    fn led_partition(config: LogConfig) -> Arc<Partition> {
+    /// A partition on a simulated disk that this broker leads alone.
+    pub(crate) fn led_partition(config: LogConfig) -> Arc<Partition> {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
         let dir = std::path::Path::new("/a");
         crate::env::Disk::create_dir_all(&disk, dir).unwrap();
@@ -509,12 +516,17 @@ mod tests {
         partition
     }
 
+    /// Appends one small record.
+    pub(crate) fn append(partition: &Partition) -> Appended {
+        let config = partition.log_config();
+        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
+        partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), true, 1000).unwrap()
+    }
+
     #[test]
     fn readers_do_not_see_what_flush_messages_has_yet_to_make_durable() {
         let partition = led_partition(LogConfig { flush_messages: 1, ..LogConfig::default() });
-        let config = partition.log_config();
-        let rules = ValidationRules::new(partition.topic_partition(), &config, 1000, 9);
-        let appended = partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), true, 1000).unwrap();
+        let appended = append(&partition);
         assert!(appended.info.flush_due);
         assert_eq!(partition.watermarks().high_watermark, 0);
         let waiter = Waiter::new();

@@ -1,8 +1,8 @@
 //! What a replica knows of its partition's leadership and how far the in-sync replicas are: pure,
 //! events in, watermark out.
 //!
-//! Invariants: R3 (the high watermark is the minimum over the in-sync replicas and never falls while
-//! this broker leads), R5 (acks=all needs `min.insync.replicas`).
+//! Invariants: INV-R3 (the high watermark is the minimum over the in-sync replicas and never falls while
+//! this broker leads), INV-R5 (acks=all needs `min.insync.replicas`).
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ impl ReplicaState {
         &self.leadership
     }
 
-    /// R5: how many replicas are in sync.
+    /// INV-R5: how many replicas are in sync.
     pub fn in_sync_replicas(&self) -> usize {
         self.leadership.isr.len()
     }
@@ -75,7 +75,7 @@ impl ReplicaState {
         self.high_watermark
     }
 
-    /// The log has grown to `log_end_offset`, or a follower has. Answers the high watermark where it moved (R3).
+    /// The log has grown to `log_end_offset`, or a follower has. Answers the high watermark where it moved (INV-R3).
     pub fn advance(&mut self, log_end_offset: Offset) -> Option<Offset> {
         if !self.is_leader() {
             return None;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn r3_alone_in_sync_the_high_watermark_is_the_end_of_the_log() {
+    fn inv_r3_alone_in_sync_the_high_watermark_is_the_end_of_the_log() {
         let mut state = ReplicaState::new(1, 0);
         assert_eq!(state.advance(5), None, "nobody leads yet");
         assert!(state.on_metadata(led_by(1, 0, &[1])));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn r3_an_in_sync_follower_that_has_not_fetched_holds_the_high_watermark() {
+    fn inv_r3_an_in_sync_follower_that_has_not_fetched_holds_the_high_watermark() {
         let mut state = ReplicaState::new(1, 3);
         state.on_metadata(led_by(1, 1, &[1, 2]));
         assert_eq!(state.advance(9), None);

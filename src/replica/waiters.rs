@@ -1,12 +1,16 @@
 //! Who is to be woken when something of a partition moves: fetches that wait for bytes, appends
 //! that wait to be replicated.
 //!
-//! A waiter is registered before the state is looked at, so that no change falls between (the lost
-//! wake-up that makes a long poll late). Waking runs no code of the waiter's: it only wakes its task.
+//! No change may fall between looking at the state and waiting (the lost wake-up that makes a long poll
+//! late): a waiter is registered before the state is looked at, or changes are counted before the look and
+//! again after the waiter is registered. Waking runs no code of the waiter's: it only wakes its task.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -36,6 +40,8 @@ impl Waiter {
 /// The waiters of one partition.
 #[derive(Debug, Default)]
 pub struct Waiters {
+    /// Written under the lock, after the change and before the waiters are woken.
+    changes: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -62,9 +68,15 @@ impl Waiters {
         }
     }
 
+    /// How often all were woken.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Wakes and forgets all.
     pub fn wake_all(&self) {
         let mut waiting = lock(&self.waiting);
+        self.changes.fetch_add(1, Ordering::Release);
         for (_, waiter) in waiting.by_address.drain() {
             if let Some(waiter) = waiter.upgrade() {
                 waiter.wake();
@@ -85,6 +97,21 @@ mod tests {
         waiters.wake_all();
         waiter.woken().await;
         assert!(futures_util::FutureExt::now_or_never(waiter.woken()).is_none(), "one change, one wake-up");
+    }
+
+    #[tokio::test]
+    async fn f1_a_change_before_registering_is_counted_and_one_after_it_wakes() {
+        let (waiters, waiter) = (Waiters::default(), Waiter::new());
+        let changes = waiters.changes();
+        waiters.wake_all();
+        waiters.register(&waiter);
+        assert_ne!(waiters.changes(), changes, "it wakes nobody, so it must be seen");
+        assert!(futures_util::FutureExt::now_or_never(waiter.woken()).is_none());
+        let changes = waiters.changes();
+        waiters.register(&waiter);
+        assert_eq!(waiters.changes(), changes);
+        waiters.wake_all();
+        waiter.woken().await;
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Owns the vocabulary shared by the machine ([`shard`], [`classic`], [`offsets`]), the runtime and the API
 //! handlers. Leaves wire versions to `api/`, record schemas to [`records`], and time, disk and waiting to
-//! `coordinator::runtime`. Invariants: G1 (one owner of a partition per generation), G2 (generations never
-//! fall), G3 (OffsetFetch returns the last committed offset or a later one), G4 (replaying the log gives
+//! `coordinator::runtime`. Invariants: INV-G1 (one owner of a partition per generation), INV-G2 (generations never
+//! fall), INV-G3 (OffsetFetch returns the last committed offset or a later one), INV-G4 (replaying the log gives
 //! the live state).
 
 mod classic;

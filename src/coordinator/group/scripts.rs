@@ -2,7 +2,7 @@
 //! `UPDATE=1 cargo test` rewrites the outcomes; the diff is then what a reviewer reads.
 //!
 //! `#7` stands for the seventh UUID drawn, so a member id reads `c-#7`. Records are applied as they are
-//! written, and `restart` builds the shard anew from them and demands the same durable state (G4).
+//! written, and `restart` builds the shard anew from them and demands the same durable state (INV-G4).
 #![allow(clippy::disallowed_methods)] // Tests read and rewrite their scripts.
 
 use std::collections::BTreeMap;
@@ -394,7 +394,7 @@ impl Runner {
         for (offset, record) in self.log.iter().enumerate() {
             reloaded.apply(offset as i64, None, record);
         }
-        assert_eq!(reloaded.hard(), self.shard.hard(), "G4: replaying the log gives the live state");
+        assert_eq!(reloaded.hard(), self.shard.hard(), "INV-G4: replaying the log gives the live state");
         reloaded.on_loaded(self.now());
         self.shard = reloaded;
         let waiting = std::mem::take(&mut self.requests).into_values();

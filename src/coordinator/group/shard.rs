@@ -1,7 +1,7 @@
 //! One partition of `__consumer_offsets` as a pure machine: dispatch, group creation and deletion, expiry.
 //!
 //! [`Shard::step`] decides on the durable state (`&Hard`) and changes only the volatile one (`&mut Soft`);
-//! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (G4). After a failed
+//! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (INV-G4). After a failed
 //! append the whole shard is thrown away and loaded again, so a step may assume that its records get written.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -602,7 +602,7 @@ impl Transition<'_> {
         let expire_timestamp_ms =
             request.retention_time_ms.map(|retention_time_ms| now_ms.saturating_add(retention_time_ms));
         // The record version with an expire timestamp has no topic id and no epoch: what a restart would lose
-        // is not remembered either (G4).
+        // is not remembered either (INV-G4).
         let has_retention = expire_timestamp_ms.is_some();
         let mut outcomes = Vec::with_capacity(request.topics.len());
         for topic in request.topics {

@@ -1,6 +1,6 @@
 //! Two hundred members that join, sync, beat, commit, leave, crash and come back at random, and a coordinator
-//! that restarts from its log: within a generation no partition has two owners (G1), the log gives the
-//! live state (G4), a fetch returns the last commit (G3); and once the faults stop, the group becomes Stable.
+//! that restarts from its log: within a generation no partition has two owners (INV-G1), the log gives the
+//! live state (INV-G4), a fetch returns the last commit (INV-G3); and once the faults stop, the group becomes Stable.
 //!
 //! A failing run prints its seed; add it to `SEEDS`.
 
@@ -24,7 +24,7 @@ const HEALING_MS: i64 = 5 * 60 * 1000;
 const SEEDS: std::ops::Range<u64> = 0..6;
 
 #[test]
-fn g1_members_at_random_never_share_a_partition_and_settle_when_faults_stop() {
+fn inv_g1_members_at_random_never_share_a_partition_and_settle_when_faults_stop() {
     for seed in SEEDS {
         let outcome = std::panic::catch_unwind(|| Simulation::new(seed).run());
         assert!(outcome.is_ok(), "the run with seed {seed} failed, see above");
@@ -196,7 +196,7 @@ impl Simulation {
 
     fn on_record(&mut self, record: &Record) {
         if let Record::GroupMetadata { value: Some(value), .. } = record {
-            assert!(value.generation_id >= self.highest_generation, "G2: a durable generation fell");
+            assert!(value.generation_id >= self.highest_generation, "INV-G2: a durable generation fell");
             self.rebalances += usize::from(value.generation_id > self.highest_generation);
             self.highest_generation = value.generation_id;
         }
@@ -332,7 +332,11 @@ impl Simulation {
         let owner = me.instance_id.clone().unwrap_or_else(|| me.member_id.clone());
         for partition in &me.owned {
             let first = self.owners.entry((me.generation_id, *partition)).or_insert_with(|| owner.clone());
-            assert_eq!(*first, owner, "G1: partition {partition} has two owners in generation {}", me.generation_id);
+            assert_eq!(
+                *first, owner,
+                "INV-G1: partition {partition} has two owners in generation {}",
+                me.generation_id
+            );
         }
         let life = me.life;
         let delay_ms = self.below(3_000);
@@ -369,7 +373,7 @@ impl Simulation {
         for (offset, record) in self.log.iter().enumerate() {
             reloaded.apply(offset as i64, None, record);
         }
-        assert_eq!(reloaded.hard(), self.shard.hard(), "G4: replaying the log gives the live state");
+        assert_eq!(reloaded.hard(), self.shard.hard(), "INV-G4: replaying the log gives the live state");
         reloaded.on_loaded(self.now());
         self.shard = reloaded;
         for (client, life) in std::mem::take(&mut self.waiting).into_values() {
@@ -402,7 +406,7 @@ impl Simulation {
         let Output::FetchedPage(topics, None) = &step.replies[0].output else { panic!("not fetched") };
         let fetched: BTreeMap<i32, i64> =
             topics[0].partitions.iter().map(|offset| (offset.partition, offset.committed_offset)).collect();
-        assert_eq!(fetched, self.committed, "G3: a fetch returns the last commit");
+        assert_eq!(fetched, self.committed, "INV-G3: a fetch returns the last commit");
         assert_eq!(self.shard.live_group_count(), 1);
     }
 }

@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..Default::default() })]
 
     #[test]
-    fn m2_the_memory_store_gives_back_the_image(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..8)) {
+    fn inv_m2_the_memory_store_gives_back_the_image(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..8)) {
         agrees(changes, Box::<MemStore>::default(), |store| store);
     }
 }
@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 8, ..Default::default() })]
 
     #[test]
-    fn m2_the_sled_store_gives_back_the_image_over_reopenings(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..5)) {
+    fn inv_m2_the_sled_store_gives_back_the_image_over_reopenings(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..5)) {
         let dir = tempfile::tempdir().unwrap();
         // A thread of the engine may hold the lock of the one that was dropped a moment longer.
         let open = || loop {

@@ -237,12 +237,12 @@ async fn survives(ruin: impl Fn(&Path)) {
 }
 
 #[tokio::test]
-async fn m4_a_deleted_store_is_rebuilt() {
+async fn inv_m4_a_deleted_store_is_rebuilt() {
     survives(|dir| std::fs::remove_dir_all(dir).unwrap()).await;
 }
 
 #[tokio::test]
-async fn m4_a_truncated_store_is_rebuilt() {
+async fn inv_m4_a_truncated_store_is_rebuilt() {
     survives(|dir| {
         let db = dir.join("db");
         let length = std::fs::metadata(&db).unwrap().len();
@@ -252,7 +252,7 @@ async fn m4_a_truncated_store_is_rebuilt() {
 }
 
 #[tokio::test]
-async fn m4_flipped_bits_anywhere_in_the_store_never_reach_the_image() {
+async fn inv_m4_flipped_bits_anywhere_in_the_store_never_reach_the_image() {
     for step in [997usize, 4099, 16411] {
         survives(|dir| {
             for entry in std::fs::read_dir(dir).unwrap() {

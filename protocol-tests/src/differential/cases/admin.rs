@@ -1,4 +1,4 @@
-//! CreateTopics, DeleteTopics, CreatePartitions, DescribeLogDirs, DescribeQuorum and client quotas: protocol.md 3.10.
+//! CreateTopics, DeleteTopics, CreatePartitions, DescribeLogDirs, DescribeQuorum and client quotas: rules A1 to A11 of docs/RULES.md.
 
 use serde_json::{Value, json};
 

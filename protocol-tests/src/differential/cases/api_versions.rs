@@ -1,4 +1,4 @@
-//! ApiVersions and what depends on it (protocol.md is the list of rules: section 2.2).
+//! ApiVersions and what depends on it (KIP-35, KIP-511, KIP-584).
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources: protocol.md 3.10 (A5, A6, A16).
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources: rules A5, A6 and A16 of docs/RULES.md.
 
 use serde_json::{Value, json};
 

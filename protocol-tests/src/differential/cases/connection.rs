@@ -1,4 +1,4 @@
-//! What happens on a connection when a request is not one (protocol.md 2.1), and the order of pipelined answers.
+//! What happens on a connection when a request is not one, and the order of pipelined answers.
 
 use serde_json::{Value, json};
 

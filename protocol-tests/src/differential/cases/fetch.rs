@@ -1,4 +1,4 @@
-//! Fetch: protocol.md 3.3 (F1 to F13), without transactions and tiering.
+//! Fetch: rules F1 to F13 of docs/RULES.md, without transactions and tiering.
 
 use std::time::{Duration, Instant};
 

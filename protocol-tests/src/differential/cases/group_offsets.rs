@@ -1,4 +1,4 @@
-//! Committed offsets: protocol.md 3.7 (O1 to O7).
+//! Committed offsets: rules O1 to O7 of docs/RULES.md.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Classic groups: protocol.md 3.6 (G1 to G9).
+//! Classic groups: rules G1 to G9 of docs/RULES.md.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Metadata, DescribeTopicPartitions, DescribeCluster, FindCoordinator: protocol.md 3.5 (M1 to M7).
+//! Metadata, DescribeTopicPartitions, DescribeCluster, FindCoordinator: rules M1 to M7 of docs/RULES.md.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! ListOffsets and OffsetForLeaderEpoch: protocol.md 3.4 (L1 to L4).
+//! ListOffsets and OffsetForLeaderEpoch: rules L1 to L4 of docs/RULES.md.
 
 use serde_json::{Value, json};
 

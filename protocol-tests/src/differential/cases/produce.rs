@@ -1,4 +1,4 @@
-//! Produce: protocol.md 3.1 (P1 to P12) and 3.2 (I1 to I6).
+//! Produce: rules P1 to P12 and I1 to I6 of docs/RULES.md.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
