@@ -506,7 +506,7 @@ mod tests {
             let (fetch, clock) = waiting_fetch(&partition, 1);
             let deadline = clock.monotonic() + WAIT;
             let appending = partition.clone();
-            let appended = tokio::task::spawn_blocking(move || drop(append(&appending)));
+            let appended = tokio::task::spawn_blocking(move || _ = append(&appending));
             let reading = tokio::time::timeout(Duration::from_secs(30), fetch.read_until(deadline));
             let found = reading.await.expect("the change is not lost");
             assert!(found.bytes > 0);
