@@ -105,6 +105,16 @@ pub type Levels = BTreeMap<String, LogLevel>;
 /// A change of one logger: its new level, or `None` for the level that it inherits.
 pub type LevelChange = (String, Option<LogLevel>);
 
+/// The logger of a target of log lines. Kafka's tools take no colons in the names of settings.
+pub fn name_of(target: &str) -> String {
+    target.replace("::", ".")
+}
+
+/// The target of log lines that a logger stands for.
+pub fn target_of(name: &str) -> String {
+    name.replace('.', "::")
+}
+
 /// All loggers of this process.
 pub struct Loggers {
     own: Mutex<Levels>,
@@ -153,7 +163,7 @@ impl Loggers {
 
     fn effective(&self, own: &Levels) -> Levels {
         let level = |name: &str| {
-            let own_or_outer = std::iter::successors(Some(name), |name| Some(name.rsplit_once("::")?.0));
+            let own_or_outer = std::iter::successors(Some(name), |name| Some(name.rsplit_once('.')?.0));
             let found = own_or_outer.chain([ROOT]).find_map(|name| own.get(name));
             found.copied().unwrap_or(LogLevel::Off)
         };
@@ -179,18 +189,18 @@ mod tests {
         let (loggers, applied) = loggers();
         let level = |name: &str| loggers.levels()[name];
         assert_eq!(
-            (level("root"), level("ottla"), level("ottla::raft::driver")),
+            (level("root"), level("ottla"), level("ottla.raft.driver")),
             (LogLevel::Info, LogLevel::Info, LogLevel::Info)
         );
         loggers.change(&[
-            ("ottla::raft".into(), Some(LogLevel::Debug)),
-            ("ottla::raft::driver".into(), Some(LogLevel::Trace)),
+            ("ottla.raft".into(), Some(LogLevel::Debug)),
+            ("ottla.raft.driver".into(), Some(LogLevel::Trace)),
         ]);
-        assert_eq!((level("ottla::raft"), level("ottla::raft::driver")), (LogLevel::Debug, LogLevel::Trace));
-        assert_eq!((level("ottla::raft::storage"), level("ottla::replica")), (LogLevel::Debug, LogLevel::Info));
-        loggers.change(&[("ottla::raft::driver".into(), None), ("root".into(), Some(LogLevel::Fatal))]);
+        assert_eq!((level("ottla.raft"), level("ottla.raft.driver")), (LogLevel::Debug, LogLevel::Trace));
+        assert_eq!((level("ottla.raft.storage"), level("ottla.replica")), (LogLevel::Debug, LogLevel::Info));
+        loggers.change(&[("ottla.raft.driver".into(), None), ("root".into(), Some(LogLevel::Fatal))]);
         assert_eq!(
-            (level("ottla::raft::driver"), level("ottla"), level("library")),
+            (level("ottla.raft.driver"), level("ottla"), level("library")),
             (LogLevel::Debug, LogLevel::Fatal, LogLevel::Warn)
         );
         assert_eq!(*applied.lock().unwrap(), loggers.levels());
@@ -199,15 +209,15 @@ mod tests {
     #[test]
     fn a_module_is_not_around_another_because_its_name_begins_the_same() {
         let (loggers, _) = loggers();
-        assert!(loggers.exists("ottla::log::log") && loggers.exists("ottla::log::log_manager"));
-        loggers.change(&[("ottla::log::log".into(), Some(LogLevel::Trace))]);
-        assert_eq!(loggers.levels()["ottla::log::log_manager"], LogLevel::Info);
+        assert!(loggers.exists("ottla.log.log") && loggers.exists("ottla.log.log_manager"));
+        loggers.change(&[("ottla.log.log".into(), Some(LogLevel::Trace))]);
+        assert_eq!(loggers.levels()["ottla.log.log_manager"], LogLevel::Info);
     }
 
     #[test]
     fn only_modules_and_what_the_command_line_names_exist() {
         let (loggers, _) = loggers();
-        for (name, exists) in [("root", true), ("ottla", true), ("library", true), ("ottla::no", false), ("", false)] {
+        for (name, exists) in [("root", true), ("ottla", true), ("library", true), ("ottla.no", false), ("", false)] {
             assert_eq!(loggers.exists(name), exists, "{name}");
         }
     }

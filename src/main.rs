@@ -208,7 +208,7 @@ const READY: &str = "ottla::ready";
 /// Starts the output of log lines with the filter of the command line. Requests change it through the loggers.
 fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
     let given: Targets = serve.log_filter.parse().with_context(|| format!("--log {}", serve.log_filter))?;
-    let mut levels: Levels = given.iter().map(|(target, level)| (target.to_owned(), level.into())).collect();
+    let mut levels: Levels = given.iter().map(|(target, level)| (loggers::name_of(target), level.into())).collect();
     levels.insert(loggers::ROOT.to_owned(), given.default_level().unwrap_or(LevelFilter::OFF).into());
     let (filter, handle) = reload::Layer::new(Targets::new());
     let loggers = Loggers::new(levels, move |levels| {
@@ -235,7 +235,7 @@ fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
 fn filter_of(levels: &Levels) -> Targets {
     let root = levels.get(loggers::ROOT).map_or(LevelFilter::OFF, |level| level.filter());
     let named = levels.iter().filter(|(name, _)| *name != loggers::ROOT);
-    let targets = named.map(|(name, level)| (name.clone(), level.filter()));
+    let targets = named.map(|(name, level)| (loggers::target_of(name), level.filter()));
     Targets::new().with_default(root).with_targets(targets).with_target(READY, LevelFilter::INFO)
 }
 

@@ -306,9 +306,9 @@ fn every_module_that_logs_is_a_logger() {
         ["error", "warn", "info", "debug", "trace"].iter().any(|l| code.contains(&format!("tracing::{l}!")))
     };
     for source in sources().iter().filter(|source| !is_test_only(&source.path) && source.path != "main") {
-        let mut module = logs(&source.code).then(|| format!("ottla::{}", source.path.replace('/', "::")));
+        let mut module = logs(&source.code).then(|| format!("ottla.{}", source.path.replace('/', ".")));
         while let Some(name) = module {
-            module = name.rsplit_once("::").map(|(around, _)| around.to_owned());
+            module = name.rsplit_once('.').map(|(around, _)| around.to_owned());
             modules.insert(name);
         }
     }

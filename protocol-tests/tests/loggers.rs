@@ -25,27 +25,27 @@ fn debug_lines(broker: &Broker) -> usize {
 fn a_module_logs_more_or_less_from_the_answer_on() {
     let broker = Broker::start_default();
     let described = loggers(&broker, "--describe").ok();
-    for logger in ["root=INFO", "ottla=INFO", "ottla::raft=INFO", "ottla::network::connection=INFO"] {
+    for logger in ["root=INFO", "ottla=INFO", "ottla.raft=INFO", "ottla.network.connection=INFO"] {
         assert!(described.contains(logger), "{logger} is missing: {described}");
     }
     assert_eq!(debug_lines(&broker), 0);
 
-    loggers(&broker, "--alter --add-config ottla::network=DEBUG,ottla::raft=WARN").says("Completed updating config");
+    loggers(&broker, "--alter --add-config ottla.network=DEBUG,ottla.raft=WARN").says("Completed updating config");
     let described = loggers(&broker, "--describe").ok();
-    for logger in ["root=INFO", "ottla::network::connection=DEBUG", "ottla::raft::driver=WARN"] {
+    for logger in ["root=INFO", "ottla.network.connection=DEBUG", "ottla.raft.driver=WARN"] {
         assert!(described.contains(logger), "{logger} is missing: {described}");
     }
     drop(Wire::connect(&broker.bootstrap()));
     eventually("a connection that ends is told", LIMIT, || (debug_lines(&broker) > 0).then_some(()));
 
-    loggers(&broker, "--alter --delete-config ottla::network").says("Completed updating config");
-    loggers(&broker, "--describe").says("ottla::network::connection=INFO");
+    loggers(&broker, "--alter --delete-config ottla.network").says("Completed updating config");
+    loggers(&broker, "--describe").says("ottla.network.connection=INFO");
     let before = debug_lines(&broker);
     loggers(&broker, "--describe").ok();
     assert_eq!(debug_lines(&broker), before);
 
     for (wrong, message) in [
-        ("--add-config ottla::nope=DEBUG", "ottla::nope"),
+        ("--add-config ottla.nope=DEBUG", "ottla.nope"),
         ("--add-config ottla=LOUD", "Cannot set the log level of ottla to LOUD"),
         ("--delete-config root", "Removing the log level of the root logger is not allowed"),
     ] {

@@ -47,7 +47,7 @@ impl Samples {
         let answer = http(&address(broker), b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        assert!(format!("{head}\r\n").contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
         let lines = body.lines().filter(|line| !line.starts_with('#'));
         Samples(
             lines

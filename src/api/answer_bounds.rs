@@ -7,7 +7,7 @@ use super::RequestContext;
 use crate::env::Tasks;
 
 /// An answer takes at most so many bytes, and what its last element takes.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 48 << 20;
 /// After so many bytes, or elements, others get their turn.
 const TURN_BYTES: usize = 256 << 10;
 const TURN_ELEMENTS: usize = 64;

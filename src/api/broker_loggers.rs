@@ -153,18 +153,18 @@ mod tests {
 
     #[test]
     fn levels_are_set_and_reset() {
-        let changes = [("root", 0, Some("WARN")), ("ottla::raft", 0, Some("FATAL")), ("ottla::log", 1, None)];
+        let changes = [("root", 0, Some("WARN")), ("ottla.raft", 0, Some("FATAL")), ("ottla.log", 1, None)];
         let wanted = [
             ("root".to_owned(), Some(LogLevel::Warn)),
-            ("ottla::raft".to_owned(), Some(LogLevel::Fatal)),
-            ("ottla::log".to_owned(), None),
+            ("ottla.raft".to_owned(), Some(LogLevel::Fatal)),
+            ("ottla.log".to_owned(), None),
         ];
         assert_eq!(checked("1", &changes), Ok(wanted.to_vec()));
         let loggers = loggers();
         loggers.change(&wanted);
-        let described = describe(&loggers, &|name| ["root", "ottla::raft::driver"].contains(&name));
+        let described = describe(&loggers, &|name| ["root", "ottla.raft.driver"].contains(&name));
         let told: Vec<_> =
             described.iter().map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap())).collect();
-        assert_eq!(told, [("ottla::raft::driver", "FATAL"), ("root", "WARN")]);
+        assert_eq!(told, [("ottla.raft.driver", "FATAL"), ("root", "WARN")]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Behavior: A5; which value holds and why is `config/layers.rs`'s. Entries come sorted by name.
 //! Version notes: 3+ tells types and documentation.
-//! Deviations: an answer of more than 64 MiB refuses the resources that are left with INVALID_REQUEST; the
+//! Deviations: an answer of more than 48 MiB refuses the resources that are left with INVALID_REQUEST; the
 //! documentation texts are our own; the broker's loggers are the modules of Ottla.
 
 use std::collections::{BTreeSet, HashSet};

@@ -2,7 +2,7 @@
 //!
 //! Behavior: Apache's `KafkaApis.handleDescribeProducersRequest`. Any replica answers; producers are forgotten after
 //! `producer.id.expiration.ms`.
-//! Deviations: a partition that is named twice is answered once; an answer of more than 64 MiB refuses the rest with
+//! Deviations: a partition that is named twice is answered once; an answer of more than 48 MiB refuses the rest with
 //! INVALID_REQUEST.
 
 use std::{collections::HashSet, sync::Arc};

@@ -27,7 +27,8 @@ enum Election {
 }
 
 pub(crate) async fn handle(ctx: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    elect(&ctx.image(), &request)
+    let response = elect(&ctx.image(), &request);
+    if ctx.api_version == 0 { response.with_error_code(0) } else { response }
 }
 
 fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersResponse {
@@ -132,6 +133,19 @@ mod tests {
             .iter()
             .flat_map(|topic| topic.partition_result.iter().map(|partition| partition.error_code))
             .collect()
+    }
+
+    #[test]
+    fn without_time_nothing_is_elected_and_a_request_about_nothing_needs_none() {
+        let mut image = image_with_brokers(&[1]);
+        add_topic(&mut image, "t", &[&[1]]);
+        let timed_out = ResponseError::RequestTimedOut.code();
+        for timeout_ms in [0, -1] {
+            let answer = elect(&image, &request(0, "t", &[0, 7]).with_timeout_ms(timeout_ms));
+            assert_eq!((answer.error_code, codes(&answer)), (timed_out, vec![timed_out; 2]));
+            let nothing = request(0, "t", &[]).with_topic_partitions(Some(vec![])).with_timeout_ms(timeout_ms);
+            assert_eq!(elect(&image, &nothing).error_code, 0);
+        }
     }
 
     #[test]

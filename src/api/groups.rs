@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::{messages::GroupId, protocol::StrBytes};
 
 use super::errors;
@@ -25,6 +26,23 @@ pub(crate) fn kept_if_some(text: &Option<StrBytes>) -> Option<Arc<str>> {
 /// A string of an answer.
 pub(crate) fn wire(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+/// As [`wire`], without a copy where one would count.
+pub(crate) fn shared(text: &Arc<str>) -> StrBytes {
+    const WORTH_SHARING_BYTES: usize = 256;
+    if text.len() < WORTH_SHARING_BYTES {
+        return wire(text);
+    }
+    StrBytes::from_utf8(Bytes::from_owner(Shared(text.clone()))).unwrap_or_else(|_| wire(text))
+}
+
+struct Shared(Arc<str>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 /// As [`wire`], where there may be none.

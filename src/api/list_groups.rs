@@ -3,12 +3,12 @@
 //! Behavior: G9. A group that only holds offsets has an empty protocol type.
 //! Version notes: 4 filter by state (KIP-518), 5 filter by type (KIP-848).
 
-use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse, list_groups_response::ListedGroup};
+use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse, list_groups_response::ListedGroup};
 
 use super::{
     RequestContext,
     authorized::Operation,
-    groups::{code, group_id, wire},
+    groups::{code, shared, wire},
 };
 use crate::coordinator::group::{self, GroupError, GroupFilter};
 
@@ -21,7 +21,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: ListGroupsRequest) -> L
 fn response(result: Result<Vec<group::ListedGroup>, GroupError>) -> ListGroupsResponse {
     let listed = |group: &group::ListedGroup| {
         ListedGroup::default()
-            .with_group_id(group_id(&group.group_id))
+            .with_group_id(GroupId(shared(&group.group_id)))
             .with_protocol_type(wire(&group.protocol_type))
             .with_group_state(wire(group.state.as_str()))
             .with_group_type(wire(group.group_type.as_str()))

@@ -2,7 +2,7 @@
 //!
 //! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition
 //! exist or not; topics that are asked for by an unknown id are refused.
-//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 64 MiB says of the
+//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 48 MiB says of the
 //! other groups that the coordinator is loading, so that the client asks for them again.
 //! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member
 //! epochs (KIP-848), 10 topic ids.
@@ -15,7 +15,7 @@ use super::{
     RequestContext,
     answer_bounds::{AnswerBudget, unique_by},
     authorized::Operation,
-    groups::{code, kept, kept_if_some, wire},
+    groups::{code, kept, kept_if_some, shared, wire},
 };
 use crate::{
     coordinator::group::{FetchOffsetsRequest, FetchOffsetsTopic, FetchedTopic, GroupError},
@@ -125,7 +125,7 @@ fn answer(image: &MetadataImage, by_id: bool, topic: &FetchedTopic) -> Option<Of
         partition_index: offset.partition,
         committed_offset: offset.committed_offset,
         committed_leader_epoch: offset.committed_leader_epoch,
-        metadata: Some(wire(&offset.metadata)),
+        metadata: Some(shared(&offset.metadata)),
         error_code: code(offset.error),
     });
     Some(OffsetFetchResponseTopic { name: wire(&topic.name), topic_id, partitions: partitions.collect() })

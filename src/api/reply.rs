@@ -88,7 +88,8 @@ impl<R: Request + Send + 'static> RequestBody for R {
 
 impl<R: Encodable + AnswerFields + Send + 'static> ResponseBody for R {
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError> {
-        let mut bytes = BytesMut::new();
+        // A buffer that grows takes three times what a large answer needs.
+        let mut bytes = BytesMut::with_capacity(self.compute_size(version).map_err(EncodeError)?);
         self.encode(&mut bytes, version).map_err(EncodeError)?;
         Ok(vec![Part::Bytes(bytes.freeze())])
     }

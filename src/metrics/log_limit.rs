@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 use crate::env::lock::lock;
 
 const WINDOW: Duration = Duration::from_secs(10);
-const LINES_PER_WINDOW: u32 = 20;
+const LINES_PER_WINDOW: u32 = 100;
 const MAX_TEXT_BYTES: usize = 128;
 
 /// One kind of line. Beyond the bound lines are counted and left out.

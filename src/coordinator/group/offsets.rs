@@ -13,9 +13,10 @@ use super::{FetchOffsetsTopic, FetchedOffset, FetchedTopic, GroupError};
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 const NO_OFFSET: i64 = -1;
-/// A group, a topic and an offset take about this much in memory besides their texts.
-const GROUP_OVERHEAD_BYTES: usize = 128;
-const TOPIC_OVERHEAD_BYTES: usize = 256;
+/// A group, a topic and an offset take about this much in memory besides their texts. The node of a map has room for
+/// eleven entries, which is what most topics of most groups take.
+const GROUP_OVERHEAD_BYTES: usize = 512;
+const TOPIC_OVERHEAD_BYTES: usize = 11 * size_of::<(i32, OffsetAndMetadata)>();
 const OFFSET_OVERHEAD_BYTES: usize = 192;
 
 /// Offsets that one step looks at, and records that it writes, where there may be many.
