@@ -120,14 +120,39 @@ fn commit_in_groups(trial: &Trial, count: usize, id_bytes: usize) {
     }
 }
 
-#[test]
-fn groups_with_ids_of_30_kb_take_little_memory() {
-    demand(&Size::default(), |trial| commit_in_groups(trial, 6000, 30_000));
+/// Deletes what [`commit_in_groups`] made.
+fn delete_groups(trial: &Trial, count: usize, id_bytes: usize) {
+    const REQUEST_BYTES: usize = 512 << 10;
+    let groups_per_request = (REQUEST_BYTES / (id_bytes + 2)).min(1000);
+    let mut stream = trial.connect();
+    for first in (0..count).step_by(groups_per_request) {
+        let ids: Vec<String> =
+            (first..count.min(first + groups_per_request)).map(|number| format!("{number:0id_bytes$}")).collect();
+        stream.send(&trial.frame("DeleteGroups", 1, &json!({"GroupsNames": ids})));
+        stream.drain_answer();
+    }
 }
 
+/// 180 MB of ids; they are kept up to `ottla.groups.max.bytes`, and refused beyond.
+#[test]
+fn groups_with_ids_of_30_kb_take_little_memory() {
+    let size = Size { groups_max_bytes: 32 << 20, ..Size::default() };
+    demand(&size, |trial| {
+        commit_in_groups(trial, 6000, 30_000);
+        delete_groups(trial, 6000, 30_000);
+    });
+}
+
+/// All of them fit, and take no more than they are counted for.
 #[test]
 fn a_hundred_thousand_groups_take_little_memory() {
-    demand(&Size::default(), |trial| commit_in_groups(trial, 100_000, 8));
+    let size = Size { groups_max_bytes: 96 << 20, ..Size::default() };
+    demand(&size, |trial| {
+        commit_in_groups(trial, 100_000, 8);
+        let described = trial.ask("DescribeGroups", 0, &json!({"Groups": ["00099999"]}));
+        assert_eq!(described["Groups"][0]["GroupState"], "Empty", "{described}");
+        delete_groups(trial, 100_000, 8);
+    });
 }
 
 /// The dearest batch per byte: identical minimal records, so that 24 KB open to 37 million of them.

@@ -22,6 +22,17 @@ use crate::{
 /// A larger request takes a noticeable time to decode alone.
 const LARGE_REQUEST_BYTES: usize = 32 << 10;
 
+/// A request that takes more once it is decoded waits until its memory is free.
+const FREE_DECODED_BYTES: usize = 512 << 10;
+/// The request, its answer while it grows, and its answer in bytes.
+const WORK_BYTES_PER_DECODED_BYTE: usize = 3;
+
+impl Cost {
+    fn takes_a_share(self, decoded_bytes: usize) -> bool {
+        decoded_bytes > FREE_DECODED_BYTES && self != Cost::Waits
+    }
+}
+
 /// The future that answers one request. Dropping it gives up the answer and what is kept for the request; what the request
 /// has already changed stays.
 pub(crate) type Handler = BoxFuture<'static, Result<Encoded, Refused>>;
@@ -45,6 +56,12 @@ where
     F: Future<Output: IntoReply> + Send + 'static,
 {
     Box::pin(async move {
+        let _share = match Q::decoded_bytes(ctx.api_version, &body)? {
+            decoded_bytes if ctx.api.cost.takes_a_share(decoded_bytes) => {
+                Some(ctx.tasks().share_of_large_work(decoded_bytes * WORK_BYTES_PER_DECODED_BYTE).await)
+            }
+            _ => None,
+        };
         let request = Q::decode_body(ctx.api_version, body)?;
         let answering = ctx.answering();
         let (api, version) = (ctx.api, ctx.api_version);

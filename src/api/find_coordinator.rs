@@ -18,8 +18,8 @@ use kafka_protocol::{
 
 use super::{RequestContext, groups::wire, topics};
 use crate::{
+    env::{LogLimit, clip},
     metadata::image::{MetadataImage, TopicImage},
-    metrics::{LogLimit, clip},
     types::GROUP_METADATA_TOPIC,
 };
 

@@ -10,7 +10,7 @@ use kafka_protocol::{
 };
 
 use super::{RequestContext, authorized::Operation};
-use crate::metrics::LogLimit;
+use crate::env::LogLimit;
 
 static NO_PRODUCER_IDS: LogLimit = LogLimit::new();
 

@@ -67,7 +67,10 @@ pub(crate) struct MalformedRequest(pub(crate) String);
 
 /// A request that can be read from untrusted bytes within bounds.
 pub(crate) trait RequestBody: Sized + Send + 'static {
-    /// Reads the body. Strings and records may stay slices of the frame.
+    /// About how many bytes the body's arrays take once they are decoded. What cannot be decoded may be an error already.
+    fn decoded_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest>;
+
+    /// Reads a body whose [`RequestBody::decoded_bytes`] are known. Strings and records may stay slices of the frame.
     fn decode_body(version: i16, body: Bytes) -> Result<Self, MalformedRequest>;
 }
 
@@ -79,9 +82,12 @@ pub(crate) trait ResponseBody: AnswerFields + Send + 'static {
 
 // kafka-protocol preallocates from counts on the wire, so its decoder sees only what the guard let pass.
 impl<R: Request + Send + 'static> RequestBody for R {
+    fn decoded_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest> {
+        crate::protocol::guard::check_request(R::KEY, version, body)
+            .map_err(|error| MalformedRequest(error.to_string()))
+    }
+
     fn decode_body(version: i16, mut body: Bytes) -> Result<Self, MalformedRequest> {
-        crate::protocol::guard::check_request(R::KEY, version, &body)
-            .map_err(|error| MalformedRequest(error.to_string()))?;
         R::decode(&mut body, version).map_err(|error| MalformedRequest(format!("{error:#}")))
     }
 }
@@ -99,6 +105,12 @@ impl<R: Encodable + AnswerFields + Send + 'static> ResponseBody for R {
 macro_rules! own_codec {
     ($request:ty, $response:ty) => {
         impl $crate::api::RequestBody for $request {
+            fn decoded_bytes(_: i16, body: &bytes::Bytes) -> Result<usize, $crate::api::MalformedRequest> {
+                // Their elements are small, and decoding is bounded by itself.
+                const DECODED_BYTES_PER_BYTE: usize = 8;
+                Ok(body.len().saturating_mul(DECODED_BYTES_PER_BYTE))
+            }
+
             fn decode_body(version: i16, body: bytes::Bytes) -> Result<Self, $crate::api::MalformedRequest> {
                 <$request>::decode(version, body).map_err(|error| $crate::api::MalformedRequest(error.to_string()))
             }

@@ -113,6 +113,8 @@ pub enum Cost {
     Small,
     /// A small request may ask for much: it is answered aside, where it makes nobody wait.
     Large,
+    /// As [`Cost::Small`]; but it may wait for other clients, and takes no share of the memory for large work meanwhile.
+    Waits,
 }
 
 /// How the client is told that it is throttled.
@@ -134,7 +136,7 @@ pub const APIS: &[Api] = &[
         needs: &[(Operation::Write, ResourceKind::Topic), (Operation::Write, ResourceKind::TransactionalId)],
         forward: Forward::No,
         order: Order::Pipelined,
-        cost: Cost::Small,
+        cost: Cost::Waits,
         throttle: Throttle::InAnswer,
         handle: |ctx, body| answer(ctx, body, produce::handle),
     },
@@ -146,7 +148,7 @@ pub const APIS: &[Api] = &[
         needs: &[(Operation::Read, ResourceKind::Topic), (Operation::ClusterAction, ResourceKind::Cluster)],
         forward: Forward::No,
         order: Order::Serial,
-        cost: Cost::Small,
+        cost: Cost::Waits,
         throttle: Throttle::InAnswer,
         handle: |ctx, body| answer(ctx, body, fetch::handle),
     },
@@ -227,7 +229,7 @@ pub const APIS: &[Api] = &[
         needs: &[(Operation::Read, ResourceKind::Group)],
         forward: Forward::No,
         order: Order::Serial,
-        cost: Cost::Small,
+        cost: Cost::Waits,
         throttle: Throttle::InAnswer,
         handle: |ctx, body| answer(ctx, body, join_group::handle),
     },
@@ -263,7 +265,7 @@ pub const APIS: &[Api] = &[
         needs: &[(Operation::Read, ResourceKind::Group)],
         forward: Forward::No,
         order: Order::Serial,
-        cost: Cost::Small,
+        cost: Cost::Waits,
         throttle: Throttle::InAnswer,
         handle: |ctx, body| answer(ctx, body, sync_group::handle),
     },

@@ -211,7 +211,7 @@ settings! {
             ["ottla.groups.max.bytes"] ottla_groups_max_bytes: i64 = "268435456",
                 AtLeast(1048576), Medium, ReadOnly,
                 "Memory for all groups and committed offsets together, in bytes, about; what would make them larger is refused.";
-            ["ottla.fetch.sessions.max.bytes"] ottla_fetch_sessions_max_bytes: i64 = "67108864",
+            ["ottla.fetch.sessions.max.bytes"] ottla_fetch_sessions_max_bytes: i64 = "16777216",
                 AtLeast(0), Medium, ReadOnly,
                 "Memory for all fetch sessions together, in bytes, about; a client that finds no room goes without a session.";
             ["ottla.max.partitions"] ottla_max_partitions: i32 = "20000",

@@ -11,10 +11,9 @@ use bytes::Bytes;
 
 use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
 use crate::{
-    env::{BoxFuture, Env},
+    env::{BoxFuture, Env, LogLimit},
     log::{AppendError, AppendOrigin, ValidatedBatch, flush::with_log},
     metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
-    metrics::LogLimit,
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
         replica_manager::LeadershipListener, waiters::Waiter,

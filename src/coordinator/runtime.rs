@@ -26,8 +26,7 @@ use super::group::{
     GroupConfig, GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
-use crate::env::{BoxFuture, Env, byte_account::ByteAccount, lock};
-use crate::metrics::LogLimit;
+use crate::env::{BoxFuture, Env, LogLimit, byte_account::ByteAccount, lock};
 use crate::protocol::compression::decompress;
 use crate::protocol::record_batch::{
     BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
@@ -42,6 +41,8 @@ mod sweep;
 const DESCRIBED_PER_STEP: usize = 8;
 
 static WRITE_FAILED: LogLimit = LogLimit::new();
+/// Of all partitions together: what is refused once is refused often.
+static NO_ROOM: LogLimit = LogLimit::of(1, Duration::from_secs(60));
 
 /// No deadline.
 const NEVER: i64 = i64::MAX;
@@ -540,6 +541,11 @@ impl Inner {
         let now = self.now();
         active.shard.set_room(self.config.max_bytes.saturating_sub(self.used_bytes.load(Ordering::Relaxed)));
         let step = active.shard.step(now, id, input);
+        if let Some(message) = step.no_room
+            && NO_ROOM.admit(self.env.clock.monotonic()).is_some()
+        {
+            tracing::warn!("{message}");
+        }
         match self.write(cell.partition, active, now, &step.records) {
             Ok(()) => {}
             Err(WriteFailure { error, nothing_written: true }) if keeps_soft_state => return Err(error.into()),

@@ -1,19 +1,23 @@
-//! Threads for requests that are much work, beside those that serve connections.
+//! Threads and memory for requests that are much work, beside those that serve connections.
 //!
 //! The system shares the processors among all threads, and these have a lower priority. So a request that computes for
 //! seconds delays others of its kind at most, never the small requests of other clients. The threads start with the first
 //! such request.
+//!
+//! What such requests hold while they are worked on is bounded together. The unit is an estimate from the request's bytes,
+//! before anything is decoded.
 #![allow(clippy::disallowed_methods)] // The seam itself.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use tokio::{
     runtime::{Builder, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
 
@@ -21,13 +25,34 @@ const THREADS: usize = 4;
 /// Between the priority of the other threads (0) and the lowest (19): about a third of a processor that both want.
 const NICE: i32 = 5;
 
+/// What large requests hold together, about. One that would take more takes all of it.
+const MEMORY_BYTES: u32 = 64 << 20;
+
 /// See the module.
-#[derive(Default)]
 pub(super) struct Aside {
     runtime: OnceLock<Option<Runtime>>,
+    memory: Arc<Semaphore>,
 }
 
+impl Default for Aside {
+    fn default() -> Self {
+        Aside { runtime: OnceLock::new(), memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)) }
+    }
+}
+
+/// A part of the memory for large requests. Given back when dropped.
+pub struct AsideShare(#[allow(dead_code, reason = "it is there to be dropped")] OwnedSemaphorePermit);
+
 impl Aside {
+    /// Waits for its turn, and for so much memory.
+    pub(super) async fn share(&self, bytes: usize) -> AsideShare {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(MEMORY_BYTES);
+        match self.memory.clone().acquire_many_owned(permits).await {
+            Ok(permit) => AsideShare(permit),
+            Err(_) => unreachable!("the semaphore is never closed"),
+        }
+    }
+
     /// Starts `work` there. `Err` gives it back where no thread can be had.
     pub(super) fn spawn<F>(&self, work: F) -> Result<AsideTask<F::Output>, F>
     where

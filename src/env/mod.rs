@@ -10,6 +10,7 @@ pub mod byte_account;
 pub mod clock;
 pub mod disk;
 pub mod lock;
+pub mod log_limit;
 pub mod log_output;
 pub mod net;
 pub mod open_files;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, Open, SystemDisk};
+pub use log_limit::{LogLimit, clip};
 pub use net::{Net, SystemNet};
 pub use random::{Random, SystemRandom};
 pub use tasks::Tasks;

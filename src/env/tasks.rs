@@ -24,7 +24,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{aside::Aside, lock::lock};
+use super::{
+    aside::{Aside, AsideShare},
+    lock::lock,
+};
 
 /// A group of tasks that end together. Clones share the group.
 #[derive(Clone)]
@@ -143,6 +146,11 @@ impl Tasks {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Waits for a share of the memory for large requests. What asks for more than there is gets all.
+    pub async fn share_of_large_work(&self, bytes: usize) -> AsideShare {
+        self.inner.aside.share(bytes).await
     }
 
     /// Runs `work`, which may compute for long, on threads where it delays nobody who does little. Where the caller stops

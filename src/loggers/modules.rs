@@ -17,7 +17,6 @@ pub const MODULES: &[&str] = &[
     "ottla.coordinator.group",
     "ottla.coordinator.group.classic",
     "ottla.coordinator.group.classic.join",
-    "ottla.coordinator.group.shard",
     "ottla.coordinator.partition_log",
     "ottla.coordinator.runtime",
     "ottla.coordinator.runtime.sweep",

@@ -5,11 +5,9 @@
 //! (`network/scrape.rs`), with one arm for each row.
 
 mod counters;
-mod log_limit;
 mod table;
 mod text;
 
 pub use counters::{Counter, Limit, ListenerCounters, Metrics, RequestCounters, TopicCounters};
-pub use log_limit::{LogLimit, clip};
 pub use table::{Kind, METRICS, Metric, MetricId};
 pub use text::{Page, Samples};

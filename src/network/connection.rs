@@ -38,8 +38,8 @@ use crate::{
         self, Api, ConnectionInfo, EncodeError, Encoded, Handler, MalformedRequest, Order, Parts, Refused,
         RequestContext,
     },
-    env::{BoxFuture, net::Stream, tasks::Stopping},
-    metrics::{Limit, ListenerCounters, LogLimit},
+    env::{BoxFuture, LogLimit, net::Stream, tasks::Stopping},
+    metrics::{Limit, ListenerCounters},
     protocol::{
         frame::{FrameError, FrameReader},
         header::{self, RequestHeader},

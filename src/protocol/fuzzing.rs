@@ -82,7 +82,7 @@ pub fn request(data: &[u8]) {
         return;
     };
     if let Ok((_, again)) = (api.decode)(version, Bytes::copy_from_slice(body)) {
-        assert_eq!(check_request(key, version, &again), Ok(()));
+        assert!(check_request(key, version, &again).is_ok());
     }
 }
 
@@ -106,7 +106,7 @@ pub fn own_codec(data: &[u8]) {
         (Ok(()), Err(GuardError::Field { error: DecodeError::TooLarge, .. })) => {}
         (Ok(()), Err(error)) => panic!("read by our codec, refused by the guard: {error}"),
         // The guard does not look into strings.
-        (Err(error), Ok(())) => assert!(
+        (Err(error), Ok(_)) => assert!(
             matches!(error, DecodeError::Utf8 | DecodeError::TooLarge),
             "passed by the guard, refused by our codec: {error}"
         ),

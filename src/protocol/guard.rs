@@ -99,27 +99,29 @@ pub enum GuardError {
     Field { message: &'static str, field: &'static str, error: DecodeError },
 }
 
-/// Checks a request's body, without its header, against the shape of its key and version.
+/// Checks a request's body, without its header, against the shape of its key and version. Returns about how many bytes its
+/// arrays take once they are decoded.
 ///
 /// # Errors
 /// [`GuardError`] when decoding these bytes could fail, or take memory out of proportion to them.
-pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<(), GuardError> {
+pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<usize, GuardError> {
     let at = schemas::REQUESTS
         .binary_search_by_key(&api_key, |schema| schema.api_key)
         .map_err(|_| GuardError::ApiKey(api_key))?;
     check_message(&schemas::REQUESTS[at], version, body)
 }
 
-/// Checks any message against its shape.
+/// Checks any message against its shape. Returns what [`check_request`] returns.
 ///
 /// # Errors
 /// As [`check_request`].
-pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<(), GuardError> {
+pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<usize, GuardError> {
+    let memory_bytes = wire::memory_budget_bytes(bytes.len());
     let mut walk = Walk {
         bytes,
         version,
         flexible: version >= schema.flexible_from,
-        memory_left_bytes: wire::memory_budget_bytes(bytes.len()),
+        memory_left_bytes: memory_bytes,
         elements_left: MAX_ELEMENTS_PER_MESSAGE,
         tags_left: MAX_TAGS_PER_MESSAGE,
         field: "the version",
@@ -129,7 +131,10 @@ pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<(), 
     } else {
         Err(DecodeError::Version(version))
     };
-    walked.map_err(|error| GuardError::Field { message: schema.name, field: walk.field, error })
+    match walked {
+        Ok(()) => Ok(memory_bytes - walk.memory_left_bytes),
+        Err(error) => Err(GuardError::Field { message: schema.name, field: walk.field, error }),
+    }
 }
 
 type Result<T, E = DecodeError> = std::result::Result<T, E>;

@@ -37,7 +37,7 @@ const EVICTION: Duration = Duration::from_secs(120);
 const MOST_PARTITIONS: usize = 10_000;
 /// What a session takes in memory besides its partitions, and a partition besides its entry, about.
 const SESSION_OVERHEAD_BYTES: usize = 256;
-const PARTITION_OVERHEAD_BYTES: usize = 32;
+const PARTITION_OVERHEAD_BYTES: usize = 48;
 const PARTITION_BYTES: usize = size_of::<(FetchKey, (FetchWanted, Told))>() + PARTITION_OVERHEAD_BYTES;
 
 /// Which partition a client means: by name up to version 12, by id from 13 on.

@@ -37,6 +37,8 @@ pub const ATTACK_LIMIT: Duration = Duration::from_secs(120);
 /// Well-behaved load beside which the noise of the machine is measured.
 const NOISE_TIME: Duration = Duration::from_secs(2);
 const NOISE_BATCH_BYTES: usize = 900_000;
+/// The probe beside nothing, before anything is measured.
+const WARM_UP_TIME: Duration = Duration::from_millis(700);
 /// An attack that is over sooner is not much of a test.
 const LEAST_TIME: Duration = Duration::from_millis(500);
 
@@ -89,13 +91,14 @@ pub fn demand(size: &Size, attack: impl Fn(&Trial)) {
 pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut broker = Broker::options().optimized().start();
+    let mut broker = size.configure(Broker::options().optimized()).start();
     let (schemas, address) = (schemas(), SocketAddr::from(([127, 0, 0, 1], broker.port())));
     let world = World::make(&schemas, address, &broker.data(), size).expect("make the state that requests name");
     let trial =
         Trial { schemas: schemas.clone(), world, address, sent: Mutex::default(), frame_bytes: Mutex::default() };
     let probe = Probe::start(schemas, address, "attack");
-    std::thread::sleep(Duration::from_millis(200));
+    // What a broker takes for its first requests it keeps for the next ones.
+    std::thread::sleep(WARM_UP_TIME);
     let before = broker.process().memory_bytes("VmRSS");
     forget_peak(&mut broker);
     let begun = Instant::now();
@@ -184,6 +187,12 @@ impl Trial {
     /// A whole request, written from JSON.
     pub fn frame(&self, name: &str, version: i16, body: &Value) -> Vec<u8> {
         frame(&self.schemas, name, version, body)
+    }
+
+    /// Asks on a connection of its own.
+    pub fn ask(&self, api: &str, version: i16, body: &Value) -> Value {
+        let mut client = Client::open(&self.schemas, self.address).expect("connect");
+        client.ask(api, version, body).expect("an answer")
     }
 
     pub fn connect(&self) -> Draining {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::broker::BrokerOptions;
 use crate::differential::batch::Batch;
 use crate::differential::codec;
 use crate::differential::schema::Schemas;
@@ -32,11 +33,26 @@ pub struct Size {
     pub member_bytes: usize,
     /// Partitions with an offset of the group, each with as much metadata as there may be.
     pub offset_partitions: i32,
+    /// What groups and offsets may take in the broker's memory (`ottla.groups.max.bytes`).
+    pub groups_max_bytes: u64,
 }
 
 impl Default for Size {
     fn default() -> Size {
-        Size { producers: 1000, member_bytes: 100_000, offset_partitions: 200 }
+        Size { producers: 1000, member_bytes: 100_000, offset_partitions: 200, groups_max_bytes: 16 << 20 }
+    }
+}
+
+impl Size {
+    /// Settings of a broker that keeps little: what an attack makes on purpose and legally stays, and would hide what stays by
+    /// mistake.
+    pub fn configure(&self, options: BrokerOptions) -> BrokerOptions {
+        options
+            .set("ottla.groups.max.bytes", self.groups_max_bytes)
+            .expect_log("groups and offsets have reached ottla.groups.max.bytes, and may not grow")
+            .set("ottla.tail.cache.bytes", 1 << 20)
+            .set("ottla.fetch.sessions.max.bytes", 4 << 20)
+            .set("ottla.metadata.max.bytes", 16 << 20)
     }
 }
 

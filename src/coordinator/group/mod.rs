@@ -12,6 +12,7 @@ mod consumer_protocol;
 mod offsets;
 pub mod records;
 pub mod shard;
+mod small_map;
 mod timers;
 
 pub use offsets::{DeletedTopics, OffsetPosition};

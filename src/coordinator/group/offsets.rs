@@ -9,15 +9,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::records::{OffsetCommitValue, Record};
+use super::small_map::SmallMap;
 use super::{FetchOffsetsTopic, FetchedOffset, FetchedTopic, GroupError};
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 const NO_OFFSET: i64 = -1;
-/// A group, a topic and an offset take about this much in memory besides their texts. The node of a map has room for
-/// eleven entries, which is what most topics of most groups take.
-const GROUP_OVERHEAD_BYTES: usize = 512;
-const TOPIC_OVERHEAD_BYTES: usize = 11 * size_of::<(i32, OffsetAndMetadata)>();
-const OFFSET_OVERHEAD_BYTES: usize = 192;
+/// A group, a topic and an offset take about this much in memory besides their texts: the entry, what the maps around it
+/// leave empty, and a name's counters.
+const GROUP_OVERHEAD_BYTES: usize = 192;
+const TOPIC_OVERHEAD_BYTES: usize = 128;
+const OFFSET_OVERHEAD_BYTES: usize = size_of::<(i32, OffsetAndMetadata)>() + 96;
 
 /// Offsets that one step looks at, and records that it writes, where there may be many.
 pub(crate) const PAGE: usize = 500;
@@ -39,7 +40,7 @@ impl OffsetAndMetadata {
 /// Where a page over the offsets of one group ended: the last topic and partition that it looked at.
 pub type OffsetPosition = (Arc<str>, i32);
 
-type TopicOffsets = BTreeMap<Arc<str>, BTreeMap<i32, OffsetAndMetadata>>;
+type TopicOffsets = SmallMap<Arc<str>, SmallMap<i32, OffsetAndMetadata>>;
 type PendingPartitions = BTreeMap<Arc<str>, BTreeMap<i32, BTreeSet<ProducerId>>>;
 
 /// All offsets of one `__consumer_offsets` partition.
@@ -107,10 +108,17 @@ impl Offsets {
             self.memory_bytes += GROUP_OVERHEAD_BYTES + group_id.len();
         }
         let topics = entry(groups, group_id);
-        if !topics.contains_key(topic) {
-            self.memory_bytes += TOPIC_OVERHEAD_BYTES + topic.len();
-        }
-        match entry(topics, topic).insert(partition, offset) {
+        let replaced = match topics.get_mut(topic) {
+            Some(offsets) => offsets.insert(partition, offset),
+            None => {
+                self.memory_bytes += TOPIC_OVERHEAD_BYTES + topic.len();
+                let mut offsets = SmallMap::default();
+                offsets.insert(partition, offset);
+                topics.insert(topic.clone(), offsets);
+                None
+            }
+        };
+        match replaced {
             Some(replaced) => self.memory_bytes -= replaced.memory_bytes(),
             None => self.committed_count += usize::from(producer_id.is_none()),
         }
@@ -144,9 +152,9 @@ impl Offsets {
     pub(crate) fn end_transaction(&mut self, producer_id: ProducerId, committed: bool) {
         for (group_id, topics) in self.pending.remove(&producer_id).unwrap_or_default() {
             self.memory_bytes -= GROUP_OVERHEAD_BYTES + group_id.len();
-            for (topic, partitions) in topics {
+            for (topic, partitions) in topics.into_entries() {
                 self.memory_bytes -= TOPIC_OVERHEAD_BYTES + topic.len();
-                for (partition, offset) in partitions {
+                for (partition, offset) in partitions.into_entries() {
                     self.memory_bytes -= offset.memory_bytes();
                     self.close_transaction(&group_id, &topic, partition, producer_id);
                     let newer = self
@@ -247,8 +255,8 @@ impl Offsets {
     /// Tombstones for what the group has, pending offsets included, or for a page of it. Returns whether that is all.
     pub(crate) fn tombstones_of_group(&self, group_id: &Arc<str>, records: &mut Vec<Record>) -> bool {
         let mut partitions: BTreeSet<(&Arc<str>, i32)> = BTreeSet::new();
-        for (topic, offsets) in self.committed.get(group_id).into_iter().flatten() {
-            partitions.extend(offsets.keys().take(PAGE + 1).map(|partition| (topic, *partition)));
+        for (topic, offsets) in self.committed.get(group_id).into_iter().flat_map(SmallMap::iter) {
+            partitions.extend(offsets.iter().take(PAGE + 1).map(|(partition, _)| (topic, *partition)));
             if partitions.len() > PAGE {
                 break;
             }
@@ -378,15 +386,15 @@ type Page<'a> = Vec<(&'a Arc<str>, i32, &'a OffsetAndMetadata)>;
 
 /// At most [`PAGE`] offsets behind `after`, and where the page behind them starts.
 fn page<'a>(topics: Option<&'a TopicOffsets>, after: Option<&OffsetPosition>) -> (Page<'a>, Option<OffsetPosition>) {
-    let first_topic = after.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(topic.clone()));
+    let first_topic = after.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(topic));
     let mut page = Vec::new();
-    let topics = topics.into_iter().flat_map(|topics| topics.range((first_topic.clone(), Bound::Unbounded)));
+    let topics = topics.into_iter().flat_map(|topics| topics.from(first_topic));
     for (topic, offsets) in topics {
         let first = match after {
-            Some((at, partition)) if at == topic => Bound::Excluded(*partition),
+            Some((at, partition)) if at == topic => Bound::Excluded(partition),
             _ => Bound::Unbounded,
         };
-        for (partition, offset) in offsets.range((first, Bound::Unbounded)) {
+        for (partition, offset) in offsets.from(first) {
             if page.len() == PAGE {
                 let last: Option<&(&Arc<str>, i32, _)> = page.last();
                 let next = last.map(|(topic, partition, _)| (Arc::clone(topic), *partition));

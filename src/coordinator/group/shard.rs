@@ -19,7 +19,7 @@ use super::{
     GroupCounts, GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined,
     LeaveRequest, LeftMember, ListedGroup, MemberProtocol, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
-use crate::types::{Offset, ProducerId, TopicId};
+use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 /// Strings of records have 16-bit lengths, those of flexible requests do not.
 const MAX_STRING_BYTES: usize = i16::MAX as usize;
@@ -32,10 +32,8 @@ pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
 /// Timers that one step runs.
 const MAX_TIMERS_PER_STEP: usize = 256;
 /// A group's record takes about this much in memory besides its strings and bytes, and one of its members.
-const RECORD_OVERHEAD_BYTES: usize = 384;
+const RECORD_OVERHEAD_BYTES: usize = 256;
 const MEMBER_OVERHEAD_BYTES: usize = 256;
-/// Between two warnings that there is no room for more groups.
-const NO_ROOM_WARNING_INTERVAL_MS: i64 = 60_000;
 
 /// What happens to a shard.
 #[derive(Debug, Clone)]
@@ -114,6 +112,8 @@ pub struct Reply {
 pub struct Step {
     pub records: Vec<Record>,
     pub replies: Vec<Reply>,
+    /// The bound that refused something, for the log.
+    pub no_room: Option<&'static str>,
 }
 
 impl Step {
@@ -166,8 +166,6 @@ struct Soft {
     expiration_scheduled: bool,
     /// How far the look for expired offsets has come, while one is under way.
     expiration_at: Option<ExpirationPosition>,
-    /// No warning of missing room before this time.
-    next_warning_ms: i64,
 }
 
 /// Groups before this one, and its offsets up to the position, have been looked at.
@@ -235,7 +233,7 @@ impl Shard {
             Record::OffsetCommit { group_id, topic, partition, value: Some(value) } => {
                 // A commit without a group makes one that only holds offsets.
                 if !self.hard.groups.contains_key(group_id) {
-                    self.hard.put_group(group_id, offsets_only_group(value));
+                    self.hard.put_group(group_id, offsets_only_group(value.commit_timestamp_ms));
                 }
                 let offset = OffsetAndMetadata { value: value.clone(), record_offset: offset };
                 self.hard.offsets.put(group_id, topic, *partition, offset, producer_id);
@@ -322,13 +320,13 @@ impl Soft {
     }
 }
 
-fn offsets_only_group(value: &OffsetCommitValue) -> GroupMetadataValue {
+fn offsets_only_group(timestamp_ms: TimestampMs) -> GroupMetadataValue {
     GroupMetadataValue {
         protocol_type: Arc::default(),
         generation_id: 0,
         protocol_name: None,
         leader: None,
-        current_state_timestamp_ms: value.commit_timestamp_ms,
+        current_state_timestamp_ms: timestamp_ms,
         members: Vec::new(),
     }
 }
@@ -459,7 +457,7 @@ impl Transition<'_> {
         if self.hard.groups.len() < self.config.max_groups_per_partition {
             return Ok(());
         }
-        self.warn_of_no_room("no more groups are created in this partition");
+        self.step.no_room = Some("a partition of __consumer_offsets has as many groups as it may have");
         Err(GroupError::GroupMaxSizeReached)
     }
 
@@ -468,15 +466,8 @@ impl Transition<'_> {
         if more_bytes == 0 || more_bytes <= self.room_bytes {
             return Ok(());
         }
-        self.warn_of_no_room("groups and offsets have reached ottla.groups.max.bytes, and may not grow");
+        self.step.no_room = Some("groups and offsets have reached ottla.groups.max.bytes, and may not grow");
         Err(GroupError::GroupMaxSizeReached)
-    }
-
-    fn warn_of_no_room(&mut self, message: &str) {
-        if self.now.monotonic_ms >= self.soft.next_warning_ms {
-            self.soft.next_warning_ms = self.now.monotonic_ms + NO_ROOM_WARNING_INTERVAL_MS;
-            tracing::warn!(groups = self.hard.groups.len(), "{message}");
-        }
     }
 
     // ---- membership ------------------------------------------------------------------------------------
@@ -638,7 +629,9 @@ impl Transition<'_> {
             let offsets = topic.partitions.iter().map(|commit| (commit.partition, &*commit.committed_metadata));
             self.hard.offsets.growth_bytes(&request.group_id, &topic.name, offsets)
         });
-        growth.sum()
+        let is_new = !self.hard.groups.contains_key(&request.group_id);
+        let group_bytes = if is_new { record_bytes(&request.group_id, &offsets_only_group(0)) } else { 0 };
+        growth.sum::<usize>() + group_bytes
     }
 
     fn validate_commit(&mut self, request: &CommitOffsetsRequest) -> Result<(), GroupError> {

@@ -9,7 +9,11 @@ const LINES_PER_WINDOW: u32 = 100;
 const MAX_TEXT_BYTES: usize = 128;
 
 /// One kind of line. Beyond the bound lines are counted and left out.
-pub struct LogLimit(Mutex<Window>);
+pub struct LogLimit {
+    lines: u32,
+    window: Duration,
+    now: Mutex<Window>,
+}
 
 struct Window {
     start: Option<Duration>,
@@ -20,17 +24,22 @@ struct Window {
 impl LogLimit {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
-        LogLimit(Mutex::new(Window { start: None, lines: 0, left_out: 0 }))
+        LogLimit::of(LINES_PER_WINDOW, WINDOW)
+    }
+
+    /// So many lines in a time.
+    pub const fn of(lines: u32, window: Duration) -> Self {
+        LogLimit { lines, window, now: Mutex::new(Window { start: None, lines: 0, left_out: 0 }) }
     }
 
     /// Whether the line may be written: then how many were left out before it. `now` is monotonic.
     pub fn admit(&self, now: Duration) -> Option<u64> {
         // A counter that a panic left half changed still counts.
-        let mut window = lock(&self.0);
-        if window.start.is_none_or(|start| now >= start + WINDOW) {
+        let mut window = lock(&self.now);
+        if window.start.is_none_or(|start| now >= start + self.window) {
             (window.start, window.lines) = (Some(now), 0);
         }
-        if window.lines >= LINES_PER_WINDOW {
+        if window.lines >= self.lines {
             window.left_out += 1;
             return None;
         }
