@@ -1,8 +1,7 @@
 //! DescribeTransactions (key 65).
 //!
 //! Behavior: X8 without any transactional id. The answer follows the request's order and repeats what it repeats.
-//! Deviations: Apache answers NOT_COORDINATOR until `__transaction_state` exists, which makes the Java client look for the
-//! coordinator until its time is over.
+//! Deviations: Apache answers NOT_COORDINATOR until `__transaction_state` exists.
 
 use kafka_protocol::{
     error::ResponseError,

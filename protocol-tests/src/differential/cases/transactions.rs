@@ -5,8 +5,17 @@ use serde_json::{Value, json};
 use super::{Row, changed};
 use crate::differential::case::{Case, served};
 
-pub(super) const CASES: &[Row] =
-    &[changed("transactions-x8-list", list), changed("transactions-x8-describe", describe)];
+pub(super) const CASES: &[Row] = &[
+    changed("transactions-x8-no-coordinator", no_coordinator),
+    changed("transactions-x8-list", list),
+    changed("transactions-x8-describe", describe),
+];
+
+/// Nobody has asked for a coordinator yet.
+fn no_coordinator(case: &mut Case) {
+    case.ask("DescribeTransactions", 0, json!({"TransactionalIds": ["a", ""]}));
+    case.ask_all("ListTransactions", json!({"StateFilters": ["Nonsense"], "TransactionalIdPattern": "a"}));
+}
 
 /// Kafka makes the coordinator's topic when a coordinator is first asked for, and knows no transactional ids before.
 fn await_coordinator(case: &mut Case) {
