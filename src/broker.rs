@@ -389,6 +389,7 @@ async fn start_quorum(
         dir: dir.clone(),
         controller_endpoints: Vec::new(),
         settings: ControllerSettings {
+            node_id: config.node_id,
             default_num_partitions: config.num_partitions,
             default_replication_factor: config.default_replication_factor as i16,
             delete_topic_enable: config.delete_topic_enable,

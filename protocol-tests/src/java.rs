@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("kafka-metadata-quorum", "org.apache.kafka.tools.MetadataQuorumCommand"),
     ("kafka-cluster", "org.apache.kafka.tools.ClusterTool"),
     ("kafka-features", "org.apache.kafka.tools.FeatureCommand"),
+    ("kafka-acls", "org.apache.kafka.tools.AclCommand"),
     ("kafka-transactions", "org.apache.kafka.tools.TransactionsCommand"),
     ("kafka-dump-log", "org.apache.kafka.tools.DumpLogSegments"),
     ("kafka-producer-perf-test", "org.apache.kafka.tools.ProducerPerformance"),

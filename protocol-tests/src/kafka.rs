@@ -169,15 +169,29 @@ pub fn jar_directory() -> Result<PathBuf> {
     }
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/java");
     let directory = project.join("target/jars");
-    if !directory.join("kafka_2.13-4.3.1.jar").exists() {
-        let status = Command::new("mvn")
-            .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=target/jars"])
-            .current_dir(&project)
-            .status()
-            .context("run mvn to fetch Apache Kafka's jars")?;
-        ensure!(status.success(), "mvn failed: {status}");
+    if !directory.exists() {
+        fetch_jars(&project, &directory)?;
     }
     Ok(directory)
+}
+
+/// Has Maven copy the jars. Threads and processes that need them at the same time wait for the first one; the directory
+/// gets its name when it is complete.
+fn fetch_jars(project: &Path, directory: &Path) -> Result<()> {
+    let target = project.join("target");
+    fs::create_dir_all(&target).context("create clients/java/target")?;
+    let lock = fs::File::create(target.join("jars.lock")).context("create jars.lock")?;
+    lock.lock().context("lock jars.lock")?;
+    if directory.exists() {
+        return Ok(());
+    }
+    let status = Command::new("mvn")
+        .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=target/jars.incomplete"])
+        .current_dir(project)
+        .status()
+        .context("run mvn to fetch Apache Kafka's jars")?;
+    ensure!(status.success(), "mvn failed: {status}");
+    fs::rename(target.join("jars.incomplete"), directory).context("name the directory of jars")
 }
 
 /// One of Kafka's command line tools by its class name, for example `kafka.tools.StorageTool`, with a small quick JVM.

@@ -353,6 +353,82 @@ fn cluster_id_and_features() {
 }
 
 #[test]
+fn acls_need_an_authorizer() {
+    let broker = Broker::start_default();
+    let cli = Cli::of(&broker);
+    let listed = cli.run("kafka-acls", "--list").fails();
+    assert!(listed.contains("SecurityDisabledException: No Authorizer is configured on the broker"), "{listed}");
+    let acl = "--allow-principal User:alice --operation Read --topic t";
+    for change in ["--add", "--remove --force"] {
+        let refused = cli.run("kafka-acls", &format!("{change} {acl}")).fails();
+        assert!(refused.contains("SecurityDisabledException: No Authorizer is configured"), "{refused}");
+    }
+}
+
+#[test]
+fn no_transactions_are_listed() {
+    let broker = Broker::start_default();
+    let cli = Cli::of(&broker);
+    create_topic(&cli.bootstrap, "t", 1, &[]);
+    for arguments in ["list", "list --duration-filter 1000", "list --transactional-id-pattern a.*"] {
+        let listed = cli.run("kafka-transactions", arguments).ok();
+        let columns: Vec<&str> = listed.split_whitespace().collect();
+        assert_eq!(columns, ["TransactionalId", "Coordinator", "ProducerId", "TransactionState"], "{arguments}");
+    }
+    let refused = cli.run("kafka-transactions", "list --transactional-id-pattern (").fails();
+    assert!(refused.contains("INVALID_REGULAR_EXPRESSION"), "{refused}");
+    let hanging = cli.run("kafka-transactions", "find-hanging --broker-id 1").ok();
+    assert_eq!(lines(&hanging).len(), 1, "only the heading: {hanging}");
+}
+
+#[test]
+fn features_are_upgraded_as_far_as_they_work() {
+    let broker = Broker::start_default();
+    let cli = Cli::of(&broker);
+    let same = "--feature metadata.version=30";
+    cli.run("kafka-features", &format!("upgrade {same} --dry-run")).says("metadata.version can be upgraded to 30.");
+    cli.run("kafka-features", &format!("upgrade {same}")).says("metadata.version was upgraded to 30.");
+    let unknown = cli.run("kafka-features", "upgrade --feature no.such=3").fails();
+    assert!(unknown.contains("Could not upgrade no.such to 3."), "{unknown}");
+    assert!(unknown.contains("Local controller 1 does not support this feature."), "{unknown}");
+    for command in ["downgrade", "downgrade --unsafe"] {
+        let refused = cli.run("kafka-features", &format!("{command} --feature metadata.version=20")).fails();
+        assert!(refused.contains("Unsupported metadata.version downgrade from 30 to 20."), "{refused}");
+    }
+    let described = cli.run("kafka-features", "describe").ok();
+    assert!(row(&described, &["Feature:", "metadata.version"]).contains(&"4.3-IV0"), "{described}");
+}
+
+#[test]
+fn a_broker_is_unregistered_until_it_starts_again() {
+    let mut broker = Broker::options().expect_log("a client has unregistered this broker").start();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 1, &[]);
+    produce(&bootstrap, "t", &[], &[Record::of("k", "before")]);
+    let unregister = |id| tool("kafka-cluster", &["unregister", "--bootstrap-server", &bootstrap, "--id", id]);
+    let unknown = unregister("7").fails();
+    assert!(unknown.contains("BrokerIdNotRegisteredException: Broker ID 7 is not currently registered"), "{unknown}");
+    unregister("1").says("Broker 1 is no longer registered.");
+    // Clients that look for brokers find none.
+    use rdkafka::consumer::Consumer;
+    let client = protocol_tests::clients::consumer(&bootstrap, "g", &[]);
+    let metadata = client.fetch_metadata(None, protocol_tests::clients::CALL_LIMIT).expect("fetch metadata");
+    assert_eq!(metadata.brokers().len(), 0);
+    drop(client);
+
+    // Apache Kafka's broker does not stop by itself any more: it waits for a controller that does not know it.
+    if Broker::is_kafka() {
+        broker.kill();
+    } else {
+        broker.stop();
+    }
+    broker.start();
+    produce(&bootstrap, "t", &[], &[Record::of("k", "after")]);
+    let texts: Vec<String> = read_all(&bootstrap, "t").iter().map(|record| record.text()).collect();
+    assert_eq!(texts, ["before", "after"]);
+}
+
+#[test]
 fn performance_and_verifiable_tools() {
     let broker = Broker::start_default();
     let cli = Cli::of(&broker);

@@ -7,13 +7,15 @@ use std::iter::once;
 
 use kafka_protocol::messages::{
     AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse, AlterReplicaLogDirsResponse,
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
+    ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse,
+    DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeAclsResponse,
+    DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
+    DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, DescribeTransactionsResponse,
     DescribeUserScramCredentialsResponse, ElectLeadersResponse, FindCoordinatorResponse, HeartbeatResponse,
     IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
-    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
-    OffsetDeleteResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
+    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, ListTransactionsResponse,
+    MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
+    UnregisterBrokerResponse, UpdateFeaturesResponse,
 };
 
 use crate::{
@@ -106,6 +108,9 @@ answers! {
     DeleteRecordsResponse(answer) => partitions!(answer.topics);
     InitProducerIdResponse(answer) => once(answer.error_code);
     OffsetForLeaderEpochResponse(answer) => partitions!(answer.topics);
+    DescribeAclsResponse(answer) => once(answer.error_code);
+    CreateAclsResponse(answer) => each!(answer.results);
+    DeleteAclsResponse(answer) => each!(answer.filter_results);
     DescribeConfigsResponse(answer) => each!(answer.results);
     AlterConfigsResponse(answer) => each!(answer.responses);
     AlterReplicaLogDirsResponse(answer) => partitions!(answer.results);
@@ -123,7 +128,11 @@ answers! {
     DescribeUserScramCredentialsResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     DescribeProducersResponse(answer) => partitions!(answer.topics);
     DescribeQuorumResponse(answer) not_throttled => once(answer.error_code).chain(partitions!(answer.topics));
+    UpdateFeaturesResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     DescribeClusterResponse(answer) => once(answer.error_code);
+    UnregisterBrokerResponse(answer) => once(answer.error_code);
+    DescribeTransactionsResponse(answer) => each!(answer.transaction_states);
+    ListTransactionsResponse(answer) => once(answer.error_code);
     ListConfigResourcesResponse(answer) => once(answer.error_code);
     DescribeTopicPartitionsResponse(answer) => each!(answer.topics).chain(partitions!(answer.topics));
 }

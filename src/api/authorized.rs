@@ -209,4 +209,12 @@ impl AuthorizedConfig<'_> {
             AuthorizedConfig::Cluster(cluster) => cluster.controller(),
         }
     }
+
+    /// The levels of this broker's log lines, which belong to the cluster.
+    pub(crate) fn loggers(&self) -> Result<&Loggers, Denied> {
+        match self {
+            AuthorizedConfig::Cluster(cluster) => Ok(cluster.loggers()),
+            AuthorizedConfig::Topic(_) | AuthorizedConfig::Group(_) => Err(Denied(ResourceKind::Cluster)),
+        }
+    }
 }

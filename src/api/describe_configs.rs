@@ -22,7 +22,7 @@ use super::{
     EncodeError, RequestContext, ResponseBody,
     answer_bounds::AnswerBudget,
     answers::AnswerFields,
-    authorized::{AuthorizedCluster, Denied, Operation},
+    authorized::{AuthorizedConfig, Denied, Operation},
     broker_loggers,
     errors::error_message,
 };
@@ -37,14 +37,24 @@ use crate::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest) -> DescribedConfigs {
     let image = ctx.image();
-    let cluster = ctx.cluster(Operation::DescribeConfigs);
-    let describer = Describer {
-        image: &image,
-        layers: ctx.config_layers(&image),
-        loggers: cluster.as_ref().map(AuthorizedCluster::loggers).map_err(|denied| *denied),
-        node_id: ctx.config().node_id,
+    let authorize = |resource: &DescribeConfigsResource| {
+        let resource_type = ConfigResourceType::from_id(resource.resource_type);
+        ctx.config_resource(Operation::DescribeConfigs, resource_type, &resource.resource_name)
     };
+    let describer =
+        Describer { image: &image, layers: ctx.config_layers(&image), node_id: ctx.config().node_id, authorize };
     describer.respond(&request, ctx.api_version, AnswerBudget::new(&ctx)).await
+}
+
+/// The right to see the settings of a resource.
+trait MaySee {
+    fn loggers(&self) -> Result<&Loggers, Denied>;
+}
+
+impl MaySee for AuthorizedConfig<'_> {
+    fn loggers(&self) -> Result<&Loggers, Denied> {
+        AuthorizedConfig::loggers(self)
+    }
 }
 
 /// The answer, encoded resource by resource: as structs it would take many times the memory.
@@ -116,14 +126,15 @@ const FIRST_FLEXIBLE: i16 = 4;
 const TOO_MUCH: &str = "The answer would be too large; ask for fewer resources at a time.";
 
 /// What the answers are made from.
-struct Describer<'a> {
+struct Describer<'a, F> {
     image: &'a MetadataImage,
     layers: ConfigLayers<'a>,
-    loggers: Result<&'a Loggers, Denied>,
     node_id: BrokerId,
+    /// Asks for the right to see a resource.
+    authorize: F,
 }
 
-impl Describer<'_> {
+impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Describer<'_, F> {
     async fn respond(
         &self,
         request: &DescribeConfigsRequest,
@@ -147,7 +158,9 @@ impl Describer<'_> {
                 Some(error) => Err(error.clone()),
                 None if !is_new => Err(ApiError::invalid_request("Each resource must appear at most once.")),
                 None if !budget.has_room() => Err(ApiError::invalid_request(TOO_MUCH)),
-                None => self.describe(resource),
+                None => {
+                    (self.authorize)(resource).map_err(ApiError::from).and_then(|right| self.describe(resource, &right))
+                }
             };
             let result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
@@ -161,7 +174,7 @@ impl Describer<'_> {
         answer
     }
 
-    fn describe(&self, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, ApiError> {
+    fn describe(&self, resource: &DescribeConfigsResource, right: &R) -> Result<Vec<ConfigEntry>, ApiError> {
         let keys = resource.configuration_keys.as_deref().unwrap_or_default();
         let keys: HashSet<&str> = keys.iter().map(|key| key.as_str()).collect();
         let wanted = |name: &str| keys.is_empty() || keys.contains(name);
@@ -188,7 +201,7 @@ impl Describer<'_> {
             }
             ConfigResourceType::BrokerLogger => {
                 self.check_broker_id(name, "expected {} but received")?;
-                Ok(broker_loggers::describe(self.loggers?, &wanted))
+                Ok(broker_loggers::describe(right.loggers()?, &wanted))
             }
             ConfigResourceType::ClientMetrics if name.is_empty() => {
                 Err(ApiError::invalid_request("Client metrics subscription name must not be empty"))
@@ -245,6 +258,12 @@ mod tests {
     use super::*;
     use crate::{api::answer_bounds::tests::budget, config::StaticConfigs, loggers::LogLevel};
 
+    impl MaySee for &Loggers {
+        fn loggers(&self) -> Result<&Loggers, Denied> {
+            Ok(self)
+        }
+    }
+
     fn resource(kind: i8, name: &'static str, keys: Option<&[&'static str]>) -> DescribeConfigsResource {
         let keys = keys.map(|keys| keys.iter().map(|key| StrBytes::from_static_str(key)).collect());
         DescribeConfigsResource::default()
@@ -262,7 +281,7 @@ mod tests {
         let (image, statics) = (MetadataImage::default(), StaticConfigs::of([("log.dirs", "/d")]));
         let loggers = Loggers::new([("root".to_owned(), LogLevel::Info)].into(), |_| {});
         let layers = ConfigLayers::of_static(&statics);
-        let describer = Describer { image: &image, layers, loggers: Ok(&loggers), node_id: 1 };
+        let describer = Describer { image: &image, layers, node_id: 1, authorize: |_: &_| Ok(&loggers) };
         let request = DescribeConfigsRequest::default()
             .with_resources(resources)
             .with_include_synonyms(everything)
@@ -301,6 +320,22 @@ mod tests {
         assert_eq!(refused(16, ""), (42, "Client metrics subscription name must not be empty".into()));
         assert_eq!(refused(32, ""), (42, "Group name must not be empty".into()));
         assert_eq!(refused(3, "r"), (42, "Unexpected resource type UNKNOWN for resource r".into()));
+    }
+
+    #[test]
+    fn a5_only_what_the_client_may_see_is_described() {
+        let (image, statics) = (MetadataImage::default(), StaticConfigs::default());
+        let loggers = Loggers::new(Default::default(), |_| {});
+        let authorize = |resource: &DescribeConfigsResource| match resource.resource_type {
+            4 | 8 => Err(ResponseError::ClusterAuthorizationFailed),
+            _ => Ok(&loggers),
+        };
+        let describer = Describer { image: &image, layers: ConfigLayers::of_static(&statics), node_id: 1, authorize };
+        let resources = [resource(4, "1", None), resource(8, "1", None), resource(32, "g", None)].to_vec();
+        let request = DescribeConfigsRequest::default().with_resources(resources);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(describer.respond(&request, 4, budget(1 << 30)));
+        assert_eq!(answer.error_codes, [31, 31, 0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! What connections do with requests and answers is `network/connection.rs`.
 
+mod acls;
 mod answer_bounds;
 mod answers;
 mod authorized;
@@ -19,11 +20,14 @@ mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
 mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
@@ -32,6 +36,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
 mod fetch;
@@ -45,6 +50,7 @@ mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -53,6 +59,8 @@ mod offset_for_leader_epoch;
 mod produce;
 mod sasl_handshake;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 
 pub use context::{ConnectionInfo, Parts, RequestContext};
 pub(crate) use dispatch::{Handler, answer_to_unserved_version, start};

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use kafka_protocol::error::ResponseError;
 
 use super::{ApiError, Step, StepContext};
-use crate::metadata::{
-    KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE,
-    image::MetadataImage,
-    records::{BeginTransactionRecord, EndTransactionRecord, FeatureLevelRecord, MetadataRecord},
+use crate::{
+    metadata::{
+        KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE,
+        image::MetadataImage,
+        records::{BeginTransactionRecord, EndTransactionRecord, FeatureLevelRecord, MetadataRecord},
+    },
+    types::BrokerId,
 };
 
 /// The level new clusters get: Kafka 4.3-IV0.
@@ -22,12 +25,15 @@ pub const KRAFT_VERSION: i16 = 1;
 
 /// Name → supported (min, max), as brokers register it and ApiVersions reports it.
 pub fn supported_features() -> BTreeMap<String, (i16, i16)> {
-    // transaction.version, group.version, share.version, streams.version and eligible.leader.replicas.version join when they work.
     BTreeMap::from([
         (METADATA_VERSION_FEATURE.to_owned(), (MINIMUM_METADATA_VERSION, LATEST_METADATA_VERSION)),
         (KRAFT_VERSION_FEATURE.to_owned(), (0, KRAFT_VERSION)),
     ])
 }
+
+/// Kafka's features that join `supported_features` when they work. Until then their level is 0.
+const FEATURES_TO_COME: [&str; 5] =
+    ["transaction.version", "group.version", "eligible.leader.replicas.version", "share.version", "streams.version"];
 
 /// The first records of a new cluster's log (Apache: `ActivationRecordsGenerator`).
 pub fn bootstrap_records() -> Vec<MetadataRecord> {
@@ -59,13 +65,15 @@ pub type UpdateFeaturesReply = Result<(), ApiError>;
 /// A10: all updates or none.
 pub fn update_features(
     image: &MetadataImage,
-    _: &mut StepContext<'_>,
+    context: &mut StepContext<'_>,
     request: UpdateFeatures,
 ) -> Step<UpdateFeaturesReply> {
     let mut records = Vec::new();
     for (name, (level, upgrade_type)) in &request.updates {
-        if let Err(reason) = check_update(image, name, *level, *upgrade_type) {
-            return Step::reply(Err(ApiError::new(ResponseError::InvalidUpdateVersion, reason)));
+        if let Err(reason) = check_update(context.settings.node_id, image, name, *level, *upgrade_type) {
+            let message =
+                format!("The update failed for all features since the following feature had an error: {reason}");
+            return Step::reply(Err(ApiError::new(ResponseError::InvalidUpdateVersion, message)));
         }
         if name != KRAFT_VERSION_FEATURE {
             records.push(FeatureLevelRecord { name: name.clone(), feature_level: *level }.into());
@@ -74,8 +82,14 @@ pub fn update_features(
     Step { records, reply: Ok(()) }.without_records_if(request.validate_only)
 }
 
-fn check_update(image: &MetadataImage, name: &str, level: i16, upgrade_type: UpgradeType) -> Result<(), String> {
-    check_level(image, name, level, upgrade_type)
+fn check_update(
+    node_id: BrokerId,
+    image: &MetadataImage,
+    name: &str,
+    level: i16,
+    upgrade_type: UpgradeType,
+) -> Result<(), String> {
+    check_level(node_id, image, name, level, upgrade_type)
         .map_err(|reason| format!("Invalid update version {level} for feature {name}. {reason}"))?;
     let current = image.feature_level(name);
     if name == METADATA_VERSION_FEATURE && level < current {
@@ -89,21 +103,31 @@ fn check_update(image: &MetadataImage, name: &str, level: i16, upgrade_type: Upg
     Ok(())
 }
 
-fn check_level(image: &MetadataImage, name: &str, level: i16, upgrade_type: UpgradeType) -> Result<(), String> {
+fn check_level(
+    node_id: BrokerId,
+    image: &MetadataImage,
+    name: &str,
+    level: i16,
+    upgrade_type: UpgradeType,
+) -> Result<(), String> {
     if upgrade_type == UpgradeType::Unknown {
         return Err("The controller does not support the given upgrade type.".into());
     }
     if level < 0 {
         return Err("A feature version cannot be less than 0.".into());
     }
-    let (min, max) = supported_features().get(name).copied().unwrap_or((0, 0));
+    let supported = supported_features().get(name).copied();
+    let (min, max) = supported.unwrap_or((0, 0));
     if !(min..=max).contains(&level) {
-        let what = "Local controller";
+        let what = format!("Local controller {node_id}");
         return Err(if max == 0 {
             format!("{what} does not support this feature.")
         } else {
             format!("{what} only supports versions {min}-{max}")
         });
+    }
+    if supported.is_none() && !FEATURES_TO_COME.contains(&name) {
+        return Err(format!("Feature {name} not found."));
     }
     let current = if name == KRAFT_VERSION_FEATURE { KRAFT_VERSION } else { image.feature_level(name) };
     if level < current && upgrade_type == UpgradeType::Upgrade {
@@ -151,7 +175,10 @@ mod tests {
                 .contains("Can't downgrade the version of this feature.")
         );
         let downgrade = refused("metadata.version", 20, UpgradeType::SafeDowngrade).message.unwrap();
-        assert!(downgrade.starts_with("Unsupported metadata.version downgrade from 30 to 20. Refusing"), "{downgrade}");
+        assert!(downgrade.contains("Unsupported metadata.version downgrade from 30 to 20. Refusing"), "{downgrade}");
+        assert_eq!(update("group.version", 0, UpgradeType::Upgrade), Ok(()), "the level that it has");
+        let unknown = refused("nope", 0, UpgradeType::Upgrade).message.unwrap();
+        assert!(unknown.ends_with("Invalid update version 0 for feature nope. Feature nope not found."), "{unknown}");
         assert!(
             refused("metadata.version", 31, UpgradeType::Upgrade).message.unwrap().contains("only supports versions")
         );

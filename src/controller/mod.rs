@@ -28,7 +28,7 @@ use crate::{
         image::{ConfigResource, ConfigResourceType, MetadataImage},
         records::MetadataRecord,
     },
-    types::{Offset, TimestampMs},
+    types::{BrokerId, Offset, TimestampMs},
 };
 
 /// Apache: `QuorumController.MAX_RECORDS_PER_USER_OP`.
@@ -67,6 +67,8 @@ impl ApiError {
 /// What the controller is configured with.
 #[derive(Debug, Clone)]
 pub struct ControllerSettings {
+    /// `node.id`.
+    pub node_id: BrokerId,
     /// `num.partitions`.
     pub default_num_partitions: i32,
     /// `default.replication.factor`.
@@ -82,6 +84,7 @@ pub struct ControllerSettings {
 impl Default for ControllerSettings {
     fn default() -> Self {
         ControllerSettings {
+            node_id: 1,
             default_num_partitions: 1,
             default_replication_factor: 1,
             delete_topic_enable: true,

@@ -9,6 +9,7 @@ pub const MODULES: &[&str] = &[
     "ottla.api.init_producer_id",
     "ottla.api.metadata",
     "ottla.api.produce",
+    "ottla.api.unregister_broker",
     "ottla.broker",
     "ottla.broker.dynamic_settings",
     "ottla.console",

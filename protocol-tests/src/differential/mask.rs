@@ -24,7 +24,7 @@ const KEYED: &[(&str, &str, &str)] = &[
 /// Lists whose order has a meaning.
 const ORDERED: &[&str] = &["Synonyms", "Nodes", "Records", "Endpoints", "AbortedTransactions"];
 /// Answers whose order has a meaning.
-const ORDERED_APIS: &[&str] = &["Fetch", "DescribeTopicPartitions"];
+const ORDERED_APIS: &[&str] = &["Fetch", "DescribeTopicPartitions", "DescribeTransactions", "UpdateFeatures"];
 
 /// What tells the elements of a list apart, the more telling first.
 const IDENTITY: &[&str] = &[

@@ -45,6 +45,9 @@ impl Shape {
 }
 
 const TOPIC: i8 = 2;
+/// Codes of an ACL's operation and permission.
+const READ: i8 = 3;
+const ALLOW: i8 = 3;
 const NODE: [i8; 2] = [4, 8];
 const RESOURCE_TYPES: [i8; 5] = [2, 4, 8, 16, 32];
 /// As long as a string may be, with room for its number.
@@ -315,6 +318,10 @@ impl<'a> Writer<'a> {
             {
                 number
             }
+            // Code 0 in an ACL closes the connection.
+            "Operation" => READ.into(),
+            "PermissionType" => ALLOW.into(),
+            "ResourceTypeFilter" => TOPIC.into(),
             "ResourceTypes" if self.differs() => number,
             "ResourceTypes" => TOPIC.into(),
             _ => default,

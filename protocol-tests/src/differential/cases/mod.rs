@@ -3,8 +3,10 @@
 
 use super::case::Case;
 
+mod acls;
 mod admin;
 mod api_versions;
+mod cluster;
 mod configs;
 mod connection;
 mod fetch;
@@ -16,6 +18,7 @@ mod offsets;
 mod partitions;
 mod produce;
 mod timeouts;
+mod transactions;
 
 /// A server's settings for some of the cases.
 #[derive(Debug)]
@@ -70,8 +73,16 @@ pub static LIMITS: Setup = Setup {
     at_a_time: 4,
 };
 
+/// For cases that change what the cluster is, one after the other: its features, its transaction coordinator, and, in the last
+/// case, whether its broker is registered.
+pub static CHANGED: Setup = Setup {
+    name: "changed",
+    properties: &[("group.initial.rebalance.delay.ms", "0"), ("transaction.state.log.num.partitions", "1")],
+    at_a_time: 1,
+};
+
 impl Setup {
-    pub const ALL: &[&Setup] = &[&SHARED, &ALONE, &AUTO_CREATE, &DELAYED, &LIMITS];
+    pub const ALL: &[&Setup] = &[&SHARED, &ALONE, &AUTO_CREATE, &DELAYED, &LIMITS, &CHANGED];
 }
 
 pub struct Row {
@@ -88,6 +99,10 @@ const fn alone(name: &'static str, run: fn(&mut Case)) -> Row {
     Row { name, setup: &ALONE, run }
 }
 
+const fn changed(name: &'static str, run: fn(&mut Case)) -> Row {
+    Row { name, setup: &CHANGED, run }
+}
+
 pub const CASES: &[&[Row]] = &[
     api_versions::CASES,
     connection::CASES,
@@ -102,4 +117,7 @@ pub const CASES: &[&[Row]] = &[
     partitions::CASES,
     limits::CASES,
     timeouts::CASES,
+    acls::CASES,
+    transactions::CASES,
+    cluster::CASES,
 ];
