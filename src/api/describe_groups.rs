@@ -8,31 +8,35 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::{
-    DescribeGroupsRequest, DescribeGroupsResponse,
-    describe_groups_response::{DescribedGroup, DescribedGroupMember},
+use kafka_protocol::{
+    messages::{
+        DescribeGroupsRequest, DescribeGroupsResponse, GroupId,
+        describe_groups_response::{DescribedGroup, DescribedGroupMember},
+    },
+    protocol::StrBytes,
 };
 
 use super::{
     RequestContext,
     answer_bounds::{AnswerBudget, unique_by},
     authorized::Operation,
-    groups::{GROUP_OPERATIONS, code, group_id, kept, wire, wire_if_some},
+    groups::{GROUP_OPERATIONS, code, kept, wire, wire_if_some},
 };
 use crate::coordinator::group::{self, GroupError, GroupState};
 
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut budget = AnswerBudget::new(&ctx);
-    let mut groups = Vec::new();
-    for group_id in unique_by(request.groups, |group_id| group_id.clone()) {
-        let group_id = kept(&group_id);
+    let names = unique_by(request.groups, |group_id| group_id.clone());
+    let mut groups = Vec::with_capacity(names.len());
+    for name in names {
+        let group_id = kept(&name);
         let result = if budget.has_room() {
             describe(&ctx, &group_id).await
         } else {
             Err(GroupError::CoordinatorLoadInProgress)
         };
         budget.add(result.as_ref().map_or(group_id.len(), group::DescribedGroup::size_bytes)).await;
-        let described = described_group(ctx.api_version, &group_id, result);
+        let described = described_group(ctx.api_version, name, result);
         if request.include_authorized_operations && ctx.api_version >= 3 && described.error_code == 0 {
             groups.push(described.with_authorized_operations(GROUP_OPERATIONS));
         } else {
@@ -48,21 +52,21 @@ async fn describe(ctx: &RequestContext, group_id: &Arc<str>) -> Result<group::De
     described.pop().unwrap_or(Err(GroupError::UnknownServerError))
 }
 
-fn described_group(version: i16, id: &str, result: Result<group::DescribedGroup, GroupError>) -> DescribedGroup {
-    let described = DescribedGroup::default().with_group_id(group_id(id));
+fn described_group(version: i16, id: GroupId, result: Result<group::DescribedGroup, GroupError>) -> DescribedGroup {
+    let described = DescribedGroup::default().with_group_id(id.clone());
     match result {
         Ok(group) => described
-            .with_group_state(wire(group.state.as_str()))
+            .with_group_state(StrBytes::from_static_str(group.state.as_str()))
             .with_protocol_type(wire(&group.protocol_type))
             .with_protocol_data(wire(&group.protocol_name))
             .with_members(group.members.iter().map(described_member).collect()),
         Err(GroupError::GroupIdNotFound) => {
-            let dead = described.with_group_state(wire(GroupState::Dead.as_str()));
+            let dead = described.with_group_state(StrBytes::from_static_str(GroupState::Dead.as_str()));
             if version < 6 {
                 return dead;
             }
             dead.with_error_code(code(Some(GroupError::GroupIdNotFound)))
-                .with_error_message(Some(wire(&format!("Group {id} not found."))))
+                .with_error_message(Some(wire(&format!("Group {} not found.", id.as_str()))))
         }
         Err(error) => described.with_error_code(code(Some(error))),
     }
@@ -83,7 +87,7 @@ mod tests {
     use bytes::Bytes;
     use kafka_protocol::protocol::Encodable;
 
-    use super::*;
+    use super::{super::groups::group_id, *};
 
     #[test]
     fn g9_answers_encode_at_every_version_and_missing_groups_are_dead() {
@@ -102,13 +106,13 @@ mod tests {
                     assignment: Bytes::from_static(b"a"),
                 }],
             };
-            let missing = described_group(version, "g", Err(GroupError::GroupIdNotFound));
+            let missing = described_group(version, group_id("g"), Err(GroupError::GroupIdNotFound));
             assert_eq!(&*missing.group_state, "Dead");
             assert_eq!(missing.error_code, if version < 6 { 0 } else { 69 });
             let groups = vec![
-                described_group(version, "g", Ok(group)),
+                described_group(version, group_id("g"), Ok(group)),
                 missing,
-                described_group(version, "g", Err(GroupError::NotCoordinator)),
+                described_group(version, group_id("g"), Err(GroupError::NotCoordinator)),
             ];
             let response = DescribeGroupsResponse::default().with_groups(groups);
             response.encode(&mut bytes::BytesMut::new(), version).unwrap();

@@ -22,14 +22,12 @@ use crate::{
 /// A larger request takes a noticeable time to decode alone.
 const LARGE_REQUEST_BYTES: usize = 32 << 10;
 
-/// A request that takes more once it is decoded waits until its memory is free.
-const FREE_DECODED_BYTES: usize = 512 << 10;
-/// The request, its answer while it grows, and its answer in bytes.
-const WORK_BYTES_PER_DECODED_BYTE: usize = 3;
+/// A request that takes more, with its answer, waits until as much memory is free.
+const FREE_WORK_BYTES: usize = 1 << 20;
 
 impl Cost {
-    fn takes_a_share(self, decoded_bytes: usize) -> bool {
-        decoded_bytes > FREE_DECODED_BYTES && self != Cost::Waits
+    fn takes_a_share(self, work_bytes: usize) -> bool {
+        work_bytes > FREE_WORK_BYTES && self != Cost::Waits
     }
 }
 
@@ -43,8 +41,8 @@ pub(crate) fn start(ctx: RequestContext, body: Bytes) -> Handler {
     // Batches stay in the task of their connection, which keeps their order; `produce.rs` moves the work of large ones.
     let is_large = ctx.request_bytes > LARGE_REQUEST_BYTES && api.order == Order::Serial;
     if api.cost == Cost::Large || is_large {
-        let tasks = ctx.tasks().clone();
-        return Box::pin(async move { tasks.aside(api.name, (api.handle)(ctx, body)).await });
+        let (tasks, request_bytes) = (ctx.tasks().clone(), ctx.request_bytes);
+        return Box::pin(async move { tasks.aside(api.name, request_bytes, (api.handle)(ctx, body)).await });
     }
     (api.handle)(ctx, body)
 }
@@ -56,10 +54,8 @@ where
     F: Future<Output: IntoReply> + Send + 'static,
 {
     Box::pin(async move {
-        let _share = match Q::decoded_bytes(ctx.api_version, &body)? {
-            decoded_bytes if ctx.api.cost.takes_a_share(decoded_bytes) => {
-                Some(ctx.tasks().share_of_large_work(decoded_bytes * WORK_BYTES_PER_DECODED_BYTE).await)
-            }
+        let _share = match Q::work_bytes(ctx.api_version, &body)? {
+            bytes if ctx.api.cost.takes_a_share(bytes) => Some(ctx.tasks().share_of_large_work(bytes).await),
             _ => None,
         };
         let request = Q::decode_body(ctx.api_version, body)?;

@@ -66,6 +66,6 @@ pub use context::{ConnectionInfo, Parts, RequestContext};
 pub(crate) use dispatch::{Handler, answer_to_unserved_version, start};
 use errors::error_message;
 pub(crate) use reply::{EncodeError, Encoded, MalformedRequest, Refused, RequestBody, ResponseBody};
-pub use table::{APIS, Api, Order, api};
+pub use table::{APIS, Api, Cost, Order, api};
 #[cfg(test)]
 pub(crate) use table::{Forward, Listeners};

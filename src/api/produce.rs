@@ -253,7 +253,7 @@ impl Produce<'_> {
         let validating = async move {
             validate(records, &ValidationRules::new(partition.topic_partition(), &config, now_ms, version))
         };
-        self.ctx.tasks().aside("validate", validating).await
+        self.ctx.tasks().aside("validate", 0, validating).await
     }
 
     fn refusal(&self, partition: &Partition, error: &PartitionError) -> Refusal {

@@ -67,10 +67,10 @@ pub(crate) struct MalformedRequest(pub(crate) String);
 
 /// A request that can be read from untrusted bytes within bounds.
 pub(crate) trait RequestBody: Sized + Send + 'static {
-    /// About how many bytes the body's arrays take once they are decoded. What cannot be decoded may be an error already.
-    fn decoded_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest>;
+    /// About how many bytes the request and its answer will take together. What cannot be decoded may be an error already.
+    fn work_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest>;
 
-    /// Reads a body whose [`RequestBody::decoded_bytes`] are known. Strings and records may stay slices of the frame.
+    /// Reads a body whose [`RequestBody::work_bytes`] are known. Strings and records may stay slices of the frame.
     fn decode_body(version: i16, body: Bytes) -> Result<Self, MalformedRequest>;
 }
 
@@ -82,9 +82,12 @@ pub(crate) trait ResponseBody: AnswerFields + Send + 'static {
 
 // kafka-protocol preallocates from counts on the wire, so its decoder sees only what the guard let pass.
 impl<R: Request + Send + 'static> RequestBody for R {
-    fn decoded_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest> {
-        crate::protocol::guard::check_request(R::KEY, version, body)
-            .map_err(|error| MalformedRequest(error.to_string()))
+    fn work_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest> {
+        /// An element of the answer, while it grows and encoded.
+        const ANSWER_BYTES_PER_ELEMENT: usize = 320;
+        let walked = crate::protocol::guard::check_request(R::KEY, version, body)
+            .map_err(|error| MalformedRequest(error.to_string()))?;
+        Ok(2 * walked.decoded_bytes + ANSWER_BYTES_PER_ELEMENT * walked.elements)
     }
 
     fn decode_body(version: i16, mut body: Bytes) -> Result<Self, MalformedRequest> {
@@ -105,10 +108,10 @@ impl<R: Encodable + AnswerFields + Send + 'static> ResponseBody for R {
 macro_rules! own_codec {
     ($request:ty, $response:ty) => {
         impl $crate::api::RequestBody for $request {
-            fn decoded_bytes(_: i16, body: &bytes::Bytes) -> Result<usize, $crate::api::MalformedRequest> {
-                // Their elements are small, and decoding is bounded by itself.
-                const DECODED_BYTES_PER_BYTE: usize = 8;
-                Ok(body.len().saturating_mul(DECODED_BYTES_PER_BYTE))
+            fn work_bytes(_: i16, body: &bytes::Bytes) -> Result<usize, $crate::api::MalformedRequest> {
+                /// A partition has about 18 bytes in a request, and takes some 1,000 until it is answered.
+                const WORK_BYTES_PER_BYTE: usize = 60;
+                Ok(body.len().saturating_mul(WORK_BYTES_PER_BYTE))
             }
 
             fn decode_body(version: i16, body: bytes::Bytes) -> Result<Self, $crate::api::MalformedRequest> {

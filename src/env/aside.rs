@@ -2,7 +2,7 @@
 //!
 //! The system shares the processors among all threads, and these have a lower priority. So a request that computes for
 //! seconds delays others of its kind at most, never the small requests of other clients. The threads start with the first
-//! such request.
+//! such request, and end when there has been none for a while.
 //!
 //! What such requests hold while they are worked on is bounded together. The unit is an estimate from the request's bytes,
 //! before anything is decoded.
@@ -11,17 +11,22 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
+use super::lock::lock;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
 
-const THREADS: usize = 4;
+/// Threads for requests of so many bytes, and for larger ones. The latter take turns on one thread: the allocator keeps for
+/// each thread what the largest of its requests took.
+const THREADS: usize = 3;
+const THREADS_FOR_LARGEST: usize = 1;
+const LARGEST_FROM_BYTES: usize = 128 << 10;
 /// Between the priority of the other threads (0) and the lowest (19): about a third of a processor that both want.
 const NICE: i32 = 5;
 
@@ -30,13 +35,29 @@ const MEMORY_BYTES: u32 = 64 << 20;
 
 /// See the module.
 pub(super) struct Aside {
-    runtime: OnceLock<Option<Runtime>>,
+    small: Arc<Threads>,
+    large: Arc<Threads>,
     memory: Arc<Semaphore>,
+}
+
+/// Some threads, while they are wanted.
+struct Threads {
+    count: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    runtime: Option<Runtime>,
+    /// Requests that run there.
+    running: usize,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        Aside { runtime: OnceLock::new(), memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)) }
+        let [small, large] =
+            [THREADS, THREADS_FOR_LARGEST].map(|count| Arc::new(Threads { count, state: Mutex::default() }));
+        Aside { small, large, memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)) }
     }
 }
 
@@ -53,30 +74,60 @@ impl Aside {
         }
     }
 
-    /// Starts `work` there. `Err` gives it back where no thread can be had.
-    pub(super) fn spawn<F>(&self, work: F) -> Result<AsideTask<F::Output>, F>
+    /// Starts the work for a request of so many bytes. `Err` gives it back where no thread can be had.
+    pub(super) fn spawn<F>(&self, request_bytes: usize, work: F) -> Result<AsideTask<F::Output>, F>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let runtime = self.runtime.get_or_init(|| {
+        if request_bytes >= LARGEST_FROM_BYTES { self.large.spawn(work) } else { self.small.spawn(work) }
+    }
+
+    /// Ends threads that have no work: what the allocator keeps for a thread goes back to the system only then.
+    pub(super) fn end_idle_threads(&self) {
+        self.small.end_if_idle();
+        self.large.end_if_idle();
+    }
+}
+
+impl Threads {
+    fn spawn<F>(self: &Arc<Self>, work: F) -> Result<AsideTask<F::Output>, F>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let mut state = lock(&self.state);
+        if state.runtime.is_none() {
             let started = Builder::new_multi_thread()
-                .worker_threads(THREADS)
+                .worker_threads(self.count)
                 .thread_name("aside")
                 .enable_time()
                 .on_thread_start(lower_priority)
                 .build();
-            started.inspect_err(|error| tracing::warn!(%error, "cannot start threads for large requests")).ok()
-        });
-        match runtime {
-            Some(runtime) => Ok(AsideTask(runtime.spawn(work))),
+            state.runtime =
+                started.inspect_err(|error| tracing::warn!(%error, "cannot start threads for large requests")).ok();
+        }
+        match &state.runtime {
+            Some(runtime) => {
+                let task = runtime.spawn(work);
+                state.running += 1;
+                Ok(AsideTask(task, self.clone()))
+            }
             None => Err(work),
+        }
+    }
+
+    fn end_if_idle(&self) {
+        let mut state = lock(&self.state);
+        let idle = if state.running == 0 { state.runtime.take() } else { None };
+        drop(state);
+        if let Some(runtime) = idle {
+            runtime.shutdown_background();
         }
     }
 }
 
-impl Drop for Aside {
+impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(Some(runtime)) = self.runtime.take() {
+        if let Some(runtime) = lock(&self.state).runtime.take() {
             runtime.shutdown_background();
         }
     }
@@ -90,7 +141,7 @@ fn lower_priority() {
 }
 
 /// Work that runs aside. It ends where it waits when this is dropped. A panic is passed on.
-pub(super) struct AsideTask<T>(JoinHandle<T>);
+pub(super) struct AsideTask<T>(JoinHandle<T>, Arc<Threads>);
 
 impl<T> Future for AsideTask<T> {
     type Output = T;
@@ -108,5 +159,6 @@ impl<T> Future for AsideTask<T> {
 impl<T> Drop for AsideTask<T> {
     fn drop(&mut self) {
         self.0.abort();
+        lock(&self.1.state).running -= 1;
     }
 }

@@ -153,9 +153,14 @@ impl Tasks {
         self.inner.aside.share(bytes).await
     }
 
-    /// Runs `work`, which may compute for long, on threads where it delays nobody who does little. Where the caller stops
-    /// waiting, the work ends the next time it waits.
-    pub async fn aside<F>(&self, name: &'static str, work: F) -> F::Output
+    /// Ends the threads for large requests, where they have nothing to do; the next such request starts them again.
+    pub fn end_idle_threads(&self) {
+        self.inner.aside.end_idle_threads();
+    }
+
+    /// Runs `work` for a request of so many bytes, which may compute for long, on threads where it delays nobody who does
+    /// little. Where the caller stops waiting, the work ends the next time it waits.
+    pub async fn aside<F>(&self, name: &'static str, request_bytes: usize, work: F) -> F::Output
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -166,7 +171,7 @@ impl Tasks {
             tracing::trace!(task = name, "ended");
             output
         };
-        match self.inner.aside.spawn(work) {
+        match self.inner.aside.spawn(request_bytes, work) {
             Ok(task) => task.await,
             Err(work) => work.await,
         }

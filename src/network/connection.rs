@@ -375,14 +375,14 @@ impl Connection {
     }
 
     async fn start(&mut self, frame: Bytes) -> Result<(), Closed> {
-        if frame.len() > SMALL_FRAME_BYTES {
-            self.limits.free_memory.on_free(&self.parts.env);
-        }
         let share = std::mem::take(&mut self.share);
         let request_bytes = frame.len();
         let (key, version) = header::api_key_and_version(&frame)?;
         let api = api::api(key).ok_or(Closed::Unsupported { key, version })?;
         let (header, body) = RequestHeader::parse(frame, api.versions.is_flexible(version))?;
+        if request_bytes > SMALL_FRAME_BYTES || api.cost == api::Cost::Large {
+            self.limits.free_memory.on_free(&self.parts.env);
+        }
         let correlation_id = header.correlation_id;
         if !api.versions.contain(version) {
             let answer = api::answer_to_unserved_version(api).ok_or(Closed::Unsupported { key, version })?;

@@ -3,7 +3,7 @@
 //! The allocator keeps what is freed for a second, since most of it is soon wanted again, and gives back what is older
 //! when it next frees something large. A broker that has gone quiet frees nothing, and would stay as large as in its
 //! busiest moment. So some time after the last large request one more large piece is taken, never touched, and freed.
-//! At rest nothing is armed.
+//! What threads for large requests keep goes back when they end, which is then, too. At rest nothing is armed.
 
 use std::{
     sync::{
@@ -48,6 +48,7 @@ impl FreeMemory {
     async fn give_back(&self, env: &Env) {
         loop {
             env.clock.sleep_until(env.clock.monotonic() + DELAY).await;
+            env.tasks.end_idle_threads();
             drop(std::hint::black_box(Vec::<u8>::with_capacity(PIECE_BYTES)));
             if self.state.compare_exchange(ARMED, IDLE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return;

@@ -99,23 +99,31 @@ pub enum GuardError {
     Field { message: &'static str, field: &'static str, error: DecodeError },
 }
 
-/// Checks a request's body, without its header, against the shape of its key and version. Returns about how many bytes its
-/// arrays take once they are decoded.
+/// What a message that passed is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// About how many bytes its arrays take once they are decoded.
+    pub decoded_bytes: usize,
+    /// Of all its arrays together.
+    pub elements: usize,
+}
+
+/// Checks a request's body, without its header, against the shape of its key and version.
 ///
 /// # Errors
 /// [`GuardError`] when decoding these bytes could fail, or take memory out of proportion to them.
-pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<usize, GuardError> {
+pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<Walked, GuardError> {
     let at = schemas::REQUESTS
         .binary_search_by_key(&api_key, |schema| schema.api_key)
         .map_err(|_| GuardError::ApiKey(api_key))?;
     check_message(&schemas::REQUESTS[at], version, body)
 }
 
-/// Checks any message against its shape. Returns what [`check_request`] returns.
+/// Checks any message against its shape.
 ///
 /// # Errors
 /// As [`check_request`].
-pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<usize, GuardError> {
+pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<Walked, GuardError> {
     let memory_bytes = wire::memory_budget_bytes(bytes.len());
     let mut walk = Walk {
         bytes,
@@ -132,7 +140,10 @@ pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<usiz
         Err(DecodeError::Version(version))
     };
     match walked {
-        Ok(()) => Ok(memory_bytes - walk.memory_left_bytes),
+        Ok(()) => Ok(Walked {
+            decoded_bytes: memory_bytes - walk.memory_left_bytes,
+            elements: MAX_ELEMENTS_PER_MESSAGE - walk.elements_left,
+        }),
         Err(error) => Err(GuardError::Field { message: schema.name, field: walk.field, error }),
     }
 }

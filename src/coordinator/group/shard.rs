@@ -596,6 +596,7 @@ impl Transition<'_> {
         // is not remembered either (INV-G4).
         let has_retention = expire_timestamp_ms.is_some();
         let mut outcomes = Vec::with_capacity(request.topics.len());
+        self.step.records.reserve_exact(request.topics.iter().map(|topic| topic.partitions.len()).sum());
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for commit in topic.partitions {
