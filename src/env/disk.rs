@@ -14,7 +14,10 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::SystemTime,
 };
+
+use crate::types::TimestampMs;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Whether there is anything at `path`.
     fn exists(&self, path: &Path) -> bool;
+    /// When the content or the length of a file was changed last, by the wall clock.
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs>;
     /// A whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Makes creations, renames and removals in this directory durable.
@@ -115,7 +120,7 @@ pub trait File: Send + Sync + 'static {
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
-    /// Cuts or extends (with zeros).
+    /// Cuts or extends (with zeros). The file counts as modified even if it had that length already.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes content and length durable. An error is final: what was written since the last
     /// success may be gone, and a second call would not say so.
@@ -195,6 +200,13 @@ impl Disk for SystemDisk {
 
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
+        let modified = std::fs::metadata(path)?.modified()?;
+        // A file from before 1970 is as old as can be.
+        let since_epoch = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(TimestampMs::try_from(since_epoch.as_millis()).unwrap_or(TimestampMs::MAX))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -325,6 +337,20 @@ mod tests {
             assert_eq!(file.len().unwrap(), end);
             assert!(file.read_exact_at(&mut [0; 1], end).is_err());
         }
+    }
+
+    #[test]
+    fn a_write_modifies_a_file_and_opening_or_syncing_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = SystemDisk.open(&path, Open::CreateNew).unwrap();
+        let a_day_ago = SystemTime::now() - std::time::Duration::from_secs(86_400);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(a_day_ago).unwrap();
+        let expected = a_day_ago.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        SystemDisk.open(&path, Open::Create).unwrap().sync_all().unwrap();
+        assert_eq!(SystemDisk.modified_ms(&path).unwrap() as u128, expected);
+        file.write_all_at(b"x", 0).unwrap();
+        assert!(SystemDisk.modified_ms(&path).unwrap() as u128 > expected + 80_000_000);
     }
 
     #[test]

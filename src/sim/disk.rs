@@ -3,6 +3,7 @@
 //!
 //! What was synced stays: a file's content by `sync_data`, a directory's entries by `sync_dir`. After a failed
 //! sync the dirty data counts as clean, as in Linux: a second sync succeeds and saves nothing.
+//! Files know when they were modified if the disk was given a clock.
 
 use std::{
     any::Any,
@@ -16,9 +17,13 @@ use std::{
     },
 };
 
-use crate::env::{
-    Disk, File, Open,
-    disk::{DirEntry, Space},
+use super::SimClock;
+use crate::{
+    env::{
+        Clock, Disk, File, Open,
+        disk::{DirEntry, Space},
+    },
+    types::TimestampMs,
 };
 
 /// The unit that reaches the medium whole or not at all.
@@ -53,6 +58,7 @@ struct State {
     used_bytes: u64,
     locks: BTreeSet<PathBuf>,
     syncs: u64,
+    clock: Option<SimClock>,
 }
 
 /// What is going to fail, in the order of calls.
@@ -122,11 +128,20 @@ struct FileState {
     current: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
+    modified_ms: TimestampMs,
+    durable_modified_ms: TimestampMs,
 }
 
 impl FileState {
+    fn change(&mut self, change: Change, now_ms: TimestampMs) {
+        Self::apply(&mut self.current, &change);
+        self.changes.push(change);
+        self.modified_ms = now_ms;
+    }
+
     fn sync(&mut self) {
         self.changes.clear();
+        self.durable_modified_ms = self.modified_ms;
         self.durable = self.current.clone();
     }
 
@@ -148,7 +163,7 @@ impl FileState {
         let mut left = std::mem::take(&mut self.durable);
         let changes = std::mem::take(&mut self.changes);
         match random.below(4) {
-            0 => {}
+            0 => self.modified_ms = self.durable_modified_ms,
             1 => changes.iter().for_each(|change| Self::apply(&mut left, change)),
             2 => {
                 let kept = random.below(changes.len() as u64 + 1) as usize;
@@ -163,6 +178,7 @@ impl FileState {
         }
         self.current = left.clone();
         self.durable = left;
+        self.durable_modified_ms = self.modified_ms;
     }
 
     fn apply_some_sectors(content: &mut Vec<u8>, change: &Change, random: &mut SplitMix) {
@@ -219,6 +235,7 @@ impl SimDisk {
             used_bytes: 0,
             locks: BTreeSet::new(),
             syncs: 0,
+            clock: None,
         };
         SimDisk {
             inner: Arc::new(Inner {
@@ -248,6 +265,15 @@ impl SimDisk {
             hold = self.inner.hold_changed.wait(hold).expect("the lock of the simulated disk");
         }
         hold.waiting -= 1;
+    }
+
+    /// Files are modified at the time of this clock from now on; before that, at 0.
+    pub fn set_clock(&self, clock: SimClock) {
+        locked(&self.inner.state).clock = Some(clock);
+    }
+
+    fn now_ms(&self) -> TimestampMs {
+        locked(&self.inner.state).clock.as_ref().map_or(0, SimClock::now_ms)
     }
 
     /// What fails from now on.
@@ -377,7 +403,8 @@ impl Disk for SimDisk {
             (Some(node), _) => Ok(node.clone()),
             (None, Open::Read | Open::ReadWrite) => Err(not_found(path)),
             (None, Open::Create | Open::CreateNew) => {
-                let node = Arc::new(Node::File(Mutex::default()));
+                let file = FileState { modified_ms: self.now_ms(), ..FileState::default() };
+                let node = Arc::new(Node::File(Mutex::new(file)));
                 dir.change(|entries| entries.insert(name, node.clone()));
                 Ok(node)
             }
@@ -472,6 +499,13 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> bool {
         self.find(path).is_ok()
+    }
+
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
+        match &*self.find(path)? {
+            Node::File(file) => Ok(locked(file).modified_ms),
+            Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -584,14 +618,9 @@ impl SimFile {
             },
             |_| (),
         )?;
-        self.with(
-            |_| Ok(()),
-            |file| {
-                let change = Change::Write(position, bytes[..room as usize].to_vec());
-                FileState::apply(&mut file.current, &change);
-                file.changes.push(change);
-            },
-        )?;
+        let now_ms = self.disk.now_ms();
+        let change = Change::Write(position, bytes[..room as usize].to_vec());
+        self.with(|_| Ok(()), |file| file.change(change, now_ms))?;
         if room < wanted { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
@@ -622,13 +651,8 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(
-            |state| countdown(&mut state.faults.fail_write),
-            |file| {
-                FileState::apply(&mut file.current, &Change::SetLen(len));
-                file.changes.push(Change::SetLen(len));
-            },
-        )
+        let now_ms = self.disk.now_ms();
+        self.with(|state| countdown(&mut state.faults.fail_write), |file| file.change(Change::SetLen(len), now_ms))
     }
 
     fn sync_data(&self) -> io::Result<()> {
