@@ -9,6 +9,7 @@ mod clients_python;
 mod crash;
 mod differential;
 mod dynamic_settings;
+mod full_disk;
 mod hostile;
 mod instructions;
 mod java_clients;

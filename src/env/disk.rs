@@ -122,6 +122,9 @@ pub trait File: Send + Sync + 'static {
     }
     /// Cuts or extends (with zeros). The file counts as modified even if it had that length already.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Has the volume keep room for `length` bytes from `position` on, which need none when they are written. The file's length
+    /// stays as it is; [`File::set_len`] gives back what lies behind it. `Unsupported` if the file system cannot do that.
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()>;
     /// Makes content and length durable. An error is final: what was written since the last
     /// success may be gone, and a second call would not say so.
     fn sync_data(&self) -> io::Result<()>;
@@ -293,6 +296,22 @@ impl File for SystemFile {
         self.0.set_len(len)
     }
 
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+        use rustix::{
+            fs::{FallocateFlags, fallocate},
+            io::Errno,
+        };
+        loop {
+            return match fallocate(&self.0, FallocateFlags::KEEP_SIZE, position, length) {
+                Err(Errno::INTR) => continue,
+                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
+                // Not this file system, not such a range, not in this sandbox.
+                Err(error) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
+                Ok(()) => Ok(()),
+            };
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -351,6 +370,21 @@ mod tests {
         assert_eq!(SystemDisk.modified_ms(&path).unwrap() as u128, expected);
         file.write_all_at(b"x", 0).unwrap();
         assert!(SystemDisk.modified_ms(&path).unwrap() as u128 > expected + 80_000_000);
+    }
+
+    #[test]
+    fn room_is_kept_behind_the_end_until_the_length_is_set() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = SystemDisk.open(&path, Open::CreateNew).unwrap();
+        let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        if file.keep_room(0, 1 << 20).is_ok() {
+            assert_eq!(file.len().unwrap(), 0);
+            assert!(allocated() >= 1 << 20);
+            file.set_len(0).unwrap();
+            assert_eq!(allocated(), 0);
+        }
     }
 
     #[test]

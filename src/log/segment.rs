@@ -736,6 +736,23 @@ impl Segment {
         Ok(())
     }
 
+    /// [`Segment::sync`] of the records only, from which the indexes can be rebuilt.
+    pub(crate) fn sync_log(&self) -> Result<(), LogError> {
+        self.io("sync", FileKind::Log, self.log_file()?.sync_data())
+    }
+
+    /// Has the disk keep room for so much behind the end of the `.log` file.
+    pub(crate) fn keep_room(&self, bytes: u64) -> Result<(), LogError> {
+        let file = self.log_file()?;
+        self.io("keep room in", FileKind::Log, file.keep_room(self.size_bytes(), bytes))
+    }
+
+    /// Gives back what [`Segment::keep_room`] took and nothing has used.
+    pub(crate) fn release_room(&self) -> Result<(), LogError> {
+        let file = self.log_file()?;
+        self.io("truncate", FileKind::Log, file.set_len(self.size_bytes()))
+    }
+
     fn was_rebuilt(&self) -> bool {
         self.rebuilt.load(Ordering::Acquire)
     }

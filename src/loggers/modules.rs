@@ -43,6 +43,7 @@ pub const MODULES: &[&str] = &[
     "ottla.raft.cached_image",
     "ottla.raft.driver",
     "ottla.raft.logger",
+    "ottla.raft.metadata_log",
     "ottla.raft.snapshot",
     "ottla.raft.storage",
     "ottla.replica",

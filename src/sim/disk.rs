@@ -3,6 +3,7 @@
 //!
 //! What was synced stays: a file's content by `sync_data`, a directory's entries by `sync_dir`. After a failed
 //! sync the dirty data counts as clean, as in Linux: a second sync succeeds and saves nothing.
+//! Room that is kept for a file survives crashes, as a journal keeps it.
 //! Files know when they were modified if the disk was given a clock.
 
 use std::{
@@ -59,6 +60,7 @@ struct State {
     locks: BTreeSet<PathBuf>,
     syncs: u64,
     clock: Option<SimClock>,
+    cannot_keep_room: bool,
 }
 
 /// What is going to fail, in the order of calls.
@@ -130,6 +132,8 @@ struct FileState {
     changes: Vec<Change>,
     modified_ms: TimestampMs,
     durable_modified_ms: TimestampMs,
+    /// Up to here room is kept, if that is more than there is.
+    room_to: u64,
 }
 
 impl FileState {
@@ -236,6 +240,7 @@ impl SimDisk {
             locks: BTreeSet::new(),
             syncs: 0,
             clock: None,
+            cannot_keep_room: false,
         };
         SimDisk {
             inner: Arc::new(Inner {
@@ -284,6 +289,11 @@ impl SimDisk {
     /// No more than this can be written (ENOSPC).
     pub fn set_capacity(&self, bytes: u64) {
         locked(&self.inner.state).capacity_bytes = bytes;
+    }
+
+    /// A file system on which no room can be kept.
+    pub fn cannot_keep_room(&self) {
+        locked(&self.inner.state).cannot_keep_room = true;
     }
 
     /// Syncs of files so far, failed ones too.
@@ -608,12 +618,14 @@ impl SimFile {
     /// Takes what it can of `bytes` within the capacity, as a real disk that fills up in the middle of a write.
     fn write(&self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
         let wanted = bytes.len() as u64;
+        let kept = self.with(|_| Ok(()), |file| file.room_to.saturating_sub(position).min(wanted))?;
         let mut room = wanted;
         self.with(
             |state| {
                 countdown(&mut state.faults.fail_write)?;
-                room = wanted.min(state.capacity_bytes.saturating_sub(state.used_bytes));
-                state.used_bytes += room;
+                let taken = (wanted - kept).min(state.capacity_bytes.saturating_sub(state.used_bytes));
+                state.used_bytes += taken;
+                room = kept + taken;
                 Ok(())
             },
             |_| (),
@@ -652,7 +664,39 @@ impl File for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now_ms = self.disk.now_ms();
-        self.with(|state| countdown(&mut state.faults.fail_write), |file| file.change(Change::SetLen(len), now_ms))
+        let given_back = self.with(
+            |state| countdown(&mut state.faults.fail_write),
+            |file| {
+                file.change(Change::SetLen(len), now_ms);
+                std::mem::take(&mut file.room_to).saturating_sub(len)
+            },
+        )?;
+        self.with(
+            |state| {
+                state.used_bytes -= given_back;
+                Ok(())
+            },
+            |_| (),
+        )
+    }
+
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+        let kept = self.with(|_| Ok(()), |file| file.room_to.max(file.current.len() as u64))?;
+        let wanted = (position + length).saturating_sub(kept);
+        self.with(
+            |state| {
+                countdown(&mut state.faults.fail_write)?;
+                if state.cannot_keep_room {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                if wanted > state.capacity_bytes.saturating_sub(state.used_bytes) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                state.used_bytes += wanted;
+                Ok(())
+            },
+            |file| file.room_to = file.room_to.max(position + length),
+        )
     }
 
     fn sync_data(&self) -> io::Result<()> {
