@@ -112,7 +112,7 @@ impl Broker {
             start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
         replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
-        note_directories(&env, &replica_manager, &controller).await;
+        note_directories(&env, &replica_manager, &controller, offline_dirs.clone()).await;
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
         let found = found(&log_manager, &publisher.image());
@@ -224,15 +224,24 @@ fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
     format!("cluster {cluster_id}: {} topics, {partitions} partitions", topics.len())
 }
 
-/// Has the controller note where partitions are, now and whenever one is created.
-async fn note_directories(env: &Env, replica_manager: &Arc<ReplicaManager>, controller: &raft::ControllerHandle) {
+/// Has the controller note where partitions are, now and whenever one is created, and which directories fail.
+async fn note_directories(
+    env: &Env,
+    replica_manager: &Arc<ReplicaManager>,
+    controller: &raft::ControllerHandle,
+    mut offline_dirs: watch::Receiver<Vec<PathBuf>>,
+) {
     if let Err(error) = replica_manager.report_directories(controller).await {
         tracing::warn!(%error, "it cannot be noted yet in which directories partitions are");
     }
     let (clock, replica_manager, controller) = (env.clock.clone(), replica_manager.clone(), controller.clone());
     env.tasks.spawn_until_stopped("note directories", async move {
         loop {
-            replica_manager.directories_changed().await;
+            tokio::select! {
+                () = replica_manager.directories_changed() => {}
+                // The log manager, which sends, lives as long as this task.
+                _ = offline_dirs.changed() => {}
+            }
             while let Err(error) = replica_manager.report_directories(&controller).await {
                 tracing::debug!(%error, "it cannot be noted in which directories partitions are");
                 clock.sleep_until(clock.monotonic() + DIRECTORIES_RETRY).await;

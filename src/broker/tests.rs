@@ -8,7 +8,9 @@ use crate::{
     controller::topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
     env::Disk,
-    log::{AppendOrigin, ValidatedBatch, ValidationRules, flush::with_log, flush_through, tests::plain, validate},
+    log::{
+        AppendOrigin, LogError, ValidatedBatch, ValidationRules, flush::with_log, flush_through, tests::plain, validate,
+    },
     raft::CachedImage,
     replica::{Partition, PartitionError},
     sim::{SimDisk, disk::Faults},
@@ -258,6 +260,65 @@ async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brin
             assert_eq!(broker.state(topic), (1, Some(1)));
         }
         assert_eq!(broker.state(in_b[0]), (1, Some(0)), "a topic of that name, and not the old one");
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitions_until_it_is_good_again() {
+    for fault in
+        [Faults { fail_write: Some(1), ..Faults::default() }, Faults { fail_sync: Some(1), ..Faults::default() }]
+    {
+        let world = World::new(1);
+        let broker = world.start(&["a", "b"], &[]).await;
+        let topics = ["t0", "t1", "t2", "t3"];
+        for topic in topics {
+            assert!(broker.create(topic).await);
+            broker.produce(topic);
+            crate::log::flush::with_log(&*broker.partition(topic), |log| log.flush()).unwrap();
+        }
+        let (in_a, in_b): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| world.disk.exists(&world.path("a").join(format!("{topic}-0"))));
+        assert_eq!((in_a.len(), in_b.len()), (2, 2));
+        // The metadata log is in a, and has nothing to write when the fault comes.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (failed, other) = (broker.partition(in_b[0]), broker.partition(in_b[1]));
+        world.disk.set_faults(fault);
+        let first = try_append(&broker.parts, &failed)
+            .and_then(|()| with_log(&*failed, |log| log.flush()).map_err(PartitionError::from));
+        assert!(matches!(first, Err(PartitionError::Append(_) | PartitionError::Storage(_))), "{first:?}");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        // The image is there before its subscribers are told.
+        while in_b.iter().any(|topic| broker.state(topic).0 != -1) || failed.is_leader() || other.is_leader() {
+            assert!(tokio::time::Instant::now() < deadline, "the controller is told");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let image = broker.parts.metadata.image();
+        for topic in &in_b {
+            let partition = image.partition(topic, 0).unwrap();
+            assert_eq!((&*partition.isr, &*partition.replicas), (&[1][..], &[1][..]));
+            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "it is offline");
+        }
+        // Clients are told the reason, and not only that nobody leads.
+        for partition in [&failed, &other] {
+            let refused = try_append(&broker.parts, partition);
+            assert!(matches!(refused, Err(PartitionError::Storage(LogError::DirOffline { .. }))), "{refused:?}");
+        }
+        for topic in &in_a {
+            assert_eq!(broker.state(topic), (1, Some(1)));
+            broker.produce(topic);
+        }
+        assert!(broker.create("new").await);
+        broker.produce("new");
+        assert_eq!(broker.shutdown().await.len(), 1);
+
+        world.disk.set_faults(Faults::default());
+        let broker = world.start(&["a", "b"], &[]).await;
+        for topic in &in_b {
+            // What could not be synced may be there or not.
+            assert!(matches!(broker.state(topic), (1, Some(1 | 2))), "{:?}", broker.state(topic));
+            broker.produce(topic);
+        }
         broker.shutdown().await;
     }
 }

@@ -203,6 +203,11 @@ impl LogManager {
         }
     }
 
+    /// `directory.id` of each directory that is out of service, where it is known.
+    pub fn offline_directory_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).filter_map(|dir| dir.directory_id)
+    }
+
     /// Whether no directory is left.
     pub fn is_offline(&self) -> bool {
         self.dirs.iter().all(|dir| dir.ctx.is_offline())

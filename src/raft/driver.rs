@@ -404,8 +404,7 @@ impl Driver {
             unreachable!("the reply is of the request's kind")
         };
         let epoch = reply.map_err(StartError::Registration)?;
-        let unfence = BrokerHeartbeat { broker_id, broker_epoch: epoch, want_fence: false, want_shut_down: false };
-        self.decide(unfence.into())?;
+        self.decide(BrokerHeartbeat::new(broker_id, epoch).into())?;
         Ok(epoch)
     }
 

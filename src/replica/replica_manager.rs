@@ -232,12 +232,12 @@ impl ReplicaManager {
         }
     }
 
-    /// Has the controller note in which directory each partition is, where it does not know.
+    /// Has the controller note in which directory each partition is, where it does not know, and which directories have failed.
     ///
     /// # Errors
     /// The controller cannot note it now; it is asked again with the next call.
     pub async fn report_directories(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
-        self.directories.report(controller).await
+        self.directories.report(controller, &self.log_manager).await
     }
 
     /// Waits until [`ReplicaManager::report_directories`] has something to do.
