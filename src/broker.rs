@@ -92,7 +92,9 @@ impl Broker {
         let publisher = Publisher::new();
         let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
-        let groups = Arc::new(GroupCoordinator::new(GroupConfig::from(&*config), env.clone(), groups_log));
+        let accepted_loss = config.accepted_group_loss().map_err(anyhow::Error::msg)?;
+        let group_config = GroupConfig { accepted_loss, ..GroupConfig::from(&*config) };
+        let groups = Arc::new(GroupCoordinator::new(group_config, env.clone(), groups_log));
         let news = CoordinatorNews::new(groups.clone());
         replica_manager.listen(news.listener());
         let limits = SharedLimits::new(limits(&config, open_files.connections)?);

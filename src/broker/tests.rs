@@ -434,6 +434,41 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_commit_refuses_its_groups_and_no_others_until_the_loss_is_accepted() {
+    use crate::coordinator::group::GroupError;
+    for where_in_batch in [20, 57, 90] {
+        let world = World::new(1);
+        let broker = world.start(&["a"], &[]).await;
+        assert!(broker.create(GROUP_METADATA_TOPIC).await);
+        for offset in 0..9 {
+            broker.commit(offset).await;
+        }
+        broker.shutdown().await;
+        let path = world.path("a/__consumer_offsets-0/00000000000000000000.log");
+        let bytes = world.disk.read(&path).unwrap();
+        let batches: Vec<usize> = crate::protocol::record_batch::iter_batches(&bytes)
+            .scan(0, |end, batch| Some(std::mem::replace(end, *end + batch.size_bytes())))
+            .collect();
+        assert_eq!(batches.len(), 9);
+        for damaged in [3, 8] {
+            world.disk.flip_byte(&path, batches[damaged] + where_in_batch).unwrap();
+        }
+        let broker = world.start(&["a"], &[]).await;
+        broker.parts.groups.loaded(0).await;
+        let refused = broker.parts.groups.fetch_all_offsets(&"g".into(), false).await;
+        assert_eq!(refused, Err(GroupError::NotCoordinator), "{where_in_batch}");
+        broker.shutdown().await;
+        let broker = world.start(&["a"], &["ottla.accept.group.loss=0:3,0:8"]).await;
+        assert_eq!(broker.committed().await, [(0, 7)].into(), "{where_in_batch}");
+        broker.commit(20).await;
+        assert_eq!(broker.committed().await, [(0, 20)].into());
+        broker.shutdown().await;
+        let refused = world.try_start(&["a"], &["ottla.accept.group.loss=0:x"]).await.err().expect("it is refused");
+        assert!(refused.to_string().contains("'0:x'"), "{refused:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_on_a_full_disk_does_not_say_that_everything_is_well() {
     let world = World::new(1);
     let broker = world.start(&["a", "b"], &[]).await;

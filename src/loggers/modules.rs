@@ -20,6 +20,7 @@ pub const MODULES: &[&str] = &[
     "ottla.coordinator.group.shard",
     "ottla.coordinator.partition_log",
     "ottla.coordinator.runtime",
+    "ottla.coordinator.runtime.load",
     "ottla.coordinator.runtime.sweep",
     "ottla.env",
     "ottla.env.aside",
