@@ -187,7 +187,7 @@ impl Broker {
     /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
     /// and the directories get their mark. Returns the directories for which that cannot be said.
     pub async fn shutdown(self) -> Vec<UncleanDir> {
-        let Parts { env, network, groups, controller, log_manager, .. } = &*self.parts;
+        let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {
@@ -197,8 +197,12 @@ impl Broker {
             ends_within(env, network, ABORT_GRACE).await;
         }
         controller.stop().await;
-        let manager = log_manager.clone();
-        let unclean = env.tasks.blocking("close logs", move || manager.shutdown()).await;
+        let (replicas, manager) = (replica_manager.clone(), log_manager.clone());
+        let close = move || {
+            replicas.finish_removals();
+            manager.shutdown()
+        };
+        let unclean = env.tasks.blocking("close logs", close).await;
         if let Some(console) = &self.console {
             console.stop().await;
         }

@@ -18,6 +18,7 @@ mod kcat;
 mod lifecycle;
 mod log_output;
 mod loggers;
+mod many_partitions;
 mod metrics;
 mod open_files;
 mod rdkafka_admin;

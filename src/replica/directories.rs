@@ -65,6 +65,11 @@ impl Directories {
         *lock(&self.missing) = noted.filter(|id| !ours.contains(id)).collect();
     }
 
+    /// Whether the first image was applied.
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Acquire)
+    }
+
     /// Where the log of a partition is to be looked for.
     pub(super) fn placement(&self, partition: &PartitionImage) -> Placement {
         let directory = noted_directory(partition, self.broker_id);
