@@ -1001,13 +1001,15 @@ impl Log {
         let from = self.dir.path();
         let to = self.ctx.dir.join(moved_dir_name(&self.partition, unique, "delete"));
         let renamed = self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from));
-        renamed.map_err(|error| self.ctx.handle_io_error(error))?;
+        let is_there = renamed.map_err(|error| self.ctx.handle_io_error(error))?;
         for checkpoint in self.ctx.checkpoints() {
             checkpoint.forget(&self.partition);
         }
         self.deleted = true;
         self.tail.clear();
-        self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+        if is_there {
+            self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+        }
         Ok(())
     }
 

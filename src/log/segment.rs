@@ -782,6 +782,10 @@ impl Segment {
             match self.ctx.disk.rename(&from, &to) {
                 Ok(()) => renamed.push(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // No room for the new name, and this is what makes room. Who has the file open can still read it.
+                Err(error) if super::error::is_disk_full(&error) => {
+                    self.ctx.disk.remove_file(&from).map_err(LogError::io("remove", &from))?;
+                }
                 Err(source) => return Err(LogError::Io { action: "rename", path: from, source }),
             }
         }

@@ -75,6 +75,8 @@ pub struct Faults {
     /// So many more files can be open than now; beyond that there is no descriptor left (EMFILE), until some are closed
     /// or the faults are set anew.
     pub fail_open: Option<u32>,
+    /// Directories have no room for a longer name (ENOSPC).
+    pub no_room_for_names: bool,
 }
 
 fn countdown(fault: &mut Option<u32>) -> io::Result<()> {
@@ -436,6 +438,12 @@ impl Disk for SimDisk {
         let (Node::Dir(source_dir), Node::Dir(target_dir)) = (&*source, &*target) else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
+        if target_name.len() > source_name.len()
+            && self.exists(from)
+            && locked(&self.inner.state).faults.no_room_for_names
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if Arc::ptr_eq(&source, &target) {
             let mut dir = locked(source_dir);
             let node = dir.current.get(&source_name).cloned().ok_or_else(|| not_found(from))?;
