@@ -92,7 +92,9 @@ impl Broker {
         let publisher = Publisher::new();
         let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
-        let groups = Arc::new(GroupCoordinator::new(GroupConfig::from(&*config), env.clone(), groups_log));
+        let accepted_loss = config.accepted_group_loss().map_err(anyhow::Error::msg)?;
+        let group_config = GroupConfig { accepted_loss, ..GroupConfig::from(&*config) };
+        let groups = Arc::new(GroupCoordinator::new(group_config, env.clone(), groups_log));
         let news = CoordinatorNews::new(groups.clone());
         replica_manager.listen(news.listener());
         let limits = SharedLimits::new(limits(&config, open_files.connections)?);
@@ -112,7 +114,7 @@ impl Broker {
             start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
         replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
-        note_directories(&env, &replica_manager, &controller).await;
+        note_directories(&env, &replica_manager, &controller, offline_dirs.clone()).await;
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
         let found = found(&log_manager, &publisher.image());
@@ -185,7 +187,7 @@ impl Broker {
     /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
     /// and the directories get their mark. Returns the directories for which that cannot be said.
     pub async fn shutdown(self) -> Vec<UncleanDir> {
-        let Parts { env, network, groups, controller, log_manager, .. } = &*self.parts;
+        let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {
@@ -195,8 +197,12 @@ impl Broker {
             ends_within(env, network, ABORT_GRACE).await;
         }
         controller.stop().await;
-        let manager = log_manager.clone();
-        let unclean = env.tasks.blocking("close logs", move || manager.shutdown()).await;
+        let (replicas, manager) = (replica_manager.clone(), log_manager.clone());
+        let close = move || {
+            replicas.finish_removals();
+            manager.shutdown()
+        };
+        let unclean = env.tasks.blocking("close logs", close).await;
         if let Some(console) = &self.console {
             console.stop().await;
         }
@@ -224,15 +230,24 @@ fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
     format!("cluster {cluster_id}: {} topics, {partitions} partitions", topics.len())
 }
 
-/// Has the controller note where partitions are, now and whenever one is created.
-async fn note_directories(env: &Env, replica_manager: &Arc<ReplicaManager>, controller: &raft::ControllerHandle) {
+/// Has the controller note where partitions are, now and whenever one is created, and which directories fail.
+async fn note_directories(
+    env: &Env,
+    replica_manager: &Arc<ReplicaManager>,
+    controller: &raft::ControllerHandle,
+    mut offline_dirs: watch::Receiver<Vec<PathBuf>>,
+) {
     if let Err(error) = replica_manager.report_directories(controller).await {
         tracing::warn!(%error, "it cannot be noted yet in which directories partitions are");
     }
     let (clock, replica_manager, controller) = (env.clock.clone(), replica_manager.clone(), controller.clone());
     env.tasks.spawn_until_stopped("note directories", async move {
         loop {
-            replica_manager.directories_changed().await;
+            tokio::select! {
+                () = replica_manager.directories_changed() => {}
+                // The log manager, which sends, lives as long as this task.
+                _ = offline_dirs.changed() => {}
+            }
             while let Err(error) = replica_manager.report_directories(&controller).await {
                 tracing::debug!(%error, "it cannot be noted in which directories partitions are");
                 clock.sleep_until(clock.monotonic() + DIRECTORIES_RETRY).await;

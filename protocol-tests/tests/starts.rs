@@ -11,9 +11,12 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{ListOffsetsRequest, MetadataRequest, ProduceRequest};
 use kafka_protocol::protocol::StrBytes;
 use protocol_tests::broker::{listening_port, ottla};
-use protocol_tests::clients::{Record, create_topic, produce, read_all};
+use protocol_tests::clients::{Record, consumer, create_topic, produce, read_all, with_coordinator};
 use protocol_tests::process::Process;
 use protocol_tests::wire::Wire;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const KAFKA_STORAGE_ERROR: i16 = 56;
@@ -337,5 +340,50 @@ fn what_is_cut_in_front_of_good_records_is_told_and_kept() {
     let kept = files.find(|path| path.extension().is_some_and(|extension| extension == "cut"));
     let kept = std::fs::read(kept.expect("a file with what was cut")).expect("read");
     assert!(damaged.ends_with(&kept) && kept.len() * 2 >= damaged.len());
+    broker.stop();
+}
+
+fn commit(broker: &Running, group: &str, offset: i64) -> Result<(), KafkaError> {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("t", 0, Offset::Offset(offset)).expect("add");
+    consumer(&broker.bootstrap, group, &[]).commit(&offsets, CommitMode::Sync)
+}
+
+fn committed(broker: &Running, group: &str) -> Result<Offset, KafkaError> {
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition("t", 0);
+    let offsets = consumer(&broker.bootstrap, group, &[]).committed_offsets(wanted, Duration::from_secs(5))?;
+    Ok(offsets.elements()[0].offset())
+}
+
+#[test]
+fn a_damaged_commit_is_told_once_with_the_way_out_and_costs_other_groups_nothing() {
+    let machine = Machine::new();
+    // The last value counts. Group a is in partition 1, b in partition 0.
+    let two_partitions = "offsets.topic.num.partitions=2";
+    let broker = machine.start("data", &[two_partitions]);
+    fill(&broker, "t", &[]);
+    for group in ["a", "b"] {
+        for offset in 1..4 {
+            with_coordinator("commit", || commit(&broker, group, offset));
+        }
+    }
+    broker.stop();
+    flip(&machine.path("data/__consumer_offsets-1/00000000000000000000.log"), |len| len - 10);
+    let broker = machine.start("data", &[two_partitions]);
+    with_coordinator("commit", || commit(&broker, "b", 5));
+    for _ in 0..3 {
+        committed(&broker, "a").expect_err("the group is refused");
+    }
+    let line = broker.line("of its batches are damaged");
+    assert!(line.contains("partition=1") && line.contains("the first at offset 2"), "{line}");
+    let lines = broker.process.lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("__consumer_offsets")).count(), 1, "{}", lines.join("\n"));
+    let accept = line.split_once("start with --set ").expect("a way out").1.trim().to_owned();
+    broker.stop();
+    let broker = machine.start("data", &[two_partitions, &accept]);
+    assert_eq!(with_coordinator("committed", || committed(&broker, "a")), Offset::Offset(2));
+    assert_eq!(with_coordinator("committed", || committed(&broker, "b")), Offset::Offset(5));
+    broker.line("a damaged batch of __consumer_offsets is passed over");
     broker.stop();
 }

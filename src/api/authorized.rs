@@ -16,7 +16,7 @@ use crate::{
     metadata::image::TopicImage,
     raft::ControllerHandle,
     replica::{
-        Partition,
+        Partition, ReplicaManager,
         producer_ids::ProducerIds,
         replica_manager::{Hosted, LocalTopic},
     },
@@ -117,12 +117,19 @@ impl AuthorizedTopic {
             Found::Local(topic) => match topic.partition(index) {
                 Some(Hosted::Online(partition)) => return Ok(partition),
                 Some(Hosted::Offline) => return Err(ResponseError::KafkaStorageError),
+                // Its leader is about to be ready: clients ask again.
+                Some(Hosted::Opening) => return Err(ResponseError::NotLeaderOrFollower),
                 None => self.parts.metadata.image().partition(&topic.name, index).is_some(),
             },
             Found::Elsewhere(topic) => topic.partitions.contains_key(&index),
             Found::Nowhere(error) => return Err(*error),
         };
         Err(if exists { ResponseError::NotLeaderOrFollower } else { ResponseError::UnknownTopicOrPartition })
+    }
+
+    /// The partitions of this broker.
+    pub(crate) fn replica_manager(&self) -> &ReplicaManager {
+        &self.parts.replica_manager
     }
 
     /// Who changes the topic.
@@ -172,6 +179,11 @@ impl AuthorizedCluster<'_> {
     /// The log directories of this broker.
     pub(crate) fn log_manager(&self) -> &Arc<LogManager> {
         &self.parts.log_manager
+    }
+
+    /// The partitions of this broker.
+    pub(crate) fn replica_manager(&self) -> &ReplicaManager {
+        &self.parts.replica_manager
     }
 
     /// The levels of this broker's log lines.

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
@@ -209,6 +210,17 @@ impl RequestContext {
     /// first asked for. What the client may create, it has asked before.
     pub(crate) async fn create_for_request(&self, topics: Vec<CreatableTopic>) -> CreateTopicsReply {
         self.parts.controller.create_topics(CreateTopics { topics, validate_only: false }).await
+    }
+
+    /// Waits for `ready`, but not longer than this.
+    pub(crate) async fn wait_at_most(&self, timeout_ms: i32, ready: impl Future<Output = ()>) {
+        let clock = &self.env().clock;
+        let deadline = clock.monotonic() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = clock.sleep_until(deadline) => {}
+        }
     }
 
     /// Where this client reaches a broker: its endpoint of the listener that the request came in on (M4).

@@ -17,15 +17,21 @@ use crate::controller::{
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let names: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let reply = async {
         let mut authorized = None;
         for topic in &request.topics {
             authorized = Some(ctx.topic(Operation::Alter, &topic.name)?);
         }
         check_time_left(request.timeout_ms)?;
+        let timeout_ms = request.timeout_ms;
         match authorized {
-            Some(topic) => topic.controller().create_partitions(question(request)).await,
+            Some(topic) => {
+                let created = topic.controller().create_partitions(question(request)).await;
+                let topics: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+                ctx.wait_at_most(timeout_ms, topic.replica_manager().settled(&topics)).await;
+                created
+            }
             None => Ok(Vec::new()),
         }
     };

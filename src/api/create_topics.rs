@@ -19,11 +19,16 @@ use crate::controller::{
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let names = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let names: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let reply = async {
         let cluster = ctx.cluster(Operation::Create)?;
         check_time_left(request.timeout_ms)?;
-        cluster.controller().create_topics(question(request)).await
+        let timeout_ms = request.timeout_ms;
+        let created = cluster.controller().create_topics(question(request)).await;
+        // Very many logs are opened behind the decision. If that takes longer, clients try again until it is done.
+        let topics: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        ctx.wait_at_most(timeout_ms, cluster.replica_manager().settled(&topics)).await;
+        created
     }
     .await;
     response(ctx.api_version, names, reply)

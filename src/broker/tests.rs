@@ -8,7 +8,9 @@ use crate::{
     controller::topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     coordinator::group::{CommitOffsetsRequest, CommitPartition, CommitTopic},
     env::Disk,
-    log::{AppendOrigin, ValidatedBatch, ValidationRules, flush::with_log, flush_through, tests::plain, validate},
+    log::{
+        AppendOrigin, LogError, ValidatedBatch, ValidationRules, flush::with_log, flush_through, tests::plain, validate,
+    },
     raft::CachedImage,
     replica::{Partition, PartitionError},
     sim::{SimDisk, disk::Faults},
@@ -263,6 +265,65 @@ async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitions_until_it_is_good_again() {
+    for fault in
+        [Faults { fail_write: Some(1), ..Faults::default() }, Faults { fail_sync: Some(1), ..Faults::default() }]
+    {
+        let world = World::new(1);
+        let broker = world.start(&["a", "b"], &[]).await;
+        let topics = ["t0", "t1", "t2", "t3"];
+        for topic in topics {
+            assert!(broker.create(topic).await);
+            broker.produce(topic);
+            crate::log::flush::with_log(&*broker.partition(topic), |log| log.flush()).unwrap();
+        }
+        let (in_a, in_b): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| world.disk.exists(&world.path("a").join(format!("{topic}-0"))));
+        assert_eq!((in_a.len(), in_b.len()), (2, 2));
+        // The metadata log is in a, and has nothing to write when the fault comes.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (failed, other) = (broker.partition(in_b[0]), broker.partition(in_b[1]));
+        world.disk.set_faults(fault);
+        let first = try_append(&broker.parts, &failed)
+            .and_then(|()| with_log(&*failed, |log| log.flush()).map_err(PartitionError::from));
+        assert!(matches!(first, Err(PartitionError::Append(_) | PartitionError::Storage(_))), "{first:?}");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        // The image is there before its subscribers are told.
+        while in_b.iter().any(|topic| broker.state(topic).0 != -1) || failed.is_leader() || other.is_leader() {
+            assert!(tokio::time::Instant::now() < deadline, "the controller is told");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let image = broker.parts.metadata.image();
+        for topic in &in_b {
+            let partition = image.partition(topic, 0).unwrap();
+            assert_eq!((&*partition.isr, &*partition.replicas), (&[1][..], &[1][..]));
+            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "it is offline");
+        }
+        // Clients are told the reason, and not only that nobody leads.
+        for partition in [&failed, &other] {
+            let refused = try_append(&broker.parts, partition);
+            assert!(matches!(refused, Err(PartitionError::Storage(LogError::DirOffline { .. }))), "{refused:?}");
+        }
+        for topic in &in_a {
+            assert_eq!(broker.state(topic), (1, Some(1)));
+            broker.produce(topic);
+        }
+        assert!(broker.create("new").await);
+        broker.produce("new");
+        assert_eq!(broker.shutdown().await.len(), 1);
+
+        world.disk.set_faults(Faults::default());
+        let broker = world.start(&["a", "b"], &[]).await;
+        for topic in &in_b {
+            // What could not be synced may be there or not.
+            assert!(matches!(broker.state(topic), (1, Some(1 | 2))), "{:?}", broker.state(topic));
+            broker.produce(topic);
+        }
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_topics_with_flush_messages_show_at_once_what_was_acknowledged() {
     for seed in 0..5 {
         let world = World::new(seed);
@@ -370,6 +431,41 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
     let broker = world.start(&["a"], &[]).await;
     assert_eq!(broker.parts.metadata.image().topics.by_name.len(), left);
     broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_commit_refuses_its_groups_and_no_others_until_the_loss_is_accepted() {
+    use crate::coordinator::group::GroupError;
+    for where_in_batch in [20, 57, 90] {
+        let world = World::new(1);
+        let broker = world.start(&["a"], &[]).await;
+        assert!(broker.create(GROUP_METADATA_TOPIC).await);
+        for offset in 0..9 {
+            broker.commit(offset).await;
+        }
+        broker.shutdown().await;
+        let path = world.path("a/__consumer_offsets-0/00000000000000000000.log");
+        let bytes = world.disk.read(&path).unwrap();
+        let batches: Vec<usize> = crate::protocol::record_batch::iter_batches(&bytes)
+            .scan(0, |end, batch| Some(std::mem::replace(end, *end + batch.size_bytes())))
+            .collect();
+        assert_eq!(batches.len(), 9);
+        for damaged in [3, 8] {
+            world.disk.flip_byte(&path, batches[damaged] + where_in_batch).unwrap();
+        }
+        let broker = world.start(&["a"], &[]).await;
+        broker.parts.groups.loaded(0).await;
+        let refused = broker.parts.groups.fetch_all_offsets(&"g".into(), false).await;
+        assert_eq!(refused, Err(GroupError::NotCoordinator), "{where_in_batch}");
+        broker.shutdown().await;
+        let broker = world.start(&["a"], &["ottla.accept.group.loss=0:3,0:8"]).await;
+        assert_eq!(broker.committed().await, [(0, 7)].into(), "{where_in_batch}");
+        broker.commit(20).await;
+        assert_eq!(broker.committed().await, [(0, 20)].into());
+        broker.shutdown().await;
+        let refused = world.try_start(&["a"], &["ottla.accept.group.loss=0:x"]).await.err().expect("it is refused");
+        assert!(refused.to_string().contains("'0:x'"), "{refused:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,10 @@
 //! To add a setting, add a row and read its field where it acts; `UPDATE=1 cargo test config`
 //! rewrites config.toml and the docs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{
     table::{Effect, rows, settings},
@@ -226,6 +229,9 @@ settings! {
             ["ottla.accept.metadata.loss"] ottla_accept_metadata_loss: bool = "false",
                 Any, High, ReadOnly,
                 "Whether to start with what is left of a metadata log that is damaged, emptied or gone, which is refused otherwise; partitions whose topics are then unknown are renamed to …-stray. For one start only.";
+            ["ottla.accept.group.loss"] ottla_accept_group_loss: Vec<String> = "",
+                Any, High, ReadOnly,
+                "Damaged places of __consumer_offsets that are passed over, as partition:offset, or as partition for all of it; groups that committed there go on from another commit of theirs. Otherwise all groups of such a partition are refused.";
         }
     }
 }
@@ -388,6 +394,29 @@ impl BrokerConfig {
             Some(((!host.is_empty()).then(|| host.to_owned()), port.parse().ok()?))
         });
         parsed.map(Some).ok_or_else(|| format!("{name} is '{text}', which is not host:port"))
+    }
+
+    /// `ottla.accept.group.loss`: a partition and an offset, or all of a partition.
+    ///
+    /// # Errors
+    /// What is neither, in a sentence.
+    pub fn accepted_group_loss(&self) -> Result<BTreeSet<(i32, Option<i64>)>, String> {
+        let places = self.ottla_accept_group_loss.iter().map(|place| place.trim()).filter(|place| !place.is_empty());
+        places
+            .map(|place| {
+                let parsed = match place.split_once(':') {
+                    Some((partition, offset)) => partition
+                        .parse()
+                        .ok()
+                        .zip(offset.parse().ok())
+                        .map(|(partition, offset)| (partition, Some(offset))),
+                    None => place.parse().ok().map(|partition| (partition, None)),
+                };
+                parsed.ok_or_else(|| {
+                    format!("ottla.accept.group.loss has '{place}', which is neither partition:offset nor a partition")
+                })
+            })
+            .collect()
     }
 
     /// `max.connections.per.ip.overrides` by host name or address.

@@ -54,7 +54,7 @@ impl Here {
     fn new(image: &MetadataImage, topic: &LocalTopic, index: i32, hosted: Hosted) -> Here {
         let partition = match hosted {
             Hosted::Online(partition) => Some(partition),
-            Hosted::Offline => None,
+            Hosted::Opening | Hosted::Offline => None,
         };
         let registered = image.topic_by_id(topic.id).and_then(|topic| topic.partitions.get(&index));
         let count = |replicas: fn(&PartitionImage) -> &Vec<i32>| registered.map_or(0, |known| replicas(known).len());

@@ -1,6 +1,6 @@
 //! Brokers: registration, fencing, heartbeats, controlled shutdown.
 //!
-//! Owns the record side of Apache's `ClusterControlManager` and the broker half of `ReplicationControlManager`. When a silent broker
+//! Owns the record side of Apache's `ClusterControlManager` (registrations, directories that fail while the broker runs) and the broker half of `ReplicationControlManager`. When a silent broker
 //! counts as dead comes with the cluster; with one node nobody is there to notice.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::{
     ApiError, Step, StepContext,
-    partitions::{BrokerChange, leader_and_isr_updates},
+    partitions::{BrokerChange, leader_and_isr_updates, leaders_without_directories},
 };
 use crate::{
     metadata::{
         METADATA_VERSION_FEATURE,
-        image::{Endpoint, MetadataImage},
+        image::{BrokerRegistration, Endpoint, MetadataImage},
         records::{
             BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord, MetadataRecord, RegisterBrokerRecord,
             UnregisterBrokerRecord,
@@ -158,6 +158,21 @@ pub struct BrokerHeartbeat {
     pub broker_epoch: i64,
     pub want_fence: bool,
     pub want_shut_down: bool,
+    /// Log directories that have failed since the broker registered (KIP-858).
+    pub offline_log_dirs: Vec<Uuid>,
+}
+
+impl BrokerHeartbeat {
+    /// Of a broker that wants to serve.
+    pub fn new(broker_id: BrokerId, broker_epoch: i64) -> Self {
+        BrokerHeartbeat {
+            broker_id,
+            broker_epoch,
+            want_fence: false,
+            want_shut_down: false,
+            offline_log_dirs: Vec::new(),
+        }
+    }
 }
 
 /// What the broker is now.
@@ -192,7 +207,7 @@ pub fn broker_heartbeat(
     };
     let updates = |change| leader_and_isr_updates(image, context.schema, change);
     let leave = BrokerChange { remove: Some(request.broker_id), add: None };
-    let (records, is_fenced, should_shut_down) = if request.want_shut_down {
+    let (mut records, is_fenced, should_shut_down) = if request.want_shut_down {
         // It may go at once when nothing is led by it any more; until then it is "in controlled shutdown".
         let mut records = Vec::new();
         if !broker.fenced {
@@ -213,7 +228,35 @@ pub fn broker_heartbeat(
     } else {
         (Vec::new(), broker.fenced, false)
     };
+    if records.is_empty() {
+        records = directories_offline(image, context, broker, &request.offline_log_dirs);
+    }
     Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down }) }
+}
+
+/// Apache: `handleDirectoriesOffline`. The registration loses the directories, and partitions whose leader kept them there get
+/// another one, or none; the last in-sync replica stays in the ISR. A broker that loses its last directory ends by itself.
+fn directories_offline(
+    image: &MetadataImage,
+    context: &StepContext<'_>,
+    broker: &BrokerRegistration,
+    offline: &[Uuid],
+) -> Vec<MetadataRecord> {
+    // linear: a broker has a few log directories
+    let (lost, online): (Vec<Uuid>, Vec<Uuid>) =
+        broker.directories.iter().copied().partition(|directory| offline.contains(directory));
+    if lost.is_empty() || online.is_empty() {
+        return Vec::new();
+    }
+    let change = BrokerRegistrationChangeRecord {
+        broker_id: broker.id,
+        broker_epoch: broker.epoch,
+        log_dirs: online,
+        ..Default::default()
+    };
+    let mut records = leaders_without_directories(image, context.schema, broker.id, &lost);
+    records.push(change.into());
+    records
 }
 
 /// Apache: `ClusterControlManager.checkBrokerEpoch`.
@@ -258,7 +301,10 @@ pub fn unregister_broker(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::testing::*;
+    use crate::controller::{
+        directories::{AssignReplicasToDirs, assign_replicas_to_dirs},
+        testing::*,
+    };
 
     fn registration(incarnation: u128) -> RegisterBroker {
         RegisterBroker {
@@ -280,7 +326,7 @@ mod tests {
 
     fn heartbeat(image: &mut MetadataImage, want_fence: bool, want_shut_down: bool) -> BrokerState {
         let broker_epoch = image.broker(1).unwrap().epoch;
-        let request = BrokerHeartbeat { broker_id: 1, broker_epoch, want_fence, want_shut_down };
+        let request = BrokerHeartbeat { want_fence, want_shut_down, ..BrokerHeartbeat::new(1, broker_epoch) };
         let step = with_context(|context| broker_heartbeat(image, context, request));
         apply(image, &step.records);
         step.reply.unwrap()
@@ -321,6 +367,42 @@ mod tests {
         assert!(heartbeat(&mut image, false, true).should_shut_down);
         assert_eq!(image.partition("t", 0).unwrap().leader, -1);
         assert!(image.broker(1).unwrap().in_controlled_shutdown);
+    }
+
+    #[test]
+    fn a_directory_that_fails_costs_its_partitions_their_leader_and_not_their_isr() {
+        let (a, b) = (Uuid::from_u128(1001), Uuid::from_u128(2002));
+        let mut image = image_with_brokers(&[1]);
+        edit_broker(&mut image, 1, |broker| broker.directories = vec![a, b]);
+        for (topic, directory) in [("in-a", a), ("in-b", b)] {
+            add_topic(&mut image, topic, &[&[1]]);
+            let directories = [((image.topic_id(topic).unwrap(), 0), directory)].into();
+            let request =
+                AssignReplicasToDirs { broker_id: 1, broker_epoch: image.broker(1).unwrap().epoch, directories };
+            let step = with_context(|context| assign_replicas_to_dirs(&image, context, request));
+            apply(&mut image, &step.records);
+        }
+        let state = |image: &MetadataImage, topic: &str| {
+            let partition = image.partition(topic, 0).unwrap();
+            (partition.leader, partition.leader_epoch, partition.isr.to_vec())
+        };
+        let fail = |image: &mut MetadataImage, directories: &[Uuid]| {
+            let heartbeat = BrokerHeartbeat::new(1, image.broker(1).unwrap().epoch);
+            let request = BrokerHeartbeat { offline_log_dirs: directories.to_vec(), ..heartbeat };
+            let step = with_context(|context| broker_heartbeat(image, context, request));
+            assert_eq!(step.reply, Ok(BrokerState { is_fenced: false, should_shut_down: false }));
+            apply(image, &step.records);
+            step.records.len()
+        };
+        assert_eq!(fail(&mut image, &[b]), 2);
+        assert_eq!(image.broker(1).unwrap().directories, [a]);
+        assert_eq!((state(&image, "in-a"), state(&image, "in-b")), ((1, 0, vec![1]), (-1, 1, vec![1])));
+        assert_eq!(fail(&mut image, &[b]), 0, "once is enough");
+        assert_eq!(fail(&mut image, &[a, b]), 0, "the broker ends without its last directory");
+        // The next start finds the directory in order.
+        register(&mut image, RegisterBroker { log_dirs: vec![a, b], ..registration(9) }).unwrap();
+        heartbeat(&mut image, false, false);
+        assert_eq!((state(&image, "in-a").0, state(&image, "in-b").0), (1, 1));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod partitions;
 pub mod portions;
 pub mod producer_ids;
 pub mod schema;
+pub mod shortage;
 pub mod topics;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ApiError, ConfigSchema, Entropy,
-    directories::{MIGRATING, UNASSIGNED, has_online_directory},
+    directories::{MIGRATING, UNASSIGNED, directory_of, has_online_directory},
 };
 use crate::{
     metadata::{
@@ -282,6 +282,27 @@ pub(super) fn leader_and_isr_updates(
         let mut unclean = None;
         for (id, partition) in topic.partitions.iter().filter(|(_, partition)| concerned(partition)) {
             let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
+            records.extend(partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from));
+        }
+    }
+    records
+}
+
+/// New leaders, or none, for the partitions that `broker` has in directories which are offline now.
+pub(super) fn leaders_without_directories(
+    image: &MetadataImage,
+    schema: &dyn ConfigSchema,
+    broker: BrokerId,
+    offline: &[Uuid],
+) -> Vec<MetadataRecord> {
+    // linear: a broker has a few log directories
+    let is_lost = |partition: &PartitionImage| directory_of(partition, broker).is_some_and(|id| offline.contains(&id));
+    let mut records = Vec::new();
+    for topic in image.topics.by_name.values() {
+        let mut unclean = None;
+        for (id, partition) in topic.partitions.iter().filter(|(_, partition)| is_lost(partition)) {
+            let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
+            let change = BrokerChange { remove: Some(broker), add: None };
             records.extend(partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from));
         }
     }

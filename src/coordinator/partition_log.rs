@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
 use crate::{
     env::{BoxFuture, Env, LogLimit},
-    log::{AppendError, AppendOrigin, ValidatedBatch, flush::with_log},
+    log::{AppendError, AppendOrigin, LogError, ReadError, ReadPlan, ValidatedBatch, flush::with_log, is_shortage},
     metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
@@ -38,6 +38,37 @@ impl GroupMetadataLog {
     fn partition(&self, index: i32) -> Option<Arc<Partition>> {
         self.replica_manager.partition(GROUP_METADATA_TOPIC, index)
     }
+
+    /// A plan to read from `from` on; none where the client's log diverged, which is not so here.
+    fn plan(&self, partition: i32, from: Offset, max_bytes: usize) -> io::Result<Option<ReadPlan>> {
+        let partition = self.partition(partition);
+        let partition =
+            partition.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the partition is not here"))?;
+        let from = FetchFrom { offset: from, current_leader_epoch: -1, last_fetched_epoch: -1 };
+        let read = partition.read(&from, max_bytes, FetchIsolation::LogEnd, true);
+        let read = read.map_err(|error| match error {
+            PartitionError::Read(ReadError::Storage(error)) | PartitionError::Storage(error) => read_error(error),
+            other => io::Error::other(other),
+        })?;
+        Ok(read.plan)
+    }
+}
+
+/// With the kinds that [`CoordinatorLog::read`] names.
+fn read_error(error: LogError) -> io::Error {
+    let kind = match &error {
+        LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
+        error if error.is_shortage() => io::ErrorKind::ResourceBusy,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+fn read_bytes(plan: &ReadPlan) -> io::Result<Bytes> {
+    plan.records()
+        .map_err(read_error)?
+        .into_bytes()
+        .map_err(|error| if is_shortage(&error) { io::Error::new(io::ErrorKind::ResourceBusy, error) } else { error })
 }
 
 /// Whether `flush.messages` asks for a sync before the record at `offset` is answered for. By default it never does.
@@ -116,17 +147,19 @@ impl CoordinatorLog for GroupMetadataLog {
     }
 
     fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> BoxFuture<'_, io::Result<Bytes>> {
-        let partition = self.partition(partition);
+        let plan = self.plan(partition, from, max_bytes);
         Box::pin(async move {
-            let partition =
-                partition.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the partition is not here"))?;
-            let from = FetchFrom { offset: from, current_leader_epoch: -1, last_fetched_epoch: -1 };
-            let read = partition.read(&from, max_bytes, FetchIsolation::LogEnd, true).map_err(io::Error::other)?;
-            let Some(plan) = read.plan else { return Ok(Bytes::new()) };
-            self.env
-                .tasks
-                .blocking("read for the coordinator", move || plan.records().map_err(io::Error::other)?.into_bytes())
-                .await
+            let Some(plan) = plan? else { return Ok(Bytes::new()) };
+            self.env.tasks.blocking("read for the coordinator", move || read_bytes(&plan)).await
+        })
+    }
+
+    fn next_readable(&self, partition: i32, from: Offset) -> BoxFuture<'_, io::Result<Offset>> {
+        let plan = self.plan(partition, from, 1);
+        Box::pin(async move {
+            let Some(plan) = plan? else { return Ok(from) };
+            let search = move || plan.next_readable().map_err(read_error);
+            self.env.tasks.blocking("search for the coordinator", search).await
         })
     }
 

@@ -4,7 +4,7 @@
 //! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that
 //! sleeps until the earliest deadline (none, when nobody is in a group). Decides nothing about groups.
 //! A request about many things becomes several steps (`runtime/slices.rs`), and so does what follows from deleted
-//! topics (`runtime/sweep.rs`): the lock is held for a few milliseconds at most.
+//! topics (`runtime/sweep.rs`): the lock is held for a few milliseconds at most. A partition is read by `runtime/load.rs`.
 //! The log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is
 //! dropped and loaded anew, and what was parked in it is told to find its coordinator again.
 //!
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
-use super::group::records::{Decoded, Record};
+use super::group::records::Record;
 use super::group::shard::{Deletion, Input, Output, Reply, Shard};
 use super::group::{
     CommitOffsetsRequest, CommitTopic, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic,
@@ -27,13 +27,12 @@ use super::group::{
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
 };
 use crate::env::{BoxFuture, Env, LogLimit, byte_account::ByteAccount, lock};
-use crate::protocol::compression::decompress;
-use crate::protocol::record_batch::{
-    BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, RecordIter, iter_batches,
-};
+use crate::protocol::record_batch::{BatchBuilder, BatchOptions, HEADER_BYTES};
 use crate::types::{Offset, TopicId, java_string_hash};
+use load::LoadError;
 use slices::{ITEMS_PER_STEP, join, slices};
 
+mod load;
 mod slices;
 mod sweep;
 
@@ -48,8 +47,6 @@ static NO_ROOM: LogLimit = LogLimit::of(1, Duration::from_secs(60));
 const NEVER: i64 = i64::MAX;
 /// A record costs at most this much besides its key and value: length, attributes, deltas, counts.
 const RECORD_OVERHEAD_BYTES: usize = 40;
-/// What a compressed batch of a log that another broker wrote may grow to.
-const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
 
 /// Why the log did not take or confirm a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -105,8 +102,12 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     fn bounds(&self, partition: i32) -> Option<(Offset, Offset)>;
 
     /// Whole batches from the one that contains `from` on, about `max_bytes` of them but at least one;
-    /// uncommitted ones too.
+    /// uncommitted ones too. `InvalidData` if that one is damaged; `ResourceBusy` if something is short that may be
+    /// there again.
     fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> BoxFuture<'_, std::io::Result<Bytes>>;
+
+    /// Where the first good batch starts that contains `from` or follows it; the end of the log if there is none.
+    fn next_readable(&self, partition: i32, from: Offset) -> BoxFuture<'_, std::io::Result<Offset>>;
 
     /// The largest batch that [`CoordinatorLog::append`] takes.
     fn max_batch_bytes(&self, partition: i32) -> usize;
@@ -278,20 +279,20 @@ impl GroupCoordinator {
 
     /// LeaveGroup; outcomes in the request's order.
     pub async fn leave(&self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
-        let LeaveRequest { group_id, mut members } = request;
+        let LeaveRequest { group_id, members } = request;
         let partition = self.partition_for(&group_id);
         let mut all = Vec::with_capacity(members.len());
+        let mut members = members.into_iter();
         loop {
-            let rest = members.split_off(members.len().min(ITEMS_PER_STEP));
-            let leave = LeaveRequest { group_id: group_id.clone(), members };
+            let slice = members.by_ref().take(ITEMS_PER_STEP).collect();
+            let leave = LeaveRequest { group_id: group_id.clone(), members: slice };
             match self.inner.perform(partition, Input::Leave(leave)).await? {
                 Output::Left(result) => all.append(&mut result?),
                 other => unexpected(&other),
             }
-            if rest.is_empty() {
+            if members.len() == 0 {
                 return Ok(all);
             }
-            members = rest;
             self.inner.env.tasks.yield_now().await;
         }
     }
@@ -692,60 +693,11 @@ impl Inner {
         }
     }
 
-    fn spawn_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64) {
-        let (inner, cell) = (self.clone(), cell.clone());
-        self.env.tasks.spawn_until_stopped("group-coordinator-load", async move {
-            let loaded = inner.read_log(&cell, load).await;
-            inner.finish_load(&cell, load, loaded);
-        });
-    }
-
     fn new_shard(&self, cell: &Cell) -> Shard {
         // Beside the value there is the key: the group's id, at most 32 KiB. Such ids only exist to test limits,
         // so most of that room is not set aside.
         let max_batch_bytes = self.log.max_batch_bytes(cell.partition);
         Shard::new(self.config.clone(), max_batch_bytes.saturating_sub(HEADER_BYTES + RECORD_OVERHEAD_BYTES + 1024))
-    }
-
-    /// Reads the whole log, a buffer at a time, decoding beside the async threads.
-    async fn read_log(&self, cell: &Cell, load: u64) -> Result<(Shard, Offset), LoadError> {
-        let partition = cell.partition;
-        let started = self.env.clock.monotonic();
-        let (mut next, end) = self.log.bounds(partition).ok_or(LoadError::NotHere)?;
-        let mut replay = Replay { shard: self.new_shard(cell), next, records: 0, skipped: 0 };
-        while next < end && cell.is_loading(load) {
-            let bytes = self.log.read(partition, next, self.config.offsets_load_buffer_size).await?;
-            let (returned, outcome) = self
-                .env
-                .tasks
-                .blocking("group-coordinator-replay", move || {
-                    let outcome = replay.replay(&bytes);
-                    (replay, outcome)
-                })
-                .await;
-            replay = returned;
-            outcome?;
-            if replay.next <= next {
-                return Err(LoadError::NoProgress(next));
-            }
-            next = replay.next;
-        }
-        if replay.skipped > 0 {
-            tracing::warn!(
-                partition,
-                records = replay.skipped,
-                "skipped records of __consumer_offsets that this version does not know"
-            );
-        }
-        let took_ms = self.env.clock.monotonic().saturating_sub(started).as_millis();
-        let (records, groups) = (replay.records, replay.shard.group_count());
-        tracing::debug!(partition, records, groups, took_ms, "loaded a partition of __consumer_offsets");
-        let (mut shard, now) = (replay.shard, self.now());
-        let on_loaded = move || {
-            shard.on_loaded(now);
-            shard
-        };
-        Ok((self.env.tasks.blocking("group-coordinator-load", on_loaded).await, next))
     }
 
     fn finish_load(self: &Arc<Self>, cell: &Arc<Cell>, load: u64, loaded: Result<(Shard, Offset), LoadError>) {
@@ -832,83 +784,6 @@ impl Active {
 struct WriteFailure {
     error: WriteError,
     nothing_written: bool,
-}
-
-/// Why a partition cannot be loaded.
-#[derive(Debug, Error)]
-enum LoadError {
-    #[error("the partition is not on this broker")]
-    NotHere,
-    #[error("cannot read the log: {0}")]
-    Read(#[from] std::io::Error),
-    #[error("the batch at offset {0} is corrupt: {1}")]
-    Corrupt(Offset, String),
-    #[error("the log has no batch at offset {0}")]
-    NoProgress(Offset),
-}
-
-/// A shard being built from its log.
-struct Replay {
-    shard: Shard,
-    next: Offset,
-    records: u64,
-    skipped: u64,
-}
-
-impl Replay {
-    fn replay(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
-        for batch in iter_batches(bytes) {
-            if batch.last_offset() >= self.next {
-                self.replay_batch(&batch)?;
-                self.next = batch.next_offset();
-            }
-        }
-        Ok(())
-    }
-
-    fn replay_batch(&mut self, batch: &BatchView<'_>) -> Result<(), LoadError> {
-        let corrupt = |why: String| LoadError::Corrupt(batch.base_offset(), why);
-        if !batch.crc_is_valid() {
-            return Err(corrupt("the checksum is wrong".into()));
-        }
-        let compression = batch.compression().map_err(|error| corrupt(error.to_string()))?;
-        let decompressed;
-        let records = match compression {
-            Compression::None => batch.records_bytes(),
-            compressed => {
-                decompressed = decompress(compressed, batch.records_bytes(), MAX_DECOMPRESSED_BYTES)
-                    .map_err(|error| corrupt(error.to_string()))?;
-                &decompressed[..]
-            }
-        };
-        let producer_id = batch.is_transactional().then(|| batch.producer_id());
-        for record in RecordIter::new(records, batch.record_count()) {
-            let record = record.map_err(|error| corrupt(error.to_string()))?;
-            let offset = batch.base_offset() + i64::from(record.offset_delta);
-            self.records += 1;
-            if batch.is_control() {
-                self.replay_marker(producer_id, record.key);
-                continue;
-            }
-            match Record::decode(record.key, record.value) {
-                Ok(Decoded::Record(record)) => self.shard.apply(offset, producer_id, &record),
-                Ok(Decoded::Unknown { .. }) => self.skipped += 1,
-                Err(error) => {
-                    tracing::warn!(offset, %error, "skipped an unreadable record of __consumer_offsets");
-                    self.skipped += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The end of a transaction: key int16 version, int16 type (0 abort, 1 commit). Other control records
-    /// say nothing about groups.
-    fn replay_marker(&mut self, producer_id: Option<i64>, key: Option<&[u8]>) {
-        if let (Some(producer_id), Some(&[_, _, 0, kind @ (0 | 1), ..])) = (producer_id, key) {
-            self.shard.apply_transaction_end(producer_id, kind == 1);
-        }
-    }
 }
 
 #[cfg(test)]

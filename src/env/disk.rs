@@ -14,7 +14,10 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::SystemTime,
 };
+
+use crate::types::TimestampMs;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Whether there is anything at `path`.
     fn exists(&self, path: &Path) -> bool;
+    /// When the content or the length of a file was changed last, by the wall clock.
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs>;
     /// A whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Makes creations, renames and removals in this directory durable.
@@ -115,8 +120,11 @@ pub trait File: Send + Sync + 'static {
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
-    /// Cuts or extends (with zeros).
+    /// Cuts or extends (with zeros). The file counts as modified even if it had that length already.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Has the volume keep room for `length` bytes from `position` on, which need none when they are written. The file's length
+    /// stays as it is; [`File::set_len`] gives back what lies behind it. `Unsupported` if the file system cannot do that.
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()>;
     /// Makes content and length durable. An error is final: what was written since the last
     /// success may be gone, and a second call would not say so.
     fn sync_data(&self) -> io::Result<()>;
@@ -195,6 +203,13 @@ impl Disk for SystemDisk {
 
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
+        let modified = std::fs::metadata(path)?.modified()?;
+        // A file from before 1970 is as old as can be.
+        let since_epoch = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(TimestampMs::try_from(since_epoch.as_millis()).unwrap_or(TimestampMs::MAX))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -281,6 +296,22 @@ impl File for SystemFile {
         self.0.set_len(len)
     }
 
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+        use rustix::{
+            fs::{FallocateFlags, fallocate},
+            io::Errno,
+        };
+        loop {
+            return match fallocate(&self.0, FallocateFlags::KEEP_SIZE, position, length) {
+                Err(Errno::INTR) => continue,
+                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
+                // Not this file system, not such a range, not in this sandbox.
+                Err(error) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
+                Ok(()) => Ok(()),
+            };
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -324,6 +355,35 @@ mod tests {
             let end = if expected.is_empty() { 0 } else { 5 + expected.len() as u64 };
             assert_eq!(file.len().unwrap(), end);
             assert!(file.read_exact_at(&mut [0; 1], end).is_err());
+        }
+    }
+
+    #[test]
+    fn a_write_modifies_a_file_and_opening_or_syncing_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = SystemDisk.open(&path, Open::CreateNew).unwrap();
+        let a_day_ago = SystemTime::now() - std::time::Duration::from_secs(86_400);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(a_day_ago).unwrap();
+        let expected = a_day_ago.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        SystemDisk.open(&path, Open::Create).unwrap().sync_all().unwrap();
+        assert_eq!(SystemDisk.modified_ms(&path).unwrap() as u128, expected);
+        file.write_all_at(b"x", 0).unwrap();
+        assert!(SystemDisk.modified_ms(&path).unwrap() as u128 > expected + 80_000_000);
+    }
+
+    #[test]
+    fn room_is_kept_behind_the_end_until_the_length_is_set() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = SystemDisk.open(&path, Open::CreateNew).unwrap();
+        let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        if file.keep_room(0, 1 << 20).is_ok() {
+            assert_eq!(file.len().unwrap(), 0);
+            assert!(allocated() >= 1 << 20);
+            file.set_len(0).unwrap();
+            assert_eq!(allocated(), 0);
         }
     }
 

@@ -113,6 +113,7 @@ impl LogError {
     pub fn is_disk_fault(&self) -> bool {
         match self {
             LogError::Io { action: "sync", .. } => !self.is_out_of_files(),
+            LogError::Io { source, .. } if source.kind() == io::ErrorKind::Unsupported => false,
             LogError::Io { source, .. } => !self.is_shortage() && source.kind() != io::ErrorKind::UnexpectedEof,
             LogError::Corrupt { .. }
             | LogError::DirOffline { .. }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use super::error::is_disk_full;
 use crate::{
     env::{Disk, lock},
     types::Offset,
@@ -68,13 +69,21 @@ impl PartitionDir {
     }
 
     /// Moves the directory out of the way, to be removed. Nobody opens a file by the old path meanwhile: another
-    /// partition of that name may soon be there.
-    pub(crate) fn delete(&self, disk: &dyn Disk, to: PathBuf) -> io::Result<()> {
+    /// partition of that name may soon be there. If the disk has no room for the new name, the directory is removed at
+    /// once. Returns whether it is still there.
+    pub(crate) fn delete(&self, disk: &dyn Disk, to: PathBuf) -> io::Result<bool> {
         let mut path = lock::write(&self.path);
-        disk.rename(&path, &to)?;
+        let is_there = match disk.rename(&path, &to) {
+            Ok(()) => true,
+            Err(error) if is_disk_full(&error) => {
+                disk.remove_dir_all(&path)?;
+                false
+            }
+            Err(error) => return Err(error),
+        };
         *path = to;
         self.deleted.store(true, Ordering::Release);
-        Ok(())
+        Ok(is_there)
     }
 }
 

@@ -584,6 +584,31 @@ impl Log {
         Ok(())
     }
 
+    /// Has the disk keep room for `bytes` more in the active segment. Returns the segment's first offset, and up to which
+    /// position of its file there is room.
+    ///
+    /// # Errors
+    /// There is not so much room; or the file system cannot keep any ([`io::ErrorKind::Unsupported`]); or a fault of the disk.
+    pub fn keep_room(&self, bytes: u64) -> Result<(Offset, u64), LogError> {
+        self.check_usable()?;
+        let active = self.active();
+        let kept = active.keep_room(bytes);
+        kept.map_err(|error| self.ctx.handle_io_error(error))?;
+        Ok((active.base_offset(), active.size_bytes() + bytes))
+    }
+
+    /// Gives the room back that is kept for a segment that is not active any more.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn release_room(&self, base_offset: Offset) -> Result<(), LogError> {
+        let inactive = self.segments.split_last().map_or(&[][..], |(_, inactive)| inactive);
+        match inactive.iter().find(|segment| segment.base_offset() == base_offset) {
+            Some(segment) => segment.release_room().map_err(|error| self.ctx.handle_io_error(error)),
+            None => Ok(()),
+        }
+    }
+
     // --- read ---
 
     /// Admits a read from `from` on: of at most `max_bytes`, but at least one whole batch if `min_one_batch`
@@ -655,6 +680,7 @@ impl Log {
                 .dirty
                 .parent
                 .is_some_and(|created| self.ctx.partitions_synced.load(Ordering::Acquire) < created),
+            write_indexes: true,
             done: FlushDone {
                 up_to,
                 truncations: self.dirty.truncations,
@@ -695,8 +721,13 @@ impl Log {
                 || self.flush_is_due_by_messages())
     }
 
+    /// Bytes in the active segment.
+    pub(crate) fn active_size_bytes(&self) -> u64 {
+        self.active().size_bytes()
+    }
+
     /// Where the active segment starts.
-    pub(super) fn active_base_offset(&self) -> Offset {
+    pub(crate) fn active_base_offset(&self) -> Offset {
         self.active().base_offset()
     }
 
@@ -970,13 +1001,15 @@ impl Log {
         let from = self.dir.path();
         let to = self.ctx.dir.join(moved_dir_name(&self.partition, unique, "delete"));
         let renamed = self.dir.delete(&*self.ctx.disk, to.clone()).map_err(LogError::io("rename", &from));
-        renamed.map_err(|error| self.ctx.handle_io_error(error))?;
+        let is_there = renamed.map_err(|error| self.ctx.handle_io_error(error))?;
         for checkpoint in self.ctx.checkpoints() {
             checkpoint.forget(&self.partition);
         }
         self.deleted = true;
         self.tail.clear();
-        self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+        if is_there {
+            self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+        }
         Ok(())
     }
 

@@ -203,6 +203,11 @@ impl LogManager {
         }
     }
 
+    /// `directory.id` of each directory that is out of service, where it is known.
+    pub fn offline_directory_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).filter_map(|dir| dir.directory_id)
+    }
+
     /// Whether no directory is left.
     pub fn is_offline(&self) -> bool {
         self.dirs.iter().all(|dir| dir.ctx.is_offline())
@@ -386,9 +391,17 @@ impl LogManager {
     pub fn delete_closed_log(&self, partition: &TopicPartition) -> Result<(), LogError> {
         let found = self.partition_dirs()?.into_iter().find(|(_, other)| other == partition);
         let Some((dir, _)) = found else { return Ok(()) };
-        let to = self.move_dir(dir, partition, "delete")?;
+        let path = match self.move_dir(dir, partition, "delete") {
+            Ok(to) => to,
+            // No room for the new name: it is removed under its own, before a later topic can have it.
+            Err(error) if error.is_disk_full() => {
+                let path = dir.ctx.dir.join(partition.to_string());
+                return dir.ctx.disk.remove_dir_all(&path).map_err(LogError::io("remove", &path));
+            }
+            Err(error) => return Err(error),
+        };
         lock(&dir.refused_logs).remove(partition);
-        dir.ctx.condemn(to, true, 0);
+        dir.ctx.condemn(path, true, 0);
         Ok(())
     }
 
@@ -1166,6 +1179,34 @@ mod tests {
         }
         ctx.handle_io_error(fault(Errno::IO));
         assert!(ctx.is_offline());
+    }
+
+    #[test]
+    fn what_is_deleted_goes_at_once_where_there_is_no_room_for_a_new_name() {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
+        let manager = LogManager::open(&env(&disk, &clock), LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        let config = LogConfig { segment_bytes: 600, retention_ms: 60_000, ..LogConfig::default() };
+        let log = open(&manager, "t", config);
+        for _ in 0..3 {
+            append(&log, 1_000_000);
+        }
+        disk.set_capacity(0);
+        disk.set_faults(crate::sim::disk::Faults { no_room_for_names: true, ..Default::default() });
+        clock.advance(Duration::from_secs(400));
+        manager.tick();
+        assert_eq!(with_log(&*log, |log| log.log_start_offset()), 2);
+        assert!(!disk.exists(Path::new("/a/t-0/00000000000000000000.log")));
+        let plan = log.lock().unwrap().read(2, 1000, Offset::MAX, true).unwrap();
+        manager.delete_log(&tp("t"), &*log).unwrap();
+        assert!(!disk.exists(Path::new("/a/t-0")) && !manager.is_offline());
+        assert!(
+            plan.records()
+                .and_then(|records| records.into_bytes().map_err(LogError::io("read", Path::new("/a"))))
+                .is_ok()
+        );
+        disk.create_dir_all(Path::new("/a/closed-0")).unwrap();
+        manager.delete_closed_log(&tp("closed")).unwrap();
+        assert!(!disk.exists(Path::new("/a/closed-0")));
     }
 
     #[test]

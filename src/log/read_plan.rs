@@ -114,6 +114,23 @@ impl ReadPlan {
         }
     }
 
+    /// Where the first good batch starts that contains the offset of the plan or follows it: past what is damaged. The end of
+    /// the log if there is none.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn next_readable(&self) -> Result<Offset, LogError> {
+        for at in self.at..self.segments.len() {
+            let segment = &self.segments[at];
+            let limit = self.segments.get(at + 1).map_or(self.log_end_offset, |next| next.base_offset());
+            let found = segment.next_good_batch(self.from.max(segment.base_offset()), self.end_of(at), limit);
+            if let Some(offset) = found.map_err(|error| handle_io_error(&self.segments, error))? {
+                return Ok(offset);
+            }
+        }
+        Ok(self.log_end_offset)
+    }
+
     fn records_from_file(&self) -> Result<Records, LogError> {
         for at in self.at..self.segments.len() {
             let segment = &self.segments[at];

@@ -397,9 +397,7 @@ impl Segment {
         self.write_pending(&mut state)?;
         self.file(FileKind::Index)?;
         self.file(FileKind::TimeIndex)?;
-        let file = self.log_file()?;
-        self.io("truncate", FileKind::Log, file.set_len(position))?;
-        self.size.store(position, Ordering::Release);
+        self.cut_log(position)?;
         let index = IndexReader::new(self.file(FileKind::Index)?, state.offsets.written);
         let kept = self.io(
             "read",
@@ -584,10 +582,18 @@ impl Segment {
         self.max_timestamp_of(&mut lock(&self.state))
     }
 
-    /// `LogSegment.largestTimestamp`: what retention goes by.
+    /// `LogSegment.largestTimestamp`: what retention goes by. If no record has a timestamp, the file's modification counts:
+    /// the age must not start over with each start of the process.
     pub(crate) fn largest_timestamp(&self) -> Result<TimestampMs, LogError> {
         let (max_timestamp, _) = self.max_timestamp()?;
-        Ok(if max_timestamp >= 0 { max_timestamp } else { self.created_ms })
+        if max_timestamp >= 0 {
+            return Ok(max_timestamp);
+        }
+        match self.ctx.disk.modified_ms(&self.path(FileKind::Log)) {
+            // Somebody has removed the file. Retention is not the one to find that out.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.created_ms),
+            modified => self.io("read", FileKind::Log, modified),
+        }
     }
 
     fn max_timestamp_of(&self, state: &mut SegmentState) -> Result<(TimestampMs, Offset), LogError> {
@@ -730,6 +736,23 @@ impl Segment {
         Ok(())
     }
 
+    /// [`Segment::sync`] of the records only, from which the indexes can be rebuilt.
+    pub(crate) fn sync_log(&self) -> Result<(), LogError> {
+        self.io("sync", FileKind::Log, self.log_file()?.sync_data())
+    }
+
+    /// Has the disk keep room for so much behind the end of the `.log` file.
+    pub(crate) fn keep_room(&self, bytes: u64) -> Result<(), LogError> {
+        let file = self.log_file()?;
+        self.io("keep room in", FileKind::Log, file.keep_room(self.size_bytes(), bytes))
+    }
+
+    /// Gives back what [`Segment::keep_room`] took and nothing has used.
+    pub(crate) fn release_room(&self) -> Result<(), LogError> {
+        let file = self.log_file()?;
+        self.io("truncate", FileKind::Log, file.set_len(self.size_bytes()))
+    }
+
     fn was_rebuilt(&self) -> bool {
         self.rebuilt.load(Ordering::Acquire)
     }
@@ -759,6 +782,10 @@ impl Segment {
             match self.ctx.disk.rename(&from, &to) {
                 Ok(()) => renamed.push(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // No room for the new name, and this is what makes room. Who has the file open can still read it.
+                Err(error) if super::error::is_disk_full(&error) => {
+                    self.ctx.disk.remove_file(&from).map_err(LogError::io("remove", &from))?;
+                }
                 Err(source) => return Err(LogError::Io { action: "rename", path: from, source }),
             }
         }

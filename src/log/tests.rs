@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     config::topic::LogConfig,
-    env::{SystemClock, SystemDisk},
+    env::{Clock, Disk, SystemClock, SystemDisk},
     protocol::record_batch::{BatchBuilder, BatchOptions, BatchView, iter_batches},
+    sim::{SimClock, SimDisk},
     types::{Offset, TopicPartition},
 };
 
@@ -454,4 +455,73 @@ fn readers_see_what_flush_messages_made_durable() {
     assert_eq!(log.visible_end_offset(), 0, "two may not");
     log.flush().unwrap();
     assert_eq!(log.visible_end_offset(), 2);
+}
+
+/// The largest timestamp that retention sees of each segment.
+fn ages(log: &Log) -> Vec<i64> {
+    log.segments.iter().map(|segment| segment.largest_timestamp().unwrap()).collect()
+}
+
+#[test]
+fn records_without_a_timestamp_age_from_the_last_write_also_after_a_restart() {
+    const DAY_MS: i64 = 86_400_000;
+    let day = std::time::Duration::from_millis(DAY_MS as u64);
+    let dir = std::path::Path::new("/d/t-0");
+    for clean_shutdown in [true, false] {
+        let (disk, clock) = (SimDisk::new(1), SimClock::new(DAY_MS));
+        disk.set_clock(clock.clone());
+        disk.create_dir_all(dir).unwrap();
+        let config = LogConfig { segment_bytes: 200, retention_ms: 3 * DAY_MS, ..LogConfig::default() };
+        let open = |start: OpenLog| {
+            let ctx =
+                LogContext::alone(dir.parent().unwrap(), Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap();
+            Log::open(&ctx, dir, partition(), None, Arc::new(config.clone()), start).unwrap()
+        };
+        let mut log = open(OpenLog::default());
+        for _ in 0..3 {
+            let batch = plain(1, &[7; 100], -1);
+            let rules = ValidationRules::new(log.partition(), log.config(), clock.now_ms(), 9);
+            log.append_as_leader(validate(batch, &rules).unwrap(), 0, clock.now_ms()).unwrap();
+            log.flush().unwrap();
+            clock.advance(day);
+        }
+        assert_eq!(ages(&log), [DAY_MS, 2 * DAY_MS, 3 * DAY_MS]);
+        if clean_shutdown {
+            log.close_cleanly().unwrap();
+        }
+        drop(log);
+        disk.crash();
+        // Now it is day 4; a start, whatever it has to repair, is no modification.
+        let mut log = open(OpenLog { clean_shutdown, ..OpenLog::default() });
+        assert_eq!(ages(&log), [DAY_MS, 2 * DAY_MS, 3 * DAY_MS], "clean: {clean_shutdown}");
+        let end = log.log_end_offset();
+        assert_eq!(log.delete_old_segments(clock.now_ms(), end).unwrap(), 0);
+        clock.advance(day);
+        assert_eq!(log.delete_old_segments(clock.now_ms(), end).unwrap(), 1);
+        assert_eq!(log.log_start_offset(), 1);
+        // What is cut is a modification; a cut of nothing is none.
+        assert!(!log.truncate_to(end).unwrap());
+        assert_eq!(ages(&log), [2 * DAY_MS, 3 * DAY_MS]);
+        assert!(log.truncate_to(2).unwrap());
+        assert_eq!(ages(&log)[0], 2 * DAY_MS);
+    }
+}
+
+#[test]
+fn recovery_modifies_no_file_that_it_does_not_cut() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    fixture.append(&mut log, plain(1, b"v", -1)).unwrap();
+    log.flush().unwrap();
+    drop(log);
+    let path = fixture.dir.path().join("t-0/00000000000000000000.log");
+    let a_day_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(a_day_ago).unwrap();
+    let expected = SystemDisk.modified_ms(&path).unwrap();
+    for clean_shutdown in [true, false] {
+        let mut log = fixture.open(OpenLog { clean_shutdown, ..OpenLog::default() }).unwrap();
+        assert_eq!(ages(&log), [expected]);
+        log.close_cleanly().unwrap();
+        assert_eq!(SystemDisk.modified_ms(&path).unwrap(), expected);
+    }
 }

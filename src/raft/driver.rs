@@ -4,8 +4,9 @@
 //! proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the records are applied to the
 //! published image, subscribers are told, the store follows, and only then does the request get its answer. A quorum of one takes
 //! the same path: it elects itself, its log's fsync is the majority. It has no clock of its own, so an idle broker sleeps.
-//! A full disk, or no file descriptor, ends nothing: what raft wants written is kept and tried again, those who wait for it are told
-//! that it is not known when it will be done, and until then nothing new is decided.
+//! A full disk ends nothing: room is kept for the metadata log, and while there is no more than that only what frees space is decided.
+//! Where even that cannot be written, or there is no file descriptor, what raft wants written is kept and tried again, those who wait
+//! for it are told that it is not known when it will be done, and until then nothing new is decided.
 //! Leaves deciding to `controller`, storing to `storage.rs`, and messages to other voters to the transport.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use crate::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker},
         features::bootstrap_records,
+        shortage::Reserve,
     },
     env::{Env, Random},
     log::is_shortage,
@@ -47,6 +49,11 @@ const MAX_WAITING_EVENTS: usize = 1024;
 const MAX_EVENTS_PER_ROUND: usize = 256;
 /// Committed bytes applied in one go.
 const MAX_APPLY_BYTES: u64 = 4 << 20;
+/// Room that the disk keeps for the metadata log. To delete 20,000 topics takes less than 1 MiB; to register a broker with as many
+/// partitions, which every start does, takes two.
+const RESERVE_BYTES: u64 = 4 << 20;
+/// So much of it may be used by what is no deletion ([`Reserve::Part`]).
+const RESERVE_PART_BYTES: u64 = 2 << 20;
 /// While room or descriptors are short, what raft wants written is tried again this often, and with every request.
 const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
 /// A snapshot that could not be written is tried again after so long; until then the log is not trimmed, nothing else.
@@ -235,6 +242,12 @@ struct Driver {
     unapplied: VecDeque<Entry>,
     /// Something is short: nothing is decided, since nothing more can be written behind what waits.
     is_stalled: bool,
+    /// The disk does not keep [`RESERVE_BYTES`]: it is full, or no file can be opened.
+    lacks_reserve: bool,
+    /// Bytes decided since the reserve was whole.
+    reserve_used: u64,
+    /// Bytes decided and not written yet.
+    proposed_bytes: u64,
     /// An `Event::Retry` is on its way.
     is_retry_armed: bool,
     pending: VecDeque<Pending>,
@@ -338,6 +351,9 @@ impl Driver {
             unregistered: None,
             unapplied: VecDeque::new(),
             is_stalled: false,
+            lacks_reserve: false,
+            reserve_used: 0,
+            proposed_bytes: 0,
             is_retry_armed: false,
             pending: VecDeque::new(),
             was_leader: false,
@@ -388,8 +404,7 @@ impl Driver {
             unreachable!("the reply is of the request's kind")
         };
         let epoch = reply.map_err(StartError::Registration)?;
-        let unfence = BrokerHeartbeat { broker_id, broker_epoch: epoch, want_fence: false, want_shut_down: false };
-        self.decide(unfence.into())?;
+        self.decide(BrokerHeartbeat::new(broker_id, epoch).into())?;
         Ok(epoch)
     }
 
@@ -406,7 +421,8 @@ impl Driver {
     }
 
     fn serve(&mut self, events: &mut mpsc::Receiver<Event>, retries: &mpsc::WeakSender<Event>) -> Result<(), Fatal> {
-        if self.is_stalled {
+        self.keep_reserve()?;
+        if self.lacks_room() {
             self.arm_retry(retries.clone());
         }
         while let Some(event) = events.blocking_recv() {
@@ -425,7 +441,7 @@ impl Driver {
                 None => {}
             }
             self.drive()?;
-            if self.is_stalled && !self.is_retry_armed {
+            if self.lacks_room() && !self.is_retry_armed {
                 self.arm_retry(retries.clone());
             }
         }
@@ -472,16 +488,59 @@ impl Driver {
                 let _ = sender.send(Err(Unavailable::Shortage));
             }
             Event::Request(request, sender) => {
-                let (reply, offset) = self.decide(request)?;
-                self.pending.push_back(Pending { offset, reply, sender: Some(sender) });
+                self.keep_reserve()?;
+                if self.may_decide(&request) {
+                    let (reply, offset) = self.decide(request)?;
+                    self.pending.push_back(Pending { offset, reply, sender: Some(sender) });
+                } else {
+                    let _ = sender.send(Err(Unavailable::Shortage));
+                }
             }
             Event::DescribeQuorum(sender) => {
                 let _ = sender.send(self.describe_quorum());
             }
-            Event::Retry => self.is_retry_armed = false,
+            Event::Retry => {
+                self.is_retry_armed = false;
+                self.keep_reserve()?;
+            }
             Event::Stop => {}
         }
         Ok(())
+    }
+
+    /// Tops the reserve up.
+    fn keep_reserve(&mut self) -> Result<(), Fatal> {
+        match self.node.mut_store().keep_room(RESERVE_BYTES + self.proposed_bytes) {
+            Ok(()) => {
+                self.reserve_used = 0;
+                if std::mem::take(&mut self.lacks_reserve) {
+                    tracing::info!("there is room again for the metadata log");
+                }
+            }
+            Err(error) if is_shortage(&error) => {
+                if !std::mem::replace(&mut self.lacks_reserve, true) {
+                    tracing::error!(
+                        %error, "there is no room for the metadata log: until there is, topics can be deleted and retention be \
+                         lowered; all other changes of the cluster are refused"
+                    );
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn lacks_room(&self) -> bool {
+        self.is_stalled || self.lacks_reserve
+    }
+
+    fn may_decide(&self, request: &Request) -> bool {
+        !self.lacks_reserve
+            || match request.reserve() {
+                Reserve::None => false,
+                Reserve::Part => self.reserve_used < RESERVE_PART_BYTES,
+                Reserve::All => true,
+            }
     }
 
     /// One controller step: its records are proposed, its reply is valid once everything before the returned offset is applied.
@@ -506,6 +565,8 @@ impl Driver {
         }
         let batch = data_batch(self.next_offset, self.epoch(), self.env.clock.now_ms(), records);
         self.node.propose(Vec::new(), batch.to_vec())?;
+        self.proposed_bytes += batch.len() as u64;
+        self.reserve_used += batch.len() as u64;
         self.next_offset += records.len() as Offset;
         // The delta that counts is made when the records are committed.
         let mut ignored = MetadataDelta::default();
@@ -520,17 +581,25 @@ impl Driver {
 
     /// Everything raft wants done, until it wants nothing more or something is short.
     fn drive(&mut self) -> Result<(), Fatal> {
+        let mut has_written = false;
         match self.write_and_sync().and_then(|()| self.register_late()) {
-            Ok(()) => self.on_room(),
+            Ok(()) => {
+                has_written = std::mem::take(&mut self.proposed_bytes) > 0;
+                self.on_room();
+            }
             Err(error) if error.is_shortage() => self.on_shortage(&error),
             Err(error) => return Err(error),
+        }
+        if has_written && self.is_published {
+            // A new segment has no room yet.
+            self.keep_reserve()?;
         }
         self.publish();
         self.answer();
         if self.is_stalled {
             self.refuse_pending(Unavailable::TimedOut);
         } else {
-            self.maybe_snapshot();
+            self.maybe_snapshot()?;
         }
         Ok(())
     }
@@ -741,16 +810,18 @@ impl Driver {
 
     /// A snapshot once enough has been written since the last one. Without it the log grows and the next start takes longer: no
     /// reason to stop.
-    fn maybe_snapshot(&mut self) {
+    fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
         if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
             || self.env.clock.monotonic() < self.next_snapshot_at
         {
-            return;
+            return Ok(());
         }
         if let Err(error) = self.try_snapshot() {
             tracing::error!(%error, "the metadata snapshot failed and will be tried again later");
             self.next_snapshot_at = self.env.clock.monotonic() + SNAPSHOT_RETRY;
         }
+        // The log may have begun a new segment.
+        self.keep_reserve()
     }
 
     /// A snapshot, then the store's checkpoint, and only then the log is trimmed, to the snapshot before, so that a damaged newest

@@ -48,7 +48,8 @@ impl From<Unavailable> for ApiError {
             Unavailable::NotController(_) => ApiError::code_only(ResponseError::NotController),
             Unavailable::Shortage => ApiError::new(
                 ResponseError::KafkaStorageError,
-                "The metadata log cannot be written for now (its disk is full, or files cannot be opened); nothing was changed.",
+                "The metadata log cannot be written for now (its disk is full, or files cannot be opened); nothing was changed. \
+                 Topics can be deleted, and retention.ms and retention.bytes be lowered, to make room.",
             ),
             Unavailable::TimedOut => ApiError::new(
                 ResponseError::RequestTimedOut,

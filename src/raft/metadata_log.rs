@@ -1,6 +1,8 @@
 //! The metadata log on disk: `__cluster_metadata-0`, an ordinary log of the broker's.
 //!
 //! Adapts `log::Log` to what the quorum needs. Nothing is ever deleted by time or size: only a snapshot makes old batches needless.
+//! Owns how the log goes on when the disk is full: the disk keeps room behind the end of the active segment, where nobody else can
+//! take it; no segment is rolled, since a new one has no such room; indexes and the epoch file, which follow from the batches, wait.
 
 use std::{
     io,
@@ -15,13 +17,19 @@ use super::{cached_image::STORE_DIR, snapshot, storage::BatchLog};
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
     env::{Clock, Disk, Env, lock::lock},
-    log::{AppendError, Log, LogError, LogManager, LogOwner, ReadError, name_some},
+    log::{AppendError, FlushPlan, Log, LogError, LogManager, LogOwner, ReadError, name_some},
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
 /// For so long after the start the epoch file is left for later: it only repeats what the batches say, and waiting for its sync (and
 /// its directory's) would be most of the time between start and first topic.
 const EPOCHS_MAY_WAIT: Duration = Duration::from_secs(1);
+
+/// Room is taken in portions of this, so that a change asks the disk for it now and then only. A volume with less than this is full:
+/// a change that takes room would only find that out later, and half done.
+const ROOM_STEP: u64 = 1 << 20;
+/// A segment is rolled only where so much is free: room for what the new one keeps, and for what others write meanwhile.
+const ROOM_TO_ROLL: u64 = 16 << 20;
 
 /// The settings of the metadata log (Apache: `MetadataLogConfig`).
 pub fn log_config(segment_bytes: i32, segment_ms: i64) -> LogConfig {
@@ -42,6 +50,12 @@ pub struct MetadataLog {
     log: Arc<Mutex<Log>>,
     clock: Arc<dyn Clock>,
     opened_at: Duration,
+    /// The settings, of which the log gets those about rolling only where there is room.
+    config: LogConfig,
+    /// The segment in which the disk keeps room, and up to which position.
+    kept: Option<(Offset, u64)>,
+    /// The file system cannot keep room.
+    cannot_keep_room: bool,
 }
 
 impl MetadataLog {
@@ -69,12 +83,24 @@ impl MetadataLog {
         let log = Arc::new(Mutex::new(log));
         let owner: Arc<dyn LogOwner> = log.clone();
         manager.register(&partition, &context, Arc::downgrade(&owner));
-        Ok(MetadataLog { log, clock: env.clock.clone(), opened_at: env.clock.monotonic() })
+        Ok(MetadataLog::over(env, log))
     }
 
     /// A log that no manager knows of.
     pub fn new(env: &Env, log: Log) -> Self {
-        MetadataLog { log: Arc::new(Mutex::new(log)), clock: env.clock.clone(), opened_at: env.clock.monotonic() }
+        MetadataLog::over(env, Arc::new(Mutex::new(log)))
+    }
+
+    fn over(env: &Env, log: Arc<Mutex<Log>>) -> Self {
+        let config = LogConfig::clone(lock(&log).config());
+        MetadataLog {
+            log,
+            clock: env.clock.clone(),
+            opened_at: env.clock.monotonic(),
+            config,
+            kept: None,
+            cannot_keep_room: false,
+        }
     }
 
     /// The directory that also holds snapshots, `quorum-state` and the store.
@@ -85,6 +111,46 @@ impl MetadataLog {
     fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
+
+    /// Whether a new segment would find room.
+    fn may_roll(&self) -> bool {
+        self.has_free(ROOM_TO_ROLL)
+    }
+
+    /// Whether so much is free, as far as the file system says.
+    fn has_free(&self, bytes: u64) -> bool {
+        let ctx = self.log().context().clone();
+        ctx.disk.space(&ctx.dir).map_or(true, |space| space.usable >= bytes || space.total == 0)
+    }
+
+    fn top_up(&mut self, bytes: u64) -> Result<(), LogError> {
+        let (base_offset, end) = {
+            let log = self.log();
+            (log.active_base_offset(), log.active_size_bytes() + bytes)
+        };
+        if self.kept.is_some_and(|kept| kept.0 == base_offset && kept.1 >= end) {
+            return Ok(());
+        }
+        let kept = self.log().keep_room(bytes + ROOM_STEP)?;
+        match self.kept.replace(kept) {
+            Some((inactive, _)) if inactive != base_offset => self.log().release_room(inactive),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush_plan(&self) -> FlushPlan {
+        let log = self.log();
+        let mut plan = log.flush_plan(log.log_end_offset());
+        if self.clock.monotonic().saturating_sub(self.opened_at) < EPOCHS_MAY_WAIT {
+            plan.postpone_epochs();
+        }
+        plan
+    }
+}
+
+/// The settings of a log that stays in its segment as long as offsets and positions fit into it.
+fn without_rolls(config: &LogConfig) -> LogConfig {
+    LogConfig { segment_bytes: i32::MAX, segment_ms: i64::MAX, segment_jitter_ms: 0, ..config.clone() }
 }
 
 /// What can be done about a metadata log that has lost what was acknowledged.
@@ -141,7 +207,10 @@ impl BatchLog for MetadataLog {
 
     fn append(&mut self, batch: Bytes) -> io::Result<()> {
         let now_ms = self.clock.now_ms();
-        match self.log().append_as_follower(batch, now_ms) {
+        let config = if self.may_roll() { self.config.clone() } else { without_rolls(&self.config) };
+        let mut log = self.log();
+        log.update_config(Arc::new(config));
+        match log.append_as_follower(batch, now_ms) {
             Ok(_) => Ok(()),
             Err(AppendError::Storage(error)) => Err(io_error(error)),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
@@ -149,15 +218,15 @@ impl BatchLog for MetadataLog {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let plan = {
-            let log = self.log();
-            let mut plan = log.flush_plan(log.log_end_offset());
-            if self.clock.monotonic().saturating_sub(self.opened_at) < EPOCHS_MAY_WAIT {
-                plan.postpone_epochs();
+        let done = match self.flush_plan().run() {
+            Err(error) if error.is_shortage() && !error.is_disk_fault() => {
+                let mut plan = self.flush_plan();
+                plan.postpone_indexes();
+                plan.run()
             }
-            plan
+            other => other,
         };
-        let done = plan.run().map_err(io_error)?;
+        let done = done.map_err(io_error)?;
         let mut log = self.log();
         log.flush_done(done);
         let end = log.log_end_offset();
@@ -174,21 +243,45 @@ impl BatchLog for MetadataLog {
         plan.records().map_err(io_error)?.into_bytes()
     }
 
+    fn keep_room(&mut self, bytes: u64) -> io::Result<()> {
+        if self.cannot_keep_room {
+            return Ok(());
+        }
+        match self.top_up(bytes) {
+            Ok(()) if self.has_free(ROOM_STEP) => Ok(()),
+            Ok(()) => Err(io::Error::new(io::ErrorKind::StorageFull, "less than 1 MiB is free")),
+            Err(LogError::Io { source, path, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+                tracing::info!(
+                    path = %path.display(), error = %source,
+                    "the file system cannot keep room for the metadata log: on a full disk, topics cannot be deleted either"
+                );
+                self.cannot_keep_room = true;
+                Ok(())
+            }
+            Err(error) => Err(io_error(error)),
+        }
+    }
+
     fn truncate_to(&mut self, offset: Offset) -> io::Result<()> {
+        self.kept = None;
         self.log().truncate_to(offset).map_err(io_error)?;
         Ok(())
     }
 
     fn truncate_fully_and_start_at(&mut self, offset: Offset) -> io::Result<()> {
+        self.kept = None;
         self.log().truncate_fully_and_start_at(offset).map_err(io_error)
     }
 
     fn delete_before(&mut self, offset: Offset) -> io::Result<()> {
         let now_ms = self.clock.now_ms();
+        let may_roll = self.may_roll();
         let mut log = self.log();
         if log.maybe_increment_log_start_offset(offset).map_err(io_error)? {
             // Segments go whole: with this one closed, the next snapshot can drop it.
-            log.roll().map_err(io_error)?;
+            if may_roll {
+                log.roll().map_err(io_error)?;
+            }
             let end = log.log_end_offset();
             log.delete_old_segments(now_ms, end).map_err(io_error)?;
         }

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     controller::features::KRAFT_VERSION,
     env::Disk,
+    log::is_shortage,
     protocol::record_batch::{BatchView, iter_batches},
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
 };
@@ -39,6 +40,9 @@ pub trait BatchLog: Send {
     fn flush(&mut self) -> io::Result<()>;
     /// Whole batches from the one that holds `from` on; at least one where there is one, else about `max_bytes`.
     fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
+    /// Has the disk keep room for so many more bytes, so that they can be appended and flushed when it is full. After
+    /// `StorageFull` what was kept before is still kept. A disk that cannot keep room is no error.
+    fn keep_room(&mut self, bytes: u64) -> io::Result<()>;
     /// Cuts everything from `offset` on.
     fn truncate_to(&mut self, offset: Offset) -> io::Result<()>;
     /// Drops everything; the next record gets `offset`.
@@ -356,6 +360,11 @@ impl MetadataStorage {
         control_batch(self.end_offset(), epoch, now_ms, &records)
     }
 
+    /// As [`BatchLog::keep_room`].
+    pub fn keep_room(&mut self, bytes: u64) -> io::Result<()> {
+        self.log.keep_room(bytes)
+    }
+
     /// Makes appended entries durable.
     pub fn flush(&mut self) -> io::Result<()> {
         self.log.flush()
@@ -371,7 +380,13 @@ impl MetadataStorage {
         });
         let election = ElectionState { epoch: hard_state.term as LeaderEpoch, leader, vote };
         if election != self.election {
-            self.quorum_state.write(&election, !self.is_sole_voter())?;
+            match self.quorum_state.write(&election, !self.is_sole_voter()) {
+                // What the file would say follows from the log, where the next entry says it.
+                Err(error) if self.is_sole_voter() && is_shortage(&error) => {
+                    tracing::debug!(%error, "the quorum-state file cannot be written for now");
+                }
+                other => other?,
+            }
             self.election = election;
         }
         Ok(())
@@ -539,6 +554,9 @@ pub mod memory {
                 bytes.extend_from_slice(batch);
             }
             Ok(bytes.into())
+        }
+        fn keep_room(&mut self, _: u64) -> io::Result<()> {
+            Ok(())
         }
         fn truncate_to(&mut self, offset: Offset) -> io::Result<()> {
             let mut inner = self.inner();

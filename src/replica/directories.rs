@@ -1,6 +1,7 @@
-//! Where this broker's partitions are: what the metadata has noted, what is found at the start, what has to be noted.
+//! Where this broker's partitions are: what the metadata has noted, what is found at the start, what has to be noted; and which
+//! directories have failed since.
 //!
-//! Apache's `AssignmentsManager`. Leaves finding and creating logs to `log::LogManager`, and the records to the controller.
+//! Apache's `AssignmentsManager` and `BrokerLifecycleManager.propagateDirectoryFailure`. Leaves finding and creating logs to `log::LogManager`, and the records to the controller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,10 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    controller::directories::{AssignReplicasToDirs, LOST, MIGRATING, UNASSIGNED, directory_of},
+    controller::{
+        brokers::BrokerHeartbeat,
+        directories::{AssignReplicasToDirs, LOST, MIGRATING, UNASSIGNED, directory_of},
+    },
     env::lock::lock,
     log::{LogError, LogManager, Placement, name_some},
     metadata::image::{MetadataImage, PartitionImage},
@@ -59,6 +63,11 @@ impl Directories {
         let partitions = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
         let noted = partitions.filter_map(|partition| noted_directory(partition, self.broker_id));
         *lock(&self.missing) = noted.filter(|id| !ours.contains(id)).collect();
+    }
+
+    /// Whether the first image was applied.
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Acquire)
     }
 
     /// Where the log of a partition is to be looked for.
@@ -137,8 +146,9 @@ impl Directories {
         self.changed.notified().await;
     }
 
-    /// Has the controller note what is to be assigned.
-    pub(super) async fn report(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
+    /// Has the controller note which directories have failed, and what is to be assigned.
+    pub(super) async fn report(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
+        self.report_failures(controller, log_manager).await?;
         loop {
             let directories: BTreeMap<_, _> =
                 lock(&self.to_assign).iter().take(MOST_PER_REQUEST).map(|(at, directory)| (*at, *directory)).collect();
@@ -150,6 +160,21 @@ impl Directories {
             assigned.map_err(|error| anyhow::anyhow!("{error:?}"))?;
             lock(&self.to_assign).retain(|at, directory| directories.get(at) != Some(directory));
         }
+    }
+
+    /// Partitions in a directory that fails lose their leader, and clients are told so (KIP-858).
+    async fn report_failures(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
+        let image = controller.image();
+        let Some(broker) = image.broker(self.broker_id) else { return Ok(()) };
+        // linear: a broker has a few log directories
+        let is_registered = |id: &Uuid| broker.directories.contains(id);
+        let offline_log_dirs: Vec<Uuid> = log_manager.offline_directory_ids().filter(is_registered).collect();
+        if offline_log_dirs.is_empty() || log_manager.is_offline() {
+            return Ok(());
+        }
+        let heartbeat = BrokerHeartbeat { offline_log_dirs, ..BrokerHeartbeat::new(self.broker_id, broker.epoch) };
+        let noted = controller.broker_heartbeat(heartbeat).await;
+        noted.map(|_| ()).map_err(|error| anyhow::anyhow!("{error:?}"))
     }
 }
 

@@ -422,7 +422,11 @@ impl Partition {
             epoch if epoch > current => {
                 Err(PartitionError::UnknownLeaderEpoch { partition: partition(), epoch, current })
             }
-            _ if !inner.state.is_leader() => Err(PartitionError::NotLeader(partition())),
+            // Nobody leads a partition whose only directory has failed; the reason helps more (`HostedPartition.Offline`).
+            _ if !inner.state.is_leader() => {
+                inner.log.context().check_online()?;
+                Err(PartitionError::NotLeader(partition()))
+            }
             _ => Ok(current),
         }
     }

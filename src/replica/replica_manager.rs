@@ -2,6 +2,9 @@
 //!
 //! Lookups are by topic name or id; they share one entry per topic. Deltas arrive on the metadata
 //! thread, one at a time, and are done when the call returns: whoever created a topic finds its log.
+//! If a delta opens or removes very many logs, a task does that in portions, between which other deltas
+//! get their turn (`backlog.rs`); until then such a partition answers what clients try again. Who creates
+//! topics waits for its own ([`ReplicaManager::settled`]).
 //! A log that cannot be opened for a shortage (of room, of descriptors) is tried again with the next
 //! delta and every second until it is open.
 
@@ -12,6 +15,7 @@ use std::{
 };
 
 use super::{
+    backlog::{Backlog, Progress, Work},
     directories::Directories,
     partition::{LeadershipChange, Partition},
     state::Leadership,
@@ -35,6 +39,8 @@ use crate::{
 pub enum Hosted {
     /// It is open.
     Online(Arc<Partition>),
+    /// It was created just now, and its log will be opened soon.
+    Opening,
     /// Its log cannot be used: corrupt, on a failed disk, or not opened yet for a shortage. Said once in the log of the
     /// broker.
     Offline,
@@ -83,7 +89,7 @@ impl LocalTopic {
         let partitions = lock::read(&self.partitions);
         let online = partitions.iter().flatten().filter_map(|hosted| match hosted {
             Hosted::Online(partition) => Some(partition.clone()),
-            Hosted::Offline => None,
+            Hosted::Opening | Hosted::Offline => None,
         });
         online.collect()
     }
@@ -99,6 +105,10 @@ pub trait LeadershipListener: Send + Sync {
 
 /// Logs that a shortage kept from being opened are tried again this often.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// A delta opens and removes so many logs before it returns. That takes some 50 ms on a busy machine.
+const MOST_AT_ONCE: usize = 100;
+/// So many logs are opened or removed in a portion of the backlog.
+const PORTION: usize = 20;
 /// After so many failures in one turn the shortage is taken to last.
 const MOST_FAILURES: usize = 16;
 
@@ -113,6 +123,7 @@ pub struct ReplicaManager {
     topics: RwLock<Topics>,
     listeners: Mutex<Vec<Weak<dyn LeadershipListener>>>,
     changes: Mutex<Changes>,
+    progress: Progress,
 }
 
 /// Held by whoever changes what is here: the metadata thread, or a turn of opening logs again.
@@ -124,10 +135,13 @@ struct Changes {
     unopened: VecDeque<Unopened>,
     /// A task tries them again.
     is_retrying: bool,
+    /// What is still to be opened and removed of the last deltas.
+    backlog: Backlog,
 }
 
+/// A partition whose log is to be opened.
 #[derive(Clone, Copy)]
-struct Unopened {
+pub(super) struct Unopened {
     topic_id: TopicId,
     index: i32,
     /// As of the first try: what was there before this start does not become new by waiting.
@@ -158,6 +172,7 @@ impl ReplicaManager {
             topics: RwLock::default(),
             listeners: Mutex::default(),
             changes: Mutex::default(),
+            progress: Progress::default(),
         })
     }
 
@@ -187,7 +202,7 @@ impl ReplicaManager {
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         match self.topic(topic)?.partition(index)? {
             Hosted::Online(partition) => Some(partition),
-            Hosted::Offline => None,
+            Hosted::Opening | Hosted::Offline => None,
         }
     }
 
@@ -207,8 +222,9 @@ impl ReplicaManager {
         local
     }
 
-    /// Removes a topic that is gone: nobody finds it any more, then its logs go.
-    fn remove_topic(&self, topic: &TopicImage) {
+    /// Removes a topic that is gone: nobody finds it any more, nobody leads its partitions, then its logs go.
+    fn remove_topic(&self, changes: &mut Changes, topic: &TopicImage, is_large: bool) {
+        let is_later = is_large || self.progress.is_pending(&topic.name);
         let removed = {
             let mut topics = lock::write(&self.topics);
             let removed = topics.by_id.remove(&topic.id);
@@ -217,27 +233,38 @@ impl ReplicaManager {
             }
             removed
         };
-        for name in removed.iter().flat_map(|topic| topic.offline()) {
-            if let Err(error) = self.log_manager.delete_closed_log(&name) {
-                tracing::error!(partition = %name, %error, "cannot delete a log");
+        let online = removed.iter().flat_map(|topic| topic.online());
+        let online = online.map(|partition| (partition.topic_partition().clone(), Some(partition)));
+        let offline = removed.iter().flat_map(|topic| topic.offline()).map(|name| (name, None));
+        for (name, partition) in offline.chain(online) {
+            if let Some(partition) = &partition {
+                partition.resign();
+                self.tell(|listener| listener.on_resign(&name));
             }
-        }
-        for partition in removed.iter().flat_map(|topic| topic.online()) {
-            let name = partition.topic_partition();
-            partition.resign();
-            self.tell(|listener| listener.on_resign(name));
-            if let Err(error) = self.log_manager.delete_log(name, &*partition) {
-                tracing::error!(partition = %name, %error, "cannot delete a log");
+            if is_later {
+                self.queue(changes, name, Work::Remove(partition));
+            } else {
+                self.delete_log(&name, partition.as_deref());
             }
         }
     }
 
-    /// Has the controller note in which directory each partition is, where it does not know.
+    fn delete_log(&self, name: &TopicPartition, partition: Option<&Partition>) {
+        let deleted = match partition {
+            Some(partition) => self.log_manager.delete_log(name, partition),
+            None => self.log_manager.delete_closed_log(name),
+        };
+        if let Err(error) = deleted {
+            tracing::error!(partition = %name, %error, "cannot delete a log");
+        }
+    }
+
+    /// Has the controller note in which directory each partition is, where it does not know, and which directories have failed.
     ///
     /// # Errors
     /// The controller cannot note it now; it is asked again with the next call.
     pub async fn report_directories(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
-        self.directories.report(controller).await
+        self.directories.report(controller, &self.log_manager).await
     }
 
     /// Waits until [`ReplicaManager::report_directories`] has something to do.
@@ -261,29 +288,53 @@ impl ReplicaManager {
         })
     }
 
-    fn change_partition(&self, changes: &mut Changes, topic: &TopicImage, local: &LocalTopic, index: i32) {
+    fn change_partition(
+        &self,
+        changes: &mut Changes,
+        topic: &TopicImage,
+        local: &LocalTopic,
+        index: i32,
+        is_later: bool,
+    ) {
         let Some(registered) = self.registered(topic, index) else { return };
-        let partition = match local.partition(index) {
-            Some(Hosted::Online(partition)) => partition,
-            Some(Hosted::Offline) => return,
+        match local.partition(index) {
+            Some(Hosted::Online(partition)) => self.change_leadership(&partition, registered),
+            // It will be opened as the image has it then.
+            Some(Hosted::Opening | Hosted::Offline) => {}
             None => {
                 let placement = self.directories.placement(registered);
-                match self.open_hosted(&changes.image, topic, local, index, placement) {
-                    Ok(partition) => partition,
-                    Err(error) => {
-                        let partition = TopicPartition::new(topic.name.clone(), index);
-                        if error.is_shortage() {
-                            tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until it can");
-                            changes.unopened.push_back(Unopened { topic_id: topic.id, index, placement });
-                        } else {
-                            self.directories.on_refused(topic.id, &partition, registered, &error);
-                        }
-                        return local.set(index, Hosted::Offline);
-                    }
+                let unopened = Unopened { topic_id: topic.id, index, placement };
+                if is_later {
+                    local.set(index, Hosted::Opening);
+                    self.queue(changes, TopicPartition::new(topic.name.clone(), index), Work::Open(unopened));
+                } else {
+                    self.open_for_the_first_time(changes, topic, local, unopened, registered);
                 }
             }
+        }
+    }
+
+    fn open_for_the_first_time(
+        &self,
+        changes: &mut Changes,
+        topic: &TopicImage,
+        local: &LocalTopic,
+        unopened: Unopened,
+        registered: &PartitionImage,
+    ) {
+        let index = unopened.index;
+        let error = match self.open_hosted(&changes.image, topic, local, index, unopened.placement) {
+            Ok(partition) => return self.change_leadership(&partition, registered),
+            Err(error) => error,
         };
-        self.change_leadership(&partition, registered);
+        let partition = TopicPartition::new(topic.name.clone(), index);
+        if error.is_shortage() {
+            tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until it can");
+            changes.unopened.push_back(unopened);
+        } else {
+            self.directories.on_refused(topic.id, &partition, registered, &error);
+        }
+        local.set(index, Hosted::Offline);
     }
 
     /// What the metadata say of a partition that this broker should have.
@@ -310,6 +361,91 @@ impl ReplicaManager {
             LeadershipChange::Gained => self.tell(|listener| listener.on_become_leader(name)),
             LeadershipChange::Lost => self.tell(|listener| listener.on_resign(name)),
             LeadershipChange::None => {}
+        }
+    }
+
+    // --- more logs than can be opened or removed at once ---
+
+    /// Whether a delta opens and removes more logs than at once.
+    fn is_large(&self, image: &MetadataImage, delta: &MetadataDelta) -> bool {
+        if !self.directories.has_started() {
+            // The start waits for all logs.
+            return false;
+        }
+        let removed = delta.deleted_topics.values().map(|topic| topic.partitions.len());
+        let opened = delta.topics.iter().map(|(id, changed)| match (image.topic_by_id(*id), self.topic_by_id(*id)) {
+            (Some(_), Some(local)) => {
+                changed.partitions.iter().filter(|index| local.partition(**index).is_none()).count()
+            }
+            (Some(_), None) => changed.partitions.len(),
+            (None, _) => 0,
+        });
+        removed.chain(opened).sum::<usize>() > MOST_AT_ONCE
+    }
+
+    fn queue(&self, changes: &mut Changes, name: TopicPartition, work: Work) {
+        self.progress.queued(&name.topic);
+        changes.backlog.queue.push_back((name, work));
+    }
+
+    /// Starts a task that works the backlog off, unless one runs.
+    fn arm_backlog(&self, backlog: &mut Backlog) {
+        if backlog.queue.is_empty() || std::mem::replace(&mut backlog.is_worked_off, true) {
+            return;
+        }
+        let (this, env) = (self.this.clone(), self.env.clone());
+        self.env.tasks.spawn_until_stopped("open and remove logs", async move {
+            while let Some(manager) = this.upgrade() {
+                if env.tasks.blocking("open and remove logs", move || manager.work_off()).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// One portion. Returns whether nothing is left to do.
+    fn work_off(&self) -> bool {
+        if self.progress.must_wait() {
+            return false;
+        }
+        let changes = &mut *self.lock_changes();
+        for _ in 0..PORTION {
+            let Some((name, work)) = changes.backlog.queue.pop_front() else { break };
+            match work {
+                Work::Open(unopened) => self.open_late(changes, unopened),
+                Work::Remove(partition) => self.delete_log(&name, partition.as_deref()),
+            }
+            self.progress.done(&name.topic);
+        }
+        self.directories.on_applied(&self.log_manager);
+        self.arm_retry(changes);
+        changes.backlog.is_worked_off = !changes.backlog.queue.is_empty();
+        !changes.backlog.is_worked_off
+    }
+
+    fn open_late(&self, changes: &mut Changes, unopened: Unopened) {
+        let image = changes.image.clone();
+        // The topic may have been deleted meanwhile.
+        let topic = image.topic_by_id(unopened.topic_id).zip(self.topic_by_id(unopened.topic_id));
+        let Some((topic, local)) = topic else { return };
+        if let Some(registered) = self.registered(topic, unopened.index) {
+            self.open_for_the_first_time(changes, topic, &local, unopened, registered);
+        }
+    }
+
+    /// Ready when the logs of these topics are opened or removed, as far as they can be.
+    pub async fn settled(&self, topics: &[&str]) {
+        self.progress.settled(topics).await;
+    }
+
+    /// For the stop: removes what is still to be removed, and opens nothing more. The next start opens it.
+    pub fn finish_removals(&self) {
+        let changes = &mut *self.progress.before_portions(|| self.lock_changes());
+        while let Some((name, work)) = changes.backlog.queue.pop_front() {
+            if let Work::Remove(partition) = work {
+                self.delete_log(&name, partition.as_deref());
+            }
+            self.progress.done(&name.topic);
         }
     }
 
@@ -439,21 +575,24 @@ fn leadership(partition: &PartitionImage) -> Leadership {
 
 impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
-        let changes = &mut *self.lock_changes();
+        let changes = &mut *self.progress.before_portions(|| self.lock_changes());
         changes.image = image.clone();
         self.directories.on_image(image, &self.log_manager);
+        let is_large = self.is_large(image, delta);
         for topic in delta.deleted_topics.values() {
-            self.remove_topic(topic);
+            self.remove_topic(changes, topic, is_large);
         }
         self.open_again(changes, 1);
         for (id, changed) in &delta.topics {
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
+            let is_later = is_large || self.progress.is_pending(&topic.name);
             for index in &changed.partitions {
-                self.change_partition(changes, topic, &local, *index);
+                self.change_partition(changes, topic, &local, *index, is_later);
             }
         }
         self.arm_retry(changes);
+        self.arm_backlog(&mut changes.backlog);
         for resource in &delta.configs {
             self.change_configs(image, resource);
         }
@@ -502,9 +641,13 @@ mod tests {
 
         /// Makes a topic of two partitions, led from here.
         fn create(&mut self, name: &str) -> Uuid {
+            self.create_with(name, 2)
+        }
+
+        fn create_with(&mut self, name: &str, partitions: i32) -> Uuid {
             let topic_id = Uuid::new_v4();
             let mut records = vec![TopicRecord { name: name.into(), topic_id }.into()];
-            records.extend((0..2).map(|partition_id| {
+            records.extend((0..partitions).map(|partition_id| {
                 let (replicas, isr) = (vec![1], vec![1]);
                 let epochs = PartitionRecord { leader_epoch: 0, partition_epoch: 0, ..Default::default() };
                 MetadataRecord::from(PartitionRecord { partition_id, topic_id, replicas, isr, leader: 1, ..epochs })
@@ -515,6 +658,19 @@ mod tests {
 
         fn is_led(&self, topic: &str) -> bool {
             (0..2).all(|index| self.manager.partition(topic, index).is_some_and(|partition| partition.is_leader()))
+        }
+
+        /// How many partitions of a topic are led from here.
+        fn led(&self, topic: &str) -> usize {
+            let hosted = self.manager.topic(topic).map(|topic| topic.hosted()).unwrap_or_default();
+            let is_led = |hosted: &Hosted| matches!(hosted, Hosted::Online(partition) if partition.is_leader());
+            hosted.iter().filter(|(_, hosted)| is_led(hosted)).count()
+        }
+
+        /// Directories whose name ends so.
+        fn dirs(&self, suffix: &str) -> usize {
+            let entries = self.disk.list(Path::new("/a")).unwrap();
+            entries.iter().filter(|entry| entry.is_dir && entry.name.ends_with(suffix)).count()
         }
 
         /// Lets the task that opens logs again have its turn.
@@ -586,5 +742,68 @@ mod tests {
         assert!(world.manager.topic("u").is_none());
         assert!(world.manager.lock_changes().unopened.is_empty());
         world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn very_many_logs_are_opened_and_removed_in_portions_and_in_order() {
+        let mut world = World::new();
+        world.create("first");
+        assert!(world.is_led("first"), "few are opened at once");
+        let many = MOST_AT_ONCE as i32 * 3;
+        let old = world.create_with("many", many);
+        // It is there, and answers what clients try again.
+        assert!(matches!(world.manager.topic("many").unwrap().partition(many - 1), Some(Hosted::Opening)));
+        world.manager.settled(&["many"]).await;
+        assert_eq!(world.led("many"), many as usize);
+        // Deleted, and made again under its name before anything of it is removed; other topics come behind.
+        let partition = world.manager.partition("many", 0).unwrap();
+        world.apply(vec![RemoveTopicRecord { topic_id: old }.into()]);
+        assert!(!partition.is_leader() && world.manager.topic("many").is_none());
+        let new = world.create_with("many", many);
+        world.create("behind");
+        assert_eq!(world.led("behind"), 2, "topics of other names do not wait");
+        world.manager.settled(&["behind", "many"]).await;
+        assert_eq!(world.led("many"), many as usize);
+        assert_eq!((world.dirs("-delete"), world.dirs("-stray")), (many as usize, 0));
+        let text = world.disk.read(Path::new("/a/many-7/partition.metadata")).unwrap();
+        assert!(String::from_utf8(text).unwrap().contains(&TopicId(new).to_string()));
+        world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_before_it_was_opened_is_not_opened() {
+        let mut world = World::new();
+        world.create("first");
+        let topic_id = world.create_with("many", MOST_AT_ONCE as i32 * 20);
+        world.apply(vec![RemoveTopicRecord { topic_id }.into()]);
+        world.manager.settled(&["many"]).await;
+        assert!(world.manager.topic("many").is_none());
+        let left = world.disk.list(Path::new("/a")).unwrap();
+        let left = left.iter().filter(|entry| entry.name.starts_with("many") && !entry.name.ends_with("-delete"));
+        assert_eq!(left.count(), 0);
+        world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_between_removes_the_rest_and_the_next_start_opens_the_rest() {
+        let mut world = World::new();
+        world.create("first");
+        let many = MOST_AT_ONCE as i32 * 3;
+        let old = world.create_with("old", many);
+        world.manager.settled(&["old"]).await;
+        world.apply(vec![RemoveTopicRecord { topic_id: old }.into()]);
+        world.create_with("new", many);
+        world.manager.finish_removals();
+        world.manager.settled(&["old", "new"]).await;
+        assert_eq!(world.dirs("-delete"), many as usize);
+        world.env.tasks.shutdown().await;
+        world.manager.log_manager.shutdown();
+        world.disk.sync_volume(Path::new("/a")).unwrap();
+        world.disk.crash();
+        let log_manager = LogManager::open(&world.env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+        world.manager = ReplicaManager::new(1, world.env.clone(), Arc::default(), log_manager);
+        let image = Arc::new(world.image.clone());
+        world.manager.on_delta(&image, &MetadataDelta::from_empty(&image));
+        assert_eq!((world.led("first"), world.led("new")), (2, many as usize));
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! What was synced stays: a file's content by `sync_data`, a directory's entries by `sync_dir`. After a failed
 //! sync the dirty data counts as clean, as in Linux: a second sync succeeds and saves nothing.
+//! Room that is kept for a file survives crashes, as a journal keeps it.
+//! Files know when they were modified if the disk was given a clock.
 
 use std::{
     any::Any,
@@ -16,9 +18,13 @@ use std::{
     },
 };
 
-use crate::env::{
-    Disk, File, Open,
-    disk::{DirEntry, Space},
+use super::SimClock;
+use crate::{
+    env::{
+        Clock, Disk, File, Open,
+        disk::{DirEntry, Space},
+    },
+    types::TimestampMs,
 };
 
 /// The unit that reaches the medium whole or not at all.
@@ -53,6 +59,8 @@ struct State {
     used_bytes: u64,
     locks: BTreeSet<PathBuf>,
     syncs: u64,
+    clock: Option<SimClock>,
+    cannot_keep_room: bool,
 }
 
 /// What is going to fail, in the order of calls.
@@ -67,6 +75,8 @@ pub struct Faults {
     /// So many more files can be open than now; beyond that there is no descriptor left (EMFILE), until some are closed
     /// or the faults are set anew.
     pub fail_open: Option<u32>,
+    /// Directories have no room for a longer name (ENOSPC).
+    pub no_room_for_names: bool,
 }
 
 fn countdown(fault: &mut Option<u32>) -> io::Result<()> {
@@ -122,11 +132,22 @@ struct FileState {
     current: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
+    modified_ms: TimestampMs,
+    durable_modified_ms: TimestampMs,
+    /// Up to here room is kept, if that is more than there is.
+    room_to: u64,
 }
 
 impl FileState {
+    fn change(&mut self, change: Change, now_ms: TimestampMs) {
+        Self::apply(&mut self.current, &change);
+        self.changes.push(change);
+        self.modified_ms = now_ms;
+    }
+
     fn sync(&mut self) {
         self.changes.clear();
+        self.durable_modified_ms = self.modified_ms;
         self.durable = self.current.clone();
     }
 
@@ -148,7 +169,7 @@ impl FileState {
         let mut left = std::mem::take(&mut self.durable);
         let changes = std::mem::take(&mut self.changes);
         match random.below(4) {
-            0 => {}
+            0 => self.modified_ms = self.durable_modified_ms,
             1 => changes.iter().for_each(|change| Self::apply(&mut left, change)),
             2 => {
                 let kept = random.below(changes.len() as u64 + 1) as usize;
@@ -163,6 +184,7 @@ impl FileState {
         }
         self.current = left.clone();
         self.durable = left;
+        self.durable_modified_ms = self.modified_ms;
     }
 
     fn apply_some_sectors(content: &mut Vec<u8>, change: &Change, random: &mut SplitMix) {
@@ -219,6 +241,8 @@ impl SimDisk {
             used_bytes: 0,
             locks: BTreeSet::new(),
             syncs: 0,
+            clock: None,
+            cannot_keep_room: false,
         };
         SimDisk {
             inner: Arc::new(Inner {
@@ -250,6 +274,15 @@ impl SimDisk {
         hold.waiting -= 1;
     }
 
+    /// Files are modified at the time of this clock from now on; before that, at 0.
+    pub fn set_clock(&self, clock: SimClock) {
+        locked(&self.inner.state).clock = Some(clock);
+    }
+
+    fn now_ms(&self) -> TimestampMs {
+        locked(&self.inner.state).clock.as_ref().map_or(0, SimClock::now_ms)
+    }
+
     /// What fails from now on.
     pub fn set_faults(&self, faults: Faults) {
         locked(&self.inner.state).faults = faults;
@@ -258,6 +291,11 @@ impl SimDisk {
     /// No more than this can be written (ENOSPC).
     pub fn set_capacity(&self, bytes: u64) {
         locked(&self.inner.state).capacity_bytes = bytes;
+    }
+
+    /// A file system on which no room can be kept.
+    pub fn cannot_keep_room(&self) {
+        locked(&self.inner.state).cannot_keep_room = true;
     }
 
     /// Syncs of files so far, failed ones too.
@@ -377,7 +415,8 @@ impl Disk for SimDisk {
             (Some(node), _) => Ok(node.clone()),
             (None, Open::Read | Open::ReadWrite) => Err(not_found(path)),
             (None, Open::Create | Open::CreateNew) => {
-                let node = Arc::new(Node::File(Mutex::default()));
+                let file = FileState { modified_ms: self.now_ms(), ..FileState::default() };
+                let node = Arc::new(Node::File(Mutex::new(file)));
                 dir.change(|entries| entries.insert(name, node.clone()));
                 Ok(node)
             }
@@ -399,6 +438,12 @@ impl Disk for SimDisk {
         let (Node::Dir(source_dir), Node::Dir(target_dir)) = (&*source, &*target) else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
+        if target_name.len() > source_name.len()
+            && self.exists(from)
+            && locked(&self.inner.state).faults.no_room_for_names
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if Arc::ptr_eq(&source, &target) {
             let mut dir = locked(source_dir);
             let node = dir.current.get(&source_name).cloned().ok_or_else(|| not_found(from))?;
@@ -472,6 +517,13 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> bool {
         self.find(path).is_ok()
+    }
+
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
+        match &*self.find(path)? {
+            Node::File(file) => Ok(locked(file).modified_ms),
+            Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -574,24 +626,21 @@ impl SimFile {
     /// Takes what it can of `bytes` within the capacity, as a real disk that fills up in the middle of a write.
     fn write(&self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
         let wanted = bytes.len() as u64;
+        let kept = self.with(|_| Ok(()), |file| file.room_to.saturating_sub(position).min(wanted))?;
         let mut room = wanted;
         self.with(
             |state| {
                 countdown(&mut state.faults.fail_write)?;
-                room = wanted.min(state.capacity_bytes.saturating_sub(state.used_bytes));
-                state.used_bytes += room;
+                let taken = (wanted - kept).min(state.capacity_bytes.saturating_sub(state.used_bytes));
+                state.used_bytes += taken;
+                room = kept + taken;
                 Ok(())
             },
             |_| (),
         )?;
-        self.with(
-            |_| Ok(()),
-            |file| {
-                let change = Change::Write(position, bytes[..room as usize].to_vec());
-                FileState::apply(&mut file.current, &change);
-                file.changes.push(change);
-            },
-        )?;
+        let now_ms = self.disk.now_ms();
+        let change = Change::Write(position, bytes[..room as usize].to_vec());
+        self.with(|_| Ok(()), |file| file.change(change, now_ms))?;
         if room < wanted { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
@@ -622,12 +671,39 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(
+        let now_ms = self.disk.now_ms();
+        let given_back = self.with(
             |state| countdown(&mut state.faults.fail_write),
             |file| {
-                FileState::apply(&mut file.current, &Change::SetLen(len));
-                file.changes.push(Change::SetLen(len));
+                file.change(Change::SetLen(len), now_ms);
+                std::mem::take(&mut file.room_to).saturating_sub(len)
             },
+        )?;
+        self.with(
+            |state| {
+                state.used_bytes -= given_back;
+                Ok(())
+            },
+            |_| (),
+        )
+    }
+
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+        let kept = self.with(|_| Ok(()), |file| file.room_to.max(file.current.len() as u64))?;
+        let wanted = (position + length).saturating_sub(kept);
+        self.with(
+            |state| {
+                countdown(&mut state.faults.fail_write)?;
+                if state.cannot_keep_room {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                if wanted > state.capacity_bytes.saturating_sub(state.used_bytes) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                state.used_bytes += wanted;
+                Ok(())
+            },
+            |file| file.room_to = file.room_to.max(position + length),
         )
     }
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::BrokerConfig;
-use crate::types::{TimestampMs, TopicId};
+use crate::types::{Offset, TimestampMs, TopicId};
 
 /// The protocol type of consumers; the broker looks into their subscriptions to know which topics are in use.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
@@ -56,6 +56,8 @@ pub struct GroupConfig {
     pub max_groups_per_partition: usize,
     /// What all groups and offsets of the broker may take in memory. Kafka has no such bound.
     pub max_bytes: usize,
+    /// Damaged places of `__consumer_offsets` that are passed over: a partition and an offset, or all of a partition.
+    pub accepted_loss: BTreeSet<(i32, Option<Offset>)>,
     /// Member ids handed out but not yet used for joining, per group. Kafka has no such bound.
     pub max_pending_members: usize,
 }
@@ -75,6 +77,7 @@ impl Default for GroupConfig {
             offsets_load_buffer_size: 5 * 1024 * 1024,
             max_groups_per_partition: 100_000,
             max_bytes: 256 * 1024 * 1024,
+            accepted_loss: BTreeSet::new(),
             max_pending_members: 10_000,
         }
     }

@@ -3,50 +3,67 @@
 
 use std::sync::Arc;
 
-use crate::coordinator::group::{CommitTopic, FetchOffsetsTopic, FetchedTopic, TopicOutcome};
+use crate::coordinator::group::{CommitPartition, CommitTopic, FetchOffsetsTopic, FetchedTopic, TopicOutcome};
 
 /// Partitions, groups or members that one step deals with.
 pub(super) const ITEMS_PER_STEP: usize = 500;
 
 /// A topic and partitions of it.
 pub(super) trait Partitions: Sized {
-    fn count(&self) -> usize;
+    /// What is asked of one partition.
+    type Partition;
 
-    /// Keeps the first `at` partitions and returns the rest under the same name.
-    fn split_off(&mut self, at: usize) -> Self;
+    /// The same topic with other partitions, and those that it had.
+    fn with_partitions(&self, partitions: Vec<Self::Partition>) -> Self;
+    fn take_partitions(&mut self) -> Vec<Self::Partition>;
+    fn count(&self) -> usize;
 }
 
 impl Partitions for CommitTopic {
-    fn count(&self) -> usize {
-        self.partitions.len()
+    type Partition = CommitPartition;
+
+    fn with_partitions(&self, partitions: Vec<CommitPartition>) -> Self {
+        CommitTopic { name: self.name.clone(), topic_id: self.topic_id, partitions }
     }
 
-    fn split_off(&mut self, at: usize) -> Self {
-        CommitTopic { name: self.name.clone(), topic_id: self.topic_id, partitions: self.partitions.split_off(at) }
+    fn take_partitions(&mut self) -> Vec<CommitPartition> {
+        std::mem::take(&mut self.partitions)
+    }
+
+    fn count(&self) -> usize {
+        self.partitions.len()
     }
 }
 
 impl Partitions for FetchOffsetsTopic {
-    fn count(&self) -> usize {
-        self.partitions.len()
+    type Partition = i32;
+
+    fn with_partitions(&self, partitions: Vec<i32>) -> Self {
+        FetchOffsetsTopic { name: self.name.clone(), topic_id: self.topic_id, partitions }
     }
 
-    fn split_off(&mut self, at: usize) -> Self {
-        FetchOffsetsTopic {
-            name: self.name.clone(),
-            topic_id: self.topic_id,
-            partitions: self.partitions.split_off(at),
-        }
+    fn take_partitions(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.partitions)
+    }
+
+    fn count(&self) -> usize {
+        self.partitions.len()
     }
 }
 
 impl Partitions for (Arc<str>, Vec<i32>) {
-    fn count(&self) -> usize {
-        self.1.len()
+    type Partition = i32;
+
+    fn with_partitions(&self, partitions: Vec<i32>) -> Self {
+        (self.0.clone(), partitions)
     }
 
-    fn split_off(&mut self, at: usize) -> Self {
-        (self.0.clone(), self.1.split_off(at))
+    fn take_partitions(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.1)
+    }
+
+    fn count(&self) -> usize {
+        self.1.len()
     }
 }
 
@@ -63,17 +80,24 @@ pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>
     let mut slices = Vec::new();
     let (mut slice, mut room) = (Slice { topics: Vec::new(), continues: false }, most);
     for mut topic in topics {
-        while topic.count() > room {
-            let rest = topic.split_off(room);
-            let continues = room > 0;
-            if continues {
-                slice.topics.push(topic);
-            }
-            slices.push(std::mem::replace(&mut slice, Slice { topics: Vec::new(), continues }));
-            (topic, room) = (rest, most);
+        if topic.count() <= room {
+            room = room.saturating_sub(topic.count().max(1));
+            slice.topics.push(topic);
+            continue;
         }
-        room = room.saturating_sub(topic.count().max(1));
-        slice.topics.push(topic);
+        // Each partition moves once, however many slices the topic is in.
+        let mut left = topic.count();
+        let mut partitions = topic.take_partitions().into_iter();
+        while left > room {
+            if room > 0 {
+                slice.topics.push(topic.with_partitions(partitions.by_ref().take(room).collect()));
+                left -= room;
+            }
+            slices.push(std::mem::replace(&mut slice, Slice { topics: Vec::new(), continues: room > 0 }));
+            room = most;
+        }
+        slice.topics.push(topic.with_partitions(partitions.collect()));
+        room = room.saturating_sub(left.max(1));
     }
     slices.push(slice);
     slices

@@ -7,11 +7,13 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 
 use super::*;
+use crate::coordinator::group::records::Decoded;
 use crate::coordinator::group::{
     CommitPartition, CommitTopic, FetchOffsetsTopic, GroupState, LeavingMember, MemberProtocol,
 };
 use crate::env::{Clock, Disk, SystemDisk, SystemNet, SystemRandom, Tasks};
 use crate::protocol::compression::compress;
+use crate::protocol::record_batch::{BatchView, Compression, RecordIter};
 
 const PARTITION: i32 = 0;
 
@@ -28,7 +30,10 @@ struct MemoryLog {
 
 impl MemoryLog {
     fn end(&self) -> Offset {
-        let batches = self.batches.lock().unwrap();
+        self.end_of(&self.batches.lock().unwrap())
+    }
+
+    fn end_of(&self, batches: &[Bytes]) -> Offset {
         batches.last().map_or(0, |bytes| BatchView::parse(bytes).unwrap().next_offset())
     }
 
@@ -99,6 +104,15 @@ impl CoordinatorLog for MemoryLog {
             }
             Ok(bytes.freeze())
         })
+    }
+
+    fn next_readable(&self, _: i32, from: Offset) -> BoxFuture<'_, std::io::Result<Offset>> {
+        let batches = self.batches.lock().unwrap();
+        let mut good = batches.iter().map(|bytes| BatchView::parse(bytes).unwrap()).filter(BatchView::crc_is_valid);
+        let found = good
+            .find(|batch| batch.last_offset() >= from)
+            .map_or_else(|| self.end_of(&batches), |batch| batch.base_offset());
+        Box::pin(async move { Ok(found) })
     }
 
     fn max_batch_bytes(&self, _: i32) -> usize {
@@ -627,4 +641,46 @@ async fn g10_a_corrupt_log_is_not_served() {
     world.load().await;
     let refused = world.coordinator.commit_offsets(commit_request("g", 0..1, 1)).await;
     assert_eq!(refused, Err(GroupError::NotCoordinator));
+}
+
+#[tokio::test]
+async fn g10_what_is_damaged_is_passed_over_only_if_its_loss_is_accepted() {
+    let log = || {
+        let log = MemoryLog::default();
+        log.push(&commit_batch("before", 1));
+        for group_id in ["lost", "superseded"] {
+            let mut batch = commit_batch(group_id, 2).to_vec();
+            *batch.last_mut().unwrap() ^= 1;
+            log.push(&batch);
+        }
+        log.push(&commit_batch("superseded", 3));
+        // The checksum is right, and what it covers is no gzip.
+        let mut garbage = compressed(Compression::Gzip, &commit_batch("lost", 4)).to_vec();
+        garbage[HEADER_BYTES] ^= 0xff;
+        let crc = crate::protocol::record_batch::crc32c(&garbage[21..]);
+        garbage[17..21].copy_from_slice(&crc.to_be_bytes());
+        log.push(&garbage);
+        log.push(&commit_batch("behind", 5));
+        log
+    };
+    let load = async |accepted: &[(i32, Option<Offset>)]| {
+        let accepted_loss = accepted.iter().copied().collect();
+        let config = GroupConfig { offsets_load_buffer_size: 200, accepted_loss, ..GroupConfig::default() };
+        let world = World::with(config, log());
+        world.load().await;
+        world
+    };
+    // The two bad batches with a wrong checksum are one place: nothing good is between them.
+    for accepted in [&[][..], &[(0, Some(1))], &[(0, Some(4))], &[(1, None)], &[(1, Some(1)), (1, Some(4))]] {
+        let world = load(accepted).await;
+        let refused = world.coordinator.commit_offsets(commit_request("before", 0..1, 1)).await;
+        assert_eq!(refused, Err(GroupError::NotCoordinator), "{accepted:?}");
+    }
+    for accepted in [&[(0, None)][..], &[(0, Some(1)), (0, Some(4))]] {
+        let world = load(accepted).await;
+        for (group_id, offset) in [("before", 1), ("lost", -1), ("superseded", 3), ("behind", 5)] {
+            assert_eq!(world.committed_offset(group_id).await, offset, "{group_id}");
+        }
+        world.coordinator.commit_offsets(commit_request("before", 0..1, 6)).await.unwrap();
+    }
 }

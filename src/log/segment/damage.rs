@@ -67,6 +67,32 @@ impl Segment {
         Ok(scan.next_if_whole()?.is_some_and(|(_, batch, records)| batch.crc_is_valid(records)))
     }
 
+    /// Where the first batch starts that is whole, has a valid checksum and holds `offset` or follows it, below `end` and
+    /// with offsets below `limit`.
+    pub(crate) fn next_good_batch(&self, offset: Offset, end: u64, limit: Offset) -> Result<Option<Offset>, LogError> {
+        let mut search = BatchSearch::new(self);
+        let mut position = self.floor_position(offset)?;
+        let mut next_offset = self.base_offset;
+        while position < end {
+            let mut scan = self.scan(position, end)?;
+            while let Some((at, batch, records)) = scan.next_if_whole()? {
+                let is_in_order = batch.base_offset() >= next_offset && batch.last_offset() < limit;
+                if !is_in_order || !batch.crc_is_valid(records) {
+                    break;
+                }
+                if batch.last_offset() >= offset {
+                    return Ok(Some(batch.base_offset()));
+                }
+                next_offset = batch.last_offset() + 1;
+                position = at + batch.size_bytes();
+            }
+            if position < end {
+                position = search.next(position + 1, next_offset.max(offset), Some(limit))?.unwrap_or(end);
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a part of `position..end` looks like a sector that was never written: it reads as zeros. A disk that lost
     /// its power leaves such sectors, in any order, of what it was not asked to sync.
     pub(crate) fn has_unwritten_sector(&self, position: u64, end: u64) -> Result<bool, LogError> {

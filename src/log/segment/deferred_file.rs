@@ -77,6 +77,10 @@ impl File for DeferredFile {
         self.file()?.set_len(len)
     }
 
+    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+        self.file()?.keep_room(position, length)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file()?.sync_data()
     }

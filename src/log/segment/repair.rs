@@ -92,9 +92,13 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts the `.log` file to `size`, without touching the indexes.
+    /// Cuts the `.log` file to `size`, without touching the indexes. A file that is not longer is left alone, since
+    /// it must not count as modified: see [`Segment::largest_timestamp`].
     pub(crate) fn cut_log(&self, size: u64) -> Result<(), LogError> {
-        self.io("truncate", FileKind::Log, self.log_file()?.set_len(size))?;
+        let file = self.log_file()?;
+        if self.io("read", FileKind::Log, file.len())? > size {
+            self.io("truncate", FileKind::Log, file.set_len(size))?;
+        }
         self.size.store(size, Ordering::Release);
         Ok(())
     }

@@ -7,12 +7,13 @@ use kafka_protocol::error::ResponseError;
 use super::*;
 use crate::{
     controller::{
+        configs::{AlterOp, IncrementalAlterConfigs},
         testing::TestSchema,
         topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     },
     env::Disk,
     log::{Log, LogContext, OpenLog},
-    metadata::publisher::Subscriber,
+    metadata::{image::ConfigResource, publisher::Subscriber},
     raft::{
         MetadataLog,
         cached_image::{STORE_DIR, open_store},
@@ -107,6 +108,19 @@ impl Running {
 
     async fn create(&self, name: &str) -> TopicId {
         self.try_create(name).await.unwrap()
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), controller::ApiError> {
+        let topic = TopicReference { name: Some(name.into()), topic_id: TopicId::ZERO };
+        let deleted = self.started.controller.delete_topics(DeleteTopics { topics: vec![topic] }).await?;
+        deleted.into_iter().try_for_each(|topic| topic.result)
+    }
+
+    async fn set_config(&self, topic: &str, key: &str, value: &str) -> Result<(), controller::ApiError> {
+        let changes = vec![(key.to_owned(), AlterOp::Set, Some(value.to_owned()))];
+        let resources = vec![(ConfigResource::topic(topic), changes)];
+        let request = IncrementalAlterConfigs { resources, validate_only: false };
+        self.started.controller.incremental_alter_configs(request).await?.remove(0)
     }
 
     /// What the image says, whatever the offset and the epochs of restarts.
@@ -413,8 +427,9 @@ impl Simulated {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_changes_and_room_brings_them_back_without_a_restart() {
+async fn a_full_disk_that_keeps_no_room_refuses_changes_and_room_brings_them_back_without_a_restart() {
     let node = Simulated::new();
+    node.disk.cannot_keep_room();
     let running = node.start().await;
     running.create("before").await;
     node.disk.set_capacity(0);
@@ -431,6 +446,76 @@ async fn a_full_disk_refuses_changes_and_room_brings_them_back_without_a_restart
     let again = node.start().await;
     assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["after", "before", "waits"]);
     again.stop().await;
+}
+
+/// A size that is smaller than what is there. A volume of 0 bytes is one that says nothing of its size.
+const FULL: u64 = 1;
+
+fn code<T>(result: Result<T, controller::ApiError>) -> Option<i16> {
+    result.err().map(|error| error.code())
+}
+
+#[tokio::test]
+async fn on_a_full_disk_topics_are_deleted_and_retention_is_lowered_and_nothing_else() {
+    let node = Simulated::new();
+    let mut running = node.start().await;
+    for at in 0..40 {
+        running.create(&format!("t{at}")).await;
+    }
+    let refused = Some(ResponseError::KafkaStorageError.code());
+    let mut left = 40;
+    // The disk fills up, has room again and fills up again; each time with a crash while it is full.
+    for round in 0..3 {
+        node.disk.set_capacity(FULL);
+        for step in 0..2 {
+            assert_eq!(code(running.try_create("refused").await), refused, "{round} {step}");
+            for _ in 0..3 {
+                left -= 1;
+                running.delete(&format!("t{left}")).await.unwrap();
+            }
+            running.set_config("t0", "retention.ms", &left.to_string()).await.unwrap();
+            assert_eq!(code(running.set_config("t0", "unclean.leader.election.enable", "true").await), refused);
+            // What was answered is on the disk, and the next life starts while it is full.
+            node.disk.crash();
+            running.stop().await;
+            running = node.start().await;
+            assert!(running.started.broker_epoch.is_some(), "the broker is registered");
+            assert_eq!(running.topics().len(), left);
+            let image = running.publisher.image();
+            assert_eq!(image.topic_config("t0").unwrap()["retention.ms"], left.to_string());
+        }
+        node.disk.set_capacity(u64::MAX);
+        running.create(&format!("t{left}")).await;
+        left += 1;
+    }
+    assert!(!running.topics().contains_key("refused"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_be_repeated_without_end_leaves_room_for_deletions() {
+    let node = Simulated::new();
+    let running = node.start().await;
+    running.create("t").await;
+    node.disk.set_capacity(FULL);
+    let mut changes = 0;
+    let long = "1".repeat(17);
+    while running.set_config("t", "retention.ms", &format!("{long}{}", changes % 10)).await.is_ok() {
+        changes += 1;
+        assert!(changes < 100_000);
+    }
+    assert!(changes > 1000, "{changes}");
+    running.delete("t").await.unwrap();
+    node.disk.set_capacity(u64::MAX);
+    // Nobody has to ask for it.
+    while node.clock.next_wake().is_none() {
+        tokio::task::yield_now().await;
+    }
+    node.clock.advance(SHORTAGE_RETRY);
+    running.create("t").await;
+    node.disk.set_capacity(FULL);
+    running.set_config("t", "retention.ms", "1").await.unwrap();
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -459,6 +544,7 @@ async fn without_file_descriptors_changes_are_refused_and_come_back_without_a_re
 #[tokio::test]
 async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     let node = Simulated::new();
+    node.disk.cannot_keep_room();
     let running = node.start().await;
     node.disk.set_capacity(0);
     running.try_create("waits").await.unwrap_err();
