@@ -171,8 +171,8 @@ impl Broker {
         self.parts.config.node_id
     }
 
-    /// Ready when the broker can be of no more use, with the reason; Kafka halts in the same cases. Answers that are errors for
-    /// ever help nobody: whoever supervises the process shall see that it has ended.
+    /// Ready when the broker can be of no more use, with the reason; Kafka halts in the same cases. Answers that are
+    /// errors for ever help nobody: whoever supervises the process shall see that it has ended.
     pub async fn failed(&self) -> String {
         let mut offline = self.offline_dirs.clone();
         let all = self.data_dirs.len();

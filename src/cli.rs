@@ -96,7 +96,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads the process's arguments. Prints help, version or what is wrong and exits (0, 0, 2) where asked for or needed.
+    /// Reads the process's arguments. Prints help, version or what is wrong and exits (0, 0, 2) where asked for or
+    /// needed.
     pub fn from_process() -> Command {
         CommandLine::parse().into()
     }

@@ -1,8 +1,8 @@
 //! The broker's loggers and their levels, which clients list and change while the broker runs (KIP-412).
 //!
-//! Owns the names, the hierarchy and the levels. A logger is a module of this crate; a module without a level of its own has
-//! the level of the module around it, and at last that of `root`. Changes last until the restart, as in Apache. What a change
-//! does to the output is handed in by `main.rs`. The rules for requests are in `api/broker_loggers.rs`.
+//! Owns the names, the hierarchy and the levels. A logger is a module of this crate; a module without a level of its
+//! own has the level of the module around it, and at last that of `root`. Changes last until the restart, as in Apache.
+//! What a change does to the output is handed in by `main.rs`. The rules for requests are in `api/broker_loggers.rs`.
 
 mod modules;
 
@@ -123,7 +123,8 @@ pub struct Loggers {
 }
 
 impl Loggers {
-    /// With the levels that the command line gives, by logger; its names need not be modules of ours. `apply` makes levels hold.
+    /// With the levels that the command line gives, by logger; its names need not be modules of ours. `apply` makes
+    /// levels hold.
     pub fn new(given: Levels, apply: impl Fn(&Levels) + Send + Sync + 'static) -> Loggers {
         let mut own = given;
         own.entry(ROOT.to_owned()).or_insert(LogLevel::Off);
@@ -143,7 +144,8 @@ impl Loggers {
         self.effective(&self.own())
     }
 
-    /// Makes changes, one after the other. Loggers that do not exist, and `root` without a level, must have been refused before.
+    /// Makes changes, one after the other. Loggers that do not exist, and `root` without a level, must have been
+    /// refused before.
     pub fn change(&self, changes: &[LevelChange]) {
         let mut own = self.own();
         for (name, level) in changes {

@@ -135,8 +135,8 @@ async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     }
 }
 
-/// What ends the broker in order: SIGTERM, SIGINT, and the end of the terminal it was started from, unless that was to be
-/// ignored (nohup).
+/// What ends the broker in order: SIGTERM, SIGINT, and the end of the terminal it was started from, unless that was to
+/// be ignored (nohup).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

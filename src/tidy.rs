@@ -3,13 +3,14 @@
 //!
 //! `UPDATE=1 cargo test tidy` rewrites the generated pages.
 
-use crate::api::{Forward, Listeners};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
+
+use crate::api::{Forward, Listeners};
 
 /// Which modules may use which: a file may use what stands before its own row, and its own row. The longest
 /// prefix of its path counts.
@@ -207,7 +208,8 @@ fn vectors(code: &str) -> BTreeSet<&str> {
     found
 }
 
-/// The lines with their numbers; the parts of a chain of calls that stand on lines of their own are put behind its first.
+/// The lines with their numbers; the parts of a chain of calls that stand on lines of their own are put behind its
+/// first.
 fn chains(code: &str) -> Vec<(usize, String)> {
     let mut joined: Vec<(usize, String)> = Vec::new();
     for (number, line) in code.lines().enumerate() {
@@ -253,6 +255,39 @@ fn linear_searches_say_why_they_are_bounded() {
         }
     }
     assert!(silent.is_empty(), "linear searches without a reason:\n{}", silent.join("\n"));
+}
+
+/// Comments are as wide as the code that rustfmt writes.
+#[test]
+fn comments_are_as_wide_as_the_code() {
+    const WIDTH: usize = 120;
+    let mut wide = Vec::new();
+    for source in sources() {
+        for (number, line) in source.text.lines().enumerate() {
+            if line.trim_start().starts_with("//") && line.chars().count() > WIDTH {
+                wide.push(format!("src/{}.rs:{}", source.path, number + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments wider than {WIDTH} characters: {wide:#?}");
+}
+
+/// What a file uses of a crate stands in one declaration: `cargo +nightly fmt -- --config imports_granularity=Crate,
+/// group_imports=StdExternalCrate` writes it so.
+#[test]
+fn each_crate_is_used_in_one_declaration() {
+    let mut twice = Vec::new();
+    for source in sources() {
+        let mut seen = BTreeSet::new();
+        for line in source.text.lines() {
+            let Some(used) = line.strip_prefix("use ") else { continue };
+            let root = used.split("::").next().unwrap_or(used);
+            if root != used && !seen.insert(root) {
+                twice.push(format!("src/{}.rs: {root}", source.path));
+            }
+        }
+    }
+    assert!(twice.is_empty(), "several declarations for one crate: {twice:#?}");
 }
 
 #[test]

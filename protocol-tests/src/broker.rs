@@ -1,16 +1,20 @@
-//! A broker under test: started on a free port and a data directory of its own, stopped, killed and started again on both.
-//! At its end its log must be clean (see `log_gate`); when the test fails, its log is printed.
+//! A broker under test: started on a free port and a data directory of its own, stopped, killed and started again on
+//! both. At its end its log must be clean (see `log_gate`); when the test fails, its log is printed.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 
-use crate::kafka::{Kafka, KafkaOptions};
-use crate::log_gate;
-use crate::process::{Process, free_port};
+use crate::{
+    kafka::{Kafka, KafkaOptions},
+    log_gate,
+    process::{Process, free_port},
+};
 
 /// How long a start may take on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -1,20 +1,25 @@
-//! Short forms of what the tests do with librdkafka: create topics, produce and wait for every acknowledgement, read a topic to
-//! its end. Everything is checked here that must hold in every test: batch CRCs, no delivery error, order of offsets.
+//! Short forms of what the tests do with librdkafka: create topics, produce and wait for every acknowledgement, read a
+//! topic to its end. Everything is checked here that must hold in every test: batch CRCs, no delivery error, order of
+//! offsets.
 
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{Header, Headers, Message, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+    topic_partition_list::{Offset, TopicPartitionList},
+    types::RDKafkaErrorCode,
+};
 use tokio::runtime::Runtime;
 
 use crate::process::eventually;
@@ -197,8 +202,8 @@ pub fn consumer_config(bootstrap: &str, group: &str, settings: &[(&str, &str)]) 
     config
 }
 
-/// Repeats a call of a group until its coordinator takes it: it moves when `__consumer_offsets` comes into being and when the broker
-/// starts, and librdkafka passes that on.
+/// Repeats a call of a group until its coordinator takes it: it moves when `__consumer_offsets` comes into being and
+/// when the broker starts, and librdkafka passes that on.
 pub fn with_coordinator<T>(what: &str, mut call: impl FnMut() -> Result<T, KafkaError>) -> T {
     eventually(what, CALL_LIMIT, || match call() {
         Ok(done) => Some(done),

@@ -1,9 +1,11 @@
-//! Clients and suites in other languages: each has a directory with an `install` script that does nothing when there is nothing
-//! to do, and programs that end with a non-zero status where a broker is not what they expect.
+//! Clients and suites in other languages: each has a directory with an `install` script that does nothing when there is
+//! nothing to do, and programs that end with a non-zero status where a broker is not what they expect.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+};
 
 use crate::broker::Broker;
 

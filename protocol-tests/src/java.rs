@@ -1,12 +1,14 @@
-//! Apache Kafka's own programs: the command-line tools and the Java client scenarios of clients/java. A JVM costs more to start
-//! than most tools take to run, so one JVM (clients/java/src/ToolRunner.java) runs them one after another, main method by main
-//! method; a few tests start real processes.
+//! Apache Kafka's own programs: the command-line tools and the Java client scenarios of clients/java. A JVM costs more
+//! to start than most tools take to run, so one JVM (clients/java/src/ToolRunner.java) runs them one after another,
+//! main method by main method; a few tests start real processes.
 
-use std::fmt;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock},
+};
 
 use crate::kafka::jar_directory;
 
@@ -163,8 +165,8 @@ impl ToolRunner {
         ToolRunner { jvm, requests, answers }
     }
 
-    /// Request: the number of fields on a line, then each field as `length\n` and its bytes (class, input, arguments …).
-    /// Answer: a line `exit-code stdout-length stderr-length`, then the bytes of both.
+    /// Request: the number of fields on a line, then each field as `length\n` and its bytes (class, input, arguments
+    /// …). Answer: a line `exit-code stdout-length stderr-length`, then the bytes of both.
     fn run(&mut self, class: &str, arguments: &[&str], input: &str) -> Ran {
         let mut request = format!("{}\n", arguments.len() + 2);
         for field in [class, input].iter().chain(arguments) {

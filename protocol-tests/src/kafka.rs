@@ -1,12 +1,15 @@
-//! Apache Kafka 4.3.1 as a child process: one combined broker and controller (KRaft) on free loopback ports, in a directory
-//! of its own, started from jars of Maven Central. The other side of the differential tests and the benchmarks, and the
-//! writer of directories that Ottla must be able to serve. What is asked of it belongs to the callers.
+//! Apache Kafka 4.3.1 as a child process: one combined broker and controller (KRaft) on free loopback ports, in a
+//! directory of its own, started from jars of Maven Central. The other side of the differential tests and the
+//! benchmarks, and the writer of directories that Ottla must be able to serve. What is asked of it belongs to the
+//! callers.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -63,7 +66,8 @@ impl KafkaOptions {
 }
 
 impl Kafka {
-    /// Formats the options' directory, which `start` does too if it is not done. On its own for those who time the start.
+    /// Formats the options' directory, which `start` does too if it is not done. On its own for those who time the
+    /// start.
     pub fn format(options: &KafkaOptions) -> Result<()> {
         let directory = options.directory.as_ref().context("formatting needs a directory")?;
         prepare(directory, free_ports()?, options).map(drop)
@@ -161,8 +165,8 @@ impl Drop for Kafka {
     }
 }
 
-/// The directory that holds kafka_2.13-4.3.1.jar and all that it needs: `$APACHE_KAFKA_JARS`, else what Maven copied for the Java
-/// clients (protocol-tests/clients/java/target/jars; Maven is run once if they are not there yet).
+/// The directory that holds kafka_2.13-4.3.1.jar and all that it needs: `$APACHE_KAFKA_JARS`, else what Maven copied
+/// for the Java clients (protocol-tests/clients/java/target/jars; Maven is run once if they are not there yet).
 pub fn jar_directory() -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os("APACHE_KAFKA_JARS") {
         return Ok(directory.into());

@@ -1,4 +1,5 @@
-//! The log of the broker under test is a result too: a warning, an error or a panic that the test did not expect fails it.
+//! The log of the broker under test is a result too: a warning, an error or a panic that the test did not expect fails
+//! it.
 
 /// The lines that should not be there: WARN, ERROR and panics, without those that contain one of the `expected` texts.
 pub fn unexpected<'a>(lines: &'a [String], expected: &[String]) -> Vec<&'a str> {

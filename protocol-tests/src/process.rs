@@ -1,11 +1,13 @@
 //! Child processes: start, collect their output line by line, signal, wait with a deadline, read their cost from /proc.
 //! Knows nothing of brokers.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 /// A started program and everything it printed so far.
 pub struct Process {

@@ -1,13 +1,17 @@
 //! A client that sends exactly what it is told: whole requests of any version, or raw bytes. Answers are decoded by the
 //! kafka-protocol crate. For the tests that no real client can ask.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Request, StrBytes, encode_request_header_into_buffer};
+use kafka_protocol::{
+    messages::{ApiKey, RequestHeader, ResponseHeader},
+    protocol::{Decodable, Request, StrBytes, encode_request_header_into_buffer},
+};
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);

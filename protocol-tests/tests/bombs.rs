@@ -1,14 +1,19 @@
-//! Hostile bytes at the socket: the broker stays up, its memory does not grow, the connection closes, and one line tells why.
+//! Hostile bytes at the socket: the broker stays up, its memory does not grow, the connection closes, and one line
+//! tells why.
 
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{Record, create_topic, produce, read_all};
-use protocol_tests::process::eventually;
-use protocol_tests::wire::{Answer, Wire};
+use kafka_protocol::{
+    messages::{ApiKey, ApiVersionsRequest},
+    protocol::StrBytes,
+};
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, create_topic, produce, read_all},
+    process::eventually,
+    wire::{Answer, Wire},
+};
 
 /// How much one bomb may leave behind.
 const GROWTH_BYTES: u64 = 1 << 20;

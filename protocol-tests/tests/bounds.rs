@@ -1,20 +1,28 @@
-//! Inputs that once stopped a broker or filled its memory, each by itself. What is demanded is what `hostile.rs` demands of all
-//! APIs: another client hardly notices, the process hardly grows, and what was taken comes back.
+//! Inputs that once stopped a broker or filled its memory, each by itself. What is demanded is what `hostile.rs`
+//! demands of all APIs: another client hardly notices, the process hardly grows, and what was taken comes back.
 
-use std::io::Write;
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{Record, create_topic, producer, send};
-use protocol_tests::differential::batch::Batch;
-use protocol_tests::differential::codec;
-use protocol_tests::differential::wire::{framed, request};
-use protocol_tests::hostile::requests::{Elements, Shape};
-use protocol_tests::hostile::trial::{Trial, demand, schemas};
-use protocol_tests::hostile::world::{Client, Size};
-use protocol_tests::process::eventually;
-use protocol_tests::wire::{Answer, Wire};
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, create_topic, producer, send},
+    differential::{
+        batch::Batch,
+        codec,
+        wire::{framed, request},
+    },
+    hostile::{
+        requests::{Elements, Shape},
+        trial::{Trial, demand, schemas},
+        world::{Client, Size},
+    },
+    process::eventually,
+    wire::{Answer, Wire},
+};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);

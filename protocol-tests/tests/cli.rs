@@ -1,11 +1,12 @@
 //! The command-line tools of Apache Kafka 4.3.1, unmodified, as an operator uses them.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{Record, create_topic, produce, read_all};
-use protocol_tests::java::{Ran, process, tool, tool_with_input};
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, create_topic, produce, read_all},
+    java::{Ran, process, tool, tool_with_input},
+};
 
 /// A tool against a broker.
 struct Cli {

@@ -1,20 +1,28 @@
 //! kill -9 under load, again and again: what was acknowledged is there once and in order, and so are committed offsets.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{CALL_LIMIT, config, consumer, create_topic, read_all};
-use protocol_tests::process::eventually;
-use rdkafka::ClientContext;
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaErrorCode;
+use protocol_tests::{
+    broker::Broker,
+    clients::{CALL_LIMIT, config, consumer, create_topic, read_all},
+    process::eventually,
+};
+use rdkafka::{
+    ClientContext,
+    consumer::{CommitMode, Consumer},
+    error::KafkaError,
+    message::Message,
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    topic_partition_list::{Offset, TopicPartitionList},
+    types::RDKafkaErrorCode,
+};
 
 const PARTITIONS: i32 = 4;
 const PRODUCERS: usize = 2;
@@ -62,7 +70,8 @@ impl ProducerContext for Recorder {
     }
 }
 
-/// Sends numbered values without a pause until told to stop, then waits for the last acknowledgement. Answers how many it sent.
+/// Sends numbered values without a pause until told to stop, then waits for the last acknowledgement. Answers how many
+/// it sent.
 fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     let settings = [
         ("enable.idempotence", "true"),

@@ -1,14 +1,16 @@
 //! Ottla's answers against Apache Kafka's (see protocol_tests::differential).
 //!
-//! By default against the record. `RECORD=1` asks Apache Kafka first and rewrites the record; `AGAINST=kafka` compares a
-//! live Kafka with the record, which shows whether the masks are right. `CASES='fetch-*'` picks cases.
+//! By default against the record. `RECORD=1` asks Apache Kafka first and rewrites the record; `AGAINST=kafka` compares
+//! a live Kafka with the record, which shows whether the masks are right. `CASES='fetch-*'` picks cases.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use protocol_tests::differential::case::{Case, SERVED};
-use protocol_tests::differential::cases::SHARED;
-use protocol_tests::differential::run;
+use protocol_tests::differential::{
+    case::{Case, SERVED},
+    cases::SHARED,
+    run,
+};
 use serde_json::json;
 
 #[test]

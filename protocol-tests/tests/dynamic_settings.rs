@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::describe_producers_request::TopicRequest;
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use kafka_protocol::messages::{
-    ApiVersionsRequest, DescribeProducersRequest, IncrementalAlterConfigsRequest, TopicName,
+use kafka_protocol::{
+    messages::{
+        ApiVersionsRequest, DescribeProducersRequest, IncrementalAlterConfigsRequest, TopicName,
+        describe_producers_request::TopicRequest,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    },
+    protocol::StrBytes,
 };
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{Record, create_topic, produce};
-use protocol_tests::process::eventually;
-use protocol_tests::wire::{Answer, Wire};
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, create_topic, produce},
+    process::eventually,
+    wire::{Answer, Wire},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const BROKER: i8 = 4;

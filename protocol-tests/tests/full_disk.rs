@@ -1,18 +1,19 @@
 //! A volume that is really full: what its user needs to get out of that is served, without a restart.
 //!
-//! The broker runs in a mount namespace of its own, on a small tmpfs. That needs root; elsewhere the test says so and does nothing.
+//! The broker runs in a mount namespace of its own, on a small tmpfs. That needs root; elsewhere the test says so and
+//! does nothing.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
-use protocol_tests::broker::{listening_port, ottla};
-use protocol_tests::clients::{
-    Record, admin, admin_options, block_on, create_topic, produce, producer, read_all, try_send,
+use protocol_tests::{
+    broker::{listening_port, ottla},
+    clients::{Record, admin, admin_options, block_on, create_topic, produce, producer, read_all, try_send},
+    process::{Process, eventually},
 };
-use protocol_tests::process::{Process, eventually};
-use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{
+    admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    error::RDKafkaErrorCode,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

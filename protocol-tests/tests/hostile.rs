@@ -1,17 +1,23 @@
 //! Time is bounded, not only memory: the largest legal requests of every API hurt nobody but their sender.
 //!
-//! `FULL=1` takes frames up to socket.request.max.bytes; otherwise they are small enough for the run to last a few minutes.
-//! `APIS=Fetch,JoinGroup` takes these only.
+//! `FULL=1` takes frames up to socket.request.max.bytes; otherwise they are small enough for the run to last a few
+//! minutes. `APIS=Fetch,JoinGroup` takes these only.
 
-use std::fmt::Write;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::differential::schema::{Api, Schemas};
-use protocol_tests::hostile::requests::{Shape, shapes};
-use protocol_tests::hostile::trial::{ATTACK_LIMIT, ATTEMPTS, attempt, schemas};
-use protocol_tests::hostile::world::{Client, Size};
+use protocol_tests::{
+    broker::Broker,
+    differential::schema::{Api, Schemas},
+    hostile::{
+        requests::{Shape, shapes},
+        trial::{ATTACK_LIMIT, ATTEMPTS, attempt, schemas},
+        world::{Client, Size},
+    },
+};
 use serde_json::Value;
 
 /// So long is each API attacked at least, for the other client to see something.

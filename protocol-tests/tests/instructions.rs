@@ -1,25 +1,33 @@
 //! A guard on the hot path: the instructions that the broker executes for one request, counted by valgrind, against the
 //! baseline in bench/instructions.txt. `UPDATE=1` rewrites it.
 //!
-//! The same load runs once with N and once with 2N requests: the difference divided by N is one request, since what a start
-//! and a stop cost cancels out. The broker has one worker thread and sleeps before each request, so that the count does not
-//! depend on who is faster. The client is this process and is not counted.
+//! The same load runs once with N and once with 2N requests: the difference divided by N is one request, since what a
+//! start and a stop cost cancels out. The broker has one worker thread and sleeps before each request, so that the
+//! count does not depend on who is faster. The client is this process and is not counted.
 #![cfg(target_arch = "x86_64")] // Other processors execute other instructions.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::Broker;
-use protocol_tests::differential::batch::{Batch, Record};
-use protocol_tests::wire::Wire;
+use kafka_protocol::{
+    messages::{
+        CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
+        create_topics_request::CreatableTopic,
+        fetch_request::{FetchPartition, FetchTopic},
+        metadata_request::MetadataRequestTopic,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::StrBytes,
+};
+use protocol_tests::{
+    broker::Broker,
+    differential::batch::{Batch, Record},
+    wire::Wire,
+};
 
 const REQUESTS: usize = 500;
 /// What a count may differ from the baseline. Three runs on one machine differ by less than 1 %; the rest is for other
@@ -121,8 +129,9 @@ fn count(name: &str, load: fn(&mut Clients), requests: usize) -> u64 {
 
 /// The instructions of all functions but sled's: those spin while they wait for a thread, as long as that takes.
 ///
-/// Callgrind's file names a function in a line `fn=(id) name`, or `fn=(id)` once it is known; `cfn=` names one that is called.
-/// What follows are lines `position cost`. The one after `calls=` is the cost of the call, which the callee has already.
+/// Callgrind's file names a function in a line `fn=(id) name`, or `fn=(id)` once it is known; `cfn=` names one that is
+/// called. What follows are lines `position cost`. The one after `calls=` is the cost of the call, which the callee has
+/// already.
 fn total(profile: &str) -> u64 {
     let mut spinning = BTreeSet::new();
     let (mut total, mut is_counted, mut is_call) = (0, true, false);

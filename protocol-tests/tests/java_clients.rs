@@ -1,7 +1,6 @@
 //! Apache Kafka's Java clients: the scenarios of clients/java/src/Scenarios.java, one test each.
 
-use protocol_tests::broker::Broker;
-use protocol_tests::java::tool;
+use protocol_tests::{broker::Broker, java::tool};
 
 fn scenario(name: &str) {
     let broker = Broker::start_default();

@@ -1,15 +1,21 @@
-//! Files cross over: what Apache Kafka wrote is served by Ottla byte for byte, and what Ottla wrote is opened by Apache Kafka.
+//! Files cross over: what Apache Kafka wrote is served by Ottla byte for byte, and what Ottla wrote is opened by Apache
+//! Kafka.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{FetchRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{Record, create_topic, produce, read_all, wait_until_ready};
-use protocol_tests::kafka::{Kafka, KafkaOptions};
-use protocol_tests::wire::Wire;
+use kafka_protocol::{
+    messages::{
+        FetchRequest, TopicName,
+        fetch_request::{FetchPartition, FetchTopic},
+    },
+    protocol::StrBytes,
+};
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, create_topic, produce, read_all, wait_until_ready},
+    kafka::{Kafka, KafkaOptions},
+    wire::Wire,
+};
 
 /// Segments so small that there are several of them.
 const SEGMENT_BYTES: i64 = 1 << 20;
@@ -165,8 +171,8 @@ fn a_partition_written_by_ottla_is_served_by_apache_kafka() {
     assert!(segments(&partition) == written, "Kafka found something to cut or to mend");
 }
 
-/// As Apache Kafka, where the batch's header is damaged: consumers stop with an error that names the offset. Fetched in a
-/// loop, it does not fill the log of the broker.
+/// As Apache Kafka, where the batch's header is damaged: consumers stop with an error that names the offset. Fetched in
+/// a loop, it does not fill the log of the broker.
 #[test]
 fn a_corrupt_batch_is_answered_with_corrupt_message_after_those_before_it() {
     let mut broker = Broker::options().expect_log("cannot read for a fetch request").start();

@@ -1,10 +1,11 @@
 //! kcat of Debian, with its old librdkafka (2.0.2): what people type first.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::foreign::succeed;
+use protocol_tests::{broker::Broker, foreign::succeed};
 
 fn kcat(broker: &Broker, arguments: &[&str]) -> Command {
     let mut command = Command::new("kcat");

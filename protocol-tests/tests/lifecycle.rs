@@ -1,15 +1,19 @@
 //! Start, stop, settings and addresses: what an operator meets first.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
 
 use kafka_protocol::messages::MetadataRequest;
-use protocol_tests::broker::{Broker, listening_port, ottla};
-use protocol_tests::clients::{Record, create_topic, produce, read_all};
-use protocol_tests::process::{Process, eventually};
-use protocol_tests::wire::Wire;
+use protocol_tests::{
+    broker::{Broker, listening_port, ottla},
+    clients::{Record, create_topic, produce, read_all},
+    process::{Process, eventually},
+    wire::Wire,
+};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -207,7 +211,8 @@ fn a_data_directory_keeps_its_cluster_id() {
     assert!(properties.contains(&format!("cluster.id={first}")), "{properties}");
 }
 
-/// A shell's soft limit of open files is raised to what the system allows; connections do not starve the log of descriptors.
+/// A shell's soft limit of open files is raised to what the system allows; connections do not starve the log of
+/// descriptors.
 #[test]
 fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -1,15 +1,19 @@
 //! A broker whose log nobody takes loses log lines and nothing else.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, PipeReader, Read},
+    net::TcpStream,
+    os::fd::OwnedFd,
+    process::{Child, Command},
+    time::Duration,
+};
 
-use protocol_tests::broker::ottla;
-use protocol_tests::clients::{Record, consumer, produce, read_all, with_coordinator};
-use protocol_tests::process::{eventually, free_port};
+use protocol_tests::{
+    broker::ottla,
+    clients::{Record, consumer, produce, read_all, with_coordinator},
+    process::{eventually, free_port},
+};
 use rdkafka::consumer::{CommitMode, Consumer};
 
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use protocol_tests::broker::Broker;
-use protocol_tests::java::{Ran, tool};
-use protocol_tests::process::eventually;
-use protocol_tests::wire::Wire;
+use protocol_tests::{
+    broker::Broker,
+    java::{Ran, tool},
+    process::eventually,
+    wire::Wire,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::broker::BrokerOptions;
-use protocol_tests::clients::{Record, admin, admin_options, block_on, create_topic, producer, read_all, send};
+use protocol_tests::{
+    broker::BrokerOptions,
+    clients::{Record, admin, admin_options, block_on, create_topic, producer, read_all, send},
+};
 use rdkafka::admin::{NewTopic, TopicReplication};
 
 const MANY: i32 = 1_500;

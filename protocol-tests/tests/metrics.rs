@@ -1,16 +1,18 @@
 //! The HTTP pages: what the broker tells of itself to a scraper is what clients did, and probes learn how it is.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
-
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{
-    Record, consumer, create_topic, produce, producer, read_all, try_send, with_coordinator,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
 };
-use protocol_tests::process::eventually;
-use protocol_tests::wire::{Answer, Wire};
+
+use protocol_tests::{
+    broker::Broker,
+    clients::{Record, consumer, create_topic, produce, producer, read_all, try_send, with_coordinator},
+    process::eventually,
+    wire::{Answer, Wire},
+};
 use rdkafka::consumer::{CommitMode, Consumer};
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,15 +1,17 @@
 //! Few file descriptors: connections, segments and the process itself share them, and nobody takes them all.
 
-use std::net::TcpStream;
-use std::process::Command;
-use std::time::Duration;
+use std::{net::TcpStream, process::Command, time::Duration};
 
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::{listening_port, ottla};
-use protocol_tests::clients::{Record, create_topic, produce, read_all};
-use protocol_tests::process::{Process, eventually};
-use protocol_tests::wire::Wire;
+use kafka_protocol::{
+    messages::create_topics_request::{CreatableTopic, CreateTopicsRequest},
+    protocol::StrBytes,
+};
+use protocol_tests::{
+    broker::{listening_port, ottla},
+    clients::{Record, create_topic, produce, read_all},
+    process::{Process, eventually},
+    wire::Wire,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,19 +1,25 @@
 //! Topics and their settings, watermarks, offsets by time and positions, by librdkafka.
 
-use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{
-    CALL_LIMIT, Record, admin, admin_options, block_on, consumer, create_topic, produce, producer, read_all, send,
-    try_send, with_coordinator,
+use kafka_protocol::{
+    messages::metadata_request::{MetadataRequest, MetadataRequestTopic},
+    protocol::StrBytes,
 };
-use protocol_tests::process::eventually;
-use protocol_tests::wire::Wire;
-use rdkafka::admin::{AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaErrorCode;
+use protocol_tests::{
+    broker::Broker,
+    clients::{
+        CALL_LIMIT, Record, admin, admin_options, block_on, consumer, create_topic, produce, producer, read_all, send,
+        try_send, with_coordinator,
+    },
+    process::eventually,
+    wire::Wire,
+};
+use rdkafka::{
+    admin::{AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::{CommitMode, Consumer},
+    message::Message,
+    topic_partition_list::{Offset, TopicPartitionList},
+    types::RDKafkaErrorCode,
+};
 
 /// The error code and id of a topic, by Metadata 12.
 fn topic_id(bootstrap: &str, name: &str) -> (i16, String) {

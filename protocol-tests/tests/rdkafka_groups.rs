@@ -1,13 +1,19 @@
 //! Consumer groups as librdkafka sees them: rebalances, commits and what a restart leaves of them.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{CALL_LIMIT, Record, consumer, create_topic, produce, with_coordinator};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use protocol_tests::{
+    broker::Broker,
+    clients::{CALL_LIMIT, Record, consumer, create_topic, produce, with_coordinator},
+};
+use rdkafka::{
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    message::Message,
+    topic_partition_list::{Offset, TopicPartitionList},
+};
 
 /// How long a rebalance may take, join and session timeouts included.
 const REBALANCE_LIMIT: Duration = Duration::from_secs(60);

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol_tests::broker::Broker;
-use protocol_tests::clients::{
-    CALL_LIMIT, Record, consumer, create_topic, produce, producer, read_all, read_all_with, try_send,
+use protocol_tests::{
+    broker::Broker,
+    clients::{CALL_LIMIT, Record, consumer, create_topic, produce, producer, read_all, read_all_with, try_send},
+    process::eventually,
 };
-use protocol_tests::process::eventually;
-use rdkafka::consumer::Consumer;
-use rdkafka::producer::Producer;
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{consumer::Consumer, producer::Producer, types::RDKafkaErrorCode};
 
 /// Keys, values and headers of every awkward kind.
 fn awkward_records() -> Vec<Record> {

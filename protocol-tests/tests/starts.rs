@@ -1,22 +1,32 @@
-//! What the start finds on disk: directories that are missing, files that are damaged. Nothing is lost in silence, and nothing
-//! that can be served is withheld.
+//! What the start finds on disk: directories that are missing, files that are damaged. Nothing is lost in silence, and
+//! nothing that can be served is withheld.
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
 
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ListOffsetsRequest, MetadataRequest, ProduceRequest};
-use kafka_protocol::protocol::StrBytes;
-use protocol_tests::broker::{listening_port, ottla};
-use protocol_tests::clients::{Record, consumer, create_topic, produce, read_all, with_coordinator};
-use protocol_tests::process::Process;
-use protocol_tests::wire::Wire;
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
+use kafka_protocol::{
+    messages::{
+        ListOffsetsRequest, MetadataRequest, ProduceRequest,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        metadata_request::MetadataRequestTopic,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::StrBytes,
+};
+use protocol_tests::{
+    broker::{listening_port, ottla},
+    clients::{Record, consumer, create_topic, produce, read_all, with_coordinator},
+    process::Process,
+    wire::Wire,
+};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+    error::KafkaError,
+};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const KAFKA_STORAGE_ERROR: i16 = 56;

@@ -5,8 +5,8 @@ use kafka_protocol::error::ResponseError;
 use super::authorized::{AuthorizedCluster, Denied};
 use crate::controller::ApiError;
 
-/// UNKNOWN in all four enumerations of an ACL. Apache fails to parse a request with one, which closes the connection; it
-/// takes other codes that it does not know.
+/// UNKNOWN in all four enumerations of an ACL. Apache fails to parse a request with one, which closes the connection;
+/// it takes other codes that it does not know.
 const UNKNOWN: i8 = 0;
 
 /// Whether the request names an enumeration's UNKNOWN: resource type, pattern type, operation or permission.

@@ -50,7 +50,8 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
         .with_responses(topics.collect())
 }
 
-/// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The code is there for the whole and for each partition.
+/// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The code is there for the whole and for each
+/// partition.
 fn refused(request: AlterPartitionReassignmentsRequest, error: &ApiError) -> AlterPartitionReassignmentsResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|target| {

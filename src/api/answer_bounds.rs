@@ -1,5 +1,5 @@
-//! What keeps an answer in proportion: names that a request repeats are answered once, and an answer that has become large
-//! enough refuses the rest.
+//! What keeps an answer in proportion: names that a request repeats are answered once, and an answer that has become
+//! large enough refuses the rest.
 
 use std::{collections::HashSet, hash::Hash};
 

@@ -1,7 +1,7 @@
 //! What all answers have in common: the error codes that they hold, and the time for which a client is throttled.
 //!
-//! Errors are counted as Kafka does (`AbstractResponse.errorCounts`): the answer's own, and one for each group, topic or
-//! partition that it tells of.
+//! Errors are counted as Kafka does (`AbstractResponse.errorCounts`): the answer's own, and one for each group, topic
+//! or partition that it tells of.
 
 use std::iter::once;
 

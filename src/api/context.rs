@@ -206,8 +206,8 @@ impl RequestContext {
         self.parts.groups.partition_for(group_id)
     }
 
-    /// Has the broker itself create what a request needs: its internal topics, or topics that Kafka creates when they are
-    /// first asked for. What the client may create, it has asked before.
+    /// Has the broker itself create what a request needs: its internal topics, or topics that Kafka creates when they
+    /// are first asked for. What the client may create, it has asked before.
     pub(crate) async fn create_for_request(&self, topics: Vec<CreatableTopic>) -> CreateTopicsReply {
         self.parts.controller.create_topics(CreateTopics { topics, validate_only: false }).await
     }

@@ -1,8 +1,8 @@
 //! CreateTopics (key 19).
 //!
-//! Behavior: A1; decided by the controller topic by topic, answered once the topics' logs exist. Results come in the order of the
-//! request, names that stand in it more than once last, each once.
-//! Version notes: 5+ tells settings and counts (KIP-525), 7 the topic id.
+//! Behavior: A1; decided by the controller topic by topic, answered once the topics' logs exist. Results come in the
+//! order of the request, names that stand in it more than once last, each once. Version notes: 5+ tells settings and
+//! counts (KIP-525), 7 the topic id.
 
 use kafka_protocol::{
     messages::{
@@ -99,8 +99,10 @@ fn config(config: EffectiveConfig) -> CreatableTopicConfigs {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use kafka_protocol::error::ResponseError;
-    use kafka_protocol::protocol::{Decodable, Encodable};
+    use kafka_protocol::{
+        error::ResponseError,
+        protocol::{Decodable, Encodable},
+    };
 
     use super::*;
     use crate::types::TopicId;

@@ -1,7 +1,7 @@
 //! DescribeClientQuotas (key 48).
 //!
-//! Behavior: A11, from the metadata image (Apache: `ClientQuotasImage.describe`). A filter component matches an exact name (0), the
-//! default (1) or any (2); `strict` excludes entities with further parts.
+//! Behavior: A11, from the metadata image (Apache: `ClientQuotasImage.describe`). A filter component matches an exact
+//! name (0), the default (1) or any (2); `strict` excludes entities with further parts.
 
 use std::collections::BTreeMap;
 

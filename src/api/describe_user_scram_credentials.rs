@@ -1,7 +1,7 @@
 //! DescribeUserScramCredentials (key 50): which users have SCRAM credentials.
 //!
-//! Behavior: Apache's `ScramImage.describe` with none stored: nothing can store any yet. A named user does not exist, and
-//! a user named twice is told so once.
+//! Behavior: Apache's `ScramImage.describe` with none stored: nothing can store any yet. A named user does not exist,
+//! and a user named twice is told so once.
 
 use kafka_protocol::{
     error::ResponseError,

@@ -31,8 +31,8 @@ impl Cost {
     }
 }
 
-/// The future that answers one request. Dropping it gives up the answer and what is kept for the request; what the request
-/// has already changed stays.
+/// The future that answers one request. Dropping it gives up the answer and what is kept for the request; what the
+/// request has already changed stays.
 pub(crate) type Handler = BoxFuture<'static, Result<Encoded, Refused>>;
 
 /// Starts nothing yet: the caller polls.

@@ -1,8 +1,8 @@
 //! ElectLeaders (key 43).
 //!
 //! Behavior: Apache's `ReplicationControlManager.electLeaders`. A partition whose only replica is this broker has the
-//! leader it wants, or none that could be elected, so no request changes anything here: the answer is read off the image.
-//! Version notes: 1+ knows the kind of election and has an error for the whole request.
+//! leader it wants, or none that could be elected, so no request changes anything here: the answer is read off the
+//! image. Version notes: 1+ knows the kind of election and has an error for the whole request.
 
 use kafka_protocol::{
     error::ResponseError,

@@ -165,8 +165,8 @@ struct Target {
 }
 
 impl Target {
-    /// What nobody knows is told at the end of the wait, as in `KafkaApis.handleFetchRequest`: a client that goes on asking
-    /// for it until its metadata are fresh does not spin.
+    /// What nobody knows is told at the end of the wait, as in `KafkaApis.handleFetchRequest`: a client that goes on
+    /// asking for it until its metadata are fresh does not spin.
     fn is_read(&self) -> bool {
         !matches!(self.partition, Err(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
     }
@@ -219,7 +219,8 @@ impl Fetch {
         }
     }
 
-    /// F1: reads until there is enough, something urgent, or no more time. It reads again only when something has changed.
+    /// F1: reads until there is enough, something urgent, or no more time. It reads again only when something has
+    /// changed.
     async fn read_until(&self, deadline: Duration) -> Found {
         let clock = &self.env.clock;
         let mut wait = None;

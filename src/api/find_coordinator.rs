@@ -67,8 +67,9 @@ async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, Res
 }
 
 /// How each client learns at once that there are no transactions, and in words where it shows them. Java's (versions
-/// from 4 on, since its 3.0) and franz-go give up on any error that is not worth a retry; Java shows the text. librdkafka
-/// (versions up to 2) gives up on two errors only, and shows the text; any other it hides until its own timeout.
+/// from 4 on, since its 3.0) and franz-go give up on any error that is not worth a retry; Java shows the text.
+/// librdkafka (versions up to 2) gives up on two errors only, and shows the text; any other it hides until its own
+/// timeout.
 fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> ResponseError {
     let client = ctx.connection.client_address;
     if let Some(left_out) = REFUSED_TRANSACTIONS.admit(ctx.env().clock.monotonic()) {

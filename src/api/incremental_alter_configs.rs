@@ -1,7 +1,8 @@
 //! IncrementalAlterConfigs (key 44).
 //!
-//! Behavior: A6. As in Apache, two steps: `ConfigAdminManager.preprocess` on the broker (duplicates, nulls, whether the broker can take
-//! the settings while it runs; levels of loggers are changed here), then the controller. Results come in the order of the request.
+//! Behavior: A6. As in Apache, two steps: `ConfigAdminManager.preprocess` on the broker (duplicates, nulls, whether the
+//! broker can take the settings while it runs; levels of loggers are changed here), then the controller. Results come
+//! in the order of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,8 +102,8 @@ pub(super) fn preprocess<R: Altered, T>(
     resources.iter().map(checked).collect()
 }
 
-/// Has the controller alter what passed the check, all in one go; `None` is a resource that needs no controller. Returns the
-/// error of each resource, in order.
+/// Has the controller alter what passed the check, all in one go; `None` is a resource that needs no controller.
+/// Returns the error of each resource, in order.
 pub(super) async fn alter_accepted<T>(
     checked: Vec<Result<Option<T>, ApiError>>,
     alter: impl AsyncFnOnce(Vec<T>) -> Result<Vec<Result<(), ApiError>>, ApiError>,

@@ -146,7 +146,8 @@ async fn create_missing(
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))
         .filter(|name| topics::is_valid_name(name) && image.topic(name).is_none())
-        // Internal topics have settings of their own; those of coordinators that are not there yet do not come into being.
+        // Internal topics have settings of their own; those of coordinators that are not there yet do not come into
+        // being.
         .filter(|name| !is_internal_topic(name) || topics::internal_topic(ctx.config(), &image, name).is_some())
         .collect();
     if missing.is_empty() {

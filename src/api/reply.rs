@@ -67,7 +67,8 @@ pub(crate) struct MalformedRequest(pub(crate) String);
 
 /// A request that can be read from untrusted bytes within bounds.
 pub(crate) trait RequestBody: Sized + Send + 'static {
-    /// About how many bytes the request and its answer will take together. What cannot be decoded may be an error already.
+    /// About how many bytes the request and its answer will take together. What cannot be decoded may be an error
+    /// already.
     fn work_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest>;
 
     /// Reads a body whose [`RequestBody::work_bytes`] are known. Strings and records may stay slices of the frame.

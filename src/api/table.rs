@@ -1,7 +1,7 @@
 //! The table of APIs: one row per Kafka API key, one file per row.
 //!
-//! A row says which versions are served on which listeners, what a request needs to be allowed, where it is decided, and
-//! which function answers it. Derived from the table: the ApiVersions answer, the dispatch of requests,
+//! A row says which versions are served on which listeners, what a request needs to be allowed, where it is decided,
+//! and which function answers it. Derived from the table: the ApiVersions answer, the dispatch of requests,
 //! docs/generated/apis.md, and tests that every row has its file.
 //!
 //! How a request becomes a future is `dispatch.rs`; what a connection does with the future is `network/connection.rs`.
@@ -113,7 +113,8 @@ pub enum Cost {
     Small,
     /// A small request may ask for much: it is answered aside, where it makes nobody wait.
     Large,
-    /// As [`Cost::Small`]; but it may wait for other clients, and takes no share of the memory for large work meanwhile.
+    /// As [`Cost::Small`]; but it may wait for other clients, and takes no share of the memory for large work
+    /// meanwhile.
     Waits,
 }
 

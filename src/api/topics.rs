@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn m4_operations_are_apaches_bit_fields() {
         let bits = |operations: &[u32]| operations.iter().map(|operation| 1 << operation).sum::<i32>();
-        // READ 3, WRITE 4, CREATE 5, DELETE 6, ALTER 7, DESCRIBE 8, CLUSTER_ACTION 9, DESCRIBE_CONFIGS 10, ALTER_CONFIGS 11, IDEMPOTENT_WRITE 12
+        // READ 3, WRITE 4, CREATE 5, DELETE 6, ALTER 7, DESCRIBE 8, CLUSTER_ACTION 9, DESCRIBE_CONFIGS 10,
+        // ALTER_CONFIGS 11, IDEMPOTENT_WRITE 12
         assert_eq!(TOPIC_OPERATIONS, bits(&[3, 4, 5, 6, 7, 8, 10, 11]));
         assert_eq!(CLUSTER_OPERATIONS, bits(&[5, 7, 8, 9, 10, 11, 12]));
     }

@@ -1,7 +1,7 @@
 //! UnregisterBroker (key 64): forgets a broker that will not come back.
 //!
-//! Behavior: A10. As in Apache, a broker that is alive can be unregistered too: it then leads nothing and is in nobody's
-//! metadata until its next start.
+//! Behavior: A10. As in Apache, a broker that is alive can be unregistered too: it then leads nothing and is in
+//! nobody's metadata until its next start.
 
 use kafka_protocol::{
     messages::{UnregisterBrokerRequest, UnregisterBrokerResponse},

@@ -386,7 +386,8 @@ pub(super) fn synonym_names(name: &str) -> Vec<&str> {
     }
 }
 
-/// `listener.name.<listener>.<setting>` without its prefix, and without the SASL mechanism that some have before the setting.
+/// `listener.name.<listener>.<setting>` without its prefix, and without the SASL mechanism that some have before the
+/// setting.
 pub(super) fn base_name(name: &str) -> &str {
     const BY_MECHANISM: [&str; 5] = [
         "sasl.jaas.config",

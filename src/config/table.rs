@@ -284,4 +284,9 @@ macro_rules! optional {
     };
 }
 
-pub(super) use {default, definition, internal, optional, rows, settings};
+pub(super) use default;
+pub(super) use definition;
+pub(super) use internal;
+pub(super) use optional;
+pub(super) use rows;
+pub(super) use settings;

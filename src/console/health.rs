@@ -1,4 +1,5 @@
-//! Whether the broker is of use: `failure` for supervisors that restart it, `unready` for those that send clients to it.
+//! Whether the broker is of use: `failure` for supervisors that restart it, `unready` for those that send clients to
+//! it.
 
 use crate::api::Parts;
 

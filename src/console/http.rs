@@ -1,7 +1,8 @@
-//! HTTP/1.1 for the console: one GET or HEAD per connection, then the connection ends. hyper reads and writes the messages.
+//! HTTP/1.1 for the console: one GET or HEAD per connection, then the connection ends. hyper reads and writes the
+//! messages.
 //!
-//! Bounded: connections by number, the head of a request by size, and each connection by time from its start to its last
-//! byte. A request with a body is refused before the body is read.
+//! Bounded: connections by number, the head of a request by size, and each connection by time from its start to its
+//! last byte. A request with a body is refused before the body is read.
 
 use std::{
     convert::Infallible,

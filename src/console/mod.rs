@@ -1,8 +1,8 @@
 //! The HTTP pages of a broker, for monitoring and for supervisors: /metrics, /health and /ready.
 //!
-//! [`Console`] owns the listening socket and the tasks that serve it. It starts before the broker's parts exist and stops
-//! after them, so that a probe gets an answer while the broker starts and while it stops. `http.rs` speaks HTTP and keeps
-//! the bounds, `pages.rs` chooses the page, `health.rs` judges the broker, `scrape.rs` writes the metrics.
+//! [`Console`] owns the listening socket and the tasks that serve it. It starts before the broker's parts exist and
+//! stops after them, so that a probe gets an answer while the broker starts and while it stops. `http.rs` speaks HTTP
+//! and keeps the bounds, `pages.rs` chooses the page, `health.rs` judges the broker, `scrape.rs` writes the metrics.
 
 mod health;
 mod http;

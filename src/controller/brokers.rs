@@ -1,7 +1,8 @@
 //! Brokers: registration, fencing, heartbeats, controlled shutdown.
 //!
-//! Owns the record side of Apache's `ClusterControlManager` (registrations, directories that fail while the broker runs) and the broker half of `ReplicationControlManager`. When a silent broker
-//! counts as dead comes with the cluster; with one node nobody is there to notice.
+//! Owns the record side of Apache's `ClusterControlManager` (registrations, directories that fail while the broker
+//! runs) and the broker half of `ReplicationControlManager`. When a silent broker counts as dead comes with the
+//! cluster; with one node nobody is there to notice.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,9 @@ pub struct RegisterBroker {
 /// The broker epoch, which is the offset of the registration.
 pub type RegisterBrokerReply = Result<i64, ApiError>;
 
-/// A new incarnation first loses all leaderships of the old one, as Apache's `handleBrokerShutdown` has it while ELR is off; with the
-/// unfencing that follows each partition's leader epoch rises, so that nobody mistakes what the old process had for what the new one has.
+/// A new incarnation first loses all leaderships of the old one, as Apache's `handleBrokerShutdown` has it while ELR is
+/// off; with the unfencing that follows each partition's leader epoch rises, so that nobody mistakes what the old
+/// process had for what the new one has.
 pub fn register_broker(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -234,8 +236,9 @@ pub fn broker_heartbeat(
     Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down }) }
 }
 
-/// Apache: `handleDirectoriesOffline`. The registration loses the directories, and partitions whose leader kept them there get
-/// another one, or none; the last in-sync replica stays in the ISR. A broker that loses its last directory ends by itself.
+/// Apache: `handleDirectoriesOffline`. The registration loses the directories, and partitions whose leader kept them
+/// there get another one, or none; the last in-sync replica stays in the ISR. A broker that loses its last directory
+/// ends by itself.
 fn directories_offline(
     image: &MetadataImage,
     context: &StepContext<'_>,

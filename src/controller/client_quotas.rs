@@ -1,4 +1,5 @@
-//! Client quotas as they are stored (Apache: `ClientQuotaControlManager`). Who is throttled by them is `quota`'s business.
+//! Client quotas as they are stored (Apache: `ClientQuotaControlManager`). Who is throttled by them is `quota`'s
+//! business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -149,8 +150,8 @@ fn keys_for(entity: &ClientQuotaEntity) -> Result<QuotaKeys, ApiError> {
     }
 }
 
-/// Kafka asks the resolver; a controller that decides by what a name server says today would not be a pure machine, so a
-/// well-formed host name is enough here.
+/// Kafka asks the resolver; a controller that decides by what a name server says today would not be a pure machine, so
+/// a well-formed host name is enough here.
 fn is_ip_or_host(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()

@@ -1,7 +1,8 @@
 //! Dynamic settings of topics, brokers, client metrics and groups (Apache: `ConfigurationControlManager`).
 //!
-//! Owns what an alteration does to the stored values; what a value may be is the schema's (`config`), and which broker settings can
-//! change while it runs is checked by the broker that gets the request (`api/incremental_alter_configs.rs`).
+//! Owns what an alteration does to the stored values; what a value may be is the schema's (`config`), and which broker
+//! settings can change while it runs is checked by the broker that gets the request
+//! (`api/incremental_alter_configs.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ use crate::metadata::{
     records::{ConfigRecord, MetadataRecord},
 };
 
-/// Settings that one resource may have: five times what there is to set. Every change of a resource looks at all of them.
+/// Settings that one resource may have: five times what there is to set. Every change of a resource looks at all of
+/// them.
 const MAX_CONFIGS_PER_RESOURCE: usize = 2_000;
 
 /// What to do with one key.

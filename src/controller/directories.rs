@@ -1,7 +1,7 @@
 //! In which of its log directories a broker keeps each replica (KIP-858).
 //!
-//! Owns the record side of Apache's `ReplicationControlManager.handleAssignReplicasToDirs`. What it is good for: a partition
-//! whose directory a broker registers without has no leader, and is never made anew under its name.
+//! Owns the record side of Apache's `ReplicationControlManager.handleAssignReplicasToDirs`. What it is good for: a
+//! partition whose directory a broker registers without has no leader, and is never made anew under its name.
 
 use std::collections::BTreeMap;
 

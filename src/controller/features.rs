@@ -1,6 +1,8 @@
-//! Finalized features: what a new cluster starts with and what UpdateFeatures may change (Apache: `FeatureControlManager`).
+//! Finalized features: what a new cluster starts with and what UpdateFeatures may change (Apache:
+//! `FeatureControlManager`).
 //!
-//! Only what works is supported: a feature missing here counts as level 0 everywhere, and clients then keep to the older protocol.
+//! Only what works is supported: a feature missing here counts as level 0 everywhere, and clients then keep to the
+//! older protocol.
 
 use std::collections::BTreeMap;
 

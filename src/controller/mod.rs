@@ -1,8 +1,9 @@
 //! The controller: a pure machine over metadata records, one file per control manager of Kafka's.
 //!
-//! `step` looks at the image (its hard state) and decides: records to write and the reply to give once they are committed and
-//! applied. It never changes the image; `metadata::image` does, the same way live and at replay. Who proposes, persists and
-//! publishes is `raft::driver`. Error codes and messages are Kafka's own, so its clients' texts and tests hold.
+//! `step` looks at the image (its hard state) and decides: records to write and the reply to give once they are
+//! committed and applied. It never changes the image; `metadata::image` does, the same way live and at replay. Who
+//! proposes, persists and publishes is `raft::driver`. Error codes and messages are Kafka's own, so its clients' texts
+//! and tests hold.
 
 pub mod brokers;
 pub mod client_quotas;
@@ -107,7 +108,8 @@ pub struct EffectiveConfig {
     pub is_sensitive: bool,
 }
 
-/// What the controller must know of the settings' tables (Apache: `KafkaConfigSchema` and `ControllerConfigurationValidator`).
+/// What the controller must know of the settings' tables (Apache: `KafkaConfigSchema` and
+/// `ControllerConfigurationValidator`).
 pub trait ConfigSchema: Send + Sync {
     /// Checks all values that `resource` would have (`configs`); its name and type included.
     fn validate(&self, resource: &ConfigResource, configs: &BTreeMap<String, String>) -> Result<(), ApiError>;

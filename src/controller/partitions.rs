@@ -1,7 +1,7 @@
 //! Where replicas go and who leads: placement, manual assignments, leader election.
 //!
-//! Owns Apache's `StripedReplicaPlacer`, `PartitionChangeBuilder` and the checks of manual assignments. Leaves which partitions are
-//! concerned to `topics.rs` and `brokers.rs`.
+//! Owns Apache's `StripedReplicaPlacer`, `PartitionChangeBuilder` and the checks of manual assignments. Leaves which
+//! partitions are concerned to `topics.rs` and `brokers.rs`.
 
 use std::collections::BTreeMap;
 
@@ -133,8 +133,8 @@ struct Rack {
     unfenced: BrokerList,
 }
 
-/// Apache: `StripedReplicaPlacer.RackList`. Spreads leaders over racks and brokers, replicas over racks; a fenced broker is taken
-/// only when nothing else is left, and never for a leader.
+/// Apache: `StripedReplicaPlacer.RackList`. Spreads leaders over racks and brokers, replicas over racks; a fenced
+/// broker is taken only when nothing else is left, and never for a leader.
 struct RackList {
     racks: Vec<Rack>,
     broker_count: usize,
@@ -221,7 +221,8 @@ pub(super) fn place(
     replication_factor: i16,
     entropy: &mut dyn Entropy,
 ) -> Result<Vec<Vec<BrokerId>>, String> {
-    // Apache's UsableBrokerIterator: brokers in controlled shutdown count as fenced ones here only through isActive, later.
+    // Apache's UsableBrokerIterator: brokers in controlled shutdown count as fenced ones here only through isActive,
+    // later.
     let usable =
         || image.brokers.values().map(|broker| broker.as_ref()).filter(|broker| has_uncordoned_directory(broker));
     let brokers = usable().count();

@@ -1,8 +1,8 @@
 //! How a large request becomes portions: the controller decides one at a time, and others get their turn in between.
 //!
-//! Owns which parts of a request belong together (a topic with all its partitions, all mentions of one topic or entity), and
-//! what is too much to be asked for at once. A request within the bounds is decided as if it were one step, except that each
-//! portion is written on its own. Pure, as the steps are.
+//! Owns which parts of a request belong together (a topic with all its partitions, all mentions of one topic or
+//! entity), and what is too much to be asked for at once. A request within the bounds is decided as if it were one
+//! step, except that each portion is written on its own. Pure, as the steps are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,8 @@
 //! What is still decided while the disk of the metadata log is full.
 //!
-//! The disk keeps some room for the metadata log (`raft::driver`). Here it is decided who may use it: whoever frees space, since
-//! that is the way out, and whoever says what this broker cannot serve. All other requests are refused until there is room.
+//! The disk keeps some room for the metadata log (`raft::driver`). Here it is decided who may use it: whoever frees
+//! space, since that is the way out, and whoever says what this broker cannot serve. All other requests are refused
+//! until there is room.
 
 use super::{
     Request,
@@ -51,7 +52,8 @@ fn part_if(allowed: bool) -> Reserve {
     if allowed { Reserve::Part } else { Reserve::None }
 }
 
-/// Whether a setting says how much is kept of a log. Whether a change of it lowers that is not asked: the record is as small.
+/// Whether a setting says how much is kept of a log. Whether a change of it lowers that is not asked: the record is as
+/// small.
 fn decides_on_space(resource: &ConfigResource, key: &str) -> bool {
     let key = match resource.resource_type {
         ConfigResourceType::Topic => key,

@@ -1,7 +1,7 @@
 //! Topics: create, delete, more partitions, and their names.
 //!
-//! Owns the topic half of Apache's `ReplicationControlManager` and the request checks of `ControllerApis`. Where replicas go is
-//! `partitions.rs`, what settings may say `configs.rs`.
+//! Owns the topic half of Apache's `ReplicationControlManager` and the request checks of `ControllerApis`. Where
+//! replicas go is `partitions.rs`, what settings may say `configs.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -456,8 +456,8 @@ fn add_partitions(
     let topic = image.topic(&request.name).ok_or(ApiError::code_only(ResponseError::UnknownTopicOrPartition))?;
     let current = topic.partitions.len() as i32;
     if is_internal_topic(&request.name) {
-        // A group is kept in the partition that the number of partitions gives: after a change all would be lost. Apache
-        // does it; its kafka-topics refuses it for the offsets topic, in these words.
+        // A group is kept in the partition that the number of partitions gives: after a change all would be lost.
+        // Apache does it; its kafka-topics refuses it for the offsets topic, in these words.
         let message = format!("The number of partitions for the internal topic {} cannot be changed.", request.name);
         return Err(ApiError::new(ResponseError::InvalidRequest, message));
     }

@@ -1,36 +1,42 @@
 //! The shell around the group coordinator's shards: one lock per partition of `__consumer_offsets`, and in it
 //! step → append → apply; outside it, wait for the commit and answer.
 //!
-//! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that
-//! sleeps until the earliest deadline (none, when nobody is in a group). Decides nothing about groups.
-//! A request about many things becomes several steps (`runtime/slices.rs`), and so does what follows from deleted
-//! topics (`runtime/sweep.rs`): the lock is held for a few milliseconds at most. A partition is read by `runtime/load.rs`.
-//! The log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is
-//! dropped and loaded anew, and what was parked in it is told to find its coordinator again.
+//! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that sleeps
+//! until the earliest deadline (none, when nobody is in a group). Decides nothing about groups. A request about many
+//! things becomes several steps (`runtime/slices.rs`), and so does what follows from deleted topics
+//! (`runtime/sweep.rs`): the lock is held for a few milliseconds at most. A partition is read by `runtime/load.rs`. The
+//! log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is dropped and loaded
+//! anew, and what was parked in it is told to find its coordinator again.
 //!
 //! Lock order: the shard's lock, then (inside the log) the partition's. Nothing is awaited under either.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use load::LoadError;
+use slices::{ITEMS_PER_STEP, join, slices};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
-use super::group::records::Record;
-use super::group::shard::{Deletion, Input, Output, Reply, Shard};
 use super::group::{
     CommitOffsetsRequest, CommitTopic, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic,
     GroupConfig, GroupCounts, GroupError, GroupFilter, HeartbeatRequest, JoinError, JoinRequest, Joined, LeaveRequest,
     LeftMember, ListedGroup, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    records::Record,
+    shard::{Deletion, Input, Output, Reply, Shard},
 };
-use crate::env::{BoxFuture, Env, LogLimit, byte_account::ByteAccount, lock};
-use crate::protocol::record_batch::{BatchBuilder, BatchOptions, HEADER_BYTES};
-use crate::types::{Offset, TopicId, java_string_hash};
-use load::LoadError;
-use slices::{ITEMS_PER_STEP, join, slices};
+use crate::{
+    env::{BoxFuture, Env, LogLimit, byte_account::ByteAccount, lock},
+    protocol::record_batch::{BatchBuilder, BatchOptions, HEADER_BYTES},
+    types::{Offset, TopicId, java_string_hash},
+};
 
 mod load;
 mod slices;
@@ -92,7 +98,8 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// not wait. An error means that nothing of the batch was written, or that the log is offline.
     fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError>;
 
-    /// Whether the record at `offset` is committed (below the high watermark), and durable where the topic asks for that.
+    /// Whether the record at `offset` is committed (below the high watermark), and durable where the topic asks for
+    /// that.
     fn is_committed(&self, partition: i32, offset: Offset) -> bool;
 
     /// Ready once the record at `offset` is what [`CoordinatorLog::is_committed`] says, or can no longer be.

@@ -1,11 +1,11 @@
 //! Threads and memory for requests that are much work, beside those that serve connections.
 //!
 //! The system shares the processors among all threads, and these have a lower priority. So a request that computes for
-//! seconds delays others of its kind at most, never the small requests of other clients. The threads start with the first
-//! such request, and end when there has been none for a while.
+//! seconds delays others of its kind at most, never the small requests of other clients. The threads start with the
+//! first such request, and end when there has been none for a while.
 //!
-//! What such requests hold while they are worked on is bounded together. The unit is an estimate from the request's bytes,
-//! before anything is decoded.
+//! What such requests hold while they are worked on is bounded together. The unit is an estimate from the request's
+//! bytes, before anything is decoded.
 #![allow(clippy::disallowed_methods)] // The seam itself.
 
 use std::{
@@ -15,15 +15,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::lock::lock;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
 
-/// Threads for requests of so many bytes, and for larger ones. The latter take turns on one thread: the allocator keeps for
-/// each thread what the largest of its requests took.
+use super::lock::lock;
+
+/// Threads for requests of so many bytes, and for larger ones. The latter take turns on one thread: the allocator keeps
+/// for each thread what the largest of its requests took.
 const THREADS: usize = 3;
 const THREADS_FOR_LARGEST: usize = 1;
 const LARGEST_FROM_BYTES: usize = 128 << 10;

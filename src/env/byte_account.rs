@@ -1,4 +1,5 @@
-//! What one owner takes of a memory that many share. It counts; who is refused when there is too much is decided elsewhere.
+//! What one owner takes of a memory that many share. It counts; who is refused when there is too much is decided
+//! elsewhere.
 
 use std::sync::{
     Arc,

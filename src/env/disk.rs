@@ -122,8 +122,9 @@ pub trait File: Send + Sync + 'static {
     }
     /// Cuts or extends (with zeros). The file counts as modified even if it had that length already.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Has the volume keep room for `length` bytes from `position` on, which need none when they are written. The file's length
-    /// stays as it is; [`File::set_len`] gives back what lies behind it. `Unsupported` if the file system cannot do that.
+    /// Has the volume keep room for `length` bytes from `position` on, which need none when they are written. The
+    /// file's length stays as it is; [`File::set_len`] gives back what lies behind it. `Unsupported` if the file system
+    /// cannot do that.
     fn keep_room(&self, position: u64, length: u64) -> io::Result<()>;
     /// Makes content and length durable. An error is final: what was written since the last
     /// success may be gone, and a second call would not say so.

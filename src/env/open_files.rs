@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit to what the system allows: shells and service managers give 1024 and allow more, as the JVM knows too.
+/// Raises the limit to what the system allows: shells and service managers give 1024 and allow more, as the JVM knows
+/// too.
 ///
 /// # Errors
 /// The limit stays as it is.

@@ -158,8 +158,8 @@ impl Tasks {
         self.inner.aside.end_idle_threads();
     }
 
-    /// Runs `work` for a request of so many bytes, which may compute for long, on threads where it delays nobody who does
-    /// little. Where the caller stops waiting, the work ends the next time it waits.
+    /// Runs `work` for a request of so many bytes, which may compute for long, on threads where it delays nobody who
+    /// does little. Where the caller stops waiting, the work ends the next time it waits.
     pub async fn aside<F>(&self, name: &'static str, request_bytes: usize, work: F) -> F::Output
     where
         F: Future<Output: Send> + Send + 'static,

@@ -44,8 +44,9 @@ impl Offsets {
 }
 
 impl OffsetCheckpoint {
-    /// Reads the file; a missing one is empty. Every value in it can be found again in the logs, so a damaged file costs
-    /// one warning: its readable lines are used, and the partitions of the others are checked from their beginning.
+    /// Reads the file; a missing one is empty. Every value in it can be found again in the logs, so a damaged file
+    /// costs one warning: its readable lines are used, and the partitions of the others are checked from their
+    /// beginning.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -82,8 +83,8 @@ impl OffsetCheckpoint {
         self.update_locked(&mut lock(&self.state), offsets)
     }
 
-    /// [`OffsetCheckpoint::update`] with what `gather` collects. It runs outside of the lock: a partition whose offset is
-    /// lowered or removed while it runs is left for the next time, the others are written.
+    /// [`OffsetCheckpoint::update`] with what `gather` collects. It runs outside of the lock: a partition whose offset
+    /// is lowered or removed while it runs is left for the next time, the others are written.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
@@ -238,8 +239,8 @@ pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Option<TopicId> {
     (version == Some(0)).then_some(topic_id?)
 }
 
-/// Whether `found` is `wanted` with a few bits changed. Ids are drawn at random, so that two of them differ in about half of
-/// their 128 bits: a file that says nearly the right thing is damaged, it does not belong to another topic.
+/// Whether `found` is `wanted` with a few bits changed. Ids are drawn at random, so that two of them differ in about
+/// half of their 128 bits: a file that says nearly the right thing is damaged, it does not belong to another topic.
 pub(crate) fn is_damaged_copy(found: TopicId, wanted: TopicId) -> bool {
     /// What one changed byte of the text can do.
     const MOST_CHANGED_BITS: u32 = 8;
@@ -261,7 +262,8 @@ impl MetaProperties {
     /// The file's name in a log directory.
     pub const FILE_NAME: &'static str = "meta.properties";
 
-    /// As Kafka 4 writes it (version 1), with a checksum in a comment: a changed bit in an id would make another id of it.
+    /// As Kafka 4 writes it (version 1), with a checksum in a comment: a changed bit in an id would make another id of
+    /// it.
     pub fn to_text(&self) -> String {
         let properties = self.properties_text();
         format!("{CHECKSUM_COMMENT}{:08x}\n{properties}", crc32c(properties.as_bytes()))

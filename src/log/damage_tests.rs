@@ -1,4 +1,5 @@
-//! Files that were damaged while the broker was down: what is still served, what is rebuilt, what is kept of what is cut.
+//! Files that were damaged while the broker was down: what is still served, what is rebuilt, what is kept of what is
+//! cut.
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 

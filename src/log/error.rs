@@ -93,7 +93,8 @@ impl LogError {
         matches!(self, LogError::Io { source, .. } if is_disk_full(source))
     }
 
-    /// Whether something ran short that is not the disk's fault, and may be there again: room, file descriptors, memory.
+    /// Whether something ran short that is not the disk's fault, and may be there again: room, file descriptors,
+    /// memory.
     pub fn is_shortage(&self) -> bool {
         matches!(self, LogError::Io { source, .. } if is_shortage(source))
     }

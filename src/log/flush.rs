@@ -85,8 +85,8 @@ impl FlushPlan {
         self.done.epochs = 0;
     }
 
-    /// Leaves the indexes to a later flush. Not for logs with a retention by time: after a crash an index of an older segment
-    /// would lack its last entries.
+    /// Leaves the indexes to a later flush. Not for logs with a retention by time: after a crash an index of an older
+    /// segment would lack its last entries.
     pub(crate) fn postpone_indexes(&mut self) {
         self.write_indexes = false;
     }

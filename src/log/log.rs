@@ -46,8 +46,8 @@ pub struct OpenLog {
     pub recovery_point: Offset,
     /// The directory carried the mark of a clean shutdown.
     pub clean_shutdown: bool,
-    /// Whatever was acknowledged was synced first, as in the metadata log: good batches behind a bad one prove that the bad
-    /// one was durable, and so it is corruption and no torn write.
+    /// Whatever was acknowledged was synced first, as in the metadata log: good batches behind a bad one prove that the
+    /// bad one was durable, and so it is corruption and no torn write.
     pub acknowledged_is_synced: bool,
 }
 
@@ -415,7 +415,8 @@ impl Log {
         completed
     }
 
-    /// Notes a batch in the indexes of its segment. Only a fault of the disk fails this, and takes the directory offline.
+    /// Notes a batch in the indexes of its segment. Only a fault of the disk fails this, and takes the directory
+    /// offline.
     fn index_appended(
         &self,
         active: &Segment,
@@ -584,11 +585,12 @@ impl Log {
         Ok(())
     }
 
-    /// Has the disk keep room for `bytes` more in the active segment. Returns the segment's first offset, and up to which
-    /// position of its file there is room.
+    /// Has the disk keep room for `bytes` more in the active segment. Returns the segment's first offset, and up to
+    /// which position of its file there is room.
     ///
     /// # Errors
-    /// There is not so much room; or the file system cannot keep any ([`io::ErrorKind::Unsupported`]); or a fault of the disk.
+    /// There is not so much room; or the file system cannot keep any ([`io::ErrorKind::Unsupported`]); or a fault of
+    /// the disk.
     pub fn keep_room(&self, bytes: u64) -> Result<(Offset, u64), LogError> {
         self.check_usable()?;
         let active = self.active();
@@ -775,8 +777,8 @@ impl Log {
         Ok(Some(self.flush_plan(self.log_end_offset).done))
     }
 
-    /// [`Log::prepare_close`] of a log that goes on: what recovery has checked becomes durable with the volume. What has no
-    /// room can be rebuilt.
+    /// [`Log::prepare_close`] of a log that goes on: what recovery has checked becomes durable with the volume. What
+    /// has no room can be rebuilt.
     pub(super) fn prepare_sync(&mut self) -> Result<Option<FlushDone>, LogError> {
         if self.deleted || self.recovery_point == self.log_end_offset {
             return Ok(None);
@@ -1013,7 +1015,8 @@ impl Log {
         Ok(())
     }
 
-    /// Up to where readers may see: not beyond what is durable where `flush.messages` asks for a flush that has yet to come.
+    /// Up to where readers may see: not beyond what is durable where `flush.messages` asks for a flush that has yet to
+    /// come.
     pub fn visible_end_offset(&self) -> Offset {
         if self.flush_is_due_by_messages() { self.recovery_point } else { self.log_end_offset }
     }

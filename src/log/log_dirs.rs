@@ -1,8 +1,8 @@
 //! The log directories at the start: whose they are, which of them can be used, and that no partition is in two.
 //!
-//! Owns locks, `meta.properties`, the marks of clean shutdowns. Never takes what it does not understand for a fresh start: a
-//! directory that has partitions and no identity is refused with what to do. Leaves opening logs and all later work to
-//! `log_manager.rs`.
+//! Owns locks, `meta.properties`, the marks of clean shutdowns. Never takes what it does not understand for a fresh
+//! start: a directory that has partitions and no identity is refused with what to do. Leaves opening logs and all later
+//! work to `log_manager.rs`.
 
 use std::{
     any::Any,
@@ -67,12 +67,12 @@ enum Unidentified {
 }
 
 impl LogDirs {
-    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed. A directory that cannot
-    /// be read does not stop the others.
+    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed. A directory that
+    /// cannot be read does not stop the others.
     ///
     /// # Errors
-    /// A directory that another process uses, that belongs to another node or cluster or does not say to which; a partition
-    /// that is in two directories; or no directory that can be read.
+    /// A directory that another process uses, that belongs to another node or cluster or does not say to which; a
+    /// partition that is in two directories; or no directory that can be read.
     pub(super) fn open(env: &Env, config: &LogManagerConfig) -> Result<LogDirs, LogError> {
         let mut taken = Vec::new();
         for dir in &config.log_dirs {
@@ -253,8 +253,9 @@ fn agree_on_cluster_id<'a>(
     Ok(cluster_id)
 }
 
-/// A directory that holds partitions is not fresh, and one whose file is damaged is somebody's. The message says how the file
-/// is written anew; a `directory.id` of its own is as good as the old one, since partitions are looked for where they are.
+/// A directory that holds partitions is not fresh, and one whose file is damaged is somebody's. The message says how
+/// the file is written anew; a `directory.id` of its own is as good as the old one, since partitions are looked for
+/// where they are.
 fn refuse_unidentified(
     env: &Env,
     dir: &Path,
@@ -290,8 +291,8 @@ fn holds_log(disk: &dyn Disk, dir: &Path) -> bool {
     entries.iter().any(|entry| entry.name == PARTITION_METADATA_FILE || entry.name.ends_with(".log"))
 }
 
-/// `LogManager.loadLog`: of two copies of one partition nobody can tell which one is to go on. A directory of that name with
-/// another topic id is no copy, and is set aside later.
+/// `LogManager.loadLog`: of two copies of one partition nobody can tell which one is to go on. A directory of that name
+/// with another topic id is no copy, and is set aside later.
 fn refuse_duplicates<'a>(env: &Env, taken: impl Iterator<Item = (&'a PathBuf, &'a Taken)>) -> Result<(), LogError> {
     let mut found: BTreeMap<&TopicPartition, Vec<&PathBuf>> = BTreeMap::new();
     for (dir, taken) in taken {

@@ -1,5 +1,5 @@
-//! All logs of the log directories: which directory a partition is in, and the work that has to be done now and then for
-//! all of them — flush, checkpoints, retention, removal.
+//! All logs of the log directories: which directory a partition is in, and the work that has to be done now and then
+//! for all of them — flush, checkpoints, retention, removal.
 //!
 //! Opens logs when the replica layer asks for them; a partition of which nobody asks stays untouched. The
 //! background work is `tick`, a function of the time, with one small loop around it. Whose the directories are
@@ -231,8 +231,8 @@ impl LogManager {
         self.dirs.first().map_or(0, |dir| dir.ctx.tail.used_bytes())
     }
 
-    /// Opens the log of `partition` wherever it is, or creates it where `placement` says, which is nowhere if the partition may
-    /// be in a directory that is not there. To be followed by [`LogManager::register`].
+    /// Opens the log of `partition` wherever it is, or creates it where `placement` says, which is nowhere if the
+    /// partition may be in a directory that is not there. To be followed by [`LogManager::register`].
     ///
     /// # Errors
     /// As [`Log::open`]; and that the partition was lost, or its directory is not there.
@@ -270,8 +270,8 @@ impl LogManager {
         Ok(log)
     }
 
-    /// Opens the metadata log, in which all that was acknowledged was synced: damage is never cut off, unless the loss of
-    /// what follows on it is accepted.
+    /// Opens the metadata log, in which all that was acknowledged was synced: damage is never cut off, unless the loss
+    /// of what follows on it is accepted.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -350,8 +350,8 @@ impl LogManager {
         Ok(dir)
     }
 
-    /// A partition that a checkpoint knows to hold records was there. One whose log was not created before a crash is in no
-    /// checkpoint; but a deleted one of its name may be, for as long as its files wait for their removal.
+    /// A partition that a checkpoint knows to hold records was there. One whose log was not created before a crash is
+    /// in no checkpoint; but a deleted one of its name may be, for as long as its files wait for their removal.
     fn refuse_lost(&self, partition: &TopicPartition) -> Result<(), LogError> {
         for dir in self.online() {
             let known = dir.ctx.checkpoints().into_iter().filter_map(|checkpoint| checkpoint.get(partition)).max();
@@ -365,8 +365,8 @@ impl LogManager {
         Ok(())
     }
 
-    /// What the cluster knows nothing of is renamed to `…-stray`, as Apache Kafka does: its topic was deleted while this
-    /// broker could not see to it. It is out of the way of a topic of the same name, and nothing is thrown away.
+    /// What the cluster knows nothing of is renamed to `…-stray`, as Apache Kafka does: its topic was deleted while
+    /// this broker could not see to it. It is out of the way of a topic of the same name, and nothing is thrown away.
     /// `is_known` is asked for each partition with the topic id on disk, if there is one.
     ///
     /// # Errors
@@ -384,7 +384,8 @@ impl LogManager {
         Ok(())
     }
 
-    /// Deletes the directory of a partition whose log could not be opened, as [`LogManager::delete_log`] does with one that is.
+    /// Deletes the directory of a partition whose log could not be opened, as [`LogManager::delete_log`] does with one
+    /// that is.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -513,7 +514,8 @@ impl LogManager {
                         .filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx))
                         .map(|(partition, _, owner)| {
                             with_log(&**owner, |log| {
-                                // How far the log is behind what is committed, as `ReplicaManager.getLogEndOffsetLag` counts.
+                                // How far the log is behind what is committed, as `ReplicaManager.getLogEndOffsetLag`
+                                // counts.
                                 let lag = owner
                                     .high_watermark()
                                     .map_or(0, |high_watermark| (high_watermark - log.log_end_offset()).max(0));
@@ -647,7 +649,8 @@ impl LogManager {
     }
 
     /// Makes durable what recovery has read and checked of logs whose readers see no more than what is durable
-    /// (`flush.messages`): to them a high watermark of 0 would be the loss of all records. One sync serves a whole volume.
+    /// (`flush.messages`): to them a high watermark of 0 would be the loss of all records. One sync serves a whole
+    /// volume.
     pub fn sync_recovered(&self) {
         let logs = self.registered();
         for dir in self.online() {
@@ -899,8 +902,7 @@ mod tests {
     use super::*;
     use crate::{
         env::{Disk, Open, SystemNet, SystemRandom, Tasks},
-        log::tests::plain,
-        log::{ValidationRules, validate},
+        log::{ValidationRules, tests::plain, validate},
         sim::{SimClock, SimDisk},
     };
 

@@ -37,7 +37,6 @@ mod start_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use self::log::{AppendInfo, Log, OpenLog};
 pub use context::{LogContext, LogLimits};
 pub(crate) use error::is_shortage;
 pub use error::{AppendError, LogError, ReadError};
@@ -54,3 +53,5 @@ pub use transaction_index::AbortedTransaction;
 pub use validator::{
     InvalidKind, InvalidRecords, RecordError, ValidatedBatch, ValidationRules, validate, validate_small,
 };
+
+pub use self::log::{AppendInfo, Log, OpenLog};

@@ -1,5 +1,5 @@
-//! The log against a `Vec` (INV-L1, INV-L3 to INV-L5): random operations, crashes and shortages on the simulated disk; offsets
-//! with gaps as a follower of a compacted log sees them; and retention by a clock that moves.
+//! The log against a `Vec` (INV-L1, INV-L3 to INV-L5): random operations, crashes and shortages on the simulated disk;
+//! offsets with gaps as a follower of a compacted log sees them; and retention by a clock that moves.
 //!
 //! `OTTLA_SEED=n cargo test --lib log::model` replays one seed (a failure prints it), `OTTLA_SEEDS=n` runs n of them.
 

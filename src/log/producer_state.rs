@@ -327,8 +327,8 @@ impl ProducerState {
         self.producers.retain(|_, entry| !is_expired(entry, now_ms, expiration_ms));
     }
 
-    /// Keeps the map finite, whoever invents ids: beyond `most` without an open transaction, those go that have not written for
-    /// longest. What is lost with one is what expiry takes too: its next batch may start anywhere (I4).
+    /// Keeps the map finite, whoever invents ids: beyond `most` without an open transaction, those go that have not
+    /// written for longest. What is lost with one is what expiry takes too: its next batch may start anywhere (I4).
     pub(crate) fn keep_at_most(&mut self, most: usize) {
         let idle_count = self.producers.len() - self.ongoing.len();
         if idle_count <= most {

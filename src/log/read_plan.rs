@@ -114,8 +114,8 @@ impl ReadPlan {
         }
     }
 
-    /// Where the first good batch starts that contains the offset of the plan or follows it: past what is damaged. The end of
-    /// the log if there is none.
+    /// Where the first good batch starts that contains the offset of the plan or follows it: past what is damaged. The
+    /// end of the log if there is none.
     ///
     /// # Errors
     /// A fault of the disk.

@@ -1,8 +1,8 @@
 //! Opening a log: what is in the directory, what of it can be believed, and what has to be rebuilt.
 //!
 //! INV-L4: below the recovery point everything was durable, so damage there is corruption: reported, never cut, never
-//! served; the batches before and behind it are. Beyond the recovery point a torn tail is what a crash leaves: cut at the
-//! first batch that is not whole. Where good batches follow on a bad one, what is cut is kept in a file beside.
+//! served; the batches before and behind it are. Beyond the recovery point a torn tail is what a crash leaves: cut at
+//! the first batch that is not whole. Where good batches follow on a bad one, what is cut is kept in a file beside.
 //! INV-L5: indexes, snapshots and epochs follow from the `.log` files, also after a clean stop.
 
 use std::{
@@ -294,7 +294,8 @@ impl Log {
         } else {
             Rebuilt { end_offset: active.base_offset(), damage: None }
         };
-        // A clean stop leaves a snapshot at the log's end and its offset in the checkpoint. Either may be lost or wrong.
+        // A clean stop leaves a snapshot at the log's end and its offset in the checkpoint. Either may be lost or
+        // wrong.
         let snapshot = self.snapshots.last().copied().unwrap_or(0);
         let end = found.end_offset;
         match found.damage {
@@ -532,7 +533,8 @@ impl Log {
     pub(super) fn reload_producers(&mut self, reindex_from: Option<Offset>) -> Result<(), LogError> {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
         self.remove_snapshots(|offset| offset > end)?;
-        // A snapshot from beyond the recovery point may be torn, and is not looked at: it must not stand in the way of a new one.
+        // A snapshot from beyond the recovery point may be torn, and is not looked at: it must not stand in the way of
+        // a new one.
         let newest = reindex_from.unwrap_or(Offset::MAX);
         self.remove_snapshots(|offset| offset > newest)?;
         self.producers = self.load_snapshot(newest)?.unwrap_or_else(|| ProducerState::new(start));

@@ -19,9 +19,9 @@ use std::{
     },
 };
 
-pub(crate) use self::{damage::BatchSearch, repair::Rebuilt};
 use walk::{Scan, Walk};
 
+pub(crate) use self::{damage::BatchSearch, repair::Rebuilt};
 use super::{
     LogContext, LogError,
     file_names::{FileKind, FileLengths, PartitionDir, file_name},
@@ -76,7 +76,8 @@ struct SegmentState {
     offsets: IndexTail<OffsetEntry>,
     times: IndexTail<TimeEntry>,
     bytes_since_index_entry: u64,
-    /// Largest timestamp so far and the last offset of its batch; `None` until asked for, in a segment of an earlier life.
+    /// Largest timestamp so far and the last offset of its batch; `None` until asked for, in a segment of an earlier
+    /// life.
     max_timestamp: Option<(TimestampMs, Offset)>,
     /// Index files were cut since the last sync.
     cut: bool,
@@ -496,8 +497,8 @@ impl Segment {
 
     /// The first batch whose last offset is at or beyond `offset`, below `end`.
     ///
-    /// What cannot be found by the index is looked for again after the index was made anew: either it was damaged, or the
-    /// log is, and then the new index leads past the damage.
+    /// What cannot be found by the index is looked for again after the index was made anew: either it was damaged, or
+    /// the log is, and then the new index leads past the damage.
     pub(crate) fn find(&self, offset: Offset, end: u64) -> Result<Option<(u64, BatchHeader)>, LogError> {
         match self.find_by_index(offset, end) {
             Ok(Some(found)) => Ok(found),
@@ -582,8 +583,8 @@ impl Segment {
         self.max_timestamp_of(&mut lock(&self.state))
     }
 
-    /// `LogSegment.largestTimestamp`: what retention goes by. If no record has a timestamp, the file's modification counts:
-    /// the age must not start over with each start of the process.
+    /// `LogSegment.largestTimestamp`: what retention goes by. If no record has a timestamp, the file's modification
+    /// counts: the age must not start over with each start of the process.
     pub(crate) fn largest_timestamp(&self) -> Result<TimestampMs, LogError> {
         let (max_timestamp, _) = self.max_timestamp()?;
         if max_timestamp >= 0 {

@@ -111,8 +111,8 @@ impl ValidatedBatch {
         ValidatedBatch { marker: marker_of(&header, &records), header, records, origin, pinned_bytes: 0 }
     }
 
-    /// Notes that holding on to the records holds on to `bytes`: those of the frame that they are a slice of. To be charged
-    /// once per frame, so to the first batch of it that is appended.
+    /// Notes that holding on to the records holds on to `bytes`: those of the frame that they are a slice of. To be
+    /// charged once per frame, so to the first batch of it that is appended.
     pub fn pinning(mut self, bytes: usize) -> Self {
         self.pinned_bytes = bytes;
         self

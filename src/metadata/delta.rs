@@ -29,7 +29,8 @@ impl TopicDelta {
 pub struct MetadataDelta {
     /// New and changed topics.
     pub topics: BTreeMap<TopicId, TopicDelta>,
-    /// Topics that are gone, as they were. (A name may be there again in `topics`, with another id: remove first, then create.)
+    /// Topics that are gone, as they were. (A name may be there again in `topics`, with another id: remove first, then
+    /// create.)
     pub deleted_topics: BTreeMap<TopicId, Arc<TopicImage>>,
     pub configs: BTreeSet<ConfigResource>,
     pub brokers: BTreeSet<BrokerId>,

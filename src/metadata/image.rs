@@ -1,10 +1,11 @@
 //! What the cluster is, at one offset of the metadata log: the immutable image. What changed is told in `delta.rs`.
 //!
-//! Owns: `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), how each record changes it (total: no clock,
-//! no randomness; the same code runs live, at replay and in the controller), its way back to records (snapshots, the store) and
-//! its checksum (INV-M2: equal offset, equal image). Leaves deciding to `controller`, publishing to `publisher.rs`.
-//! Maps are persistent ones (`imbl`) whose values are shared: cloning an image costs a few pointers, and a change copies the
-//! changed topic or the changed resource's settings and the path to it, however many others there are.
+//! Owns: `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), how each record changes it
+//! (total: no clock, no randomness; the same code runs live, at replay and in the controller), its way back to records
+//! (snapshots, the store) and its checksum (INV-M2: equal offset, equal image). Leaves deciding to `controller`,
+//! publishing to `publisher.rs`. Maps are persistent ones (`imbl`) whose values are shared: cloning an image costs a
+//! few pointers, and a change copies the changed topic or the changed resource's settings and the path to it, however
+//! many others there are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -167,7 +168,8 @@ impl PartitionImage {
         }
     }
 
-    /// Apache: `PartitionRegistration.merge`. Absent fields stay; naming a leader, even the old one, bumps the leader epoch.
+    /// Apache: `PartitionRegistration.merge`. Absent fields stay; naming a leader, even the old one, bumps the leader
+    /// epoch.
     fn merge(&mut self, record: &PartitionChangeRecord) {
         let replace = |field: &mut Vec<BrokerId>, change: &Option<Vec<BrokerId>>| {
             if let Some(change) = change {
@@ -264,8 +266,8 @@ pub enum ImageError {
     Unsupported(&'static str),
 }
 
-/// How large an image is, or a part of it: its partitions, and about the bytes of all names and settings as records. Derived
-/// from the image, so that what is counted in is counted out.
+/// How large an image is, or a part of it: its partitions, and about the bytes of all names and settings as records.
+/// Derived from the image, so that what is counted in is counted out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImageSize {
     pub partitions: usize,
@@ -436,7 +438,8 @@ impl MetadataImage {
                 self.last_producer_ids = Some((record.broker_id, record.broker_epoch));
                 delta.producer_ids = true;
             }
-            // A transaction over several batches is only written while a new log is set up, and no half of it is ever served.
+            // A transaction over several batches is only written while a new log is set up, and no half of it is ever
+            // served.
             MetadataRecord::NoOp(_)
             | MetadataRecord::BeginTransaction(_)
             | MetadataRecord::EndTransaction(_)
@@ -682,7 +685,8 @@ impl MetadataImage {
         delta.features = true;
     }
 
-    /// The image as records, in the order of Apache's `MetadataImage.write`: applied to an empty image they give this one.
+    /// The image as records, in the order of Apache's `MetadataImage.write`: applied to an empty image they give this
+    /// one.
     pub fn to_records(&self) -> Vec<MetadataRecord> {
         let mut records = self.feature_records();
         records.extend(self.brokers.values().map(|broker| broker_record(broker)));

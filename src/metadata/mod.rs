@@ -3,7 +3,8 @@
 /// The feature by which Kafka versions its metadata records.
 pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
 
-/// Its finalized level says whether voters live in the log (KIP-853). It comes from a control record, never from a FeatureLevelRecord.
+/// Its finalized level says whether voters live in the log (KIP-853). It comes from a control record, never from a
+/// FeatureLevelRecord.
 pub const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 
 pub mod delta;

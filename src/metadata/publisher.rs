@@ -1,8 +1,9 @@
 //! Hands each new image to everybody who reads it.
 //!
-//! Owns: the current image (readers take a snapshot per request) and the order in which subscribers hear of a change: first the
-//! image is swapped, then each subscriber is told, in the order in which they subscribed (`broker.rs` writes that order down),
-//! and only then does whoever asked for the change get an answer. One thread publishes: the raft driver.
+//! Owns: the current image (readers take a snapshot per request) and the order in which subscribers hear of a change:
+//! first the image is swapped, then each subscriber is told, in the order in which they subscribed (`broker.rs` writes
+//! that order down), and only then does whoever asked for the change get an answer. One thread publishes: the raft
+//! driver.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +14,8 @@ use crate::env::lock::lock;
 
 /// Somebody who must act when metadata changes.
 pub trait Subscriber: Send + Sync {
-    /// `image` is already what readers see; `delta` is what changed since the last call. Runs on the metadata thread: every answer of
-    /// the controller waits for it.
+    /// `image` is already what readers see; `delta` is what changed since the last call. Runs on the metadata thread:
+    /// every answer of the controller waits for it.
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta);
 }
 
@@ -48,7 +49,8 @@ impl Publisher {
 
     /// Swaps the image, then tells the subscribers in order.
     pub(crate) fn publish(&self, image: MetadataImage, delta: &MetadataDelta) {
-        // Held throughout: a subscriber that comes meanwhile must see this image either in its first call or in its second.
+        // Held throughout: a subscriber that comes meanwhile must see this image either in its first call or in its
+        // second.
         let subscribers = lock(&self.subscribers);
         let image = Arc::new(image);
         self.image.store(image.clone());

@@ -1,8 +1,8 @@
 //! Kafka's metadata records: what the metadata log and its snapshots are made of.
 //!
-//! Owns: the 28 record types of Kafka 4.3's `common/metadata/*.json`, their frame (unsigned varints: frame version 1, type,
-//! version; then the flexible message) and which version of each is written. Leaves to `image.rs` what a record changes.
-//! Kafka's own `kafka-dump-log --cluster-metadata-decoder` reads what this file writes.
+//! Owns: the 28 record types of Kafka 4.3's `common/metadata/*.json`, their frame (unsigned varints: frame version 1,
+//! type, version; then the flexible message) and which version of each is written. Leaves to `image.rs` what a record
+//! changes. Kafka's own `kafka-dump-log --cluster-metadata-decoder` reads what this file writes.
 
 use uuid::Uuid;
 

@@ -1,9 +1,10 @@
 //! The applied metadata, kept so that a restart need not replay the whole log.
 //!
-//! Owns: the `MetadataStore` trait, its layout (one key per broker, topic, block of partitions, resource, quota entity), the sled
-//! and the in-memory implementation. What it holds is a cache of the metadata log (INV-M4: never ahead of it): every value carries a
-//! version and a CRC-32C, the whole a checksum; image and applied offset change in one atomic batch. Anything wrong with it is
-//! answered by throwing it away: `raft::driver` rebuilds it from snapshot and log. Only `checkpoint` syncs; nothing relies on more.
+//! Owns: the `MetadataStore` trait, its layout (one key per broker, topic, block of partitions, resource, quota
+//! entity), the sled and the in-memory implementation. What it holds is a cache of the metadata log (INV-M4: never
+//! ahead of it): every value carries a version and a CRC-32C, the whole a checksum; image and applied offset change in
+//! one atomic batch. Anything wrong with it is answered by throwing it away: `raft::driver` rebuilds it from snapshot
+//! and log. Only `checkpoint` syncs; nothing relies on more.
 
 use std::{
     any::Any,

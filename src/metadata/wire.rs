@@ -1,8 +1,8 @@
 //! The flexible-version wire encoding that Kafka's metadata and control records use, bounded on the way in.
 //!
-//! Owns: unsigned varints, compact strings and arrays, tagged fields, and the `record_struct!` macro that turns a field list into
-//! a struct with `read` and `write`. Counts are never trusted: nothing is allocated from a number that came from disk, so a
-//! damaged record costs an error and not the process. Which records exist is `records.rs`'s business.
+//! Owns: unsigned varints, compact strings and arrays, tagged fields, and the `record_struct!` macro that turns a field
+//! list into a struct with `read` and `write`. Counts are never trusted: nothing is allocated from a number that came
+//! from disk, so a damaged record costs an error and not the process. Which records exist is `records.rs`'s business.
 
 use uuid::Uuid;
 

@@ -1,8 +1,8 @@
 //! The table of metrics: one row each. docs/generated/metrics.md is written from it.
 //!
 //! Names are those that the usual configuration of the Prometheus JMX exporter gives to Kafka's metrics, so that
-//! dashboards made for Kafka work; what Kafka does not have is called `ottla_…`, and the process's own metrics are named
-//! as all Prometheus clients name them.
+//! dashboards made for Kafka work; what Kafka does not have is called `ottla_…`, and the process's own metrics are
+//! named as all Prometheus clients name them.
 
 /// Whether a metric only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! One connection, one task: read a frame, start its request, answer in order.
 //!
-//! A request is a future that this task owns and polls. Requests start one after the other. The next may start before the
-//! last is answered only where both rows of the API table say `Pipelined`, and once the effect of the last is in its place;
-//! answers leave in the order of their requests in any case. What the protocol refuses ends the connection without an answer
-//! and with one line.
+//! A request is a future that this task owns and polls. Requests start one after the other. The next may start before
+//! the last is answered only where both rows of the API table say `Pipelined`, and once the effect of the last is in
+//! its place; answers leave in the order of their requests in any case. What the protocol refuses ends the connection
+//! without an answer and with one line.
 //!
-//! While requests wait, the task still notices that its client has gone: it gives up what waits, and only what a client may
-//! send without waiting for an answer (a Produce with acks=0) is carried out. Clients that neither send nor read are cut:
-//! after `connections.max.idle.ms`, or within seconds when others wait for the memory that they hold.
+//! While requests wait, the task still notices that its client has gone: it gives up what waits, and only what a client
+//! may send without waiting for an answer (a Produce with acks=0) is carried out. Clients that neither send nor read
+//! are cut: after `connections.max.idle.ms`, or within seconds when others wait for the memory that they hold.
 //!
 //! At shutdown the task finishes what it has started, answers it, and closes.
 

@@ -1,10 +1,10 @@
-//! The memory that clients make the broker hold (INV-S2): requests while they arrive and are worked on, and answers that
-//! are not read.
+//! The memory that clients make the broker hold (INV-S2): requests while they arrive and are worked on, and answers
+//! that are not read.
 //!
 //! Requests take memory in steps, as their bytes arrive: a length without data takes none. If all of it is taken, one
-//! request at a time may go on beyond it, so that those that are half there cannot wait for each other. Answers are counted
-//! once they are made; while there are too many, no further request is started.
-//! Who is too slow while others wait is decided by `connection.rs`.
+//! request at a time may go on beyond it, so that those that are half there cannot wait for each other. Answers are
+//! counted once they are made; while there are too many, no further request is started. Who is too slow while others
+//! wait is decided by `connection.rs`.
 
 use std::sync::{
     Arc,
@@ -88,8 +88,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl RequestShare {
-    /// What is missing before more may be read of a frame of `frame_bytes` of which `arrived_bytes` are here; 0 for nothing.
-    /// Both count the frame's length field.
+    /// What is missing before more may be read of a frame of `frame_bytes` of which `arrived_bytes` are here; 0 for
+    /// nothing. Both count the frame's length field.
     pub(super) fn missing_bytes(&self, frame_bytes: usize, arrived_bytes: usize) -> usize {
         if self.beyond.is_some() || arrived_bytes < self.held_bytes {
             return 0;

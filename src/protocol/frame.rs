@@ -1,8 +1,8 @@
 //! Frames: a 32-bit length, then that many bytes.
 //!
-//! The length is checked against the limit before the body is read. A large frame gets a buffer of its size, a very large
-//! one a buffer that grows as bytes arrive, so a length without data costs nothing. The buffer goes with the frame, so a
-//! connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
+//! The length is checked against the limit before the body is read. A large frame gets a buffer of its size, a very
+//! large one a buffer that grows as bytes arrive, so a length without data costs nothing. The buffer goes with the
+//! frame, so a connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
 //! read ahead (at most [`READ_AHEAD_BYTES`]) before its size was known. Small frames share a buffer, and one read may
 //! bring many.
 //!

@@ -186,8 +186,8 @@ impl Walk<'_> {
                 Some(count) => self.array(count, element),
                 None => allow_null(nullable),
             },
-            // A struct that may be null is preceded by a byte: 1, or a negative one for null. Any other means null to the crate
-            // and a struct to Kafka: the crate would read on where nothing was checked. No client writes one.
+            // A struct that may be null is preceded by a byte: 1, or a negative one for null. Any other means null to
+            // the crate and a struct to Kafka: the crate would read on where nothing was checked. No client writes one.
             Kind::Struct(fields) if nullable => match self.byte()? {
                 ..=-1 => Ok(()),
                 1 => self.structure(fields),

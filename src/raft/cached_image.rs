@@ -1,10 +1,10 @@
 //! The metadata store as the quorum uses it: read at the start, brought up to date at checkpoints and at the end.
 //!
-//! Owns when the store is opened, what has changed since it was last written, and what happens when it is damaged: it is set aside
-//! with one warning, and the image comes from snapshot and log. It is written by the blocking pool: the metadata thread hands over
-//! an image, which shares its parts with the next one, and goes on. Between checkpoints no store is open: it would cost an idle
-//! broker threads and memory, and the log, which is synced with every commit, holds all of it anyway. (sled starts its threads with
-//! the first write and keeps them.)
+//! Owns when the store is opened, what has changed since it was last written, and what happens when it is damaged: it
+//! is set aside with one warning, and the image comes from snapshot and log. It is written by the blocking pool: the
+//! metadata thread hands over an image, which shares its parts with the next one, and goes on. Between checkpoints no
+//! store is open: it would cost an idle broker threads and memory, and the log, which is synced with every commit,
+//! holds all of it anyway. (sled starts its threads with the first write and keeps them.)
 
 use std::{
     io,
@@ -28,8 +28,8 @@ pub(super) const STORE_DIR: &str = "image.sled";
 /// Opens a store, new or as it was left.
 type Opener = Box<dyn FnMut() -> Result<Box<dyn MetadataStore>, StoreError> + Send>;
 
-/// Gives the store that belongs to the metadata log in a directory: [`open_store`], or [`CachedImage::none`] where the disk is
-/// simulated.
+/// Gives the store that belongs to the metadata log in a directory: [`open_store`], or [`CachedImage::none`] where the
+/// disk is simulated.
 pub type OpenStore = fn(&Env, &Path) -> CachedImage;
 
 /// See the head of the file.
@@ -94,7 +94,8 @@ impl CachedImage {
         }
     }
 
-    /// Has the store brought up to `image`, durably, without waiting for it: whoever stops the tasks of the broker waits.
+    /// Has the store brought up to `image`, durably, without waiting for it: whoever stops the tasks of the broker
+    /// waits.
     pub(super) fn save(&mut self, image: &MetadataImage) {
         let Some(writer) = &self.writer else { return };
         self.is_begun = true;
@@ -190,8 +191,8 @@ impl Stored {
         }
     }
 
-    /// What is stored is of no use. It is kept once under another name, for whoever wants to know why; where there is a `reason` to
-    /// worry, this is the one warning.
+    /// What is stored is of no use. It is kept once under another name, for whoever wants to know why; where there is a
+    /// `reason` to worry, this is the one warning.
     fn discard(&mut self, reason: Option<&str>) {
         match reason {
             Some(reason) => tracing::warn!(
@@ -219,8 +220,8 @@ impl Stored {
         Ok(())
     }
 
-    /// Brings the store up to an image, durably. A store that fails is begun anew, and if that fails too, done without: the next
-    /// start takes longer, nothing else.
+    /// Brings the store up to an image, durably. A store that fails is begun anew, and if that fails too, done without:
+    /// the next start takes longer, nothing else.
     fn save(&mut self, update: &Update) {
         if self.opener.is_none() || self.held == Some(update.image.provenance.last_contained_offset) {
             return;

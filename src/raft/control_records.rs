@@ -1,6 +1,7 @@
 //! KRaft's control records: leader changes, voter sets, snapshot headers and footers, in Kafka's own encoding.
 //!
-//! Owns the bytes of control batches in the metadata log and in snapshots. What a voter set means for consensus is `storage.rs`.
+//! Owns the bytes of control batches in the metadata log and in snapshots. What a voter set means for consensus is
+//! `storage.rs`.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -14,7 +15,8 @@ use crate::{
 record_struct! { LeaderChangeVoter { voter_id: i32; } }
 record_struct! { LeaderChangeMessage { version: i16; leader_id: i32; voters: Vec<LeaderChangeVoter>; granting_voters: Vec<LeaderChangeVoter>; } }
 record_struct! {
-    /// The raft index is ours: the entry that ends where the snapshot ends. Kafka's readers keep tags they do not know for themselves.
+    /// The raft index is ours: the entry that ends where the snapshot ends. Kafka's readers keep tags they do not know
+    /// for themselves.
     SnapshotHeaderRecord { version: i16; last_contained_log_timestamp: i64; raft_index: i64 = -1, tag 10_000; }
 }
 record_struct! { SnapshotFooterRecord { version: i16; } }

@@ -1,13 +1,14 @@
 //! The one thread that owns the quorum and the controller.
 //!
-//! Owns: the order in which things become true. A request is decided at once on the newest state (committed or not), its records are
-//! proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the records are applied to the
-//! published image, subscribers are told, the store follows, and only then does the request get its answer. A quorum of one takes
-//! the same path: it elects itself, its log's fsync is the majority. It has no clock of its own, so an idle broker sleeps.
-//! A full disk ends nothing: room is kept for the metadata log, and while there is no more than that only what frees space is decided.
-//! Where even that cannot be written, or there is no file descriptor, what raft wants written is kept and tried again, those who wait
-//! for it are told that it is not known when it will be done, and until then nothing new is decided.
-//! Leaves deciding to `controller`, storing to `storage.rs`, and messages to other voters to the transport.
+//! Owns: the order in which things become true. A request is decided at once on the newest state (committed or not),
+//! its records are proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the
+//! records are applied to the published image, subscribers are told, the store follows, and only then does the request
+//! get its answer. A quorum of one takes the same path: it elects itself, its log's fsync is the majority. It has no
+//! clock of its own, so an idle broker sleeps. A full disk ends nothing: room is kept for the metadata log, and while
+//! there is no more than that only what frees space is decided. Where even that cannot be written, or there is no file
+//! descriptor, what raft wants written is kept and tried again, those who wait for it are told that it is not known
+//! when it will be done, and until then nothing new is decided. Leaves deciding to `controller`, storing to
+//! `storage.rs`, and messages to other voters to the transport.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -49,8 +50,8 @@ const MAX_WAITING_EVENTS: usize = 1024;
 const MAX_EVENTS_PER_ROUND: usize = 256;
 /// Committed bytes applied in one go.
 const MAX_APPLY_BYTES: u64 = 4 << 20;
-/// Room that the disk keeps for the metadata log. To delete 20,000 topics takes less than 1 MiB; to register a broker with as many
-/// partitions, which every start does, takes two.
+/// Room that the disk keeps for the metadata log. To delete 20,000 topics takes less than 1 MiB; to register a broker
+/// with as many partitions, which every start does, takes two.
 const RESERVE_BYTES: u64 = 4 << 20;
 /// So much of it may be used by what is no deletion ([`Reserve::Part`]).
 const RESERVE_PART_BYTES: u64 = 2 << 20;
@@ -272,7 +273,8 @@ impl Driver {
         let disk = env.disk.clone();
         let snapshot = snapshot::newest(disk.as_ref(), &options.dir)?;
         let base = snapshot.as_ref().map_or(Base::EMPTY, |snapshot| Base {
-            // A snapshot of Apache's has no index. Any will do for the first node of a quorum, and its end offset is never too small.
+            // A snapshot of Apache's has no index. Any will do for the first node of a quorum, and its end offset is
+            // never too small.
             index: snapshot.raft_index.unwrap_or(snapshot.id.end_offset as u64),
             epoch: snapshot.id.epoch,
             end_offset: snapshot.id.end_offset,
@@ -368,7 +370,8 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Becomes leader where nobody else can, sets up a new log, registers this node's broker, and publishes the first image.
+    /// Becomes leader where nobody else can, sets up a new log, registers this node's broker, and publishes the first
+    /// image.
     fn begin(&mut self) -> Result<Option<i64>, StartError> {
         if !self.node.store().is_sole_voter() {
             self.drive()?;
@@ -543,7 +546,8 @@ impl Driver {
             }
     }
 
-    /// One controller step: its records are proposed, its reply is valid once everything before the returned offset is applied.
+    /// One controller step: its records are proposed, its reply is valid once everything before the returned offset is
+    /// applied.
     fn decide(&mut self, request: Request) -> Result<(Reply, Offset), Fatal> {
         let mut entropy = DriverEntropy(self.env.random.clone());
         let mut context = StepContext {
@@ -808,8 +812,8 @@ impl Driver {
         })
     }
 
-    /// A snapshot once enough has been written since the last one. Without it the log grows and the next start takes longer: no
-    /// reason to stop.
+    /// A snapshot once enough has been written since the last one. Without it the log grows and the next start takes
+    /// longer: no reason to stop.
     fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
         if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
             || self.env.clock.monotonic() < self.next_snapshot_at
@@ -824,8 +828,8 @@ impl Driver {
         self.keep_reserve()
     }
 
-    /// A snapshot, then the store's checkpoint, and only then the log is trimmed, to the snapshot before, so that a damaged newest
-    /// one costs nothing.
+    /// A snapshot, then the store's checkpoint, and only then the log is trimmed, to the snapshot before, so that a
+    /// damaged newest one costs nothing.
     fn try_snapshot(&mut self) -> io::Result<()> {
         let Some((index, _)) = self.node.store().entry_ending_at(self.committed.provenance.last_contained_offset)
         else {

@@ -1,7 +1,8 @@
 //! How the rest of the broker talks to the controller: one async function per request.
 //!
-//! An answer means: committed, applied, published, and every subscriber told (a created topic's log exists). Dropping the future
-//! loses the answer, not the deed. A large request is asked in portions (`controller/portions.rs`), so that others get their turn.
+//! An answer means: committed, applied, published, and every subscriber told (a created topic's log exists). Dropping
+//! the future loses the answer, not the deed. A large request is asked in portions (`controller/portions.rs`), so that
+//! others get their turn.
 
 use std::sync::Arc;
 

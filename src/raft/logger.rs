@@ -1,4 +1,5 @@
-//! raft-rs speaks slog; the broker speaks tracing. Elections are news for operators only in a cluster, so its info is our debug.
+//! raft-rs speaks slog; the broker speaks tracing. Elections are news for operators only in a cluster, so its info is
+//! our debug.
 
 use slog::{Drain, Level, Logger, Never, OwnedKVList, Record, o};
 

@@ -1,8 +1,9 @@
 //! The metadata log on disk: `__cluster_metadata-0`, an ordinary log of the broker's.
 //!
-//! Adapts `log::Log` to what the quorum needs. Nothing is ever deleted by time or size: only a snapshot makes old batches needless.
-//! Owns how the log goes on when the disk is full: the disk keeps room behind the end of the active segment, where nobody else can
-//! take it; no segment is rolled, since a new one has no such room; indexes and the epoch file, which follow from the batches, wait.
+//! Adapts `log::Log` to what the quorum needs. Nothing is ever deleted by time or size: only a snapshot makes old
+//! batches needless. Owns how the log goes on when the disk is full: the disk keeps room behind the end of the active
+//! segment, where nobody else can take it; no segment is rolled, since a new one has no such room; indexes and the
+//! epoch file, which follow from the batches, wait.
 
 use std::{
     io,
@@ -21,14 +22,15 @@ use crate::{
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
-/// For so long after the start the epoch file is left for later: it only repeats what the batches say, and waiting for its sync (and
-/// its directory's) would be most of the time between start and first topic.
+/// For so long after the start the epoch file is left for later: it only repeats what the batches say, and waiting for
+/// its sync (and its directory's) would be most of the time between start and first topic.
 const EPOCHS_MAY_WAIT: Duration = Duration::from_secs(1);
 
-/// Room is taken in portions of this, so that a change asks the disk for it now and then only. A volume with less than this is full:
-/// a change that takes room would only find that out later, and half done.
+/// Room is taken in portions of this, so that a change asks the disk for it now and then only. A volume with less than
+/// this is full: a change that takes room would only find that out later, and half done.
 const ROOM_STEP: u64 = 1 << 20;
-/// A segment is rolled only where so much is free: room for what the new one keeps, and for what others write meanwhile.
+/// A segment is rolled only where so much is free: room for what the new one keeps, and for what others write
+/// meanwhile.
 const ROOM_TO_ROLL: u64 = 16 << 20;
 
 /// The settings of the metadata log (Apache: `MetadataLogConfig`).
@@ -59,8 +61,8 @@ pub struct MetadataLog {
 }
 
 impl MetadataLog {
-    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints. `accept_loss` goes on
-    /// with what is left of it.
+    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints. `accept_loss`
+    /// goes on with what is left of it.
     ///
     /// # Errors
     /// As [`Log::open`]; and that there was one, and it is gone or damaged.

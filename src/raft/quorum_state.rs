@@ -1,7 +1,7 @@
 //! The `quorum-state` file: epoch, leader and vote, in Kafka's JSON (Apache: `FileQuorumStateStore`).
 //!
-//! Raft's term is the epoch. Its commit index is not stored: it is learned again, and everything at or below the store's or the
-//! snapshot's offset is known to be committed anyway.
+//! Raft's term is the epoch. Its commit index is not stored: it is learned again, and everything at or below the
+//! store's or the snapshot's offset is known to be committed anyway.
 
 use std::{io, path::PathBuf, sync::Arc};
 

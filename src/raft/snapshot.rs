@@ -1,7 +1,8 @@
 //! Kafka's metadata snapshots: `<end offset>-<epoch>.checkpoint` beside the metadata log.
 //!
-//! Owns the file's form (one control batch with header, kraft.version and voters; batches of metadata records; a footer), writing it
-//! so that a crash leaves the old state or the new, and finding the newest valid one. Kafka's dump tool reads it.
+//! Owns the file's form (one control batch with header, kraft.version and voters; batches of metadata records; a
+//! footer), writing it so that a crash leaves the old state or the new, and finding the newest valid one. Kafka's dump
+//! tool reads it.
 
 use std::{io, path::Path};
 

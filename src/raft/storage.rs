@@ -1,9 +1,10 @@
 //! raft-rs's view of the metadata log.
 //!
-//! Owns: the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open from a stored
-//! base); the voter set and kraft.version as the log tells them; the quorum-state file. One raft entry is one batch, and an entry's
-//! data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it verbatim (INV-R1). raft's empty entry at a new
-//! term is Kafka's LeaderChange batch. Protobuf never sees a byte of these files.
+//! Owns: the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open
+//! from a stored base); the voter set and kraft.version as the log tells them; the quorum-state file. One raft entry is
+//! one batch, and an entry's data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it
+//! verbatim (INV-R1). raft's empty entry at a new term is Kafka's LeaderChange batch. Protobuf never sees a byte of
+//! these files.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
@@ -34,9 +35,11 @@ use crate::{
 pub trait BatchLog: Send {
     fn log_start_offset(&self) -> Offset;
     fn log_end_offset(&self) -> Offset;
-    /// Appends a whole batch that carries its offsets. After `StorageFull` nothing of it is there, and it may be tried again.
+    /// Appends a whole batch that carries its offsets. After `StorageFull` nothing of it is there, and it may be tried
+    /// again.
     fn append(&mut self, batch: Bytes) -> io::Result<()>;
-    /// Everything appended is on the disk when this returns. After `StorageFull` nothing is lost, and it may be tried again.
+    /// Everything appended is on the disk when this returns. After `StorageFull` nothing is lost, and it may be tried
+    /// again.
     fn flush(&mut self) -> io::Result<()>;
     /// Whole batches from the one that holds `from` on; at least one where there is one, else about `max_bytes`.
     fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
@@ -316,7 +319,8 @@ impl MetadataStorage {
         self.commit = self.commit.max(index.min(self.last_entry_index()));
     }
 
-    /// Appends an entry that raft wants stored; one at or before the last replaces what is there. Not durable before `flush`.
+    /// Appends an entry that raft wants stored; one at or before the last replaces what is there. Not durable before
+    /// `flush`.
     ///
     /// # Errors
     /// After `StorageFull` nothing is written, and it may be tried again.
@@ -370,8 +374,9 @@ impl MetadataStorage {
         self.log.flush()
     }
 
-    /// Notes raft's term and vote, durably before anybody can hear of them. A sole voter has nobody to tell: its first entry of the
-    /// term is synced before it acts on it, and the log's epochs bring the term back; one fsync less between start and readiness.
+    /// Notes raft's term and vote, durably before anybody can hear of them. A sole voter has nobody to tell: its first
+    /// entry of the term is synced before it acts on it, and the log's epochs bring the term back; one fsync less
+    /// between start and readiness.
     pub fn set_hard_state(&mut self, hard_state: &HardState, leader: Option<BrokerId>) -> io::Result<()> {
         let vote = node_id(hard_state.vote).map(|id| {
             let directory =

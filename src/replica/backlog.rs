@@ -1,8 +1,8 @@
 //! Logs that are to be opened or removed, and that are too many to do so at once.
 //!
-//! Owns their order and who waits for them. What comes first is done first; a topic of whose name there is something in the queue has
-//! to queue up too, so that the logs of a topic are out of the way before those of a later one of its name are opened. Leaves the
-//! doing to `replica_manager.rs`.
+//! Owns their order and who waits for them. What comes first is done first; a topic of whose name there is something in
+//! the queue has to queue up too, so that the logs of a topic are out of the way before those of a later one of its
+//! name are opened. Leaves the doing to `replica_manager.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,7 +1,8 @@
-//! Where this broker's partitions are: what the metadata has noted, what is found at the start, what has to be noted; and which
-//! directories have failed since.
+//! Where this broker's partitions are: what the metadata has noted, what is found at the start, what has to be noted;
+//! and which directories have failed since.
 //!
-//! Apache's `AssignmentsManager` and `BrokerLifecycleManager.propagateDirectoryFailure`. Leaves finding and creating logs to `log::LogManager`, and the records to the controller.
+//! Apache's `AssignmentsManager` and `BrokerLifecycleManager.propagateDirectoryFailure`. Leaves finding and creating
+//! logs to `log::LogManager`, and the records to the controller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -107,7 +108,8 @@ impl Directories {
             error => return tracing::error!(partition = %name, %error, "cannot open a log; the partition is offline"),
         };
         lock(&self.offline).entry(what).or_default().push(name.clone());
-        // Without a directory it has no leader, and clients are told so. One that is registered no more has none already.
+        // Without a directory it has no leader, and clients are told so. One that is registered no more has none
+        // already.
         if noted_directory(partition, self.broker_id).is_none() || matches!(error, LogError::Lost { .. }) {
             self.assign(topic_id, name.partition, LOST);
         }

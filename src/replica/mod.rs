@@ -1,7 +1,7 @@
 //! Partitions as their leader sees them: who may append and read, up to where, and who waits.
 //!
-//! `state.rs` decides (pure), `partition.rs` holds the lock around log and state,
-//! `replica_manager.rs` turns metadata into open partitions, `backlog.rs` keeps those that are too many at once, `waiters.rs` wakes those who wait for
+//! `state.rs` decides (pure), `partition.rs` holds the lock around log and state, `replica_manager.rs` turns metadata
+//! into open partitions, `backlog.rs` keeps those that are too many at once, `waiters.rs` wakes those who wait for
 //! offsets, `fetch_session.rs` remembers what a consumer fetches (KIP-227).
 
 mod backlog;

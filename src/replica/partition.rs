@@ -422,7 +422,8 @@ impl Partition {
             epoch if epoch > current => {
                 Err(PartitionError::UnknownLeaderEpoch { partition: partition(), epoch, current })
             }
-            // Nobody leads a partition whose only directory has failed; the reason helps more (`HostedPartition.Offline`).
+            // Nobody leads a partition whose only directory has failed; the reason helps more
+            // (`HostedPartition.Offline`).
             _ if !inner.state.is_leader() => {
                 inner.log.context().check_online()?;
                 Err(PartitionError::NotLeader(partition()))

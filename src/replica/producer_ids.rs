@@ -1,6 +1,8 @@
 //! Producer ids from blocks that the controller gives this broker (I6), so that handing one out is
 //! usually no more than counting.
 
+use std::sync::Arc;
+
 use crate::{
     controller::{
         ApiError,
@@ -10,7 +12,6 @@ use crate::{
     raft::ControllerHandle,
     types::{BrokerId, ProducerId},
 };
-use std::sync::Arc;
 
 /// Hands out producer ids.
 pub struct ProducerIds {

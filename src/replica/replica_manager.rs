@@ -259,7 +259,8 @@ impl ReplicaManager {
         }
     }
 
-    /// Has the controller note in which directory each partition is, where it does not know, and which directories have failed.
+    /// Has the controller note in which directory each partition is, where it does not know, and which directories have
+    /// failed.
     ///
     /// # Errors
     /// The controller cannot note it now; it is asked again with the next call.
@@ -272,8 +273,8 @@ impl ReplicaManager {
         self.directories.changed().await;
     }
 
-    /// Sets aside what is on disk and not in `image`, which must be up to date: what was deleted while this broker was away,
-    /// or just before it was killed.
+    /// Sets aside what is on disk and not in `image`, which must be up to date: what was deleted while this broker was
+    /// away, or just before it was killed.
     ///
     /// # Errors
     /// A fault of the disk.

@@ -1,21 +1,27 @@
-//! Ottla beside Apache Kafka 4.3.1, in one run, under the same load: start-up, memory, and CPU of the broker process per
-//! gigabyte and per request. Prints a table; asserts nothing. bench/compare builds what it needs and runs it.
+//! Ottla beside Apache Kafka 4.3.1, in one run, under the same load: start-up, memory, and CPU of the broker process
+//! per gigabyte and per request. Prints a table; asserts nothing. bench/compare builds what it needs and runs it.
 //!
-//! The load generator speaks the wire itself and sends frames made beforehand, so that on a small machine the brokers get
-//! the cores. CPU is user and system time of the broker's process, from /proc.
+//! The load generator speaks the wire itself and sends frames made beforehand, so that on a small machine the brokers
+//! get the cores. CPU is user and system time of the broker's process, from /proc.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use protocol_tests::differential::batch::{Batch, Record};
-use protocol_tests::differential::codec;
-use protocol_tests::differential::schema::Schemas;
-use protocol_tests::differential::wire::{framed, request};
-use protocol_tests::kafka::{Kafka, KafkaOptions, jar_directory};
+use protocol_tests::{
+    differential::{
+        batch::{Batch, Record},
+        codec,
+        schema::Schemas,
+        wire::{framed, request},
+    },
+    kafka::{Kafka, KafkaOptions, jar_directory},
+};
 use serde_json::{Value, json};
 
 const TOPIC: &str = "load";
@@ -111,7 +117,8 @@ impl Drop for Broker {
     }
 }
 
-/// Kafka as its own start script runs it. The directory is formatted beforehand: its start is measured, not the formatting.
+/// Kafka as its own start script runs it. The directory is formatted beforehand: its start is measured, not the
+/// formatting.
 fn start_kafka(directory: &Path) -> Result<(Broker, Instant)> {
     let options = settings()
         .into_iter()
@@ -399,7 +406,8 @@ fn consume(schemas: &Schemas, address: SocketAddr, bytes: usize) -> Result<()> {
     })
 }
 
-/// The offset after the records in an answer to Fetch v12 about one partition, if there are any, and the bytes of the answer.
+/// The offset after the records in an answer to Fetch v12 about one partition, if there are any, and the bytes of the
+/// answer.
 fn fetched(answer: &[u8]) -> Result<(Option<i64>, i64)> {
     // Tags, throttle time, error, session, count, name, count, index.
     let error_at = 1 + 4 + 2 + 4 + 1 + 1 + TOPIC.len() + 1 + 4;

@@ -1,8 +1,9 @@
 //! Record batches for the cases, good ones and every kind of bad one, and the description of batches in answers.
 
+use std::io::Write;
+
 use crc_fast::{CrcAlgorithm, checksum};
 use serde_json::{Value, json};
-use std::io::Write;
 
 use super::codec::hex;
 

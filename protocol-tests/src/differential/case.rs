@@ -1,17 +1,21 @@
 //! What a case can do: ask on one connection or several, prepare topics and groups without leaving a trace, and keep a
 //! transcript of what it asked and what came back. How the transcript is made comparable is in mask.rs.
 
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::codec;
-use super::mask::Names;
-use super::schema::Schemas;
-use super::wire::{ANSWER_LIMIT, Connection, Outcome};
+use super::{
+    codec,
+    mask::Names,
+    schema::Schemas,
+    wire::{ANSWER_LIMIT, Connection, Outcome},
+};
 
 /// The versions that Ottla serves. Each has at least one case.
 pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[

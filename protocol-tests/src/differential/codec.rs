@@ -1,18 +1,19 @@
-//! JSON to Kafka's wire format and back, for any message by its schema. Values: numbers, strings and booleans as they are,
-//! UUIDs in Kafka's base64url, bytes as hex text, records as a list of described batches (see batch.rs).
+//! JSON to Kafka's wire format and back, for any message by its schema. Values: numbers, strings and booleans as they
+//! are, UUIDs in Kafka's base64url, bytes as hex text, records as a list of described batches (see batch.rs).
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::batch;
-use super::schema::{Field, Kind, Message};
+use super::{
+    batch,
+    schema::{Field, Kind, Message},
+};
 
 pub const ZERO_UUID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The body of a message at a version. Fields that the value leaves out have their default; fields that do not exist at this
-/// version are left out, so that one value serves every version.
+/// The body of a message at a version. Fields that the value leaves out have their default; fields that do not exist at
+/// this version are left out, so that one value serves every version.
 ///
 /// # Panics
 /// If the value does not fit the schema: it is a constant of a test case.
@@ -105,7 +106,8 @@ impl Writer {
                 self.fields(fields, value);
             }
         } else if value.is_null() && !field.nullable.contains(self.version) && !matches!(field.kind, Kind::Records) {
-            // The case has no answer to take the value from, or the field became nullable later: send the neutral value.
+            // The case has no answer to take the value from, or the field became nullable later: send the neutral
+            // value.
             self.value(&field.kind, &neutral(&field.kind));
         } else {
             self.value(&field.kind, value);

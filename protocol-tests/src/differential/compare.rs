@@ -87,8 +87,8 @@ fn walk(path: &str, kafka: &Value, ottla: &Value, add: &mut impl FnMut(&str, Opt
     }
 }
 
-/// The list of differences that we want. One per line: `case | ask | path | reason`; `*` stands for any characters, commas
-/// separate alternatives. A path may go on with Kafka's value and ours: `*ErrorMessage: null -> *`.
+/// The list of differences that we want. One per line: `case | ask | path | reason`; `*` stands for any characters,
+/// commas separate alternatives. A path may go on with Kafka's value and ours: `*ErrorMessage: null -> *`.
 #[derive(Debug)]
 pub struct Accepted {
     rows: Vec<[String; 4]>,
@@ -140,8 +140,9 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn step(answer: Value) -> Step {
         Step { ask: "Fetch v4".into(), answer }

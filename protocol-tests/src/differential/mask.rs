@@ -1,5 +1,5 @@
-//! Makes an answer comparable: what must differ between two servers (ids, ports, times) is replaced by a name or a mark, lists
-//! whose order says nothing are sorted. Equal ids get equal names within a case, so a wrong id still shows.
+//! Makes an answer comparable: what must differ between two servers (ids, ports, times) is replaced by a name or a
+//! mark, lists whose order says nothing are sorted. Equal ids get equal names within a case, so a wrong id still shows.
 
 use serde_json::{Map, Value};
 
@@ -113,7 +113,8 @@ impl Names {
         self.known.iter().find(|(known, _)| known == text).map(|(_, name)| name.as_str())
     }
 
-    /// Puts marks and names for values; `invent` also gives names to ids not seen before (in the order of the sorted answer).
+    /// Puts marks and names for values; `invent` also gives names to ids not seen before (in the order of the sorted
+    /// answer).
     fn replace(&mut self, api: &str, field: &str, value: &mut Value, invent: bool) {
         match value {
             Value::Object(object) => {

@@ -1,22 +1,30 @@
 //! Runs the cases against Apache Kafka or Ottla, keeps Kafka's transcripts as files, and compares.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::case::{Case, Step};
-use super::cases::{CASES, Row, Setup};
-use super::compare::{Accepted, Difference, differences, matches_any};
-use super::schema::Schemas;
-use crate::broker::Broker;
-use crate::kafka::{Kafka, KafkaOptions, jar_directory};
+use super::{
+    case::{Case, Step},
+    cases::{CASES, Row, Setup},
+    compare::{Accepted, Difference, differences, matches_any},
+    schema::Schemas,
+};
+use crate::{
+    broker::Broker,
+    kafka::{Kafka, KafkaOptions, jar_directory},
+};
 
 /// Transcripts by case.
 pub type Transcripts = BTreeMap<String, Vec<Step>>;
@@ -51,7 +59,8 @@ impl Server for Broker {
     }
 }
 
-/// The broker that the other tests start too: its log must be clean at the end, although half of the cases are bad requests.
+/// The broker that the other tests start too: its log must be clean at the end, although half of the cases are bad
+/// requests.
 pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
     // What Kafka has to be told to start as a single node (kafka.rs), so that DescribeConfigs has the same sources.
     let told = [
@@ -86,8 +95,8 @@ pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Tra
     Ok(all)
 }
 
-/// Waits until the server has its group coordinator (Kafka makes its topic when it is first asked for). If it never has, the
-/// cases about groups will tell.
+/// Waits until the server has its group coordinator (Kafka makes its topic when it is first asked for). If it never
+/// has, the cases about groups will tell.
 fn prepare(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     let mut case = Case::new("prepare", schemas, address)?;
     case.until("the group coordinator answers", |case| {
@@ -132,8 +141,8 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("differential")
 }
 
-/// Writes Kafka's transcripts, one file per group of cases (the part of the name before the first `-`). Records of cases that
-/// were not asked this time stay; those of cases that are no more go.
+/// Writes Kafka's transcripts, one file per group of cases (the part of the name before the first `-`). Records of
+/// cases that were not asked this time stay; those of cases that are no more go.
 pub fn record(transcripts: Transcripts) -> Result<()> {
     let directory = directory().join("recorded");
     fs::create_dir_all(&directory).context("create the directory of records")?;

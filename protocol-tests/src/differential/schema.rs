@@ -1,10 +1,12 @@
-//! Kafka's own message schemas, read at run time out of the kafka-clients jar, so that every API is covered at every version
-//! without a line of code per message. What is done with them is in codec.rs.
+//! Kafka's own message schemas, read at run time out of the kafka-clients jar, so that every API is covered at every
+//! version without a line of code per message. What is done with them is in codec.rs.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
-use std::ops::RangeInclusive;
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read,
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -240,8 +242,8 @@ fn without_comments(text: &str) -> String {
     clean
 }
 
-/// The members of a zip archive below common/message that end in .json, as name and text. Only what a jar needs: stored and
-/// deflated members, found by the central directory.
+/// The members of a zip archive below common/message that end in .json, as name and text. Only what a jar needs: stored
+/// and deflated members, found by the central directory.
 fn json_members(jar: &[u8]) -> Result<Vec<(String, String)>> {
     let number = |at: usize, bytes: usize| -> Result<usize> {
         let slice = jar.get(at..at + bytes).context("the jar is cut short")?;

@@ -1,8 +1,10 @@
 //! A raw connection: frames out, frames in, and what else can happen instead of an answer. Nothing is retried.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 

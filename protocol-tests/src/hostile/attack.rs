@@ -1,15 +1,21 @@
-//! Sends large requests, on as many connections at a time as the broker has workers on a small machine, and takes their answers
-//! without keeping them.
+//! Sends large requests, on as many connections at a time as the broker has workers on a small machine, and takes their
+//! answers without keeping them.
 
-use std::fmt;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
-use super::requests::{Shape, body};
-use super::world::World;
-use crate::differential::schema::Api;
-use crate::differential::wire::{framed, request};
+use super::{
+    requests::{Shape, body},
+    world::World,
+};
+use crate::differential::{
+    schema::Api,
+    wire::{framed, request},
+};
 
 /// Connections that send the same at the same time.
 pub const CONNECTIONS: usize = 2;

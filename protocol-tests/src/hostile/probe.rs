@@ -1,17 +1,20 @@
-//! The other client: small produces, fetches, metadata, new topics and new connections, one after the other, and how long each
-//! takes.
+//! The other client: small produces, fetches, metadata, new topics and new connections, one after the other, and how
+//! long each takes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::world::Client;
-use crate::differential::batch::Batch;
-use crate::differential::schema::Schemas;
+use crate::differential::{batch::Batch, schema::Schemas};
 
 const TOPIC: &str = "probe";
 /// Between two rounds: another client, not another load.

@@ -1,13 +1,15 @@
-//! One request of any API and version whose size is in one of its arrays (or byte fields), written straight from the schema.
+//! One request of any API and version whose size is in one of its arrays (or byte fields), written straight from the
+//! schema.
 //!
-//! Everything around the large field is as a well-behaved client would send it, so that the request is worked on and not
-//! refused at once: names of what exists (`world.rs`), small time-outs, one element in every other array.
-
-use crate::differential::batch::Batch;
-use crate::differential::codec::{put_unsigned_varint, uuid};
-use crate::differential::schema::{Api, Field, Kind};
+//! Everything around the large field is as a well-behaved client would send it, so that the request is worked on and
+//! not refused at once: names of what exists (`world.rs`), small time-outs, one element in every other array.
 
 use super::world::World;
+use crate::differential::{
+    batch::Batch,
+    codec::{put_unsigned_varint, uuid},
+    schema::{Api, Field, Kind},
+};
 
 /// How the elements of the large array differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,27 +1,35 @@
 //! One attack on one broker: what another client sees meanwhile, what the process takes and what it gives back.
 //!
-//! The demands stand here, once for all tests. A machine is noisy and a broker is not: what it does in all of three attempts is
-//! its own doing, and a latency counts only where well-behaved clients do not cause the like. Trials of one process run one
-//! after the other.
+//! The demands stand here, once for all tests. A machine is noisy and a broker is not: what it does in all of three
+//! attempts is its own doing, and a latency counts only where well-behaved clients do not cause the like. Trials of one
+//! process run one after the other.
 
-use std::fmt;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use super::attack::{self, Attack, CONNECTIONS, Outcome, Sent};
-use super::probe::{Probe, Seen};
-use super::requests::Shape;
-use super::world::{Client, Size, World};
-use crate::broker::Broker;
-use crate::differential::batch::Batch;
-use crate::differential::codec;
-use crate::differential::schema::Schemas;
-use crate::differential::wire::{framed, request};
-use crate::kafka::jar_directory;
+use super::{
+    attack::{self, Attack, CONNECTIONS, Outcome, Sent},
+    probe::{Probe, Seen},
+    requests::Shape,
+    world::{Client, Size, World},
+};
+use crate::{
+    broker::Broker,
+    differential::{
+        batch::Batch,
+        codec,
+        schema::Schemas,
+        wire::{framed, request},
+    },
+    kafka::jar_directory,
+};
 
 /// What another client may see.
 const P99_LIMIT: Duration = Duration::from_millis(50);

@@ -1,20 +1,26 @@
-//! What the requests name: a topic with many producers, a group with a large member and large offsets. A request that names one
-//! of them often is where a small question has a large answer.
+//! What the requests name: a topic with many producers, a group with a large member and large offsets. A request that
+//! names one of them often is where a small question has a large answer.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::broker::BrokerOptions;
-use crate::differential::batch::Batch;
-use crate::differential::codec;
-use crate::differential::schema::Schemas;
-use crate::differential::wire::{ANSWER_LIMIT, Connection, Outcome};
-use crate::process::eventually;
+use crate::{
+    broker::BrokerOptions,
+    differential::{
+        batch::Batch,
+        codec,
+        schema::Schemas,
+        wire::{ANSWER_LIMIT, Connection, Outcome},
+    },
+    process::eventually,
+};
 
 const TOPIC: &str = "hostile";
 const WIDE_TOPIC: &str = "hostile-wide";
@@ -44,8 +50,8 @@ impl Default for Size {
 }
 
 impl Size {
-    /// Settings of a broker that keeps little: what an attack makes on purpose and legally stays, and would hide what stays by
-    /// mistake.
+    /// Settings of a broker that keeps little: what an attack makes on purpose and legally stays, and would hide what
+    /// stays by mistake.
     pub fn configure(&self, options: BrokerOptions) -> BrokerOptions {
         options
             .set("ottla.groups.max.bytes", self.groups_max_bytes)

@@ -1,16 +1,17 @@
 //! What hostile or very large groups cost: one step does a bounded amount of work, and all of them together take a
 //! bounded amount of memory.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::consumer_protocol::subscription;
-use super::records::Record;
-use super::shard::{Deletion, Input, MAX_MEMBER_BYTES, MAX_PROTOCOLS, Output, Shard, Step};
-use super::*;
+use super::{
+    consumer_protocol::subscription,
+    records::Record,
+    shard::{Deletion, Input, MAX_MEMBER_BYTES, MAX_PROTOCOLS, Output, Shard, Step},
+    *,
+};
 use crate::types::TopicId;
 
 const MAX_RECORD_BYTES: usize = 1 << 20;

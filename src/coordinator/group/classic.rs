@@ -16,24 +16,26 @@ mod join;
 mod members;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+pub(crate) use members::protocols_bytes;
+use members::{Member, Members};
 use uuid::Uuid;
 
-use super::consumer_protocol::SubscribedTopics;
-use super::records::{GroupMetadataValue, MemberMetadata, Record};
-use super::shard::{Output, Step};
-use super::timers::{TimerKey, Timers};
 use super::{
     CONSUMER_PROTOCOL_TYPE, DescribedGroup, DescribedMember, GroupConfig, GroupError, GroupState, HeartbeatRequest,
     JoinError, JoinRequest, Joined, JoinedMember, LeavingMember, LeftMember, MemberProtocol, Now, RequestId,
     SyncRequest, Synced,
+    consumer_protocol::SubscribedTopics,
+    records::{GroupMetadataValue, MemberMetadata, Record},
+    shard::{Output, Step},
+    timers::{TimerKey, Timers},
 };
 use crate::types::TimestampMs;
-pub(crate) use members::protocols_bytes;
-use members::{Member, Members};
 
 /// How long a new member's JoinGroup may stay parked: its session cannot expire before it knows its id, and
 /// a client that gave up must not stay in the rebalance for ever.

@@ -1,8 +1,7 @@
 //! The topics inside a consumer's subscription (`ConsumerProtocolSubscription`), the only part of a member's
 //! metadata that the broker looks into: offsets of topics in use neither expire nor can be deleted.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 

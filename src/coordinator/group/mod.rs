@@ -15,16 +15,19 @@ pub mod shard;
 mod small_map;
 mod timers;
 
-pub use offsets::{DeletedTopics, OffsetPosition};
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+pub use offsets::{DeletedTopics, OffsetPosition};
 use thiserror::Error;
 
-use crate::config::BrokerConfig;
-use crate::types::{Offset, TimestampMs, TopicId};
+use crate::{
+    config::BrokerConfig,
+    types::{Offset, TimestampMs, TopicId},
+};
 
 /// The protocol type of consumers; the broker looks into their subscriptions to know which topics are in use.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";

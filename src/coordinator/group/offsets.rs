@@ -4,18 +4,22 @@
 //! expired, and what all of it takes in memory. Who may commit is decided by the group; which topics exist, by the
 //! caller. Whatever walks over many offsets does so in pages: a page says where the next one starts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
-use super::records::{OffsetCommitValue, Record};
-use super::small_map::SmallMap;
-use super::{FetchOffsetsTopic, FetchedOffset, FetchedTopic, GroupError};
+use super::{
+    FetchOffsetsTopic, FetchedOffset, FetchedTopic, GroupError,
+    records::{OffsetCommitValue, Record},
+    small_map::SmallMap,
+};
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 const NO_OFFSET: i64 = -1;
-/// A group, a topic and an offset take about this much in memory besides their texts: the entry, what the maps around it
-/// leave empty, and a name's counters.
+/// A group, a topic and an offset take about this much in memory besides their texts: the entry, what the maps around
+/// it leave empty, and a name's counters.
 const GROUP_OVERHEAD_BYTES: usize = 192;
 const TOPIC_OVERHEAD_BYTES: usize = 128;
 const OFFSET_OVERHEAD_BYTES: usize = size_of::<(i32, OffsetAndMetadata)>() + 96;
@@ -273,8 +277,8 @@ impl Offsets {
         is_all
     }
 
-    /// Tombstones for the offsets of deleted topics, in the groups from `from` on or in a page of them; returns where to
-    /// go on. Offsets without a topic id (written before Kafka 4.3) go by the name alone.
+    /// Tombstones for the offsets of deleted topics, in the groups from `from` on or in a page of them; returns where
+    /// to go on. Offsets without a topic id (written before Kafka 4.3) go by the name alone.
     pub(crate) fn tombstones_of_topics(
         &self,
         deleted: &DeletedTopics,
@@ -310,8 +314,8 @@ impl Offsets {
         next
     }
 
-    /// Tombstones for the group's expired offsets, or those of a page of its offsets. `since` says since when an offset is
-    /// unused, `None` that it is in use.
+    /// Tombstones for the group's expired offsets, or those of a page of its offsets. `since` says since when an offset
+    /// is unused, `None` that it is in use.
     pub(crate) fn expire(
         &self,
         group_id: &Arc<str>,

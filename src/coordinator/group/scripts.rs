@@ -5,18 +5,17 @@
 //! written, and `restart` builds the shard anew from them and demands the same durable state (INV-G4).
 #![allow(clippy::disallowed_methods)] // Tests read and rewrite their scripts.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::consumer_protocol::subscription;
-use super::records::{Decoded, Record};
-use super::shard::{Input, Output, Shard, Step};
-use super::*;
+use super::{
+    consumer_protocol::subscription,
+    records::{Decoded, Record},
+    shard::{Input, Output, Shard, Step},
+    *,
+};
 use crate::types::TopicId;
 
 const START_MS: i64 = 1_000_000;

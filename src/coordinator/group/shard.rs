@@ -4,20 +4,22 @@
 //! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (INV-G4). After a failed
 //! append the whole shard is thrown away and loaded again, so a step may assume that its records get written.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
-use super::classic::{ClassicGroup, Context, protocols_bytes};
-use super::offsets::{DeletedTopics, OffsetAndMetadata, OffsetPosition, Offsets, PAGE, tombstone};
-use super::records::{GroupMetadataValue, OffsetCommitValue, Record};
-use super::timers::{TimerKey, Timers};
 use super::{
     CommitOffsetsRequest, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, FetchedTopic, GroupConfig,
     GroupCounts, GroupError, GroupFilter, GroupState, GroupType, HeartbeatRequest, JoinError, JoinRequest, Joined,
     LeaveRequest, LeftMember, ListedGroup, MemberProtocol, Now, RequestId, SyncRequest, Synced, TopicOutcome,
+    classic::{ClassicGroup, Context, protocols_bytes},
+    offsets::{DeletedTopics, OffsetAndMetadata, OffsetPosition, Offsets, PAGE, tombstone},
+    records::{GroupMetadataValue, OffsetCommitValue, Record},
+    timers::{TimerKey, Timers},
 };
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
@@ -757,8 +759,8 @@ impl Transition<'_> {
         }
     }
 
-    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5). Looks at a page
-    /// of groups and offsets, and is due again at once until it has seen all.
+    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5). Looks at a
+    /// page of groups and offsets, and is due again at once until it has seen all.
     fn expire_offsets(&mut self) {
         self.soft.expiration_scheduled = false;
         let hard = self.hard;

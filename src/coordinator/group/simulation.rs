@@ -4,18 +4,20 @@
 //!
 //! A failing run prints its seed; add it to `SEEDS`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::consumer_protocol::subscription;
-use super::records::Record;
-use super::shard::{Input, Output, Shard};
-use super::*;
-use crate::env::Random;
-use crate::env::random::SystemRandom;
-use crate::types::TopicId;
+use super::{
+    consumer_protocol::subscription,
+    records::Record,
+    shard::{Input, Output, Shard},
+    *,
+};
+use crate::{
+    env::{Random, random::SystemRandom},
+    types::TopicId,
+};
 
 const MEMBERS: usize = 200;
 const PARTITIONS: usize = 150;

@@ -1,11 +1,9 @@
 //! A sorted map that mostly has one entry or a few.
 //!
-//! A node of a `BTreeMap` has room for eleven entries, so that of a group with one offset nine tenths would be empty. This
-//! map keeps few entries in a vector of their number, and more of them in a `BTreeMap`.
+//! A node of a `BTreeMap` has room for eleven entries, so that of a group with one offset nine tenths would be empty.
+//! This map keeps few entries in a vector of their number, and more of them in a `BTreeMap`.
 
-use std::borrow::Borrow;
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::{borrow::Borrow, collections::BTreeMap, ops::Bound};
 
 /// More are kept in a `BTreeMap`: the vector is moved with each change.
 const FEW: usize = 8;

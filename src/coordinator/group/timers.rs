@@ -1,8 +1,10 @@
 //! Timers as data: what is due when. Nothing here waits; the runtime asks for [`Timers::next_deadline_ms`] and
 //! hands back a tick. Keys replace each other, as in Kafka's `CoordinatorTimer`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What a timer is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

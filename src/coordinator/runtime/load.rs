@@ -1,17 +1,21 @@
 //! Reading a partition of `__consumer_offsets` into a shard.
 //!
-//! Owns what damage does. With a damaged batch commits are lost, and a group that went on from an older commit would not
-//! know. So the whole partition is refused (NOT_COORDINATOR, as Kafka refuses it), and one line tells all that is damaged
-//! and what to do; a person may accept the loss of exactly that (`ottla.accept.group.loss`). Groups of other partitions
-//! are served. What a loaded shard does is the business of `runtime.rs`.
+//! Owns what damage does. With a damaged batch commits are lost, and a group that went on from an older commit would
+//! not know. So the whole partition is refused (NOT_COORDINATOR, as Kafka refuses it), and one line tells all that is
+//! damaged and what to do; a person may accept the loss of exactly that (`ottla.accept.group.loss`). Groups of other
+//! partitions are served. What a loaded shard does is the business of `runtime.rs`.
 
 use std::io;
 
 use super::*;
-use crate::coordinator::group::records::Decoded;
-use crate::protocol::compression::decompress;
-use crate::protocol::record_batch::{BatchView, Compression, RecordIter, iter_batches};
-use crate::types::GROUP_METADATA_TOPIC;
+use crate::{
+    coordinator::group::records::Decoded,
+    protocol::{
+        compression::decompress,
+        record_batch::{BatchView, Compression, RecordIter, iter_batches},
+    },
+    types::GROUP_METADATA_TOPIC,
+};
 
 /// What a compressed batch of a log that another broker wrote may grow to.
 const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;

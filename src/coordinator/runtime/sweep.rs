@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use super::{Cell, CellState, Inner, Input, Output, unexpected};
-use crate::coordinator::group::DeletedTopics;
-use crate::env::lock;
-use crate::types::TopicId;
+use crate::{coordinator::group::DeletedTopics, env::lock, types::TopicId};
 
 /// Topics whose offsets are still to be deleted.
 #[derive(Default)]

@@ -7,13 +7,16 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 
 use super::*;
-use crate::coordinator::group::records::Decoded;
-use crate::coordinator::group::{
-    CommitPartition, CommitTopic, FetchOffsetsTopic, GroupState, LeavingMember, MemberProtocol,
+use crate::{
+    coordinator::group::{
+        CommitPartition, CommitTopic, FetchOffsetsTopic, GroupState, LeavingMember, MemberProtocol, records::Decoded,
+    },
+    env::{Clock, Disk, SystemDisk, SystemNet, SystemRandom, Tasks},
+    protocol::{
+        compression::compress,
+        record_batch::{BatchView, Compression, RecordIter},
+    },
 };
-use crate::env::{Clock, Disk, SystemDisk, SystemNet, SystemRandom, Tasks};
-use crate::protocol::compression::compress;
-use crate::protocol::record_batch::{BatchView, Compression, RecordIter};
 
 const PARTITION: i32 = 0;
 

@@ -25,8 +25,8 @@ impl<'a> BatchSearch<'a> {
         BatchSearch { segment, end, budget_bytes: end.saturating_mul(8) }
     }
 
-    /// Where the first batch at or behind `from` starts that is whole, has a valid checksum, and holds only offsets from
-    /// `least` on and below `limit`.
+    /// Where the first batch at or behind `from` starts that is whole, has a valid checksum, and holds only offsets
+    /// from `least` on and below `limit`.
     pub(crate) fn next(&mut self, from: u64, least: Offset, limit: Option<Offset>) -> Result<Option<u64>, LogError> {
         let limit = limit.unwrap_or(self.segment.base_offset.saturating_add(i64::from(u32::MAX)));
         let file = self.segment.log_file()?;
@@ -67,8 +67,8 @@ impl Segment {
         Ok(scan.next_if_whole()?.is_some_and(|(_, batch, records)| batch.crc_is_valid(records)))
     }
 
-    /// Where the first batch starts that is whole, has a valid checksum and holds `offset` or follows it, below `end` and
-    /// with offsets below `limit`.
+    /// Where the first batch starts that is whole, has a valid checksum and holds `offset` or follows it, below `end`
+    /// and with offsets below `limit`.
     pub(crate) fn next_good_batch(&self, offset: Offset, end: u64, limit: Offset) -> Result<Option<Offset>, LogError> {
         let mut search = BatchSearch::new(self);
         let mut position = self.floor_position(offset)?;
@@ -93,8 +93,8 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whether a part of `position..end` looks like a sector that was never written: it reads as zeros. A disk that lost
-    /// its power leaves such sectors, in any order, of what it was not asked to sync.
+    /// Whether a part of `position..end` looks like a sector that was never written: it reads as zeros. A disk that
+    /// lost its power leaves such sectors, in any order, of what it was not asked to sync.
     pub(crate) fn has_unwritten_sector(&self, position: u64, end: u64) -> Result<bool, LogError> {
         let file = self.log_file()?;
         let mut sector = [0; SECTOR_BYTES as usize];
@@ -111,8 +111,8 @@ impl Segment {
         Ok(false)
     }
 
-    /// Copies what lies from `position` on to a file beside the segment, durably but for its name, and returns the path.
-    /// Nothing reads it: it is there for people.
+    /// Copies what lies from `position` on to a file beside the segment, durably but for its name, and returns the
+    /// path. Nothing reads it: it is there for people.
     pub(crate) fn keep_from(&self, position: u64) -> Result<PathBuf, LogError> {
         let mut path = self.path(FileKind::Log).into_os_string();
         path.push(format!(".{position}.cut"));
@@ -133,7 +133,8 @@ impl Segment {
         Ok(path)
     }
 
-    /// Takes a segment out of the log whose records are kept: the `.log` file gets another name, the others are removed.
+    /// Takes a segment out of the log whose records are kept: the `.log` file gets another name, the others are
+    /// removed.
     pub(crate) fn set_aside(&self) -> Result<PathBuf, LogError> {
         let from = self.path(FileKind::Log);
         let mut to = from.clone().into_os_string();

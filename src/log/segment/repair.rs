@@ -1,6 +1,6 @@
-//! Indexes that cannot be believed: at recovery, before anybody else knows the segment, what describes the file is kept and
-//! the rest is noted again; where a clean stop promised more than is true, both indexes are made anew from the `.log` file
-//! (INV-L5).
+//! Indexes that cannot be believed: at recovery, before anybody else knows the segment, what describes the file is kept
+//! and the rest is noted again; where a clean stop promised more than is true, both indexes are made anew from the
+//! `.log` file (INV-L5).
 
 use super::*;
 
@@ -149,9 +149,9 @@ impl Segment {
 
     // --- after a clean stop, or later ---
 
-    /// Whether the last entry of each index names a batch that is there, as far as Kafka's own indexes keep to that: they
-    /// may name a record inside of the batch, or one of the batches that were appended with it. An index that lost its
-    /// entries has none to name.
+    /// Whether the last entry of each index names a batch that is there, as far as Kafka's own indexes keep to that:
+    /// they may name a record inside of the batch, or one of the batches that were appended with it. An index that lost
+    /// its entries has none to name.
     fn last_entries_are_true(&self, interval_bytes: u64) -> Result<bool, LogError> {
         let (offsets, times) = {
             let mut state = lock(&self.state);

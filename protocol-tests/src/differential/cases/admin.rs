@@ -1,10 +1,13 @@
-//! CreateTopics, DeleteTopics, CreatePartitions, DescribeLogDirs, DescribeQuorum and client quotas: rules A1 to A11 of docs/RULES.md.
+//! CreateTopics, DeleteTopics, CreatePartitions, DescribeLogDirs, DescribeQuorum and client quotas: rules A1 to A11 of
+//! docs/RULES.md.
 
 use serde_json::{Value, json};
 
 use super::{Row, alone, shared};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, served};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("admin-a1-create", create),

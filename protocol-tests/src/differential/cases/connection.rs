@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, SERVED, fetch, produce};
-use crate::differential::wire::{framed, request};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, SERVED, fetch, produce},
+    wire::{framed, request},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("connection-unknown-keys", unknown_keys),

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::{Batch, ZSTD};
-use crate::differential::case::{Case, fetch, served};
+use crate::differential::{
+    batch::{Batch, ZSTD},
+    case::{Case, fetch, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("fetch-versions", versions),

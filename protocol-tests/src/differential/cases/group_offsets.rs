@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::groups::{join, stable};
-use super::{Row, shared};
+use super::{
+    Row,
+    groups::{join, stable},
+    shared,
+};
 use crate::differential::case::{Case, served};
 
 pub(super) const CASES: &[Row] = &[

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{DELAYED, Row, alone, shared};
-use crate::differential::case::{Case, served};
-use crate::differential::wire::Connection;
+use crate::differential::{
+    case::{Case, served},
+    wire::Connection,
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("groups-g1-bad-joins", bad_joins),

@@ -1,14 +1,16 @@
-//! What settings of the broker limit, with limits small enough to meet: sizes, sessions, group members and their timeouts.
+//! What settings of the broker limit, with limits small enough to meet: sizes, sessions, group members and their
+//! timeouts.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::groups::join;
-use super::{LIMITS, Row};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, fetch, produce};
-use crate::differential::wire::{framed, request};
+use super::{LIMITS, Row, groups::join};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, fetch, produce},
+    wire::{framed, request},
+};
 
 pub(super) const CASES: &[Row] = &[
     limited("limits-frame-size", frame_size),

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{ALONE, AUTO_CREATE, Row, alone, shared};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, produce, served};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, produce, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("metadata-m1-topics", topics),

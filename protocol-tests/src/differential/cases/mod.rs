@@ -1,5 +1,6 @@
-//! The cases, one file per family of APIs. A case shares its server with others, so it names its topics and groups after
-//! itself (`case.named`); what needs settings of its own, or asks for everything that is there, has a setup of its own.
+//! The cases, one file per family of APIs. A case shares its server with others, so it names its topics and groups
+//! after itself (`case.named`); what needs settings of its own, or asks for everything that is there, has a setup of
+//! its own.
 
 use super::case::Case;
 
@@ -73,8 +74,8 @@ pub static LIMITS: Setup = Setup {
     at_a_time: 4,
 };
 
-/// For cases that change what the cluster is, one after the other: its features, its transaction coordinator, and, in the last
-/// case, whether its broker is registered.
+/// For cases that change what the cluster is, one after the other: its features, its transaction coordinator, and, in
+/// the last case, whether its broker is registered.
 pub static CHANGED: Setup = Setup {
     name: "changed",
     properties: &[("group.initial.rebalance.delay.ms", "0"), ("transaction.state.log.num.partitions", "1")],

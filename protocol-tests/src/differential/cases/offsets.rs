@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::{BASE_TIMESTAMP_MS, Batch, GZIP};
-use crate::differential::case::{Case, served};
+use crate::differential::{
+    batch::{BASE_TIMESTAMP_MS, Batch, GZIP},
+    case::{Case, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("offsets-l1-special-timestamps", special_timestamps),

@@ -4,8 +4,10 @@
 use serde_json::{Value, json};
 
 use super::{Row, alone, shared};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, fetch, served};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, fetch, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("partitions-a4-delete-records", delete_records),

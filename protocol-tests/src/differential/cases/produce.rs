@@ -5,10 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::{
-    BASE_TIMESTAMP_MS, Batch, CONTROL, GZIP, LOG_APPEND_TIME, LZ4, Record, SNAPPY, TRANSACTIONAL, ZSTD,
+use crate::differential::{
+    batch::{BASE_TIMESTAMP_MS, Batch, CONTROL, GZIP, LOG_APPEND_TIME, LZ4, Record, SNAPPY, TRANSACTIONAL, ZSTD},
+    case::{Case, fetch, produce, served},
 };
-use crate::differential::case::{Case, fetch, produce, served};
 
 pub(super) const CASES: &[Row] = &[
     shared("produce-versions", versions),

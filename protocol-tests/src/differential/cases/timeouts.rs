@@ -1,11 +1,13 @@
-//! Time-outs that requests carry: none, negative ones and the longest, for every API that has one. What a request with no
-//! time did is asked afterwards.
+//! Time-outs that requests carry: none, negative ones and the longest, for every API that has one. What a request with
+//! no time did is asked afterwards.
 
 use serde_json::{Value, json};
 
 use super::{Row, shared};
-use crate::differential::batch::Batch;
-use crate::differential::case::{Case, served};
+use crate::differential::{
+    batch::Batch,
+    case::{Case, served},
+};
 
 pub(super) const CASES: &[Row] = &[
     shared("timeouts-create", create),

@@ -4,8 +4,7 @@
 //! memory and at least in the group's record), so that no step walks over all members for them. Every change of a
 //! member goes through [`Members::update`] or [`Members::update_all`], which keep the counts.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
