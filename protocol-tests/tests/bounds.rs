@@ -52,6 +52,26 @@ fn quotas_of_40_000_entities_stop_nobody() {
     one_request("AlterClientQuotas", 0, &["Entries"], Elements::Distinct, 2 << 20, Size::default());
 }
 
+/// What the broker's settings say is looked up for each topic when they change.
+#[test]
+fn settings_of_a_broker_with_many_topics_stop_nobody() {
+    demand(&Size::default(), |trial| {
+        let topics: Vec<Value> = (0..1000)
+            .map(|number| json!({"Name": format!("many-{number}"), "NumPartitions": 1, "ReplicationFactor": 1}))
+            .collect();
+        let created = trial.ask("CreateTopics", 7, &json!({"Topics": topics, "timeoutMs": 60_000}));
+        assert_eq!(created["Topics"][999]["ErrorCode"], 0, "{}", created["Topics"][999]);
+        for round in 0..4 {
+            let name = |number: usize| format!("{round}-{number:0>2000}");
+            let configs: Vec<Value> =
+                (0..400).map(|number| json!({"Name": name(number), "ConfigOperation": 0, "Value": "1"})).collect();
+            let resources = json!([{"ResourceType": 4, "ResourceName": "", "Configs": configs}]);
+            let altered = trial.ask("IncrementalAlterConfigs", 1, &json!({"Resources": resources}));
+            assert_eq!(altered["Responses"][0]["ErrorCode"], 0, "{altered}");
+        }
+    });
+}
+
 #[test]
 fn log_directories_for_80_000_topics_stop_nobody() {
     one_request("AlterReplicaLogDirs", 1, &["Dirs", "Topics"], Elements::Distinct, 1_200_000, Size::default());

@@ -4,7 +4,10 @@
 //! Pure: the dynamic values come from the caller's metadata image. Kafka's rules are those of
 //! `DynamicBrokerConfig` and `ConfigHelper`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use super::{
     broker::BrokerConfig,
@@ -226,8 +229,7 @@ impl<'a> ConfigLayers<'a> {
                 return Some(value);
             }
             // A dynamic setting hides what is given under its other names in the layers below.
-            let hidden = layer.keys().any(|name| name != row.name && synonym_names(name).contains(&row.name));
-            if hidden {
+            if is_hidden(row.name, layer) {
                 return row.default_value();
             }
         }
@@ -302,6 +304,7 @@ impl<'a> ConfigLayers<'a> {
                 found.push(synonym(name, text, ConfigSource::Default, is_sensitive));
             }
         }
+        // linear: the names of one setting
         let first = found.iter().position(|synonym| synonym.name == name).unwrap_or(found.len());
         found.split_off(first)
     }
@@ -366,14 +369,30 @@ fn entry(
     }
 }
 
+/// Names for the same setting, in the order in which they win.
+const SHARED: [&[&str]; 3] = [
+    &["log.roll.ms", "log.roll.hours"],
+    &["log.roll.jitter.ms", "log.roll.jitter.hours"],
+    &["log.retention.ms", "log.retention.minutes", "log.retention.hours"],
+];
+const LISTENER_PREFIX: &str = "listener.name.";
+
+/// Whether a layer gives a setting under another of its names ([`synonym_names`]). This is asked for each setting of
+/// each topic when the broker's settings change, so it looks only where such names can be.
+fn is_hidden(name: &str, layer: &Configs) -> bool {
+    // linear: a handful of constants
+    let shared = SHARED.iter().find(|names| names.contains(&name)).into_iter().copied().flatten();
+    let flush = (name == "log.flush.scheduler.interval.ms").then_some(&"log.flush.interval.ms");
+    let mut others = shared.chain(flush).filter(|other| **other != name);
+    let of_listeners = layer.range::<str, _>((Bound::Included(LISTENER_PREFIX), Bound::Unbounded));
+    let mut of_listeners = of_listeners.map(|(key, _)| key).take_while(|key| key.starts_with(LISTENER_PREFIX));
+    others.any(|other| layer.contains_key(*other)) || of_listeners.any(|key| base_name(key) == name)
+}
+
 /// The names under which a broker setting may be given, in the order in which they win
 /// (`DynamicBrokerConfig.brokerConfigSynonyms`).
 pub(super) fn synonym_names(name: &str) -> Vec<&str> {
-    const SHARED: [&[&str]; 3] = [
-        &["log.roll.ms", "log.roll.hours"],
-        &["log.roll.jitter.ms", "log.roll.jitter.hours"],
-        &["log.retention.ms", "log.retention.minutes", "log.retention.hours"],
-    ];
+    // linear: a handful of constants
     if let Some(names) = SHARED.iter().find(|names| names.contains(&name)) {
         return names.to_vec();
     }
@@ -396,9 +415,10 @@ pub(super) fn base_name(name: &str) -> &str {
         "sasl.server.callback.handler.class",
         "connections.max.reauth.ms",
     ];
-    let Some((_, base)) = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.')) else {
+    let Some((_, base)) = name.strip_prefix(LISTENER_PREFIX).and_then(|rest| rest.split_once('.')) else {
         return name;
     };
+    // linear: a handful of constants
     BY_MECHANISM.into_iter().find(|setting| base.ends_with(setting)).unwrap_or(base)
 }
 
@@ -419,6 +439,19 @@ mod tests {
         let synonyms = entry.synonyms.iter();
         let synonyms = synonyms.map(|s| format!("{:?}:{}={}", s.source, s.name, s.value.as_deref().unwrap_or("null")));
         (entry.value.as_deref(), entry.source, synonyms.collect())
+    }
+
+    #[test]
+    fn a_name_is_hidden_by_each_other_name_of_its_setting() {
+        let listener = ["listener.name.a.max.connections", "listener.name.a.gssapi.sasl.jaas.config", "unknown", "zzz"];
+        let names: Vec<&str> = broker_settings().keys().copied().chain(listener).collect();
+        for name in &names {
+            let layer = Configs::from([((*name).to_owned(), "1".to_owned())]);
+            for hidden in &names {
+                let expected = name != hidden && synonym_names(name).contains(hidden);
+                assert_eq!(is_hidden(hidden, &layer), expected, "{hidden} by {name}");
+            }
+        }
     }
 
     #[test]

@@ -545,8 +545,14 @@ impl ReplicaManager {
             ConfigResourceType::Broker => self.topics(),
             _ => return,
         };
+        // Most topics have no settings of their own, and share what follows from the broker's.
+        let mut shared = None;
         for topic in topics {
-            let config = Arc::new(self.log_config(image, &topic.name));
+            let new = || Arc::new(self.log_config(image, &topic.name));
+            let config = match image.topic_config(&topic.name) {
+                Some(_) => new(),
+                None => shared.get_or_insert_with(new).clone(),
+            };
             for partition in topic.online() {
                 partition.update_config(config.clone());
             }
