@@ -34,12 +34,20 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
     }
     // Apache: a request about nothing is answered by `QuorumController` with a message of its own, the default one.
     let message = request.topics.is_empty().then(StrBytes::new);
+    // Mostly the same text over and over.
+    let mut told: Option<StrBytes> = None;
+    let mut shared = |message: Option<StrBytes>| {
+        if message != told {
+            told = message;
+        }
+        told.clone()
+    };
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|target| {
+        let partitions = topic.partitions.into_iter().map(|target| {
             let response = ReassignablePartitionResponse::default().with_partition_index(target.partition_index);
-            match reassign_partition(image, &topic.name, target) {
+            match reassign_partition(image, &topic.name, &target) {
                 Ok(()) => response.with_error_message(None),
-                Err(error) => response.with_error_code(error.code()).with_error_message(error_message(&error)),
+                Err(error) => response.with_error_code(error.code()).with_error_message(shared(error_message(&error))),
             }
         });
         ReassignableTopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name.clone())
@@ -53,19 +61,20 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
 /// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The code is there for the whole and for each
 /// partition.
 fn refused(request: AlterPartitionReassignmentsRequest, error: &ApiError) -> AlterPartitionReassignmentsResponse {
+    let message = error_message(error);
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|target| {
             ReassignablePartitionResponse::default()
                 .with_partition_index(target.partition_index)
                 .with_error_code(error.code())
-                .with_error_message(error_message(error))
+                .with_error_message(message.clone())
         });
         ReassignableTopicResponse::default().with_partitions(partitions.collect()).with_name(topic.name)
     });
     AlterPartitionReassignmentsResponse::default()
         .with_allow_replication_factor_change(request.allow_replication_factor_change)
         .with_error_code(error.code())
-        .with_error_message(error_message(error))
+        .with_error_message(message.clone())
         .with_responses(topics.collect())
 }
 

@@ -58,7 +58,7 @@ impl Size {
             .expect_log("groups and offsets have reached ottla.groups.max.bytes, and may not grow")
             .set("ottla.tail.cache.bytes", 1 << 20)
             .set("ottla.fetch.sessions.max.bytes", 4 << 20)
-            .set("ottla.metadata.max.bytes", 16 << 20)
+            .set("ottla.metadata.max.bytes", 8 << 20)
     }
 }
 
