@@ -39,7 +39,7 @@ const GROWTH_BYTES: u64 = 100 << 20;
 /// What may stay when all is over: topics of the probe, state that was legally made, what the allocator keeps.
 const LEFT_BYTES: u64 = 24 << 20;
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(20);
-pub const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 5;
 /// How long an attack may take.
 pub const ATTACK_LIMIT: Duration = Duration::from_secs(120);
 /// Well-behaved load beside which the noise of the machine is measured.
