@@ -420,6 +420,8 @@ fn the_page_of_deviations_is_up_to_date() {
             .collect();
         let misspelt = head.iter().any(|line| line.starts_with("Deviation:"));
         assert!(!misspelt, "{}: the word is Deviations", source.path);
+        let is_hidden = head.iter().any(|line| line.contains(" Deviations: "));
+        assert!(!is_hidden, "{}: Deviations begin a line, or the page of them does not have them", source.path);
         let Some(start) = head.iter().position(|line| line.starts_with("Deviations:")) else { continue };
         let end = head[start + 1..]
             .iter()

@@ -1,7 +1,8 @@
 //! AlterClientQuotas (key 49).
 //!
-//! Behavior: A11; quotas are stored. Each entity is changed whole or not at all. Deviations: quotas are not enforced
-//! yet; an ip entity must look like an address or a host name; Kafka asks the resolver.
+//! Behavior: A11; quotas are stored. Each entity is changed whole or not at all.
+//! Deviations: quotas are not enforced yet; an ip entity must look like an address or a host name; Kafka asks the
+//! resolver.
 
 use kafka_protocol::{
     messages::{

@@ -1,8 +1,8 @@
 //! CreateTopics (key 19).
 //!
 //! Behavior: A1; decided by the controller topic by topic, answered once the topics' logs exist. Results come in the
-//! order of the request, names that stand in it more than once last, each once. Version notes: 5+ tells settings and
-//! counts (KIP-525), 7 the topic id.
+//! order of the request, names that stand in it more than once last, each once.
+//! Version notes: 5+ tells settings and counts (KIP-525), 7 the topic id.
 
 use kafka_protocol::{
     messages::{

@@ -1,9 +1,10 @@
 //! ListTransactions (key 66).
 //!
 //! Behavior: X8 without any transaction, so that all filters lead to an empty list. Unknown states are told once each,
-//! in the order of the request. Version notes: 1 filters by duration (KIP-994), 2 by a pattern of transactional ids
-//! (KIP-1152). Deviations: the pattern has the syntax of Rust's `regex`, which differs from RE2/J in rare constructs,
-//! and at most 1,000 bytes; anything else is answered INVALID_REGULAR_EXPRESSION.
+//! in the order of the request.
+//! Version notes: 1 filters by duration (KIP-994), 2 by a pattern of transactional ids (KIP-1152).
+//! Deviations: the pattern has the syntax of Rust's `regex`, which differs from RE2/J in rare constructs, and at most
+//! 1,000 bytes; anything else is answered INVALID_REGULAR_EXPRESSION.
 
 use kafka_protocol::{
     error::ResponseError,

@@ -1,10 +1,11 @@
 //! OffsetFetch (key 9): how far groups have come.
 //!
 //! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition exist or not;
-//! topics that are asked for by an unknown id are refused. Deviations: a group that is named twice is answered once,
-//! and so is a partition; an answer of more than 48 MiB says of the other groups that the coordinator is loading, so
-//! that the client asks for them again. Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several
-//! groups (KIP-709), 9 member epochs (KIP-848), 10 topic ids.
+//! topics that are asked for by an unknown id are refused.
+//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 48 MiB says
+//! of the other groups that the coordinator is loading, so that the client asks for them again.
+//! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
+//! (KIP-848), 10 topic ids.
 
 use std::collections::HashSet;
 

@@ -3,9 +3,11 @@
 //! Behavior: P1–P12, I1–I5. A request runs in its connection's task: the batches are validated and appended one after
 //! the other, then one wait serves all. A batch that is long to validate is validated aside; the next request of the
 //! connection starts when the last batch is appended. Batches are never decoded into records that outlive their check,
-//! nor copied. Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as
-//! Kafka does): there is no transaction coordinator yet. Version notes: topic ids from version 13 on (KIP-516). The
-//! hints at the leader of version 10 (KIP-951) are left empty.
+//! nor copied.
+//! Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as Kafka does):
+//! there is no transaction coordinator yet.
+//! Version notes: topic ids from version 13 on (KIP-516). The hints at the leader of version 10 (KIP-951) are left
+//! empty.
 
 use std::{sync::Arc, time::Duration};
 

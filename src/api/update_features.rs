@@ -2,8 +2,8 @@
 //!
 //! Behavior: A10; all updates or none. If a feature is named twice, the last entry wins. The time-out has no effect.
 //! Version notes: 0 only upgrades: its flag that allows downgrades has no effect, as in Apache's controller. 1 knows
-//! the kinds of downgrades and can validate only. 2 has no results of single features. Deviations: the features that
-//! are not there yet, such as `transaction.version`, are at level 0 and stay there.
+//! the kinds of downgrades and can validate only. 2 has no results of single features.
+//! Deviations: the features that are not there yet, such as `transaction.version`, are at level 0 and stay there.
 
 use std::collections::BTreeMap;
 
