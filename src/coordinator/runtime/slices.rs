@@ -13,57 +13,45 @@ pub(super) trait Partitions: Sized {
     /// What is asked of one partition.
     type Partition;
 
-    /// The same topic with other partitions, and those that it had.
-    fn with_partitions(&self, partitions: Vec<Self::Partition>) -> Self;
-    fn take_partitions(&mut self) -> Vec<Self::Partition>;
-    fn count(&self) -> usize;
+    fn partitions(&mut self) -> &mut Vec<Self::Partition>;
+
+    /// The same topic with other partitions.
+    fn with(&self, partitions: Vec<Self::Partition>) -> Self;
 }
 
 impl Partitions for CommitTopic {
     type Partition = CommitPartition;
 
-    fn with_partitions(&self, partitions: Vec<CommitPartition>) -> Self {
+    fn partitions(&mut self) -> &mut Vec<CommitPartition> {
+        &mut self.partitions
+    }
+
+    fn with(&self, partitions: Vec<CommitPartition>) -> Self {
         CommitTopic { name: self.name.clone(), topic_id: self.topic_id, partitions }
-    }
-
-    fn take_partitions(&mut self) -> Vec<CommitPartition> {
-        std::mem::take(&mut self.partitions)
-    }
-
-    fn count(&self) -> usize {
-        self.partitions.len()
     }
 }
 
 impl Partitions for FetchOffsetsTopic {
     type Partition = i32;
 
-    fn with_partitions(&self, partitions: Vec<i32>) -> Self {
+    fn partitions(&mut self) -> &mut Vec<i32> {
+        &mut self.partitions
+    }
+
+    fn with(&self, partitions: Vec<i32>) -> Self {
         FetchOffsetsTopic { name: self.name.clone(), topic_id: self.topic_id, partitions }
-    }
-
-    fn take_partitions(&mut self) -> Vec<i32> {
-        std::mem::take(&mut self.partitions)
-    }
-
-    fn count(&self) -> usize {
-        self.partitions.len()
     }
 }
 
 impl Partitions for (Arc<str>, Vec<i32>) {
     type Partition = i32;
 
-    fn with_partitions(&self, partitions: Vec<i32>) -> Self {
+    fn partitions(&mut self) -> &mut Vec<i32> {
+        &mut self.1
+    }
+
+    fn with(&self, partitions: Vec<i32>) -> Self {
         (self.0.clone(), partitions)
-    }
-
-    fn take_partitions(&mut self) -> Vec<i32> {
-        std::mem::take(&mut self.1)
-    }
-
-    fn count(&self) -> usize {
-        self.1.len()
     }
 }
 
@@ -80,23 +68,23 @@ pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>
     let mut slices = Vec::new();
     let (mut slice, mut room) = (Slice { topics: Vec::new(), continues: false }, most);
     for mut topic in topics {
-        if topic.count() <= room {
-            room = room.saturating_sub(topic.count().max(1));
+        let mut left = topic.partitions().len();
+        if left <= room {
+            room = room.saturating_sub(left.max(1));
             slice.topics.push(topic);
             continue;
         }
         // Each partition moves once, however many slices the topic is in.
-        let mut left = topic.count();
-        let mut partitions = topic.take_partitions().into_iter();
+        let mut partitions = std::mem::take(topic.partitions()).into_iter();
         while left > room {
             if room > 0 {
-                slice.topics.push(topic.with_partitions(partitions.by_ref().take(room).collect()));
+                slice.topics.push(topic.with(partitions.by_ref().take(room).collect()));
                 left -= room;
             }
             slices.push(std::mem::replace(&mut slice, Slice { topics: Vec::new(), continues: room > 0 }));
             room = most;
         }
-        slice.topics.push(topic.with_partitions(partitions.collect()));
+        slice.topics.push(topic.with(partitions.collect()));
         room = room.saturating_sub(left.max(1));
     }
     slices.push(slice);
