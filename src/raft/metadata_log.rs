@@ -53,7 +53,9 @@ pub struct MetadataLog {
     clock: Arc<dyn Clock>,
     opened_at: Duration,
     /// The settings, of which the log gets those about rolling only where there is room.
-    config: LogConfig,
+    config: Arc<LogConfig>,
+    /// The same for as long as there is no room for another segment.
+    config_without_rolls: Arc<LogConfig>,
     /// The segment in which the disk keeps room, and up to which position.
     kept: Option<(Offset, u64)>,
     /// The file system cannot keep room.
@@ -94,11 +96,12 @@ impl MetadataLog {
     }
 
     fn over(env: &Env, log: Arc<Mutex<Log>>) -> Self {
-        let config = LogConfig::clone(lock(&log).config());
+        let config = Arc::new(LogConfig::clone(lock(&log).config()));
         MetadataLog {
             log,
             clock: env.clock.clone(),
             opened_at: env.clock.monotonic(),
+            config_without_rolls: Arc::new(without_rolls(&config)),
             config,
             kept: None,
             cannot_keep_room: false,
@@ -209,9 +212,9 @@ impl BatchLog for MetadataLog {
 
     fn append(&mut self, batch: Bytes) -> io::Result<()> {
         let now_ms = self.clock.now_ms();
-        let config = if self.may_roll() { self.config.clone() } else { without_rolls(&self.config) };
+        let config = if self.may_roll() { &self.config } else { &self.config_without_rolls };
         let mut log = self.log();
-        log.update_config(Arc::new(config));
+        log.update_config(config.clone());
         match log.append_as_follower(batch, now_ms) {
             Ok(_) => Ok(()),
             Err(AppendError::Storage(error)) => Err(io_error(error)),
