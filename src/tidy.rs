@@ -262,6 +262,23 @@ fn linear_searches_say_why_they_are_bounded() {
     assert!(silent.is_empty(), "linear searches without a reason:\n{}", silent.join("\n"));
 }
 
+/// A loop that yields until something happens hangs the whole run if it does not: `sim::until` fails instead.
+#[test]
+fn waits_of_tests_have_a_bound() {
+    let mut unbounded = Vec::new();
+    for source in sources() {
+        let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+        for (at, pair) in lines.windows(2).enumerate() {
+            let is_loop = pair[0].ends_with('{') && (pair[0].starts_with("while ") || pair[0].contains("loop {"));
+            let only_waits = ["tokio::task::yield_now()", "thread::yield_now()", "::sleep("];
+            if is_loop && only_waits.iter().any(|wait| pair[1].contains(wait)) {
+                unbounded.push(format!("src/{}.rs:{}", source.path, at + 1));
+            }
+        }
+    }
+    assert!(unbounded.is_empty(), "wait with sim::until, which has a bound: {unbounded:#?}");
+}
+
 /// Comments are as wide as the code that rustfmt writes.
 #[test]
 fn comments_are_as_wide_as_the_code() {

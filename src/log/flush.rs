@@ -340,7 +340,7 @@ mod tests {
         env::Disk,
         log::OpenLog,
         protocol::record_batch::{BatchBuilder, BatchOptions},
-        sim::{SimClock, SimDisk},
+        sim::{SimClock, SimDisk, until},
         types::TopicPartition,
     };
 
@@ -362,15 +362,6 @@ mod tests {
             batch.append(1000, None, Some(b"v"), &[]);
             log.append_as_follower(batch.build(), 1000).unwrap().last_offset + 1
         })
-    }
-
-    async fn until(what: &str, condition: impl Fn() -> bool) {
-        let waits = async {
-            while !condition() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(60), waits).await.expect(what);
     }
 
     #[tokio::test]

@@ -1262,9 +1262,7 @@ mod tests {
         manager.start();
         append(&log, 1);
         append(&log, 1);
-        while log.lock().unwrap().recovery_point() < 1 {
-            tokio::task::yield_now().await;
-        }
+        crate::sim::until("the closed segment is flushed", || log.lock().unwrap().recovery_point() >= 1).await;
         env.tasks.shutdown().await;
     }
 

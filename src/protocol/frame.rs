@@ -11,7 +11,6 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What is read at once while no large frame is under way.
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
@@ -27,9 +26,6 @@ pub enum FrameError {
     /// Negative, or above the limit (Kafka: InvalidReceiveException).
     #[error("a frame of {declared_bytes} bytes where 0 to {max_bytes} are allowed")]
     Length { declared_bytes: i32, max_bytes: usize },
-    /// The client closed within a frame.
-    #[error("the connection ended within a frame")]
-    Ended,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -45,11 +41,6 @@ impl FrameReader {
     /// For a new connection. `max_frame_bytes` is `socket.request.max.bytes`, or less before authentication.
     pub fn new(max_frame_bytes: usize) -> Self {
         Self { buffer: BytesMut::new(), max_frame_bytes }
-    }
-
-    /// Changes the limit for frames not yet begun.
-    pub fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
-        self.max_frame_bytes = max_frame_bytes;
     }
 
     /// Whether part of a frame is here: the connection is then not idle, but late.
@@ -120,44 +111,6 @@ impl FrameReader {
         }
         Ok(&mut self.buffer)
     }
-
-    /// Waits until the length of the next frame is known: the moment to ask for memory, and to start its deadline.
-    /// `None` when the client has closed between frames.
-    ///
-    /// # Errors
-    /// Any [`FrameError`].
-    pub async fn next_frame_bytes(
-        &mut self,
-        source: &mut (impl AsyncRead + Unpin),
-    ) -> Result<Option<usize>, FrameError> {
-        loop {
-            if let Some(bytes) = self.frame_bytes()? {
-                return Ok(Some(bytes));
-            }
-            if self.read_some(source).await? == 0 {
-                return if self.has_started() { Err(FrameError::Ended) } else { Ok(None) };
-            }
-        }
-    }
-
-    /// The next frame; `None` when the client has closed between frames.
-    ///
-    /// # Errors
-    /// Any [`FrameError`].
-    pub async fn next_frame(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>, FrameError> {
-        loop {
-            if let Some(frame) = self.take_frame()? {
-                return Ok(Some(frame));
-            }
-            if self.read_some(source).await? == 0 {
-                return if self.has_started() { Err(FrameError::Ended) } else { Ok(None) };
-            }
-        }
-    }
-
-    async fn read_some(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<usize, FrameError> {
-        Ok(source.read_buf(self.space_to_read()?).await?)
-    }
 }
 
 #[cfg(test)]
@@ -170,30 +123,42 @@ mod tests {
         [&(body.len() as i32).to_be_bytes()[..], body].concat()
     }
 
-    /// Gives at most `chunk_bytes` at a time, and counts the calls.
+    /// A connection: it gives at most `chunk_bytes` at a time.
     struct Trickle<'a> {
         bytes: &'a [u8],
         chunk_bytes: usize,
         reads: usize,
     }
 
-    impl AsyncRead for Trickle<'_> {
-        fn poll_read(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            buffer: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
+    impl Trickle<'_> {
+        /// Reads once into the reader's buffer. Returns the bytes read.
+        fn read(&mut self, reader: &mut FrameReader) -> usize {
             self.reads += 1;
-            let length = self.chunk_bytes.min(buffer.remaining()).min(self.bytes.len());
-            let (now, later) = self.bytes.split_at(length);
-            buffer.put_slice(now);
+            let space = reader.space_to_read().unwrap();
+            let room_bytes = space.capacity() - space.len();
+            assert!(room_bytes > 0);
+            let (now, later) = self.bytes.split_at(self.chunk_bytes.min(room_bytes).min(self.bytes.len()));
+            space.extend_from_slice(now);
             self.bytes = later;
-            std::task::Poll::Ready(Ok(()))
+            now.len()
+        }
+
+        /// Reads until the next frame is complete. `None` at the end.
+        fn next_frame(&mut self, reader: &mut FrameReader) -> Option<Bytes> {
+            loop {
+                if let Some(frame) = reader.take_frame().unwrap() {
+                    return Some(frame);
+                }
+                if self.read(reader) == 0 {
+                    assert!(!reader.has_started());
+                    return None;
+                }
+            }
         }
     }
 
-    #[tokio::test]
-    async fn frames_come_out_however_their_bytes_arrive() {
+    #[test]
+    fn frames_come_out_however_their_bytes_arrive() {
         let bodies: Vec<Vec<u8>> = [0, 1, 3, 4, 100, 40_000, 5, 70_000, 0, 3 * MIB, 9]
             .iter()
             .enumerate()
@@ -206,52 +171,54 @@ mod tests {
             let mut source = Trickle { bytes: &stream, chunk_bytes, reads: 0 };
             let mut reader = FrameReader::new(4 * MIB);
             for body in bodies {
-                assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), body);
+                assert_eq!(source.next_frame(&mut reader).unwrap(), body);
             }
             if chunk_bytes >= 1000 {
-                assert!(reader.next_frame(&mut source).await.unwrap().is_none());
+                assert!(source.next_frame(&mut reader).is_none());
             }
         }
     }
 
-    #[tokio::test]
-    async fn one_read_brings_many_small_frames() {
+    #[test]
+    fn one_read_brings_many_small_frames() {
         let stream = frame(&[7; 60]).repeat(500);
         let mut source = Trickle { bytes: &stream, chunk_bytes: usize::MAX, reads: 0 };
         let mut reader = FrameReader::new(MIB);
         for _ in 0..500 {
-            assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), &[7; 60][..]);
+            assert_eq!(source.next_frame(&mut reader).unwrap(), &[7; 60][..]);
         }
         assert!(source.reads <= 3, "{} reads for 32,000 bytes", source.reads);
     }
 
-    #[tokio::test]
-    async fn a_frame_of_a_mebibyte_is_read_into_one_allocation() {
+    #[test]
+    fn a_frame_of_a_mebibyte_is_read_into_one_allocation() {
         let stream = frame(&vec![1; MIB]);
         let mut source = Trickle { bytes: &stream, chunk_bytes: 64 * 1024, reads: 0 };
         let mut reader = FrameReader::new(MIB);
         // The first read shows the length; from then on nothing moves.
-        assert_eq!(reader.next_frame_bytes(&mut source).await.unwrap(), Some(MIB));
-        reader.read_some(&mut source).await.unwrap();
+        source.read(&mut reader);
+        assert_eq!(reader.frame_bytes().unwrap(), Some(MIB));
+        source.read(&mut reader);
         let first = reader.buffer.as_ptr();
-        let frame = reader.next_frame(&mut source).await.unwrap().unwrap();
+        let frame = source.next_frame(&mut reader).unwrap();
         assert_eq!(frame.as_ptr(), first.wrapping_add(LENGTH_BYTES));
         assert!(source.reads <= 20);
     }
 
-    #[tokio::test]
-    async fn a_large_frame_takes_its_buffer_with_it() {
+    #[test]
+    fn a_large_frame_takes_its_buffer_with_it() {
         let stream = [frame(&vec![1; 10 * MIB]), frame(&[2; 10])].concat();
         for chunk_bytes in [64 * 1024, usize::MAX] {
             let mut source = Trickle { bytes: &stream, chunk_bytes, reads: 0 };
             let mut reader = FrameReader::new(10 * MIB);
-            assert_eq!(reader.next_frame_bytes(&mut source).await.unwrap(), Some(10 * MIB));
-            reader.read_some(&mut source).await.unwrap();
+            source.read(&mut reader);
+            assert_eq!(reader.frame_bytes().unwrap(), Some(10 * MIB));
+            source.read(&mut reader);
             assert!(reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES, "no more than its size");
-            let large = reader.next_frame(&mut source).await.unwrap().unwrap();
+            let large = source.next_frame(&mut reader).unwrap();
             // Alone, it can be had back as a vector without a copy: nobody else holds its buffer.
             assert!(large.is_unique());
-            assert_eq!(reader.next_frame(&mut source).await.unwrap().unwrap(), &[2; 10][..]);
+            assert_eq!(source.next_frame(&mut reader).unwrap(), &[2; 10][..]);
             assert!(reader.buffer.capacity() <= READ_AHEAD_BYTES);
         }
     }
@@ -268,32 +235,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_end_within_a_frame_is_told_from_one_between_frames() {
-        let stream = frame(b"whole");
-        for (bytes, whole) in [(&stream[..], true), (&stream[..6], false), (&stream[..2], false), (&stream[..0], true)]
-        {
-            let mut source = Trickle { bytes, chunk_bytes: usize::MAX, reads: 0 };
-            let mut reader = FrameReader::new(MIB);
-            let end = loop {
-                match reader.next_frame(&mut source).await {
-                    Ok(Some(_)) => {}
-                    end => break end,
-                }
-            };
-            assert_eq!(matches!(end, Ok(None)), whole);
-            assert_eq!(matches!(end, Err(FrameError::Ended)), !whole);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_read_buffer_is_used_again_once_its_frames_are_gone() {
+    #[test]
+    fn the_read_buffer_is_used_again_once_its_frames_are_gone() {
         let stream = frame(&[7; 1000]).repeat(200);
         let mut source = Trickle { bytes: &stream, chunk_bytes: 1004, reads: 0 };
         let mut reader = FrameReader::new(MIB);
         let mut places = std::collections::HashSet::new();
         for _ in 0..200 {
-            places.insert(reader.next_frame(&mut source).await.unwrap().unwrap().as_ptr());
+            places.insert(source.next_frame(&mut reader).unwrap().as_ptr());
         }
         assert!(places.len() <= 64, "{} places for 200 frames", places.len());
     }

@@ -618,7 +618,7 @@ mod tests {
         env::Disk,
         log::LogManagerConfig,
         metadata::records::{MetadataRecord, PartitionRecord, RemoveTopicRecord, TopicRecord},
-        sim::{SimClock, SimDisk, disk::Faults},
+        sim::{SimClock, SimDisk, disk::Faults, until},
     };
 
     struct World {
@@ -682,25 +682,18 @@ mod tests {
 
         /// Lets the task that opens logs again have its turn.
         async fn retry(&self) {
-            let turn = async {
-                while self.clock.next_wake().is_none() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(60), turn).await.expect("a task that tries again");
+            until("a task waits to open logs again", || self.clock.next_wake().is_some()).await;
             self.clock.advance(REOPEN_INTERVAL);
         }
 
         async fn until_led(&self, topic: &str) {
-            let is_led = async {
-                while !self.is_led(topic) {
-                    if self.clock.next_wake().is_some() {
-                        self.clock.advance(REOPEN_INTERVAL);
-                    }
-                    tokio::task::yield_now().await;
+            let advance_if_led = || {
+                if self.clock.next_wake().is_some() {
+                    self.clock.advance(REOPEN_INTERVAL);
                 }
+                self.is_led(topic)
             };
-            tokio::time::timeout(Duration::from_secs(60), is_led).await.expect("the partitions are led");
+            until("the partitions are led", advance_if_led).await;
         }
     }
 

@@ -90,9 +90,7 @@ mod tests {
     async fn sleepers_wake_when_their_time_has_come() {
         let clock = SimClock::new(1000);
         let sleeper = tokio::spawn(clock.sleep_until(Duration::from_secs(5)));
-        while clock.next_wake().is_none() {
-            tokio::task::yield_now().await;
-        }
+        crate::sim::until("the task sleeps", || clock.next_wake().is_some()).await;
         clock.advance(Duration::from_secs(4));
         assert_eq!(clock.next_wake(), Some(Duration::from_secs(5)));
         clock.advance(Duration::from_secs(1));

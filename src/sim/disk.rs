@@ -66,6 +66,8 @@ struct State {
 /// What is going to fail, in the order of calls.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// Only syncs, writes and reads of files that were opened below this directory fail and count. Empty: all.
+    pub below: PathBuf,
     /// The n-th sync of a file from now on (1 is the next).
     pub fail_sync: Option<u32>,
     /// The n-th write from now on.
@@ -79,17 +81,24 @@ pub struct Faults {
     pub no_room_for_names: bool,
 }
 
-fn countdown(fault: &mut Option<u32>) -> io::Result<()> {
-    match fault {
-        Some(1) => {
-            *fault = None;
-            Err(io::Error::other("injected I/O error"))
+impl Faults {
+    /// Fails if this is the call that must fail: a call for the file at `path`, counted in the field `of_kind`.
+    fn count(&mut self, path: &Path, of_kind: fn(&mut Faults) -> &mut Option<u32>) -> io::Result<()> {
+        if !path.starts_with(&self.below) {
+            return Ok(());
         }
-        Some(left) => {
-            *left -= 1;
-            Ok(())
+        let fault = of_kind(self);
+        match fault {
+            Some(1) => {
+                *fault = None;
+                Err(io::Error::other("injected I/O error"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
         }
-        None => Ok(()),
     }
 }
 
@@ -427,6 +436,7 @@ impl Disk for SimDisk {
         Ok(Arc::new(SimFile {
             _descriptor: descriptor,
             disk: self.clone(),
+            path: path.to_owned(),
             node,
             life: self.inner.life.load(Ordering::Acquire),
         }))
@@ -551,7 +561,7 @@ impl Disk for SimDisk {
         {
             let mut state = locked(&self.inner.state);
             state.syncs += 1;
-            countdown(&mut state.faults.fail_sync)?;
+            state.faults.count(path, |faults| &mut faults.fail_sync)?;
         }
         sync_node(&self.root());
         Ok(())
@@ -603,6 +613,8 @@ impl Drop for Descriptor {
 struct SimFile {
     _descriptor: Descriptor,
     disk: SimDisk,
+    /// Where it was opened.
+    path: PathBuf,
     node: Arc<Node>,
     life: u64,
 }
@@ -630,7 +642,7 @@ impl SimFile {
         let mut room = wanted;
         self.with(
             |state| {
-                countdown(&mut state.faults.fail_write)?;
+                state.faults.count(&self.path, |faults| &mut faults.fail_write)?;
                 let taken = (wanted - kept).min(state.capacity_bytes.saturating_sub(state.used_bytes));
                 state.used_bytes += taken;
                 room = kept + taken;
@@ -648,7 +660,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.with(
-            |state| countdown(&mut state.faults.fail_read),
+            |state| state.faults.count(&self.path, |faults| &mut faults.fail_read),
             |file| {
                 let from = file.current.len().min(position as usize);
                 let read = buffer.len().min(file.current.len() - from);
@@ -673,7 +685,7 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now_ms = self.disk.now_ms();
         let given_back = self.with(
-            |state| countdown(&mut state.faults.fail_write),
+            |state| state.faults.count(&self.path, |faults| &mut faults.fail_write),
             |file| {
                 file.change(Change::SetLen(len), now_ms);
                 std::mem::take(&mut file.room_to).saturating_sub(len)
@@ -693,7 +705,7 @@ impl File for SimFile {
         let wanted = (position + length).saturating_sub(kept);
         self.with(
             |state| {
-                countdown(&mut state.faults.fail_write)?;
+                state.faults.count(&self.path, |faults| &mut faults.fail_write)?;
                 if state.cannot_keep_room {
                     return Err(io::ErrorKind::Unsupported.into());
                 }
@@ -713,7 +725,7 @@ impl File for SimFile {
         self.with(
             |state| {
                 state.syncs += 1;
-                *failed.borrow_mut() = countdown(&mut state.faults.fail_sync);
+                *failed.borrow_mut() = state.faults.count(&self.path, |faults| &mut faults.fail_sync);
                 Ok(())
             },
             |file| match &*failed.borrow() {

@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod disk;
+pub mod wait;
 
 pub use clock::SimClock;
 pub use disk::SimDisk;
+pub use wait::{until, until_blocking};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::{env::SystemDisk, metadata::records::*};
+use crate::{env::SystemDisk, metadata::records::*, sim::until_blocking};
 
 /// A change of the kind and with the numbers that the test draws.
 fn record(image: &MetadataImage, kind: u8, at: u8) -> MetadataRecord {
@@ -84,12 +84,16 @@ proptest! {
     fn inv_m2_the_sled_store_gives_back_the_image_over_reopenings(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..5)) {
         let dir = tempfile::tempdir().unwrap();
         // A thread of the engine may hold the lock of the one that was dropped a moment longer.
-        let open = || loop {
-            match SledStore::open(Arc::new(SystemDisk), &dir.path().join("s")) {
-                Ok(store) => break Box::new(store),
-                Err(error) if error.to_string().contains("WouldBlock") => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
+        let open = || {
+            let mut opened = None;
+            until_blocking("the store is unlocked", || {
+                match SledStore::open(Arc::new(SystemDisk), &dir.path().join("s")) {
+                    Ok(store) => opened = Some(Box::new(store)),
+                    Err(error) => assert!(error.to_string().contains("WouldBlock"), "{error}"),
+                }
+                opened.is_some()
+            });
+            opened.unwrap()
         };
         agrees(changes, open(), |mut store| {
             store.checkpoint().unwrap();

@@ -20,7 +20,7 @@ use crate::{
         metadata_log::log_config,
         storage::memory::MemoryLog,
     },
-    sim::{SimClock, SimDisk, disk::Faults},
+    sim::{SimClock, SimDisk, disk::Faults, until},
     types::{CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
@@ -508,9 +508,7 @@ async fn what_can_be_repeated_without_end_leaves_room_for_deletions() {
     running.delete("t").await.unwrap();
     node.disk.set_capacity(u64::MAX);
     // Nobody has to ask for it.
-    while node.clock.next_wake().is_none() {
-        tokio::task::yield_now().await;
-    }
+    until("the driver waits to try again", || node.clock.next_wake().is_some()).await;
     node.clock.advance(SHORTAGE_RETRY);
     running.create("t").await;
     node.disk.set_capacity(FULL);
@@ -549,15 +547,11 @@ async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     node.disk.set_capacity(0);
     running.try_create("waits").await.unwrap_err();
     for room in [0, u64::MAX] {
-        while node.clock.next_wake().is_none() {
-            tokio::task::yield_now().await;
-        }
+        until("the driver waits to try again", || node.clock.next_wake().is_some()).await;
         node.disk.set_capacity(room);
         node.clock.advance(SHORTAGE_RETRY);
     }
-    while running.topics().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("the topic is there", || !running.topics().is_empty()).await;
     assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["waits"]);
     running.stop().await;
 }
