@@ -225,7 +225,7 @@ impl Walk<'_> {
         self.tags_left -= count;
         self.charge(FIRST_TAG_BYTES + count * EACH_TAG_BYTES)?;
         for _ in 0..count {
-            let tag = self.unsigned_varint()?;
+            let tag = wire::tag(self.unsigned_varint()?)?;
             let size = self.unsigned_varint()? as usize;
             let (content, behind) = self.bytes.split_at_checked(size).ok_or(DecodeError::Truncated)?;
             let known = fields.iter().find(|field| field.tag == tag && field.is_tagged(self.version));

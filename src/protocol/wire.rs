@@ -47,6 +47,9 @@ pub enum DecodeError {
     /// More tagged fields than any message has.
     #[error("too many tagged fields")]
     TooManyTags,
+    /// A tag that is negative in Kafka's own type, `int`. No field has one, and kafka-protocol reads but never writes it.
+    #[error("{0} cannot be the tag of a field")]
+    Tag(u32),
     /// A known tagged field whose content does not fill the size it declares.
     #[error("tagged field {0} does not have its declared size")]
     TagSize(u32),
@@ -67,6 +70,14 @@ pub(super) fn memory_budget_bytes(message_bytes: usize) -> usize {
     const SMALL_MESSAGE_BYTES: usize = 1024 * 1024;
     const MOST_BYTES: usize = 128 * 1024 * 1024;
     SMALL_MESSAGE_BYTES.saturating_add(message_bytes.saturating_mul(16)).min(MOST_BYTES)
+}
+
+/// The tag of a field, if it can be one.
+///
+/// # Errors
+/// [`DecodeError::Tag`].
+pub(super) fn tag(number: u32) -> Result<u32> {
+    if i32::try_from(number).is_ok() { Ok(number) } else { Err(DecodeError::Tag(number)) }
 }
 
 /// A bounded cursor over one message.
@@ -268,7 +279,7 @@ impl Reader {
         }
         self.tags_left -= count;
         for _ in 0..count {
-            let tag = self.unsigned_varint()?;
+            let tag = tag(self.unsigned_varint()?)?;
             let size = self.unsigned_varint()? as usize;
             let after = self.bytes.len().checked_sub(size).ok_or(DecodeError::Truncated)?;
             let behind = self.bytes.split_off(size);
@@ -546,6 +557,8 @@ mod tests {
         assert_eq!(reader(&[1, 1, 1, 5, 5], true).tags(|_, r| r.i16().map(|_| true)), Err(DecodeError::Truncated));
         assert_eq!(reader(&[1, 1, 9, 5], true).skip_tags(), Err(DecodeError::Truncated));
         assert_eq!(reader(&[0x81, 0x01], true).skip_tags(), Err(DecodeError::TooManyTags));
+        assert_eq!(reader(&[1, 0xff, 0xff, 0xff, 0xff, 7, 0], true).skip_tags(), Ok(()));
+        assert_eq!(reader(&[1, 0x80, 0x80, 0x80, 0x80, 8, 0], true).skip_tags(), Err(DecodeError::Tag(1 << 31)));
         assert_eq!(reader(&[], false).skip_tags(), Ok(()));
     }
 

@@ -283,6 +283,15 @@ fn known_tagged_fields_must_fill_their_size() {
     assert_eq!(refused(1, 12, &body), DecodeError::Truncated);
 }
 
+/// The crate keeps such tags and drops them when it writes, so that a request that is forwarded would be another one:
+/// found by fuzzing.
+#[test]
+fn tags_that_cannot_be_are_refused() {
+    let with_tag = |last_byte| [1, 0xff, 0xff, 0xff, 0xff, last_byte, 0];
+    assert!(check_request(74, 0, &with_tag(7)).is_ok());
+    assert_eq!(refused(74, 0, &with_tag(8)), DecodeError::Tag(0x8fff_ffff));
+}
+
 /// What the crate takes for null must not be a struct to the guard: found by fuzzing.
 #[test]
 fn a_struct_is_there_or_null_and_nothing_else() {
