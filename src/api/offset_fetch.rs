@@ -7,9 +7,9 @@
 //! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
 //! (KIP-848), 10 topic ids.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use kafka_protocol::error::ResponseError;
+use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
 use super::{
     RequestContext,
@@ -27,6 +27,7 @@ use crate::{
     types::TopicId,
 };
 
+const FIRST_WITH_GROUP_ERRORS: i16 = 2;
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
 pub(crate) async fn handle(ctx: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
@@ -48,85 +49,120 @@ pub(crate) async fn handle(ctx: RequestContext, request: OffsetFetchRequest) -> 
 async fn fetch(
     ctx: &RequestContext,
     image: &MetadataImage,
-    group: OffsetFetchRequestGroup,
+    mut group: OffsetFetchRequestGroup,
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
-    let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
-    let (topics, unknown) = match &group.topics {
-        None => (None, Vec::new()),
-        Some(asked) => {
-            let (known, unknown) = resolve(image, by_id, asked);
-            (Some(known), unknown)
-        }
+    // The errors of version 1 stand with the partitions.
+    let topics = if ctx.api_version < FIRST_WITH_GROUP_ERRORS { group.topics.clone() } else { group.topics.take() };
+    let fetched = match topics {
+        None => fetch_all(ctx, image, &group.group_id, require_stable).await,
+        Some(topics) => fetch_topics(ctx, image, &group, topics, require_stable).await,
     };
-    let fetched = async {
-        let authorized = ctx.group(Operation::Describe, &group.group_id)?;
-        let Some(topics) = topics else {
-            return authorized.coordinator().fetch_all_offsets(&kept(&group.group_id), require_stable).await;
-        };
+    match fetched {
+        Err(error) => OffsetFetchResponseGroup::error(&group, code(Some(error)), ctx.api_version),
+        Ok(topics) => OffsetFetchResponseGroup { group_id: group.group_id, topics, error_code: 0 },
+    }
+}
+
+async fn fetch_all(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    group_id: &str,
+    require_stable: bool,
+) -> Result<Vec<OffsetFetchResponseTopic>, GroupError> {
+    let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let authorized = ctx.group(Operation::Describe, group_id)?;
+    let fetched = authorized.coordinator().fetch_all_offsets(&kept(group_id), require_stable).await?;
+    let with_id = |topic: FetchedTopic| {
+        // Committed with a version that has no ids.
+        let topic_id =
+            if by_id && topic.topic_id == TopicId::ZERO { image.topic(&topic.name)?.id } else { topic.topic_id };
+        Some(answer(wire(&topic.name), FetchedTopic { topic_id, ..topic }))
+    };
+    Ok(fetched.into_iter().filter_map(with_id).collect())
+}
+
+/// Asks the coordinator for some topics after the others: of a large request, only the topics and their answers are in
+/// memory as a whole, and none of the forms between them.
+async fn fetch_topics(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    group: &OffsetFetchRequestGroup,
+    topics: Vec<OffsetFetchRequestTopic>,
+    require_stable: bool,
+) -> Result<Vec<OffsetFetchResponseTopic>, GroupError> {
+    const PARTITIONS_AT_ONCE: usize = 1_000;
+    let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let authorized = ctx.group(Operation::Describe, &group.group_id)?;
+    let (group_id, member_id) = (kept(&group.group_id), kept_if_some(&group.member_id));
+    let (mut answered, mut unknown) = (Vec::with_capacity(topics.len()), Vec::new());
+    let mut repeated = Repeated::default();
+    let mut topics = topics.into_iter();
+    let mut was_asked = false;
+    loop {
+        let (mut names, mut known, mut partitions_at_once) = (Vec::new(), Vec::new(), 0);
+        for topic in topics.by_ref() {
+            let OffsetFetchRequestTopic { name, topic_id, partition_indexes } = topic;
+            let Some(partitions) = repeated.without(&name, topic_id, partition_indexes) else { continue };
+            let known_name = if by_id { image.topic_name(topic_id).cloned() } else { Some(kept(&name)) };
+            let Some(known_name) = known_name else {
+                let error = ResponseError::UnknownTopicId.code();
+                let refused = |index| OffsetFetchResponsePartition::none(index, error);
+                let partitions = partitions.into_iter().map(refused).collect();
+                unknown.push(OffsetFetchResponseTopic { name, topic_id, partitions });
+                continue;
+            };
+            partitions_at_once += partitions.len().max(1);
+            names.push(name);
+            known.push(FetchOffsetsTopic { name: known_name, topic_id, partitions });
+            if partitions_at_once >= PARTITIONS_AT_ONCE {
+                break;
+            }
+        }
+        // The coordinator is asked once at least, since it may have an error for the group.
+        if known.is_empty() && was_asked {
+            break;
+        }
+        was_asked = true;
         let fetch = FetchOffsetsRequest {
-            group_id: kept(&group.group_id),
-            member_id: kept_if_some(&group.member_id),
+            group_id: group_id.clone(),
+            member_id: member_id.clone(),
             member_epoch: group.member_epoch,
             require_stable,
-            topics,
+            topics: known,
         };
-        authorized.coordinator().fetch_offsets(fetch).await
-    };
-    match fetched.await {
-        Err(error) => OffsetFetchResponseGroup::error(&group, code(Some(error)), ctx.api_version),
-        Ok(fetched) => {
-            let answered = fetched.iter().filter_map(|topic| answer(image, by_id, topic));
-            OffsetFetchResponseGroup {
-                group_id: group.group_id,
-                topics: answered.chain(unknown).collect(),
-                error_code: 0,
-            }
-        }
+        let fetched = authorized.coordinator().fetch_offsets(fetch).await?;
+        debug_assert_eq!(fetched.len(), names.len());
+        answered.extend(names.into_iter().zip(fetched).map(|(name, topic)| answer(name, topic)));
+    }
+    answered.append(&mut unknown);
+    Ok(answered)
+}
+
+/// What a request has named so far: a partition that it names again is not answered again.
+#[derive(Default)]
+struct Repeated {
+    topics: HashMap<(StrBytes, TopicId), u32>,
+    partitions: HashSet<(u32, i32)>,
+}
+
+impl Repeated {
+    /// The partitions that were not named before. `None` if there is nothing to say about the topic.
+    fn without(&mut self, name: &StrBytes, topic_id: TopicId, mut partitions: Vec<i32>) -> Option<Vec<i32>> {
+        let next = self.topics.len() as u32;
+        let number = *self.topics.entry((name.clone(), topic_id)).or_insert(next);
+        partitions.retain(|index| self.partitions.insert((number, *index)));
+        (number == next || !partitions.is_empty()).then_some(partitions)
     }
 }
 
-/// The topics by name, and the answers to those whose id nobody knows.
-fn resolve(
-    image: &MetadataImage,
-    by_id: bool,
-    asked: &[OffsetFetchRequestTopic],
-) -> (Vec<FetchOffsetsTopic>, Vec<OffsetFetchResponseTopic>) {
-    let (mut known, mut unknown) = (Vec::with_capacity(asked.len()), Vec::new());
-    let mut seen = HashSet::new();
-    for topic in asked {
-        let partitions = topic.partition_indexes.iter().copied();
-        let partitions: Vec<i32> =
-            partitions.filter(|index| seen.insert((&topic.name, topic.topic_id, *index))).collect();
-        if partitions.is_empty() && !topic.partition_indexes.is_empty() {
-            continue;
-        }
-        let name = if by_id { image.topic_name(topic.topic_id).cloned() } else { Some(kept(&topic.name)) };
-        match name {
-            Some(name) => known.push(FetchOffsetsTopic { name, topic_id: topic.topic_id, partitions }),
-            None => {
-                let refused =
-                    |index: &i32| OffsetFetchResponsePartition::none(*index, ResponseError::UnknownTopicId.code());
-                unknown.push(OffsetFetchResponseTopic {
-                    name: topic.name.clone(),
-                    topic_id: topic.topic_id,
-                    partitions: partitions.iter().map(refused).collect(),
-                });
-            }
-        }
-    }
-    (known, unknown)
-}
-
-/// `None` for a topic that would have to be named by an id and has none any more.
-fn answer(image: &MetadataImage, by_id: bool, topic: &FetchedTopic) -> Option<OffsetFetchResponseTopic> {
-    let topic_id = if by_id && topic.topic_id == TopicId::ZERO { image.topic(&topic.name)?.id } else { topic.topic_id };
-    let partitions = topic.partitions.iter().map(|offset| OffsetFetchResponsePartition {
+fn answer(name: StrBytes, topic: FetchedTopic) -> OffsetFetchResponseTopic {
+    let partitions = topic.partitions.into_iter().map(|offset| OffsetFetchResponsePartition {
         partition_index: offset.partition,
         committed_offset: offset.committed_offset,
         committed_leader_epoch: offset.committed_leader_epoch,
         metadata: Some(shared(&offset.metadata)),
         error_code: code(offset.error),
     });
-    Some(OffsetFetchResponseTopic { name: wire(&topic.name), topic_id, partitions: partitions.collect() })
+    OffsetFetchResponseTopic { name, topic_id: topic.topic_id, partitions: partitions.collect() }
 }
