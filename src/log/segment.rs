@@ -619,7 +619,7 @@ impl Segment {
         };
         let size = self.size_bytes();
         if start >= size && start > 0 {
-            return Err(self.corrupt(size, format!("the file ends before the batch at {start}, to which its index points")));
+            return Err(self.corrupt(size, format!("the file ends before the batch at {start} of its index")));
         }
         let mut end_offset = self.base_offset;
         let mut walk = self.walk(start, size)?;
