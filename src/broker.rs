@@ -114,7 +114,7 @@ impl Broker {
         let controller =
             start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
-        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
+        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for stray partitions")?;
         note_directories(&env, &replica_manager, &controller, offline_dirs.clone()).await;
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;

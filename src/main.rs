@@ -88,7 +88,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
             return stop_failed(&env, broker).await;
         }
     }
-    tracing::info!("shutting down; another signal, {} s from now or later, stops at once", SAME_REQUEST.as_secs());
+    tracing::info!("shutting down; another signal after {} s stops the process at once", SAME_REQUEST.as_secs());
     let asked_at = env.clock.monotonic();
     tokio::select! {
         unclean = broker.shutdown() => tell_stopped(&unclean),

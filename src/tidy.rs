@@ -328,7 +328,7 @@ fn every_api_file_has_its_row() {
     assert!(missing.is_empty(), "files without a row in src/api/table.rs: {missing:?}");
 }
 
-/// Compares a generated page with what is in the repository, or rewrites it.
+/// Compares a generated page with the file in the repository, or rewrites the file.
 fn check_page(path: &str, expected: &str) {
     let file = root().join(path);
     if std::env::var_os("UPDATE").is_some() {

@@ -297,7 +297,7 @@ async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitio
         for topic in &in_b {
             let partition = image.partition(topic, 0).unwrap();
             assert_eq!((&*partition.isr, &*partition.replicas), (&[1][..], &[1][..]));
-            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "its directory is offline");
+            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "it must be offline");
         }
         // Clients get the reason, and not only that there is no leader.
         for partition in [&failed, &other] {

@@ -64,7 +64,7 @@ impl Default for Aside {
 }
 
 /// A part of the memory for large requests. Dropping it releases the memory.
-pub struct AsideShare(#[allow(dead_code, reason = "it is there to be dropped")] OwnedSemaphorePermit);
+pub struct AsideShare(#[allow(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
 
 impl Aside {
     /// Waits until `bytes` of the memory are free.

@@ -24,7 +24,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time counts from now.
+    /// A clock with a monotonic time that starts at 0 now.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         SystemClock { start: Instant::now() }

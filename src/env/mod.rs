@@ -26,7 +26,7 @@ pub use net::{Net, SystemNet};
 pub use random::{Random, SystemRandom};
 pub use tasks::Tasks;
 
-/// A future that owns what it needs.
+/// A boxed future.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
 
 /// All five interfaces together: the one argument that start-up passes on.

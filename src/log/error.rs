@@ -66,7 +66,8 @@ pub enum LogError {
         /// Where it is, or was.
         path: PathBuf,
     },
-    /// The broker is stopping and has closed the log: the files must stay as the clean-shutdown file promises.
+    /// The broker is stopping and has closed the log. No change is accepted, since the clean-shutdown file says that
+    /// the files are complete.
     #[error("{} is closed", path.display())]
     Closed {
         /// The partition's directory.

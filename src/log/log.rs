@@ -91,7 +91,7 @@ pub struct Log {
     pub(super) last_flush: Duration,
     pub(super) flushes: Arc<LogFlushes>,
     pub(super) deleted: bool,
-    /// The broker is stopping: the files must stay as the clean-shutdown file promises.
+    /// The broker is stopping: no change is accepted, since the clean-shutdown file says that the files are complete.
     pub(super) closed: bool,
 }
 

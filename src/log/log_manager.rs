@@ -425,7 +425,7 @@ impl LogManager {
     }
 
     fn dir_for_new_log(&self, partition: &TopicPartition) -> Result<&LogDir, LogError> {
-        // No other directory: whoever configured this one will look for the log there.
+        // No other directory: the operator has configured this one and will look for the log there.
         if *partition.topic == *CLUSTER_METADATA_TOPIC
             && let Some(dir) = self.dirs.iter().find(|dir| Some(&dir.ctx.dir) == self.config.metadata_dir.as_ref())
         {

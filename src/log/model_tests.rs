@@ -310,7 +310,7 @@ impl World {
             // stored.
             let last = self.now.batches.last().map_or(0, |batch| batch.view().next_offset());
             let end = self.log.log_end_offset();
-            assert!(end <= cut && end >= last.min(cut), "truncated at {cut}, last batch ends at {last}, log ends at {end}");
+            assert!(end <= cut && end >= last.min(cut), "cut at {cut}, last batch to {last}, log to {end}");
             self.now.end = end;
             self.earlier.push(before);
             // The start offset of an emptied log is not durable at once; that loses no records.

@@ -76,8 +76,8 @@ struct SegmentState {
     offsets: IndexTail<OffsetEntry>,
     times: IndexTail<TimeEntry>,
     bytes_since_index_entry: u64,
-    /// Largest timestamp so far and the last offset of its batch; `None` if an earlier process wrote the segment and
-    /// nobody has needed it yet.
+    /// Largest timestamp so far and the last offset of its batch; `None` in a segment of an earlier process, until it
+    /// is read from the index.
     max_timestamp: Option<(TimestampMs, Offset)>,
     /// Whether index files were truncated since the last sync.
     cut: bool,
@@ -495,7 +495,7 @@ impl Segment {
         Ok(entry.map_or(0, |entry| entry.position.into()))
     }
 
-    /// The first batch whose last offset is at or beyond `offset`, below `end`.
+    /// The first batch with a last offset at or above `offset`, before position `end`.
     ///
     /// If the index does not lead to it, rebuilds the index and searches again: either the index was damaged, or the
     /// log is, and then the new index leads past the damage.
