@@ -1,7 +1,7 @@
 //! Ottla: a Kafka-wire-compatible streaming server in one binary.
 //!
-//! The modules in reading order. Which module may use which is checked by `tidy.rs`; docs/ARCHITECTURE.md has a
-//! diagram.
+//! The modules in reading order. Which module may use which is checked by `tidy.rs`; docs/ARCHITECTURE.md
+//! describes them.
 
 // Tests may use files and clocks directly.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
