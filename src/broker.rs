@@ -1,7 +1,7 @@
-//! Start order and stop order of a broker, written out.
+//! Owns the start order and the stop order of a broker.
 //!
-//! [`Broker::start`] builds the parts from the settings and hands them to one another;
-//! [`Broker::shutdown`] takes them down in the reverse order. Neither decides anything about requests.
+//! [`Broker::start`] builds the parts from the settings and connects them; [`Broker::shutdown`] stops them in the
+//! reverse order. Leaves everything about requests to the parts.
 
 mod dynamic_settings;
 mod open_files;
@@ -41,19 +41,19 @@ use crate::{
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
 };
 
-/// How long connections may take to finish at shutdown before they are cut.
+/// How long connections may take to finish at shutdown before they are aborted.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// When the controller could not note a directory, it is asked again after this long.
+/// Time until the next attempt to report directories to the controller, if one has failed.
 const DIRECTORIES_RETRY: Duration = Duration::from_secs(1);
-/// How long the tasks of cut connections may take to notice.
+/// How long the tasks of aborted connections may take to end.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// A broker that serves.
+/// A running broker.
 pub struct Broker {
     parts: Arc<Parts>,
-    /// The HTTP pages, where they are wanted.
+    /// The HTTP pages, if they are configured.
     console: Option<Console>,
-    /// Told of leadership weakly by the replica manager, so held here.
+    /// The replica manager holds only a weak reference to it.
     _coordinator_news: Arc<CoordinatorNews>,
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
@@ -62,10 +62,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts everything and answers when clients are served. `open_store` gives the copy of the metadata image.
+    /// Starts everything, and returns when clients are served. `open_store` opens the stored copy of the metadata
+    /// image.
     ///
     /// # Errors
-    /// What could not be done, for a person to read.
+    /// The failed step, as text for the operator.
     pub async fn start(
         settings: Settings,
         env: Env,
@@ -76,19 +77,19 @@ impl Broker {
         let statics = Arc::new(settings.statics);
         let data_dirs = config.data_dirs();
 
-        // Disks first: whoever else uses them is found out before anything is touched.
+        // Disks first: a lock held by another process must be noticed before anything is changed.
         let open_files = plan_open_files(&config, data_dirs.len());
         let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
         let log_manager = LogManager::open(&env, log_manager_config)?;
         let offline_dirs = offline_dirs(&log_manager);
 
-        // Addresses next, so that the registration tells the ports that the system picked.
+        // Addresses next, so that the registration contains the ports that the system chose.
         let bound = bind(&env, settings.listeners.for_clients())?;
         let listening: Vec<_> =
             bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
         let console = start_console(&env, &config)?;
 
-        // Metadata: the image, its subscribers in the order in which they are told, then the quorum that feeds them.
+        // Metadata: the image, its subscribers in the order of notification, then the quorum that feeds them.
         let publisher = Publisher::new();
         let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
@@ -98,7 +99,7 @@ impl Broker {
         let news = CoordinatorNews::new(groups.clone());
         replica_manager.listen(news.listener());
         let limits = SharedLimits::new(limits(&config, open_files.connections)?);
-        // Before the logs are opened: how long producers are kept is among these settings.
+        // Subscribe it before the logs are opened: `producer.id.expiration.ms` is among these settings.
         publisher.subscribe(Arc::new(DynamicSettings {
             node_id: config.node_id,
             statics: statics.clone(),
@@ -113,7 +114,7 @@ impl Broker {
         let controller =
             start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
 
-        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for strays")?;
+        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for stray partitions")?;
         note_directories(&env, &replica_manager, &controller, offline_dirs.clone()).await;
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
@@ -151,17 +152,17 @@ impl Broker {
         Ok(Broker { parts, console, _coordinator_news: news, listening, data_dirs, offline_dirs, found })
     }
 
-    /// Where it listens: names and addresses, with the ports that the system picked.
+    /// The listeners' names and addresses, with the ports that the system chose.
     pub fn listening(&self) -> &[(String, SocketAddr)] {
         &self.listening
     }
 
-    /// Where its data is.
+    /// The data directories.
     pub fn data_dirs(&self) -> &[PathBuf] {
         &self.data_dirs
     }
 
-    /// What was there at the start, for a person to read: whether the cluster is new, else how much it has.
+    /// What the start has found, as text for the operator: a new cluster, or the numbers of topics and partitions.
     pub fn found(&self) -> &str {
         &self.found
     }
@@ -171,29 +172,30 @@ impl Broker {
         self.parts.config.node_id
     }
 
-    /// Ready when the broker can be of no more use, with the reason; Kafka halts in the same cases. Answers that are
-    /// errors for ever help nobody: whoever supervises the process shall see that it has ended.
+    /// Ready when the broker can no longer work, with the reason; Kafka halts in the same cases. The process must end
+    /// instead of returning errors for ever, so that its supervisor can react.
     pub async fn failed(&self) -> String {
         let mut offline = self.offline_dirs.clone();
         let all = self.data_dirs.len();
         tokio::select! {
             biased;
-            // The manager that sends is a part of this broker.
+            // The log manager, which sends, is a part of this broker.
             _ = offline.wait_for(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
             () = self.parts.controller.stopped() => console::QUORUM_FAILED.to_owned(),
         }
     }
 
-    /// The controlled shutdown: no new requests, those in flight are answered, everything is made durable,
-    /// and the directories get their mark. Returns the directories for which that cannot be said.
+    /// The controlled shutdown: accepts no new requests, finishes those in flight, makes everything durable, and writes
+    /// the clean-shutdown files. Returns the directories for which that failed.
     pub async fn shutdown(self) -> Vec<UncleanDir> {
         let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {
             let cut = network.abort();
-            tracing::info!(connections = cut, "cut the connections that did not finish");
-            // One that computes ends where it next waits. Whatever it appends then is refused: the logs are closed.
+            tracing::info!(connections = cut, "aborted the connections that did not finish in time");
+            // A task that computes ends at its next await point. If it still appends, it is refused: the logs are
+            // closed.
             ends_within(env, network, ABORT_GRACE).await;
         }
         controller.stop().await;
@@ -211,7 +213,7 @@ impl Broker {
     }
 }
 
-/// Waits for the tasks of a group that was told to stop. Returns whether they have ended.
+/// Waits for the tasks of a group that was asked to stop. Returns whether they have ended.
 async fn ends_within(env: &Env, tasks: &Tasks, grace: Duration) -> bool {
     tokio::select! {
         biased;
@@ -230,7 +232,8 @@ fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
     format!("cluster {cluster_id}: {} topics, {partitions} partitions", topics.len())
 }
 
-/// Has the controller note where partitions are, now and whenever one is created, and which directories fail.
+/// Reports to the controller which directory each partition is in, now and whenever one is created, and which
+/// directories fail.
 async fn note_directories(
     env: &Env,
     replica_manager: &Arc<ReplicaManager>,
@@ -238,7 +241,7 @@ async fn note_directories(
     mut offline_dirs: watch::Receiver<Vec<PathBuf>>,
 ) {
     if let Err(error) = replica_manager.report_directories(controller).await {
-        tracing::warn!(%error, "it cannot be noted yet in which directories partitions are");
+        tracing::warn!(%error, "cannot report the directories of partitions to the controller yet");
     }
     let (clock, replica_manager, controller) = (env.clock.clone(), replica_manager.clone(), controller.clone());
     env.tasks.spawn_until_stopped("note directories", async move {
@@ -249,14 +252,14 @@ async fn note_directories(
                 _ = offline_dirs.changed() => {}
             }
             while let Err(error) = replica_manager.report_directories(&controller).await {
-                tracing::debug!(%error, "it cannot be noted in which directories partitions are");
+                tracing::debug!(%error, "cannot report the directories of partitions to the controller");
                 clock.sleep_until(clock.monotonic() + DIRECTORIES_RETRY).await;
             }
         }
     });
 }
 
-/// The directories that have gone offline, as they do.
+/// A receiver of the list of offline directories.
 fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
     let (failed, offline) = watch::channel(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>());
     let failed = Arc::new(failed);
@@ -343,7 +346,7 @@ fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow:
     Ok(bound)
 }
 
-/// The HTTP pages, if they are wanted. They are served from here on, while the logs are opened.
+/// Starts the HTTP pages, if they are configured. They are served from now on, even while the logs are opened.
 fn start_console(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Console>> {
     let Some((host, port)) = config.http_listener().map_err(anyhow::Error::msg)? else { return Ok(None) };
     let address = resolve(host.as_deref(), port)?;
@@ -353,7 +356,7 @@ fn start_console(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Cons
     Ok(Some(console))
 }
 
-/// No host is every interface, IPv6 and IPv4, as with Java.
+/// Without a host returns the wildcard address of all interfaces, IPv6 and IPv4, as Java.
 fn resolve(host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
     let Some(host) = host else {
         let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
@@ -361,7 +364,7 @@ fn resolve(host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
     };
     let addresses =
         (host, port).to_socket_addrs().with_context(|| format!("cannot resolve the host {host} of a listener"))?;
-    // localhost is ::1 first on many hosts; clients that are told 127.0.0.1 must be served, as Java's resolver sees to.
+    // Prefer IPv4, as Java: on many hosts localhost resolves to ::1 first, but clients often use 127.0.0.1.
     let addresses: Vec<SocketAddr> = addresses.collect();
     let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
     first.copied().with_context(|| format!("the host {host} of a listener has no address"))

@@ -1,7 +1,7 @@
-//! The command line: what `ottla` understands and how it explains itself.
+//! Owns the command line of `ottla`: its arguments and their help texts.
 //!
-//! Only reading of arguments is here. What the commands do is `main.rs` (serve) and
-//! `cli/health.rs`; what settings mean is `config`.
+//! Only parses arguments. Leaves running the commands to `main.rs` (serve) and `cli/health.rs`, and the meaning of
+//! settings to `config`.
 
 pub mod health;
 
@@ -25,7 +25,7 @@ struct CommandLine {
 enum Subcommands {
     /// Runs the broker until SIGTERM or SIGINT.
     Serve(Serve),
-    /// Asks a running broker for its APIs and its cluster; exits with 0 where both are answered.
+    /// Asks a running broker for its APIs and its cluster; exits with 0 if it answers both.
     Health(Health),
     /// Prints a completion script for a shell.
     Completions {
@@ -37,11 +37,11 @@ enum Subcommands {
 /// `ottla serve`.
 #[derive(Clone, Debug, Default, Args, PartialEq, Eq)]
 pub struct Serve {
-    /// A config.toml, or an Apache server.properties; may be given more than once. Without it
-    /// ./config.toml is read if it is there.
+    /// A config.toml, or an Apache server.properties; may be given more than once. Without it ./config.toml is read if
+    /// it exists.
     #[arg(long = "config", value_name = "FILE")]
     config_files: Vec<PathBuf>,
-    /// Sets one setting, over files and environment; may be given more than once.
+    /// Sets one setting, with priority over files and environment; may be given more than once.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// What to log: a level (error, warn, info, debug, trace), or filters such as info,ottla::raft=debug.
@@ -53,7 +53,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// What it says about settings.
+    /// Its arguments that concern settings.
     pub fn settings(&self) -> config::Arguments {
         config::Arguments { config_files: self.config_files.clone(), overrides: self.overrides.clone() }
     }
@@ -62,7 +62,7 @@ impl Serve {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     #[default]
     Text,
     /// One JSON object in each line.
@@ -72,8 +72,8 @@ pub enum LogFormat {
 /// `ottla health`.
 #[derive(Clone, Debug, Args, PartialEq, Eq)]
 pub struct Health {
-    /// The broker to ask, as host:port. Where not given: the first client listener that the
-    /// configuration files and the KAFKA_ environment name, or 127.0.0.1:9092.
+    /// The broker to ask, as host:port. Default: the first client listener in the configuration files and the KAFKA_
+    /// environment, or 127.0.0.1:9092.
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap_server: Option<String>,
     /// A configuration file that the broker was started with; may be given more than once.
@@ -84,7 +84,7 @@ pub struct Health {
     pub timeout_ms: u64,
 }
 
-/// What was asked for.
+/// The requested command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the broker.
@@ -96,8 +96,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads the process's arguments. Prints help, version or what is wrong and exits (0, 0, 2) where asked for or
-    /// needed.
+    /// Reads the process's arguments. Exits after printing help (code 0), the version (0), or an error (2).
     pub fn from_process() -> Command {
         CommandLine::parse().into()
     }
@@ -119,7 +118,7 @@ pub fn write_completions(shell: clap_complete::Shell, to: &mut dyn Write) {
     let mut command = CommandLine::command();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "ottla", &mut script);
-    // A reader that closed early (`| head`) is not worth a message.
+    // A reader that closed early (`| head`) needs no error message.
     let _ = to.write_all(&script);
 }
 

@@ -1,54 +1,54 @@
 //! Ottla: a Kafka-wire-compatible streaming server in one binary.
 //!
-//! The modules in reading order, each allowed to use only what stands before it
-//! (`tidy.rs` enforces the direction; docs/ARCHITECTURE.md draws the map).
+//! The modules in reading order. Which module may use which is checked by `tidy.rs`; docs/ARCHITECTURE.md
+//! describes them.
 
-// Tests make files and wait on clocks as they like.
+// Tests may use files and clocks directly.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-/// Names for the things everything else talks about.
+/// Basic types that all modules use.
 pub mod types;
 
 /// The broker's loggers and their levels, which change at run time.
 pub mod loggers;
 
-/// Settings: their tables, sources and resolved forms.
+/// Settings: their tables, their sources and the resolved values.
 pub mod config;
-/// Bytes on the wire and in batches: framing, headers, bounds, hot codecs.
+/// Bytes on the wire and in batches: framing, headers, limits, hand-written codecs.
 pub mod protocol;
 
-/// The controller: a pure machine over metadata records.
+/// The controller: a pure state machine over metadata records.
 pub mod controller;
-/// The group coordinator: pure machines and their one shell.
+/// The group coordinator: pure state machines, and the runtime that drives them.
 pub mod coordinator;
-/// What the cluster is: records, image, store, publisher.
+/// The cluster's metadata: records, image, store, publisher.
 pub mod metadata;
 
-/// Clock, disk, network, randomness and tasks: the only way to the outside.
+/// Clock, disk, network, randomness and tasks: the only access to the outside.
 pub mod env;
 
-/// What the broker counts, and the table of metrics.
+/// The broker's counters, and the table of metrics.
 pub mod metrics;
 
 /// One partition on disk, in Kafka's own file formats.
 pub mod log;
-/// The metadata quorum: raft-rs decides, we store and send.
+/// The metadata quorum: raft-rs decides, this module stores and sends.
 pub mod raft;
-/// Partitions as leaders see them: watermarks, waiters, fetch sessions.
+/// Partitions on their leader: high watermarks, waiting requests, fetch sessions.
 pub mod replica;
 
-/// One file per Kafka API, and the table of them.
+/// One file per Kafka API, and the table of all APIs.
 pub mod api;
-/// Start order and stop order.
+/// Start order and stop order of the broker.
 pub mod broker;
 /// The command line.
 pub mod cli;
 /// The HTTP pages: metrics, health, readiness.
 pub mod console;
-/// Sockets: accepting, reading frames, answering in order.
+/// Sockets: accepts connections, reads frames, sends responses in order.
 pub mod network;
 
-/// Seeded fakes of `env`'s seams.
+/// Simulated implementations of the traits in `env`, controlled by a seed.
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 

@@ -1,8 +1,9 @@
 //! The broker's loggers and their levels, which clients list and change while the broker runs (KIP-412).
 //!
-//! Owns the names, the hierarchy and the levels. A logger is a module of this crate; a module without a level of its
-//! own has the level of the module around it, and at last that of `root`. Changes last until the restart, as in Apache.
-//! What a change does to the output is handed in by `main.rs`. The rules for requests are in `api/broker_loggers.rs`.
+//! Owns the names, the hierarchy and the levels. A logger is a module of this crate; a module without its own level
+//! inherits that of its parent module, and finally that of `root`. Changes last until the restart, as in Apache. Leaves
+//! the effect on the output to a function that `main.rs` passes in, and the rules for requests to
+//! `api/broker_loggers.rs`.
 
 mod modules;
 
@@ -18,15 +19,16 @@ use tracing::level_filters::LevelFilter;
 
 use crate::env::lock::lock;
 
-/// The logger of everything that has no level of its own, libraries included. As `Log4jController.ROOT_LOGGER`.
+/// The logger whose level applies to everything without its own level, including libraries; as
+/// `Log4jController.ROOT_LOGGER`.
 pub const ROOT: &str = "root";
 
-/// Kafka's levels (`LogLevelConfig`), and the one that the command line has besides.
+/// Kafka's levels (`LogLevelConfig`), and `Off`, which only the command line has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Nothing. Cannot be set by a request.
+    /// No lines. Cannot be set by a request.
     Off,
-    /// The broker has no lines of this level: as `Error`.
+    /// The same as `Error`: the broker has no lines of this level.
     Fatal,
     /// What an operator must look at.
     Error,
@@ -41,11 +43,11 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// In the order in which Apache names them in its refusals.
+    /// In the order of Apache's error message.
     pub const SETTABLE: [LogLevel; 6] =
         [LogLevel::Debug, LogLevel::Error, LogLevel::Fatal, LogLevel::Info, LogLevel::Trace, LogLevel::Warn];
 
-    /// Kafka's word.
+    /// Kafka's name of the level.
     pub fn as_str(self) -> &'static str {
         match self {
             LogLevel::Off => "OFF",
@@ -58,7 +60,7 @@ impl LogLevel {
         }
     }
 
-    /// The lines that pass.
+    /// The filter that lets the lines of this level pass.
     pub fn filter(self) -> LevelFilter {
         match self {
             LogLevel::Off => LevelFilter::OFF,
@@ -80,7 +82,7 @@ impl fmt::Display for LogLevel {
 impl FromStr for LogLevel {
     type Err = ();
 
-    /// One of [`LogLevel::SETTABLE`], in capitals as in Apache.
+    /// Parses one of [`LogLevel::SETTABLE`], in capitals as in Apache.
     fn from_str(text: &str) -> Result<Self, ()> {
         LogLevel::SETTABLE.into_iter().find(|level| level.as_str() == text).ok_or(())
     }
@@ -99,18 +101,18 @@ impl From<LevelFilter> for LogLevel {
     }
 }
 
-/// Levels by logger name: what holds for each, own or inherited. `root` is among them.
+/// Levels by logger name, including `root`.
 pub type Levels = BTreeMap<String, LogLevel>;
 
-/// A change of one logger: its new level, or `None` for the level that it inherits.
+/// A change of one logger: its new level, or `None` to inherit its level again.
 pub type LevelChange = (String, Option<LogLevel>);
 
-/// The logger of a target of log lines. Kafka's tools take no colons in the names of settings.
+/// The logger name for a target of log lines. Kafka's tools do not accept colons in the names of settings.
 pub fn name_of(target: &str) -> String {
     target.replace("::", ".")
 }
 
-/// The target of log lines that a logger stands for.
+/// The target of log lines for a logger name.
 pub fn target_of(name: &str) -> String {
     name.replace('.', "::")
 }
@@ -123,8 +125,8 @@ pub struct Loggers {
 }
 
 impl Loggers {
-    /// With the levels that the command line gives, by logger; its names need not be modules of ours. `apply` makes
-    /// levels hold.
+    /// Starts with the levels of the command line, by logger; the names need not be modules of this crate. `apply` must
+    /// put levels into effect.
     pub fn new(given: Levels, apply: impl Fn(&Levels) + Send + Sync + 'static) -> Loggers {
         let mut own = given;
         own.entry(ROOT.to_owned()).or_insert(LogLevel::Off);
@@ -134,18 +136,17 @@ impl Loggers {
         Loggers { own: Mutex::new(own), names, apply: Box::new(apply) }
     }
 
-    /// Whether there is such a logger.
+    /// Whether the logger exists.
     pub fn exists(&self, name: &str) -> bool {
         self.names.binary_search_by(|known| known.as_str().cmp(name)).is_ok()
     }
 
-    /// The level that holds for each logger.
+    /// The level of each logger, its own or inherited.
     pub fn levels(&self) -> Levels {
         self.effective(&self.own())
     }
 
-    /// Makes changes, one after the other. Loggers that do not exist, and `root` without a level, must have been
-    /// refused before.
+    /// Applies changes, one after the other. The caller must have refused unknown loggers, and `None` for `root`.
     pub fn change(&self, changes: &[LevelChange]) {
         let mut own = self.own();
         for (name, level) in changes {
@@ -159,7 +160,6 @@ impl Loggers {
     }
 
     fn own(&self) -> MutexGuard<'_, Levels> {
-        // Each change of the map is whole in itself.
         lock(&self.own)
     }
 

@@ -1,4 +1,4 @@
-//! Arguments → settings → broker → wait for a signal → shutdown.
+//! Runs a command; for `serve`: arguments → settings → broker → wait for a signal → shutdown.
 //!
 //! Exit codes: 0 when all went well, 1 when the broker (at its start, later, or while it stopped) or the health check
 //! failed, 2 when the command line or the settings are wrong.
@@ -27,9 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
-/// How long a broker that has failed may take to end.
+/// How long the shutdown of a failed broker may take.
 const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
-/// A signal so soon after the first is the same request: a terminal and a supervisor both deliver it.
+/// A second signal within this time belongs to the same request: terminal and supervisor may both send one.
 const SAME_REQUEST: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -55,14 +55,14 @@ fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 async fn serve_until_signal(serve: Serve) -> ExitCode {
-    // Made on the runtime: its tasks may be started from threads of our own later.
+    // Created inside the runtime, so that later other threads can start tasks in it.
     let env = Env::system();
     let loggers = match start_logging(&serve) {
         Ok(loggers) => Arc::new(loggers),
         Err(error) => return fail(MISUSED, &format!("{error:#}")),
     };
     if let Err(error) = open_files::raise_limit() {
-        tracing::info!(%error, "the limit of open files stays as it is");
+        tracing::info!(%error, "cannot raise the limit of open files");
     }
     let settings = match Settings::load(&serve.settings(), environment(), &|path| env.disk.read(path)) {
         Ok(settings) => settings,
@@ -71,7 +71,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     for note in &settings.notes {
         tracing::info!("{note}");
     }
-    // From here on a signal stops the broker in order, even one that comes while it starts.
+    // From here on a signal causes an orderly shutdown, even during the start.
     let mut signals = match Signals::listen(&env) {
         Ok(signals) => signals,
         Err(error) => return fail(FAILED, &format!("cannot listen for signals: {error}")),
@@ -84,23 +84,23 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     tokio::select! {
         () = signals.next() => {}
         reason = broker.failed() => {
-            tracing::error!(reason, "the broker cannot go on and stops");
+            tracing::error!(reason, "the broker cannot continue and stops");
             return stop_failed(&env, broker).await;
         }
     }
-    tracing::info!("shutting down; another signal, {} s from now or later, stops at once", SAME_REQUEST.as_secs());
+    tracing::info!("shutting down; another signal after {} s stops the process at once", SAME_REQUEST.as_secs());
     let asked_at = env.clock.monotonic();
     tokio::select! {
         unclean = broker.shutdown() => tell_stopped(&unclean),
         () = signals.next_after(&env, asked_at + SAME_REQUEST) => {
-            tracing::warn!("stopped at once, the next start recovers the logs");
-            // What the shutdown waits for is not waited for any longer.
+            tracing::warn!("stopped at once; the next start recovers the logs");
+            // Do not wait any longer for the shutdown.
             exit_now()
         }
     }
 }
 
-/// The last line: whether the next start finds everything.
+/// Logs the last line: whether all data is durable.
 fn tell_stopped(unclean: &[UncleanDir]) -> ExitCode {
     if unclean.is_empty() {
         tracing::info!("stopped, all data is on disk");
@@ -111,7 +111,7 @@ fn tell_stopped(unclean: &[UncleanDir]) -> ExitCode {
         if *is_synced {
             tracing::error!(%dir, %error, "stopped; all records are on disk, but the next start has to recover the logs");
         } else {
-            tracing::error!(%dir, %error, "stopped; what was written last may not be on disk");
+            tracing::error!(%dir, %error, "stopped; the last records may not be on disk");
         }
     }
     ExitCode::from(FAILED)
@@ -123,7 +123,7 @@ fn exit_now() -> ! {
     std::process::exit(FAILED.into())
 }
 
-/// Ends connections and logs as far as that is still possible; a disk that does not answer is not waited for.
+/// Shuts down a failed broker as far as possible; gives up after `FAILED_STOP_LIMIT` if a disk does not respond.
 async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     let deadline = env.clock.sleep_until(env.clock.monotonic() + FAILED_STOP_LIMIT);
     tokio::select! {
@@ -135,8 +135,7 @@ async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     }
 }
 
-/// What ends the broker in order: SIGTERM, SIGINT, and the end of the terminal it was started from, unless that was to
-/// be ignored (nohup).
+/// The signals for an orderly shutdown: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -149,14 +148,14 @@ impl Signals {
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
     }
 
-    /// The first signal that comes at `from` or later.
+    /// Waits for the first signal at `from` or later.
     async fn next_after(&mut self, env: &Env, from: Duration) {
         loop {
             self.next().await;
             if env.clock.monotonic() >= from {
                 return;
             }
-            tracing::debug!("a signal that repeats the request to stop");
+            tracing::debug!("a signal repeats the request to stop");
         }
     }
 
@@ -175,7 +174,8 @@ impl Signals {
     }
 }
 
-/// The kernel tells which signals are ignored as a hexadecimal mask; SIGHUP is the first.
+/// Whether SIGHUP is ignored: the kernel shows ignored signals as a hexadecimal mask, of which SIGHUP is the lowest
+/// bit.
 fn ignores_hangup(env: &Env) -> bool {
     let status = env.disk.read(std::path::Path::new("/proc/self/status")).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
@@ -183,8 +183,8 @@ fn ignores_hangup(env: &Env) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// The line that says that clients are served. It holds the texts that test containers of Kafka
-/// wait for: "Transitioning from RECOVERY to RUNNING", "Kafka Server started", "[KafkaServer id=N] started".
+/// Logs the line that says that clients are served. It contains the texts that test containers of Kafka wait for:
+/// "Transitioning from RECOVERY to RUNNING", "Kafka Server started", "[KafkaServer id=N] started".
 fn tell_ready(env: &Env, broker: &Broker) {
     let id = broker.node_id();
     let addresses: Vec<String> =
@@ -202,10 +202,10 @@ fn tell_ready(env: &Env, broker: &Broker) {
     );
 }
 
-/// Logged whatever the filter says, since programs wait for it.
+/// Target of the line that is logged with any filter, since programs wait for it.
 const READY: &str = "ottla::ready";
 
-/// Starts the output of log lines with the filter of the command line. Requests change it through the loggers.
+/// Starts logging with the filter of the command line. Requests can change it through the returned loggers.
 fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
     let given: Targets = serve.log_filter.parse().with_context(|| format!("--log {}", serve.log_filter))?;
     let mut levels: Levels = given.iter().map(|(target, level)| (loggers::name_of(target), level.into())).collect();
@@ -217,7 +217,7 @@ fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
     });
     loggers.change(&[]);
     let output = LogOutput::start().context("cannot start logging")?;
-    // A reader of standard error that has stopped reading must not hold up whoever panics.
+    // Not to standard error: if nobody reads it, a panicking thread must not block.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let log = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(move || output.clone());
@@ -231,7 +231,8 @@ fn start_logging(serve: &Serve) -> anyhow::Result<Loggers> {
     Ok(loggers)
 }
 
-/// Every logger is named, so that none takes the level of another whose name only begins the same.
+/// Makes the filter for `levels`. It contains every logger, so that none gets the level of another one whose name is a
+/// prefix of its own.
 fn filter_of(levels: &Levels) -> Targets {
     let root = levels.get(loggers::ROOT).map_or(LevelFilter::OFF, |level| level.filter());
     let named = levels.iter().filter(|(name, _)| *name != loggers::ROOT);
@@ -242,7 +243,7 @@ fn filter_of(levels: &Levels) -> Targets {
 async fn check_health(health: Health) -> ExitCode {
     match cli::health::check(&Env::system(), &health, environment()).await {
         Ok(answer) => {
-            // A reader that has closed its end knows already whether it wanted the answer.
+            // If the reader has closed its end, the answer is not needed.
             let _ = writeln!(std::io::stdout(), "{answer}");
             ExitCode::SUCCESS
         }

@@ -1,5 +1,5 @@
-//! Tests of the source itself: the direction of the layers, a `//!` head on every file, one row per API
-//! file, generated pages that are up to date.
+//! Tests of the source itself: the direction of the layers, a `//!` head in every file, one row per API file,
+//! up-to-date generated pages.
 //!
 //! `UPDATE=1 cargo test tidy` rewrites the generated pages.
 
@@ -12,8 +12,8 @@ use std::{
 
 use crate::api::{Forward, Listeners};
 
-/// Which modules may use which: a file may use what stands before its own row, and its own row. The longest
-/// prefix of its path counts.
+/// Which modules may use which: a file may use its own row and the rows before it. The row of a file is the longest
+/// prefix of its path.
 const LAYERS: &[&str] = &[
     "types",
     "env",
@@ -36,7 +36,7 @@ const LAYERS: &[&str] = &[
     "main",
 ];
 
-/// Machines that decide and do nothing else: no clock, no disk, no network, no tasks of their own.
+/// State machines that only decide: no clock, no disk, no network, no tasks of their own.
 const PURE: &[&str] = &[
     "controller",
     "coordinator/group",
@@ -48,9 +48,9 @@ const PURE: &[&str] = &[
 ];
 
 struct Source {
-    /// Below src, without the ending.
+    /// Path below src, without the extension.
     path: String,
-    /// Without what is only compiled for tests.
+    /// The text without its test modules.
     code: String,
     text: String,
 }
@@ -59,7 +59,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a directory.
+/// Collects all files below a directory.
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -106,7 +106,7 @@ fn layer(path: &str) -> Option<usize> {
     LAYERS.iter().enumerate().filter(|(_, row)| matches(row)).max_by_key(|(_, row)| row.len()).map(|(at, _)| at)
 }
 
-/// Paths that follow `crate::` in the code, also inside of one level of braces.
+/// Paths that follow `crate::` in the code, also inside one level of braces.
 fn used_paths(code: &str) -> Vec<String> {
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut used = Vec::new();
@@ -176,10 +176,10 @@ fn pure_machines_touch_nothing() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// docs/adr/0005: one policy for poisoned locks, in one place.
+/// docs/adr/0005: one policy for poisoned locks, implemented in one place.
 #[test]
 fn locks_are_taken_through_env_lock() {
-    // The output of the log goes on whatever happens to others.
+    // The log output continues even after a panic of another thread.
     let own_policy = ["env/lock", "env/log_output"];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
@@ -208,8 +208,7 @@ fn vectors(code: &str) -> BTreeSet<&str> {
     found
 }
 
-/// The lines with their numbers; the parts of a chain of calls that stand on lines of their own are put behind its
-/// first.
+/// The lines with their numbers; a chain of calls over several lines is joined into one.
 fn chains(code: &str) -> Vec<(usize, String)> {
     let mut joined: Vec<(usize, String)> = Vec::new();
     for (number, line) in code.lines().enumerate() {
@@ -221,8 +220,8 @@ fn chains(code: &str) -> Vec<(usize, String)> {
     joined
 }
 
-/// A search through a list that a client sized, for each element of another, is quadratic. Whoever searches a list says
-/// beside it, in a comment that starts with "linear:", why that is bounded.
+/// Searching a list whose length a client chooses, once for each element of another list, is quadratic. So each search
+/// through a list needs a comment that starts with "linear:" and says why its cost is bounded.
 #[test]
 fn linear_searches_say_why_they_are_bounded() {
     const SEARCHES: [&str; 9] = [
@@ -279,7 +278,7 @@ fn waits_of_tests_have_a_bound() {
     assert!(unbounded.is_empty(), "wait with sim::until, which has a bound: {unbounded:#?}");
 }
 
-/// Comments are as wide as the code that rustfmt writes.
+/// Comments may be as wide as the code that rustfmt writes.
 #[test]
 fn comments_are_as_wide_as_the_code() {
     const WIDTH: usize = 120;
@@ -294,8 +293,8 @@ fn comments_are_as_wide_as_the_code() {
     assert!(wide.is_empty(), "comments wider than {WIDTH} characters: {wide:#?}");
 }
 
-/// What a file uses of a crate stands in one declaration: `cargo +nightly fmt -- --config imports_granularity=Crate,
-/// group_imports=StdExternalCrate` writes it so.
+/// A file imports each crate in one declaration: `cargo +nightly fmt -- --config imports_granularity=Crate,
+/// group_imports=StdExternalCrate` writes it in this way.
 #[test]
 fn each_crate_is_used_in_one_declaration() {
     let mut twice = Vec::new();
@@ -346,7 +345,7 @@ fn every_api_file_has_its_row() {
     assert!(missing.is_empty(), "files without a row in src/api/table.rs: {missing:?}");
 }
 
-/// Compares a generated page with what is in the repository, or rewrites it.
+/// Compares a generated page with the file in the repository, or rewrites the file.
 fn check_page(path: &str, expected: &str) {
     let file = root().join(path);
     if std::env::var_os("UPDATE").is_some() {
@@ -438,7 +437,7 @@ fn the_page_of_deviations_is_up_to_date() {
         let misspelt = head.iter().any(|line| line.starts_with("Deviation:"));
         assert!(!misspelt, "{}: the word is Deviations", source.path);
         let is_hidden = head.iter().any(|line| line.contains(" Deviations: "));
-        assert!(!is_hidden, "{}: Deviations begin a line, or the page of them does not have them", source.path);
+        assert!(!is_hidden, "{}: Deviations must begin a line, otherwise the generated page omits them", source.path);
         let Some(start) = head.iter().position(|line| line.starts_with("Deviations:")) else { continue };
         let end = head[start + 1..]
             .iter()
@@ -474,10 +473,10 @@ fn paths_named_in_the_docs_exist() {
             }
         }
     }
-    assert!(missing.is_empty(), "the docs name what is not there: {missing:#?}");
+    assert!(missing.is_empty(), "the docs name paths that do not exist: {missing:#?}");
 }
 
-/// An id of a rule or an invariant: a capital letter and one or two digits.
+/// Whether a word is the id of a rule or an invariant: a capital letter and one or two digits.
 fn is_id(word: &str) -> bool {
     let mut chars = word.chars();
     chars.next().is_some_and(|first| first.is_ascii_uppercase())
@@ -485,7 +484,8 @@ fn is_id(word: &str) -> bool {
         && chars.all(|c| c.is_ascii_digit())
 }
 
-/// The ids that stand alone in a sentence: `P3`, `F1–F9`, but not those of other words, such as `INV-L1` or `A-Z0-9`.
+/// The ids that are words of a sentence, such as `P3` or `F1–F9`, but not parts of other words, such as `INV-L1` or
+/// `A-Z0-9`.
 fn ids_in_sentence(sentence: &str) -> Vec<String> {
     let is_joined = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "-_.'".contains(c));
     let mut found = Vec::new();
@@ -506,7 +506,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split(|c: char| !c.is_ascii_alphanumeric()).map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
 }
 
-/// The ids at the front of a test's name: `P3` of `p3_…`, `INV-L1` of `inv_l1_…`.
+/// The ids at the start of a test's name: `P3` of `p3_…`, `INV-L1` of `inv_l1_…`.
 fn ids_in_name(name: &str) -> Vec<String> {
     let (prefix, name) = match name.strip_prefix("inv_") {
         Some(name) => ("INV-", name),
@@ -515,7 +515,7 @@ fn ids_in_name(name: &str) -> Vec<String> {
     name.split('_').map(str::to_uppercase).take_while(|word| is_id(word)).map(|id| format!("{prefix}{id}")).collect()
 }
 
-/// Every id that a file names: of rules in comments, of invariants anywhere, of both in the names of tests.
+/// Every id that a file names: rules in comments, invariants anywhere, both in the names of tests.
 fn ids_in_source(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -533,7 +533,7 @@ fn ids_in_source(text: &str) -> Vec<String> {
     found
 }
 
-/// The ids that a page explains: `**P3**` at the front of a list item, or `**INV-L1**` in it.
+/// The ids that a page explains, in bold: `**P3**` or `**INV-L1**`.
 fn explained_ids(page: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
     let bold = text.split("**").skip(1).step_by(2);
@@ -565,14 +565,14 @@ fn ids_are_found_where_they_are_meant() {
     assert_eq!(found, ["F1", "F9", "F11", "P3", "I2", "INV-L1", "G1", "G4", "INV-R3", "INV-S2"]);
 }
 
-/// The broker's source and its tests, with the scripts of group tests, whose names begin with ids.
+/// The broker's source and its tests, including the scripts of group tests, whose file names begin with ids.
 fn files_with_ids() -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     for dir in ["src", "protocol-tests/src", "protocol-tests/tests"] {
         walk(&root().join(dir), &mut files);
     }
     files.retain(|file| {
-        // This file is about ids.
+        // This file contains ids only as examples.
         !file.ends_with("src/tidy.rs")
             && file.extension().is_some_and(|extension| extension == "rs" || extension == "txt")
     });
@@ -581,7 +581,7 @@ fn files_with_ids() -> Vec<(PathBuf, String)> {
 
 #[test]
 fn the_longest_functions_are_printed() {
-    // Never fails: a list to look at (`cargo test longest -- --nocapture`).
+    // Never fails; prints a list to read (`cargo test longest -- --nocapture`).
     let mut lengths = Vec::new();
     for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
         let mut open: Option<(usize, String, usize)> = None;

@@ -1,5 +1,5 @@
-//! Names for the things every module talks about. Plain aliases where arithmetic is
-//! natural (offsets, epochs), newtypes where a mix-up would cost data (topic ids).
+//! Basic types that all modules use: plain aliases for values used in arithmetic (offsets, epochs), newtypes where a
+//! mix-up would lose data (topic ids).
 //!
 //! Leaves wire and disk encodings to `protocol` and `log`.
 
@@ -10,26 +10,26 @@ use uuid::Uuid;
 
 /// A record's position in its partition.
 pub type Offset = i64;
-/// How often a partition has changed its leader; -1 where unknown.
+/// Incremented with each change of a partition's leader; -1 if unknown.
 pub type LeaderEpoch = i32;
-/// The number a producer was given by InitProducerId; -1 where there is none.
+/// The id that a producer got from InitProducerId; -1 if there is none.
 pub type ProducerId = i64;
-/// How often a producer id was handed on; -1 where there is none.
+/// Incremented each time a producer id is reused; -1 if there is none.
 pub type ProducerEpoch = i16;
-/// Milliseconds since 1970; -1 where there is none.
+/// Milliseconds since 1970; -1 if there is none.
 pub type TimestampMs = i64;
 /// `node.id`.
 pub type BrokerId = i32;
 
-/// A topic's id (KIP-516): stays the topic's own when its name is used again.
+/// A topic's id (KIP-516). A new topic with the same name gets another id.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub Uuid);
 
 impl TopicId {
-    /// "No topic id": what older requests carry.
+    /// No topic id, as in older requests.
     pub const ZERO: TopicId = TopicId(Uuid::nil());
 
-    /// Whether this is the id that stands for none.
+    /// Whether this is [`TopicId::ZERO`].
     pub fn is_zero(self) -> bool {
         self.0.is_nil()
     }
@@ -60,7 +60,7 @@ impl FromStr for TopicId {
     }
 }
 
-/// Kafka's spelling of a uuid: base64url without padding, 22 characters.
+/// Kafka's text form of a uuid: base64url without padding, 22 characters.
 pub fn uuid_to_base64(id: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(id.as_bytes())
 }
@@ -77,7 +77,7 @@ pub fn uuid_from_base64(text: &str) -> Result<Uuid, InvalidId> {
 pub struct TopicPartition {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// Counted from 0.
+    /// The partition's index, from 0.
     pub partition: i32,
 }
 
@@ -100,13 +100,13 @@ impl fmt::Debug for TopicPartition {
     }
 }
 
-/// Committed offsets and groups.
+/// Topic of committed offsets and groups.
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
-/// Transactional ids.
+/// Topic of the state of transactional ids.
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
-/// Share groups.
+/// Topic of the state of share groups.
 pub const SHARE_GROUP_STATE_TOPIC: &str = "__share_group_state";
-/// The metadata quorum's log.
+/// Topic of the metadata quorum's log.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// Topics that only the broker itself writes to.
@@ -114,8 +114,7 @@ pub fn is_internal_topic(name: &str) -> bool {
     matches!(name, GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC | SHARE_GROUP_STATE_TOPIC)
 }
 
-/// `String.hashCode` of the Java language (UTF-16 units), by which Kafka places groups
-/// and transactional ids on partitions.
+/// Java's `String.hashCode` (over UTF-16 units), with which Kafka assigns groups and transactional ids to partitions.
 pub fn java_string_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }

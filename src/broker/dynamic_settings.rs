@@ -1,7 +1,7 @@
-//! Settings that take effect while the broker runs (KIP-226), and whom a new value of each is handed to.
+//! Applies changes of broker settings at run time (KIP-226): passes each new value to the part that uses it.
 //!
-//! Defaults of topics are not here: they are part of each topic's settings (`replica/replica_manager.rs`). Whether a
-//! change may be made was decided before it was stored (`config/validate.rs`).
+//! Leaves defaults of topic settings to `replica/replica_manager.rs`. Leaves the validation of a change, before it is
+//! stored, to `config/validate.rs`.
 
 use std::{
     collections::HashMap,
@@ -25,16 +25,16 @@ use crate::{
     types::BrokerId,
 };
 
-/// Hands on what has changed of this broker's settings.
+/// Passes on changes of this broker's settings.
 pub(super) struct DynamicSettings {
     pub(super) node_id: BrokerId,
     pub(super) statics: Arc<StaticConfigs>,
     pub(super) tasks: Tasks,
     pub(super) limits: Arc<SharedLimits>,
-    /// The limit of open files allows no more.
+    /// The most connections that the limit of open files allows.
     pub(super) most_connections: usize,
     pub(super) log_manager: Arc<LogManager>,
-    /// Counts changes: only the newest may apply what it found out later.
+    /// Number of changes: host names that were resolved for an older change must not be applied.
     pub(super) changes: Arc<AtomicU64>,
 }
 
@@ -61,7 +61,7 @@ impl DynamicSettings {
         if names.is_empty() {
             return;
         }
-        // A name server may take its time, and every answer of the controller waits for us.
+        // Resolving names may be slow, and every response of the controller waits for this call.
         let (tasks, limits, changes) = (self.tasks.clone(), self.limits.clone(), self.changes.clone());
         self.tasks.spawn("resolve hosts", async move {
             let resolved = tasks.blocking("resolve hosts", move || resolve_all(names)).await;
@@ -73,8 +73,8 @@ impl DynamicSettings {
     }
 }
 
-/// What the settings and the limit of open files allow, with exceptions by address. Where the limit is the lower one,
-/// an address still cannot take all of it unless it is an exception.
+/// The connection quota that the settings and the limit of open files allow, with overrides per address. If the limit
+/// is lower than the settings, an address without an override still gets at most four fifths of it.
 pub(super) fn connection_quota(
     config: &BrokerConfig,
     most_connections: usize,
@@ -98,7 +98,7 @@ fn resolve_all(names: Vec<(String, i32)>) -> HashMap<IpAddr, usize> {
                 resolved.extend(addresses.map(|address| (address.ip().to_canonical(), most.max(0) as usize)))
             }
             Err(error) => {
-                tracing::warn!(%host, %error, "no exception to max.connections.per.ip for a host without address")
+                tracing::warn!(%host, %error, "cannot resolve a host of max.connections.per.ip.overrides, its override is ignored")
             }
         }
     }

@@ -1,6 +1,6 @@
-//! How segments, connections and the process itself share the limit of open files: a plan made at the start.
+//! Plans, at the start, how segments, connections and the process itself share the limit of open files.
 
-/// What may be open at a time.
+/// How many files may be open at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenFilesPlan {
     /// Files of segments.
@@ -9,16 +9,17 @@ pub(super) struct OpenFilesPlan {
     pub(super) connections: usize,
 }
 
-/// What the process needs whatever comes: its log, timers and listeners, the connection that is about to be refused.
+/// Files that the process always needs: for its log, timers and listeners, and for a connection that is about to be
+/// refused.
 const RESERVED: usize = 48;
-/// And for each log directory: its lock, checkpoints, the directories that its flushers sync.
+/// Files that each log directory needs: for its lock, its checkpoints, and the directories that its flushers sync.
 const RESERVED_PER_DIR: usize = 16;
-/// Fewer than this are of no use.
+/// The broker cannot work with fewer open segments.
 const LEAST_SEGMENTS: usize = 16;
 
 impl OpenFilesPlan {
-    /// Gives what is `wanted` where the limit allows it. Where it does not, a third of what the process leaves is for
-    /// segments, which are opened again at need, and the rest for connections.
+    /// Returns `wanted` if the limit allows it. If not, segments get at least a third of the files that the process
+    /// leaves, since they are reopened on demand, and connections get the rest.
     pub(super) fn new(limit: usize, log_dirs: usize, wanted: OpenFilesPlan) -> OpenFilesPlan {
         let reserved = (RESERVED + log_dirs * RESERVED_PER_DIR).min(limit / 2);
         let shared = limit - reserved;
@@ -35,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_shared_by_a_plan() {
-        // Limit, log directories, wanted segments and connections: what they get.
+        // Limit, log directories, wanted segments and connections, planned segments and connections.
         let rows = [
             (1 << 20, 1, (1024, 10_000), (1024, 10_000)),
             (12_000, 2, (1024, 10_000), (1024, 10_000)),

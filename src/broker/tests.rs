@@ -1,4 +1,4 @@
-//! A whole broker on a simulated disk, driven below its sockets.
+//! Tests of a whole broker on a simulated disk, called below its sockets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{
     types::{GROUP_METADATA_TOPIC, TopicId},
 };
 
-/// The simulated disk. There is no copy of the metadata: sled writes to real files.
+/// The simulated disk. The stored copy of the metadata image is not used: sled writes to real files.
 struct World {
     disk: SimDisk,
 }
 
-/// What the log directories are below.
+/// The parent of the log directories.
 const ROOT: &str = "/data";
 
 impl World {
@@ -37,7 +37,7 @@ impl World {
 
     async fn refusal(&self, dirs: &[&str], overrides: &[&str]) -> String {
         let refused = format!("{:#}", self.try_start(dirs, overrides).await.err().expect("the start is refused"));
-        // The process ends, and its locks with it.
+        // The crash ends the process and its locks.
         self.disk.sync_volume(Path::new(ROOT)).unwrap();
         self.disk.crash();
         refused
@@ -85,7 +85,7 @@ impl Broker {
         }
     }
 
-    /// The leader as clients are told, and what is served: up to where, if anything.
+    /// The leader in the metadata, and the high watermark if the partition is served.
     fn state(&self, topic: &str) -> (i32, Option<i64>) {
         let leader = self.parts.metadata.image().partition(topic, 0).unwrap().leader;
         let partition = self.parts.replica_manager.partition(topic, 0);
@@ -148,7 +148,7 @@ async fn inv_g3_with_flush_messages_1_an_acknowledged_commit_survives_the_power(
             broker.commit(offset).await;
         }
         world.disk.crash();
-        // Nothing of it runs any more, not even what would close its files.
+        // A killed process runs no destructors.
         std::mem::forget(broker);
         let again = world.start(&["a"], &settings).await;
         assert_eq!(again.committed().await, [(0, 4)].into(), "seed {seed}");
@@ -168,7 +168,7 @@ async fn a_broker_whose_last_log_directory_fails_says_so() {
     broker.shutdown().await;
 }
 
-/// The status and the text of a page of the console.
+/// The status and the body of a page of the console.
 async fn page(broker: &Broker, path: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let address = broker.console.as_ref().expect("the console is served").address();
@@ -231,7 +231,7 @@ async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brin
     for dirs in [&["a"][..], &["a", "b"]] {
         let moved = dirs.len() == 2;
         if moved {
-            // The volume of b is not mounted: an empty directory is in its place.
+            // The volume of b is not mounted: its mount point is an empty directory.
             world.disk.rename(&world.path("b"), &world.path("unmounted")).unwrap();
             world.disk.create_dir_all(&world.path("b")).unwrap();
         }
@@ -247,7 +247,7 @@ async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brin
         broker.produce("new");
         assert!(broker.delete("new").await);
         if !moved {
-            // The name of a topic that is not there can be used again once it is deleted.
+            // The name of a topic with a missing log can be used again once the topic is deleted.
             assert!(broker.delete(in_b[0]).await && broker.create(in_b[0]).await);
         }
         broker.shutdown().await;
@@ -259,7 +259,7 @@ async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brin
         for topic in &in_b[1..] {
             assert_eq!(broker.state(topic), (1, Some(1)));
         }
-        assert_eq!(broker.state(in_b[0]), (1, Some(0)), "a topic of that name, and not the old one");
+        assert_eq!(broker.state(in_b[0]), (1, Some(0)), "a new topic of that name, not the old one");
         broker.shutdown().await;
     }
 }
@@ -286,7 +286,7 @@ async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitio
         let first = try_append(&broker.parts, &failed)
             .and_then(|()| with_log(&*failed, |log| log.flush()).map_err(PartitionError::from));
         assert!(matches!(first, Err(PartitionError::Append(_) | PartitionError::Storage(_))), "{first:?}");
-        // The image is there before the partitions learn it.
+        // The image is published before the partitions are told.
         until("the partitions of the failed directory have no leader", || {
             in_b.iter().all(|topic| broker.state(topic).0 == -1) && !failed.is_leader() && !other.is_leader()
         })
@@ -295,9 +295,9 @@ async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitio
         for topic in &in_b {
             let partition = image.partition(topic, 0).unwrap();
             assert_eq!((&*partition.isr, &*partition.replicas), (&[1][..], &[1][..]));
-            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "it is offline");
+            assert!(!crate::controller::directories::has_online_directory(&image, partition, 1), "it must be offline");
         }
-        // Clients are told the reason, and not only that nobody leads.
+        // Clients get the reason, and not only that there is no leader.
         for partition in [&failed, &other] {
             let refused = try_append(&broker.parts, partition);
             assert!(matches!(refused, Err(PartitionError::Storage(LogError::DirOffline { .. }))), "{refused:?}");
@@ -313,7 +313,7 @@ async fn a_log_directory_that_fails_at_run_time_takes_the_leader_of_its_partitio
         world.disk.set_faults(Faults::default());
         let broker = world.start(&["a", "b"], &[]).await;
         for topic in &in_b {
-            // What could not be synced may be there or not.
+            // A record that could not be synced may be lost or not.
             assert!(matches!(broker.state(topic), (1, Some(1 | 2))), "{:?}", broker.state(topic));
             broker.produce(topic);
         }
@@ -388,7 +388,7 @@ async fn a_metadata_log_that_is_gone_or_emptied_is_not_the_start_of_a_new_cluste
         let broker = world.start(&["a", "b"], &["ottla.accept.metadata.loss=true"]).await;
         assert!(broker.parts.metadata.image().topic("t").is_none());
         broker.shutdown().await;
-        // The data is kept under another name.
+        // The data is kept in a renamed directory.
         let strays = |dir: &str| {
             let entries = world.disk.list(&world.path(dir)).unwrap();
             entries.iter().filter(|entry| entry.name.ends_with("-stray")).count()
@@ -417,7 +417,7 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
     let broker = world.start(&["a"], &["ottla.accept.metadata.loss=true"]).await;
     let left = broker.parts.metadata.image().topics.by_name.len();
     assert!((1..10).contains(&left), "{left}");
-    // What the log held is kept, and so are the partitions.
+    // The damaged log and the partitions are kept.
     let names = |dir: &str, ending: &str| {
         world.disk.list(&world.path(dir)).unwrap().iter().filter(|entry| entry.name.ends_with(ending)).count()
     };
@@ -425,7 +425,7 @@ async fn a_flipped_bit_in_acknowledged_metadata_is_no_torn_tail() {
     world.disk.sync_volume(Path::new(ROOT)).unwrap();
     world.disk.crash();
     std::mem::forget(broker);
-    // Once is enough.
+    // The setting is needed only once.
     let broker = world.start(&["a"], &[]).await;
     assert_eq!(broker.parts.metadata.image().topics.by_name.len(), left);
     broker.shutdown().await;

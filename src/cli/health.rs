@@ -1,4 +1,4 @@
-//! `ottla health`: a round trip of ApiVersions and one of Metadata, as any client starts with.
+//! `ottla health`: sends an ApiVersions and a Metadata request, as every client does at first.
 
 use std::{
     io,
@@ -24,15 +24,15 @@ use crate::{
     env::{Env, net::Stream},
 };
 
-/// Larger answers than a health check needs are not read.
+/// Larger responses are not read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 const API_VERSIONS_VERSION: i16 = 0;
 const METADATA_VERSION: i16 = 5;
 
-/// Asks the broker; what it says of itself in one line.
+/// Asks the broker. Returns its state in one line.
 ///
 /// # Errors
-/// What did not work, from the address down to the answer.
+/// The step that failed, from resolving the address to decoding the response.
 pub async fn check(
     env: &Env,
     health: &Health,
@@ -50,14 +50,15 @@ pub async fn check(
     }
 }
 
-/// In a container, the same files and `KAFKA_…` variables that the broker was started with say where it listens.
+/// Finds the broker's listener from the files and `KAFKA_…` variables that it was started with, for use in its
+/// container.
 fn server_of_settings(
     env: &Env,
     files: &[PathBuf],
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String> {
     let arguments = Arguments { config_files: files.to_vec(), ..Arguments::default() };
-    // A ./config.toml is the broker's only where it was started here, which nobody knows.
+    // Ignore ./config.toml: it is unknown whether the broker was started in this directory.
     let read = |path: &Path| match files.iter().any(|file| file == path) {
         true => env.disk.read(path),
         false => Err(io::ErrorKind::NotFound.into()),
@@ -77,11 +78,11 @@ async fn ask(env: &Env, server: &str) -> Result<String> {
     let answer =
         round_trip(&mut *stream, ApiKey::ApiVersions, API_VERSIONS_VERSION, &ApiVersionsRequest::default()).await?;
     let apis = decode::<ApiVersionsResponse>(answer, ApiKey::ApiVersions, API_VERSIONS_VERSION)?;
-    ensure!(apis.error_code == 0, "ApiVersions answers error {}", apis.error_code);
+    ensure!(apis.error_code == 0, "ApiVersions returns error {}", apis.error_code);
     let no_topics = MetadataRequest::default().with_topics(Some(Vec::new()));
     let answer = round_trip(&mut *stream, ApiKey::Metadata, METADATA_VERSION, &no_topics).await?;
     let metadata = decode::<MetadataResponse>(answer, ApiKey::Metadata, METADATA_VERSION)?;
-    ensure!(!metadata.brokers.is_empty(), "Metadata names no broker");
+    ensure!(!metadata.brokers.is_empty(), "Metadata returns no broker");
     let cluster = metadata.cluster_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
     let (apis, brokers) = (apis.api_keys.len(), metadata.brokers.len());
     Ok(format!("{server} is healthy: cluster {cluster}, {brokers} broker(s), {apis} APIs"))
@@ -120,7 +121,7 @@ async fn round_trip(stream: &mut dyn Stream, key: ApiKey, version: i16, request:
     stream.write_all(&frame).await.context("send a request")?;
 
     let length = stream.read_u32().await.context("wait for an answer")? as usize;
-    ensure!(length <= MAX_ANSWER_BYTES, "an answer of {length} bytes is not a broker's");
+    ensure!(length <= MAX_ANSWER_BYTES, "an answer of {length} bytes is too large for a broker");
     let mut answer = vec![0; length];
     stream.read_exact(&mut answer).await.context("read an answer")?;
     Ok(answer.into())

@@ -1,12 +1,12 @@
-//! Threads and memory for requests that are much work, beside those that serve connections.
+//! Owns separate threads and a memory limit for expensive requests.
 //!
-//! The system shares the processors among all threads, and these have a lower priority. So a request that computes for
-//! seconds delays others of its kind at most, never the small requests of other clients. The threads start with the
-//! first such request, and end when there has been none for a while.
+//! The system shares the processors among all threads, and these threads have a lower priority. So a request that
+//! computes for seconds delays only other expensive requests, never small requests of other clients. The threads start
+//! with the first such request, and end when they are idle for a while.
 //!
-//! What such requests hold while they are worked on is bounded together. The unit is an estimate from the request's
-//! bytes, before anything is decoded.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! One limit bounds the memory of all such requests together. The memory is estimated from the request's size before it
+//! is decoded.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{
     future::Future,
@@ -23,25 +23,26 @@ use tokio::{
 
 use super::lock::lock;
 
-/// Threads for requests of so many bytes, and for larger ones. The latter take turns on one thread: the allocator keeps
-/// for each thread what the largest of its requests took.
+/// Number of threads for requests below `LARGEST_FROM_BYTES`, and for larger ones. The larger ones share one thread,
+/// because the allocator keeps the memory of the largest request for each thread.
 const THREADS: usize = 3;
 const THREADS_FOR_LARGEST: usize = 1;
 const LARGEST_FROM_BYTES: usize = 128 << 10;
-/// Between the priority of the other threads (0) and the lowest (19): about a third of a processor that both want.
+/// Between the priority of the other threads (0) and the lowest (19): gives about a third of a processor that both
+/// need.
 const NICE: i32 = 5;
 
-/// What large requests hold together, about. One that would take more takes all of it.
+/// Approximate memory of all large requests together. A request that needs more gets all of it.
 const MEMORY_BYTES: u32 = 64 << 20;
 
-/// See the module.
+/// Both thread groups and the memory limit; see the module.
 pub(super) struct Aside {
     small: Arc<Threads>,
     large: Arc<Threads>,
     memory: Arc<Semaphore>,
 }
 
-/// Some threads, while they are wanted.
+/// A group of threads, which exists only while it is needed.
 struct Threads {
     count: usize,
     state: Mutex<State>,
@@ -50,7 +51,7 @@ struct Threads {
 #[derive(Default)]
 struct State {
     runtime: Option<Runtime>,
-    /// Requests that run there.
+    /// Number of requests that run there.
     running: usize,
 }
 
@@ -62,11 +63,11 @@ impl Default for Aside {
     }
 }
 
-/// A part of the memory for large requests. Given back when dropped.
-pub struct AsideShare(#[allow(dead_code, reason = "it is there to be dropped")] OwnedSemaphorePermit);
+/// A part of the memory for large requests. Dropping it releases the memory.
+pub struct AsideShare(#[allow(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
 
 impl Aside {
-    /// Waits for its turn, and for so much memory.
+    /// Waits until `bytes` of the memory are free.
     pub(super) async fn share(&self, bytes: usize) -> AsideShare {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(MEMORY_BYTES);
         match self.memory.clone().acquire_many_owned(permits).await {
@@ -75,7 +76,7 @@ impl Aside {
         }
     }
 
-    /// Starts the work for a request of so many bytes. `Err` gives it back where no thread can be had.
+    /// Starts the work of a request of `request_bytes`. Returns it as `Err` if no thread can be started.
     pub(super) fn spawn<F>(&self, request_bytes: usize, work: F) -> Result<AsideTask<F::Output>, F>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -83,7 +84,7 @@ impl Aside {
         if request_bytes >= LARGEST_FROM_BYTES { self.large.spawn(work) } else { self.small.spawn(work) }
     }
 
-    /// Ends threads that have no work: what the allocator keeps for a thread goes back to the system only then.
+    /// Ends idle threads: only then does the allocator return their memory to the system.
     pub(super) fn end_idle_threads(&self) {
         self.small.end_if_idle();
         self.large.end_if_idle();
@@ -134,14 +135,14 @@ impl Drop for Threads {
     }
 }
 
-/// Not every system allows it; then these threads are as good as the others.
+/// Not every system allows it; then these threads keep the normal priority.
 fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "cannot lower the priority of a thread");
     }
 }
 
-/// Work that runs aside. It ends where it waits when this is dropped. A panic is passed on.
+/// Work on the separate threads. Dropping this ends it at its current await point. A panic is passed on.
 pub(super) struct AsideTask<T>(JoinHandle<T>, Arc<Threads>);
 
 impl<T> Future for AsideTask<T> {
@@ -151,7 +152,7 @@ impl<T> Future for AsideTask<T> {
         match Pin::new(&mut self.0).poll(context) {
             Poll::Ready(Ok(value)) => Poll::Ready(value),
             Poll::Ready(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The process ends: nobody is left to be told.
+            // The process is ending: nobody waits for the result.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }

@@ -1,12 +1,12 @@
-//! What one owner takes of a memory that many share. It counts; who is refused when there is too much is decided
-//! elsewhere.
+//! Counts the bytes that each owner uses of a shared memory limit. Leaves it to the callers to refuse work above the
+//! limit.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// The bytes of one owner among those of all; given back when it is dropped.
+/// The bytes of one owner, included in a shared sum; subtracted when dropped.
 #[derive(Debug)]
 pub struct ByteAccount {
     used_bytes: Arc<AtomicUsize>,
@@ -14,17 +14,17 @@ pub struct ByteAccount {
 }
 
 impl ByteAccount {
-    /// An owner that has nothing yet. `used_bytes` is the sum over all.
+    /// An owner with no bytes yet. `used_bytes` is the sum over all owners.
     pub fn new(used_bytes: Arc<AtomicUsize>) -> ByteAccount {
         ByteAccount { used_bytes, own_bytes: 0 }
     }
 
-    /// What the owner has.
+    /// The bytes of this owner.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes
     }
 
-    /// The owner has so many from now on.
+    /// Sets the bytes of this owner.
     pub fn set(&mut self, bytes: usize) {
         self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.used_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);

@@ -1,12 +1,12 @@
-//! Time as an argument: wall time for what is stored, monotonic time for what is waited for.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! Time behind a trait: wall time for stored timestamps, monotonic time for waiting.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::BoxFuture;
 use crate::types::TimestampMs;
 
-/// Where time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
     /// Wall time in milliseconds since 1970. It may jump.
     fn now_ms(&self) -> TimestampMs;
@@ -24,7 +24,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time counts from now.
+    /// A clock with a monotonic time that starts at 0 now.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         SystemClock { start: Instant::now() }

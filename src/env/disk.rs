@@ -1,9 +1,9 @@
-//! Files and directories as an argument. The real disk is here; the one that tears writes
-//! and forgets what was not synced is `sim/disk.rs`.
+//! Files and directories behind a trait. Owns the real disk; leaves the simulated one, which tears writes and loses
+//! unsynced data, to `sim/disk.rs`.
 //!
-//! Calls block. Page-cache writes are made in line by whoever appends; fsync and reads that
-//! may be cold belong on the blocking pool (`tasks.rs`).
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! Calls block. Appends write to the page cache in the calling thread; fsync and reads that may wait for the disk must
+//! run on the blocking pool (`tasks.rs`).
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{
     any::Any,
@@ -26,16 +26,16 @@ pub enum Open {
     Read,
     /// For reading and writing; it must exist.
     ReadWrite,
-    /// For reading and writing; created where it is missing, kept as it is otherwise.
+    /// For reading and writing; created if it is missing, otherwise its content is kept.
     Create,
     /// For reading and writing; it must not exist yet.
     CreateNew,
 }
 
-/// What a directory lists.
+/// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirEntry {
-    /// The last component of the path. Names that are not UTF-8 are not ours and not listed.
+    /// The last component of the path. Names that are not UTF-8 are not listed: the broker never creates them.
     pub name: String,
     /// Whether it is a directory.
     pub is_dir: bool,
@@ -43,12 +43,12 @@ pub struct DirEntry {
     pub len: u64,
 }
 
-/// Room on the volume that holds a path, in bytes.
+/// Space on the volume of a path, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// The volume's size.
     pub total: u64,
-    /// What an ordinary user may still write.
+    /// Bytes that an ordinary user may still write.
     pub usable: u64,
 }
 
@@ -60,26 +60,26 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
-    /// Removes a directory and all in it.
+    /// Removes a directory and its content.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// Makes a directory and its parents; no error where it exists.
+    /// Creates a directory and its parents; no error if it exists.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// The entries of a directory, sorted by name.
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Whether there is anything at `path`.
     fn exists(&self, path: &Path) -> bool;
-    /// When the content or the length of a file was changed last, by the wall clock.
+    /// Time of the last change of a file's content or length, by the wall clock.
     fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs>;
-    /// A whole file.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Makes creations, renames and removals in this directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything on the volume of `path` durable, whoever wrote it: cheaper than many single syncs.
+    /// Makes everything on the volume of `path` durable, even files of other processes: cheaper than many single syncs.
     fn sync_volume(&self, path: &Path) -> io::Result<()>;
-    /// Holds an exclusive advisory lock on the file (created where missing) until the value is dropped;
-    /// `WouldBlock` where another process holds it.
+    /// Holds an exclusive advisory lock on the file (created if missing) until the value is dropped; `WouldBlock` if
+    /// another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
-    /// Room on the volume of `path`.
+    /// Space on the volume of `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
 
     /// Replaces a whole file so that a crash leaves the old content or the new one: temporary
@@ -92,8 +92,7 @@ pub trait Disk: Send + Sync + 'static {
         }
     }
 
-    /// [`Disk::write_atomically`] without the last step: a crash may bring the old content back,
-    /// but never a mixture.
+    /// [`Disk::write_atomically`] without the last step: a crash may bring the old content back, but never a mixture.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
@@ -112,29 +111,29 @@ pub trait File: Send + Sync + 'static {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
     /// Writes all of `bytes`.
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
-    /// Writes the parts one behind the other, in as few calls as the system takes.
+    /// Writes the parts one after the other, in as few system calls as possible.
     fn write_all_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Whether the file holds nothing.
+    /// Whether the file has no content.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
-    /// Cuts or extends (with zeros). The file counts as modified even if it had that length already.
+    /// Truncates the file or extends it with zeros. It counts as modified even if it had that length already.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Has the volume keep room for `length` bytes from `position` on, which need none when they are written. The
-    /// file's length stays as it is; [`File::set_len`] gives back what lies behind it. `Unsupported` if the file system
-    /// cannot do that.
+    /// Reserves space on the volume for `length` bytes from `position` on, so that writing them cannot fail by a full
+    /// disk. The file's length does not change; [`File::set_len`] releases the space after the new length.
+    /// `Unsupported` if the file system cannot do that.
     fn keep_room(&self, position: u64, length: u64) -> io::Result<()>;
-    /// Makes content and length durable. An error is final: what was written since the last
-    /// success may be gone, and a second call would not say so.
+    /// Makes content and length durable. An error is final: writes since the last success may be lost, and a second
+    /// call would not report that.
     fn sync_data(&self) -> io::Result<()>;
-    /// [`File::sync_data`] and the metadata too.
+    /// As [`File::sync_data`], for the metadata too.
     fn sync_all(&self) -> io::Result<()>;
-    /// The descriptor, for the kernel to copy from; none for a simulated file.
+    /// The descriptor, from which the kernel can copy; `None` for a simulated file.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Whether the range can (as far as one can tell from both ends) be read without waiting for a device.
+    /// Whether the range can probably be read without waiting for a device; only both ends are checked.
     fn is_cached(&self, position: u64, length: usize) -> bool {
         let _ = (position, length);
         true
@@ -193,7 +192,7 @@ impl Disk for SystemDisk {
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            // Follows links: a log directory may be one.
+            // Follows links: a log directory may be a link.
             let Ok(metadata) = std::fs::metadata(entry.path()) else { continue };
             let is_dir = metadata.is_dir();
             entries.push(DirEntry { name, is_dir, len: if is_dir { 0 } else { metadata.len() } });
@@ -208,7 +207,7 @@ impl Disk for SystemDisk {
 
     fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
         let modified = std::fs::metadata(path)?.modified()?;
-        // A file from before 1970 is as old as can be.
+        // A time before 1970 counts as 1970.
         let since_epoch = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(TimestampMs::try_from(since_epoch.as_millis()).unwrap_or(TimestampMs::MAX))
     }
@@ -276,7 +275,7 @@ impl File for SystemFile {
     }
 
     fn write_all_vectored_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
-        // A batch is two parts, its header and the rest: that takes no allocation.
+        // A batch has two parts, its header and its records: that needs no allocation.
         const FEW_PARTS: usize = 4;
         if parts.len() > FEW_PARTS {
             let mut slices: Vec<io::IoSlice<'_>> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
@@ -306,7 +305,7 @@ impl File for SystemFile {
             return match fallocate(&self.0, FallocateFlags::KEEP_SIZE, position, length) {
                 Err(Errno::INTR) => continue,
                 Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
-                // Not this file system, not such a range, not in this sandbox.
+                // Not possible on this file system, for this range, or in this sandbox.
                 Err(error) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
                 Ok(()) => Ok(()),
             };
@@ -330,7 +329,7 @@ impl File for SystemFile {
             let mut byte = [0u8];
             let mut slices = [io::IoSliceMut::new(&mut byte)];
             let read = rustix::io::preadv2(&self.0, &mut slices, position, rustix::io::ReadWriteFlags::NOWAIT);
-            // File systems that cannot tell answer NOTSUP; then there is nothing to wait for that we know of.
+            // File systems that do not support this return NOTSUP; such a range counts as cached.
             !matches!(read, Err(rustix::io::Errno::AGAIN))
         };
         length == 0 || (is_cached_at(position) && is_cached_at(position + length as u64 - 1))

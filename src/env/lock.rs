@@ -1,5 +1,5 @@
-//! Locks whose poisoning ends the process (docs/adr/0005-a-poisoned-lock-ends-the-process.md): a thread panicked
-//! half-way through a change. Recovery from the log is tested, a half-changed state is not.
+//! Takes locks, and ends the process if one is poisoned (docs/adr/0005-a-poisoned-lock-ends-the-process.md): then a
+//! thread has panicked during a change. Recovery from the log is tested; continuing with a half-changed state is not.
 
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

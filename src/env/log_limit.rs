@@ -1,4 +1,4 @@
-//! Bounds for log lines that clients cause: so many in a time, and so long a text of theirs.
+//! Limits log lines that clients cause: their number per time, and the length of text from clients.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -8,7 +8,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 const LINES_PER_WINDOW: u32 = 100;
 const MAX_TEXT_BYTES: usize = 128;
 
-/// One kind of line. Beyond the bound lines are counted and left out.
+/// The limit for one kind of line. Lines above the limit are counted and suppressed.
 pub struct LogLimit {
     lines: u32,
     window: Duration,
@@ -27,14 +27,14 @@ impl LogLimit {
         LogLimit::of(LINES_PER_WINDOW, WINDOW)
     }
 
-    /// So many lines in a time.
+    /// Allows `lines` lines per `window`.
     pub const fn of(lines: u32, window: Duration) -> Self {
         LogLimit { lines, window, now: Mutex::new(Window { start: None, lines: 0, left_out: 0 }) }
     }
 
-    /// Whether the line may be written: then how many were left out before it. `now` is monotonic.
+    /// Returns whether the line may be logged: then `Some` with the number of lines suppressed before it. `now` is
+    /// monotonic time.
     pub fn admit(&self, now: Duration) -> Option<u64> {
-        // A counter that a panic left half changed still counts.
         let mut window = lock(&self.now);
         if window.start.is_none_or(|start| now >= start + self.window) {
             (window.start, window.lines) = (Some(now), 0);
@@ -48,7 +48,7 @@ impl LogLimit {
     }
 }
 
-/// The beginning of a client's text, for a log line.
+/// The first bytes of a client's text, for a log line.
 pub fn clip(text: &str) -> &str {
     let end = (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]

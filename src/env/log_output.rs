@@ -1,8 +1,9 @@
-//! Standard output as the place of log lines: a bounded queue and one thread that writes.
+//! Writes log lines to standard output: a bounded queue and one thread that writes.
 //!
-//! Whoever logs never waits for it and never hears of an error: where the output is closed, full or not read, lines are
-//! lost, counted, and the count is logged once a line gets through again. [`flush`] is for the end of the process.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! A thread that logs never waits for the output and never sees an error. If the output is closed, full or not read,
+//! lines are lost and counted; the count is logged once a line can be written again. [`flush`] is for the end of the
+//! process.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{
     fs::File,
@@ -12,11 +13,11 @@ use std::{
     time::Duration,
 };
 
-/// Lines that wait for the output; further ones are lost.
+/// Bytes of lines that may wait for the output; further lines are lost.
 const MOST_QUEUED_BYTES: usize = 1 << 20;
-/// An output that takes nothing at the moment and does not block is tried again this often.
+/// Time between two attempts if a non-blocking output accepts nothing.
 const BUSY_OUTPUT_RETRY: Duration = Duration::from_millis(20);
-/// How long the end of the process waits for a reader of its log.
+/// How long the process waits at its end until its log lines are read.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The output of this process, once it is started.
@@ -36,9 +37,9 @@ struct Shared {
 struct State {
     queued: Vec<u8>,
     queued_lines: u64,
-    /// Lines that were not written, since the last time that was said.
+    /// Lines lost since the last report.
     lost_lines: u64,
-    /// The thread has taken what was queued and is not done with it.
+    /// Whether the thread is writing lines that it has taken from the queue.
     is_writing: bool,
 }
 
@@ -46,19 +47,19 @@ impl LogOutput {
     /// Starts the thread that writes to standard output. Called once.
     ///
     /// # Errors
-    /// There is no descriptor or no thread to be had.
+    /// No file descriptor or no thread is available.
     pub fn start() -> io::Result<LogOutput> {
-        // Not `std::io::Stdout`, which keeps what it could not write and tries it again and again.
+        // Not `std::io::Stdout`, which buffers lines that it could not write and retries them for ever.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let output = LogOutput(Arc::default());
         let shared = output.0.clone();
-        let report = |lost| tracing::warn!(lost, "log lines were lost, since nobody took them");
+        let report = |lost| tracing::warn!(lost, "log lines were lost, since standard output did not accept them");
         std::thread::Builder::new().name("log-output".into()).spawn(move || shared.write_to(stdout, report))?;
         Ok(OUTPUT.get_or_init(|| output).clone())
     }
 }
 
-/// Waits a short while until the lines logged so far are written; before the process ends.
+/// Waits up to a second until the lines logged so far are written; called before the process ends.
 pub fn flush() {
     if let Some(output) = OUTPUT.get() {
         output.0.flush(FLUSH_LIMIT);
@@ -77,7 +78,7 @@ impl Write for LogOutput {
 }
 
 impl Shared {
-    /// Whatever happened to another thread, its log lines are whole.
+    /// Ignores poisoning: even after a panic of another thread the queued lines are whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,12 +119,12 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
             if lost > 0 {
-                report_lost(lost); // Which is a line like any other.
+                report_lost(lost); // This logs a line, through the same queue.
             }
         }
     }
 
-    /// Waits for lines and moves them to `lines`, which is empty. Returns how many they are.
+    /// Waits for lines and moves them to `lines`, which must be empty. Returns their number.
     fn take(&self, lines: &mut Vec<u8>) -> u64 {
         let is_idle = |state: &mut State| state.queued.is_empty();
         let mut state = self.changed.wait_while(self.state(), is_idle).unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes what it is allowed to, or fails.
+    /// An output of which each write waits for permission, and then succeeds or fails.
     struct Gate {
         allowed: mpsc::Receiver<bool>,
         written: mpsc::Sender<Vec<u8>>,
@@ -166,7 +167,7 @@ mod tests {
                     Ok(bytes.len())
                 }
                 Ok(false) => Err(io::ErrorKind::BrokenPipe.into()),
-                // The test is over: this thread has nobody left to write for.
+                // The test is over: stop writing.
                 Err(_) => loop {
                     std::thread::park();
                 },
@@ -218,7 +219,7 @@ mod tests {
         let world = world();
         let line = [b'x'; 1000];
         for _ in 0..10_000 {
-            world.shared.queue(&line); // Returns although nothing is written.
+            world.shared.queue(&line); // It returns although nothing is written.
         }
         let lost = {
             let state = world.shared.state();

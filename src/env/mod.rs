@@ -1,9 +1,9 @@
-//! The five seams to the outside: time, disk, network, randomness, tasks.
+//! The five interfaces to the outside: time, disk, network, randomness, tasks.
 //!
-//! Production code reaches the world only through these traits (clippy's
-//! `disallowed-methods` guards that), so that a simulation can stand in for all of it and
-//! a seed replays. The real ones are here, the simulated ones in `sim`. Beside them stand what all
-//! layers share of the process: its locks, the output of its log, and how shared memory is counted.
+//! Production code reaches the outside only through these traits (clippy's `disallowed-methods` checks that), so that a
+//! simulation can replace all of it and a seed can be replayed. The real implementations are here, the simulated ones
+//! in `sim`. This module also owns process-wide helpers that all layers share: locks, log output, and accounting of
+//! shared memory.
 
 mod aside;
 pub mod byte_account;
@@ -26,10 +26,10 @@ pub use net::{Net, SystemNet};
 pub use random::{Random, SystemRandom};
 pub use tasks::Tasks;
 
-/// A future that owns what it needs.
+/// A boxed future.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
 
-/// All seams together: the one argument that start-up hands around.
+/// All five interfaces together: the one argument that start-up passes on.
 #[derive(Clone)]
 pub struct Env {
     /// Wall time and monotonic time.
@@ -40,12 +40,12 @@ pub struct Env {
     pub net: Arc<dyn Net>,
     /// Ids, jitter, shuffles.
     pub random: Arc<dyn Random>,
-    /// Everything that runs beside the caller.
+    /// Background tasks and threads.
     pub tasks: Tasks,
 }
 
 impl Env {
-    /// The real world.
+    /// The implementations of the operating system.
     pub fn system() -> Env {
         Env {
             clock: Arc::new(SystemClock::new()),

@@ -1,5 +1,5 @@
-//! Listening and connecting as an argument.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! Listening and connecting behind a trait.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
@@ -16,21 +16,21 @@ pub trait Net: Send + Sync + 'static {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
 }
 
-/// Where connections come in.
+/// A listening socket.
 pub trait Listener: Send + Sync + 'static {
-    /// The next connection, and from where.
+    /// Waits for the next connection. Returns it with the client's address.
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
     /// The address listened on, with the port that the system chose.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// A connection, as bytes both ways.
+/// A connection: bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// The near end's address: what the client reached us on.
+    /// The local address, to which the client has connected.
     fn local_addr(&self) -> io::Result<SocketAddr>;
-    /// The plain socket where there is one: what the kernel can send files to.
+    /// The plain TCP socket, if there is one: the kernel can send files to it.
     fn socket(&self) -> Option<Socket<'_>>;
-    /// Whether the far end has closed, as far as can be told without reading.
+    /// Whether the peer has closed the connection, as far as can be known without reading.
     fn is_closed_by_peer(&self) -> bool;
 }
 
@@ -39,8 +39,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 pub struct Socket<'a>(&'a tokio::net::TcpStream);
 
 impl Socket<'_> {
-    /// Sends up to `length` bytes of `file` from `position`, waiting until the socket takes some.
-    /// The count sent is 0 only where the file is shorter than promised.
+    /// Sends up to `length` bytes of `file` from `position`, and waits until the socket accepts some. Returns the
+    /// number of bytes sent; it is 0 only if the file is too short.
     pub async fn send_file(self, file: BorrowedFd<'_>, position: u64, length: usize) -> io::Result<usize> {
         self.0
             .async_io(tokio::io::Interest::WRITABLE, || {
@@ -51,7 +51,8 @@ impl Socket<'_> {
     }
 }
 
-/// A client that is silent for a minute is asked whether it is there; after six questions without an answer it is not.
+/// After a minute of silence the system sends keepalive probes; after six probes without a reply it closes the
+/// connection.
 const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(10))
@@ -65,7 +66,7 @@ impl Net for SystemNet {
         let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
-            // "::" is how Java's wildcard listens: for IPv4 as well.
+            // With "::" Java's wildcard address listens for IPv4 as well.
             let _ = socket.set_only_v6(false);
         }
         socket.bind(&address.into())?;
@@ -88,7 +89,7 @@ impl Listener for tokio::net::TcpListener {
         Box::pin(async move {
             let (stream, from) = tokio::net::TcpListener::accept(self).await?;
             stream.set_nodelay(true)?;
-            // A client that vanished without a word is noticed within some minutes.
+            // A client that vanished without closing is noticed within minutes.
             socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
             Ok((Box::new(stream) as Box<dyn Stream>, from))
         })

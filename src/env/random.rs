@@ -1,22 +1,22 @@
-//! Randomness as an argument: ids, jitter, shuffles. Never for decisions that a log records.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! Randomness behind a trait, for ids, jitter and shuffles. Must not influence decisions that a log records.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-/// Where random numbers come from.
+/// A source of random numbers.
 pub trait Random: Send + Sync + 'static {
     /// 64 random bits.
     fn next_u64(&self) -> u64;
 
-    /// A number from 0 to `bound` - 1; 0 where `bound` is 0.
+    /// A number from 0 to `bound` - 1; 0 if `bound` is 0.
     fn below(&self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64 }
     }
 
-    /// A random (version 4) uuid. Like Kafka's `Uuid.randomUuid` it is never one of the reserved
-    /// ids and never prints with a leading dash, which command lines take for an option.
+    /// A random (version 4) uuid. As with Kafka's `Uuid.randomUuid`, it is never a reserved id, and its text never
+    /// starts with a dash, which command lines would take for an option.
     fn uuid(&self) -> Uuid {
         loop {
             let id = uuid::Builder::from_random_bytes(
@@ -30,20 +30,20 @@ pub trait Random: Send + Sync + 'static {
     }
 }
 
-/// The operating system's randomness, stretched by splitmix64.
+/// A splitmix64 generator.
 pub struct SystemRandom {
     state: AtomicU64,
 }
 
 impl SystemRandom {
-    /// Seeded by the operating system.
+    /// A generator with a seed from the operating system.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
         SystemRandom::seeded(high ^ low.rotate_left(32))
     }
 
-    /// The same numbers at each run.
+    /// A generator that returns the same numbers in each run.
     pub fn seeded(seed: u64) -> Self {
         SystemRandom { state: AtomicU64::new(seed) }
     }

@@ -1,10 +1,8 @@
-//! The only place that starts tasks and threads: each has a name, is told to stop, and is
-//! waited for.
+//! The only place that starts tasks and threads: each has a name, can be asked to stop, and is waited for.
 //!
-//! Counting what runs is left to tokio-util's `TaskTracker`. The stop flag is our own: every request
-//! reads it, so reading it is one atomic load, and a connection waits for it with one [`Stopping`]
-//! for its whole life.
-#![allow(clippy::disallowed_methods)] // The seam itself.
+//! Leaves counting of running tasks to tokio-util's `TaskTracker`. Owns the stop flag: every request reads it, so
+//! reading it is one atomic load, and a connection waits for it with one [`Stopping`] for its whole life.
+#![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{
     collections::HashMap,
@@ -36,7 +34,7 @@ pub struct Tasks {
 }
 
 struct Inner {
-    /// The runtime that the group was made in: work is started from threads of our own, too.
+    /// The runtime in which the group was created: tasks may also be started from threads outside it.
     runtime: Option<Handle>,
     /// Set once, before `stop` is notified.
     is_stopping: AtomicBool,
@@ -46,7 +44,7 @@ struct Inner {
     spawned: Mutex<Spawned>,
 }
 
-/// The tasks that can be cut off.
+/// The tasks that can be aborted.
 #[derive(Default)]
 struct Spawned {
     next_id: u64,
@@ -54,7 +52,7 @@ struct Spawned {
     by_id: HashMap<u64, Option<AbortHandle>>,
 }
 
-/// Forgets a task, whatever way it ends.
+/// Removes a task from the list when it ends, even by a panic.
 struct Forget(Arc<Inner>, u64);
 
 impl Drop for Forget {
@@ -112,7 +110,7 @@ impl Tasks {
         Forget(self.inner.clone(), id)
     }
 
-    /// Starts a task that is dropped where it waits once the group stops.
+    /// Starts a task that is dropped at its current await point once the group stops.
     pub fn spawn_until_stopped(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.stopping();
         self.spawn(name, async move {
@@ -140,7 +138,7 @@ impl Tasks {
         match joined {
             Ok(value) => value,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // Only a runtime that is being dropped cancels blocking work; nobody is left to be told.
+            // Only a runtime that is being dropped cancels blocking work; nobody waits for the result any more.
             Err(_) => {
                 tracing::debug!(task = name, "the runtime ended first");
                 std::future::pending().await
@@ -148,18 +146,18 @@ impl Tasks {
         }
     }
 
-    /// Waits for a share of the memory for large requests. What asks for more than there is gets all.
+    /// Waits for a share of the memory for large requests. A request for more than the total gets all of it.
     pub async fn share_of_large_work(&self, bytes: usize) -> AsideShare {
         self.inner.aside.share(bytes).await
     }
 
-    /// Ends the threads for large requests, where they have nothing to do; the next such request starts them again.
+    /// Ends the threads for large requests if they are idle; the next such request starts them again.
     pub fn end_idle_threads(&self) {
         self.inner.aside.end_idle_threads();
     }
 
-    /// Runs `work` for a request of so many bytes, which may compute for long, on threads where it delays nobody who
-    /// does little. Where the caller stops waiting, the work ends the next time it waits.
+    /// Runs `work` of a request of `request_bytes`, which may compute for long, on separate threads, so that it does
+    /// not delay small requests. If the caller drops the future, the work ends at its next await point.
     pub async fn aside<F>(&self, name: &'static str, request_bytes: usize, work: F) -> F::Output
     where
         F: Future<Output: Send> + Send + 'static,
@@ -177,7 +175,7 @@ impl Tasks {
         }
     }
 
-    /// Lets others run first.
+    /// Lets other tasks run first.
     pub async fn yield_now(&self) {
         tokio::task::yield_now().await;
     }
@@ -196,7 +194,7 @@ impl Tasks {
         };
     }
 
-    /// Starts a thread of its own, for work that owns its loop.
+    /// Starts a separate thread, for work with its own loop.
     pub fn spawn_thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         let running = self.inner.running.token();
         std::thread::Builder::new().name(name.into()).spawn(move || {
@@ -206,26 +204,26 @@ impl Tasks {
         Ok(())
     }
 
-    /// Ready once the group has been told to stop.
+    /// A future that is ready once the group was asked to stop.
     pub fn stopping(&self) -> Stopping {
         let notified = Box::pin(self.inner.stop.clone().notified_owned());
         Stopping { inner: self.inner.clone(), notified, registered: None }
     }
 
-    /// Whether the group has been told to stop.
+    /// Whether the group was asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.inner.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Tells the group to stop, without waiting.
+    /// Asks the group to stop, without waiting.
     pub fn stop(&self) {
         self.inner.is_stopping.store(true, Ordering::Release);
         self.inner.stop.notify_waiters();
     }
 
-    /// Cuts off the tasks that still run: each is dropped where it waits. Returns how many there were.
+    /// Aborts the tasks that still run: each is dropped at its current await point. Returns how many there were.
     pub fn abort(&self) -> usize {
-        // Outside of the lock, which the end of a task takes.
+        // Abort outside the lock, because the end of a task takes it.
         let handles: Vec<_> = self.inner.spawned().by_id.values().flatten().cloned().collect();
         for handle in &handles {
             handle.abort();
@@ -233,7 +231,7 @@ impl Tasks {
         handles.len()
     }
 
-    /// Tells the group to stop and waits until nothing of it runs.
+    /// Asks the group to stop and waits until all its work has ended.
     pub async fn shutdown(&self) {
         self.stop();
         self.inner.running.close();
@@ -241,13 +239,13 @@ impl Tasks {
     }
 }
 
-/// Ready once a group has been told to stop, and ready for ever after that. It may be polled as often as a
-/// task wakes up: all groups' waiters share one lock, and only the first poll of a task takes it.
+/// Ready once a group was asked to stop, and always after that. It may be polled each time a task wakes up: only the
+/// first poll of a task takes the lock that all waiters share.
 pub struct Stopping {
     inner: Arc<Inner>,
-    /// Made before the flag is read, so that a stop between the two is not missed.
+    /// Created before the flag is read, so that a stop in between is not missed.
     notified: Pin<Box<OwnedNotified>>,
-    /// Whom `notified` wakes.
+    /// The waker that `notified` wakes.
     registered: Option<Waker>,
 }
 
@@ -299,7 +297,7 @@ mod tests {
         });
         tasks.spawn("ends", async {});
         tokio::task::yield_now().await;
-        assert_eq!(tasks.abort(), 1, "one has ended by itself");
+        assert_eq!(tasks.abort(), 1, "the other has ended by itself");
         tasks.shutdown().await;
         assert_eq!(Arc::strong_count(&held), 1);
         assert_eq!(tasks.abort(), 0);
@@ -369,7 +367,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
         }
-        // A future that is made later is ready at once.
+        // A future that is created later is ready at once.
         assert_eq!(std::pin::pin!(tasks.stopping()).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     }
 }

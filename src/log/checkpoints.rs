@@ -1,4 +1,4 @@
-//! Kafka's small text files: offset checkpoints, `partition.metadata`, `meta.properties`, the clean-shutdown mark.
+//! Kafka's small text files: offset checkpoints, `partition.metadata`, `meta.properties`, the clean-shutdown file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use crate::{
     types::{BrokerId, Offset, TopicId, TopicPartition, uuid_from_base64, uuid_to_base64},
 };
 
-/// `OffsetCheckpointFile`: one offset per partition, and what of it is on disk.
+/// `OffsetCheckpointFile`: one offset per partition.
 pub struct OffsetCheckpoint {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -25,9 +25,9 @@ pub struct OffsetCheckpoint {
 
 #[derive(Default)]
 struct Offsets {
-    /// As on disk, but for what is `forgotten`.
+    /// The offsets on disk, without those of `forgotten`.
     durable: BTreeMap<TopicPartition, Offset>,
-    /// Still on disk, and no longer true.
+    /// Partitions whose offsets are still on disk, but no longer valid.
     forgotten: BTreeSet<TopicPartition>,
     /// How many calls of [`OffsetCheckpoint::update_gathered`] are collecting their offsets.
     gathering: usize,
@@ -44,9 +44,9 @@ impl Offsets {
 }
 
 impl OffsetCheckpoint {
-    /// Reads the file; a missing one is empty. Every value in it can be found again in the logs, so a damaged file
-    /// costs one warning: its readable lines are used, and the partitions of the others are checked from their
-    /// beginning.
+    /// Reads the file; a missing one counts as empty. Every value in it can be recovered from the logs, so a damaged
+    /// file causes only a warning: its readable lines are used, and the partitions of the other lines are checked from
+    /// their beginning.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -55,7 +55,7 @@ impl OffsetCheckpoint {
         if read.is_damaged {
             tracing::warn!(
                 path = %path.display(), readable_lines = read.offsets.len(),
-                "an offset checkpoint is damaged; what it no longer says is found out from the logs"
+                "an offset checkpoint is damaged; the missing offsets are recovered from the logs"
             );
         }
         Ok(Self::with(disk, path, read.offsets))
@@ -70,12 +70,12 @@ impl OffsetCheckpoint {
         OffsetCheckpoint { disk, path, state: Mutex::new(Offsets { durable, ..Offsets::default() }) }
     }
 
-    /// The offset of `partition` as it is on disk.
+    /// The offset of `partition` on disk.
     pub fn get(&self, partition: &TopicPartition) -> Option<Offset> {
         lock(&self.state).durable.get(partition).copied()
     }
 
-    /// Replaces the offsets of the partitions in `offsets`, keeps the others; writes only if that changes something.
+    /// Replaces the offsets of the partitions in `offsets` and keeps the others; writes only if something changes.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing has changed.
@@ -83,8 +83,8 @@ impl OffsetCheckpoint {
         self.update_locked(&mut lock(&self.state), offsets)
     }
 
-    /// [`OffsetCheckpoint::update`] with what `gather` collects. It runs outside of the lock: a partition whose offset
-    /// is lowered or removed while it runs is left for the next time, the others are written.
+    /// [`OffsetCheckpoint::update`] with the offsets that `gather` collects outside the lock. A partition whose offset
+    /// is lowered or removed while `gather` runs is left for the next time; the others are written.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
@@ -129,9 +129,9 @@ impl OffsetCheckpoint {
         self.write(&mut state, wanted)
     }
 
-    /// Forgets a partition whose directory is gone. The file follows with the next change: what it says of a partition
-    /// that is not there harms nobody, and a thousand deletes cost no write. One of the same name that comes later has
-    /// to [`OffsetCheckpoint::remove`] it first.
+    /// Removes a partition whose directory is gone, in memory only; the next change updates the file. An entry of a
+    /// deleted partition does no harm, and a thousand deletes cost no write. Before a partition of the same name is
+    /// created, [`OffsetCheckpoint::remove`] must be called.
     pub fn forget(&self, partition: &TopicPartition) {
         let mut state = lock(&self.state);
         state.note_cut(partition);
@@ -140,8 +140,8 @@ impl OffsetCheckpoint {
         }
     }
 
-    /// Removes `partition`, durably. Where the file does not have it, which is so for most new partitions, this costs
-    /// one lookup.
+    /// Removes `partition`, durably. If the file does not contain it, as for most new partitions, this costs one
+    /// lookup.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
@@ -170,16 +170,16 @@ fn offsets_text(offsets: &BTreeMap<TopicPartition, Offset>) -> String {
     use std::fmt::Write;
     let mut text = format!("0\n{}\n", offsets.len());
     for (partition, offset) in offsets {
-        let _ = writeln!(text, "{} {} {offset}", partition.topic, partition.partition); // A String takes all.
+        let _ = writeln!(text, "{} {} {offset}", partition.topic, partition.partition); // Writing to a String cannot fail.
     }
     text
 }
 
-/// What a checkpoint file says.
+/// The content of a checkpoint file.
 #[derive(Default)]
 struct ReadOffsets {
     offsets: BTreeMap<TopicPartition, Offset>,
-    /// A line is not what it should be, or lines are missing.
+    /// Whether a line is invalid, or lines are missing.
     is_damaged: bool,
 }
 
@@ -203,7 +203,7 @@ fn parse_offset_line(line: &str) -> Option<(TopicPartition, Offset)> {
     is_whole.then(|| (TopicPartition::new(topic, partition), offset))
 }
 
-/// A whole file, or `None` where there is none.
+/// Reads a whole file; `None` if it does not exist.
 pub(crate) fn read_if_exists(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, LogError> {
     match disk.read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -212,7 +212,7 @@ pub(crate) fn read_if_exists(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<
     }
 }
 
-/// Writes a whole file without waiting for the disk: for what can be rebuilt if a crash takes it.
+/// Writes a whole file without waiting for the disk: for content that can be rebuilt after a crash.
 pub(crate) fn write_unsynced(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let file = disk.open(path, Open::Create)?;
     file.set_len(0)?;
@@ -224,7 +224,7 @@ pub(crate) fn partition_metadata_text(topic_id: TopicId) -> String {
     format!("version: 0\ntopic_id: {topic_id}")
 }
 
-/// The topic id in a `partition.metadata`; `None` where the text is damaged (a crash before its first fsync).
+/// The topic id in a `partition.metadata`; `None` if the text is damaged (by a crash before its first fsync).
 pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Option<TopicId> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut version = None;
@@ -239,15 +239,15 @@ pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Option<TopicId> {
     (version == Some(0)).then_some(topic_id?)
 }
 
-/// Whether `found` is `wanted` with a few bits changed. Ids are drawn at random, so that two of them differ in about
-/// half of their 128 bits: a file that says nearly the right thing is damaged, it does not belong to another topic.
+/// Whether `found` is `wanted` with a few bits changed. Ids are random, so two of them differ in about half of their
+/// 128 bits: a file with nearly the right id is damaged; it does not belong to another topic.
 pub(crate) fn is_damaged_copy(found: TopicId, wanted: TopicId) -> bool {
-    /// What one changed byte of the text can do.
+    /// One changed byte of the text changes at most this many bits of the id.
     const MOST_CHANGED_BITS: u32 = 8;
     found != wanted && (found.0.as_u128() ^ wanted.0.as_u128()).count_ones() <= MOST_CHANGED_BITS
 }
 
-/// `meta.properties`: whose directory this is.
+/// `meta.properties`: the cluster and node that a log directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaProperties {
     /// `cluster.id`, in Kafka's form of 22 characters.
@@ -262,14 +262,14 @@ impl MetaProperties {
     /// The file's name in a log directory.
     pub const FILE_NAME: &'static str = "meta.properties";
 
-    /// As Kafka 4 writes it (version 1), with a checksum in a comment: a changed bit in an id would make another id of
-    /// it.
+    /// The text as Kafka 4 writes it (version 1), with a checksum in a comment: otherwise a changed bit in an id would
+    /// go unnoticed.
     pub fn to_text(&self) -> String {
         let properties = self.properties_text();
         format!("{CHECKSUM_COMMENT}{:08x}\n{properties}", crc32c(properties.as_bytes()))
     }
 
-    /// The lines that matter, in the order in which the checksum is over them.
+    /// The lines that the checksum covers, in this order.
     pub(crate) fn properties_text(&self) -> String {
         format!(
             "cluster.id={}\ndirectory.id={}\nnode.id={}\nversion=1\n",
@@ -282,7 +282,7 @@ impl MetaProperties {
     /// Reads what [`MetaProperties::to_text`] or Kafka wrote.
     ///
     /// # Errors
-    /// A sentence on what is missing or wrong.
+    /// A text that says what is missing or wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
         let properties: BTreeMap<&str, &str> = text
@@ -302,7 +302,7 @@ impl MetaProperties {
             node_id: get("node.id")?.parse().map_err(|_| "node.id is not a number".to_owned())?,
             directory_id: uuid_from_base64(get("directory.id")?).map_err(|error| format!("directory.id: {error}"))?,
         };
-        // Files of Kafka's have none, and somebody who writes the file by hand leaves it out.
+        // Files that Kafka or a person wrote have no checksum.
         let checksum = text.lines().find_map(|line| line.trim().strip_prefix(CHECKSUM_COMMENT));
         match checksum {
             Some(checksum) if checksum != format!("{:08x}", crc32c(meta.properties_text().as_bytes())) => {
@@ -315,7 +315,7 @@ impl MetaProperties {
 
 const CHECKSUM_COMMENT: &str = "#crc32c=";
 
-/// The mark of a clean shutdown (`CleanShutdownFileHandler`).
+/// The clean-shutdown file (`CleanShutdownFileHandler`).
 pub(crate) const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
 /// Its content.
 pub(crate) const CLEAN_SHUTDOWN_TEXT: &str = "{\"version\":0,\"brokerEpoch\":-1}";
@@ -389,7 +389,7 @@ mod tests {
         let (disk, path) = (crate::sim::SimDisk::new(1), PathBuf::from("/c"));
         let checkpoint = OffsetCheckpoint::open(Arc::new(disk.clone()), path).unwrap();
         checkpoint.update((0..100).map(|index| (TopicPartition::new("t", index), 1))).unwrap();
-        // A delete that the file does not know of yet costs the next create of another name nothing.
+        // A forgotten partition that is still in the file costs no write when another one is created.
         checkpoint.forget(&TopicPartition::new("t", 7));
         let syncs = disk.syncs();
         checkpoint.remove(&TopicPartition::new("new", 0)).unwrap();

@@ -1,4 +1,5 @@
-//! What all logs of one log directory share: disk, clock, open files, tail cache, health.
+//! State shared by all logs of one log directory: disk, clock, open files, tail cache, and whether the directory is
+//! offline.
 
 use std::{
     collections::VecDeque,
@@ -13,12 +14,12 @@ use std::{
 use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, flush::FlushQueue, tail_cache::TailCache};
 use crate::env::{Clock, Disk, lock::lock};
 
-/// Bounds on what logs hold open and in memory.
+/// Bounds on open files and memory of logs.
 #[derive(Clone, Debug)]
 pub struct LogLimits {
     /// Files kept open between uses, over all logs.
     pub open_files: usize,
-    /// Bytes of freshly produced batches kept for readers at the tail, over all logs.
+    /// Bytes of new batches kept in memory for readers at the tail, over all logs.
     pub tail_cache_bytes: usize,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
@@ -32,13 +33,13 @@ impl Default for LogLimits {
             open_files: 1024,
             tail_cache_bytes: 16 << 20,
             producer_id_expiration_ms: 24 * 3_600_000,
-            // Some 2 MB, and far more than write to one partition within a day.
+            // About 2 MB, and far more producers than write to one partition within a day.
             producer_ids: 10_000,
         }
     }
 }
 
-/// A file or directory that was renamed away and waits for its removal.
+/// A renamed file or directory that waits for its removal.
 pub(crate) struct Condemned {
     pub(crate) due: Duration,
     pub(crate) path: PathBuf,
@@ -65,7 +66,7 @@ pub struct LogContext {
     pub max_producer_ids: usize,
     pub(crate) files: Arc<FileCache>,
     pub(crate) tail: Arc<TailCache>,
-    /// `recovery-point-offset-checkpoint`: up to where each log is known to be durable.
+    /// `recovery-point-offset-checkpoint`: the offset up to which each log is known to be durable.
     pub(crate) recovery_points: OffsetCheckpoint,
     /// `log-start-offset-checkpoint`.
     pub(crate) log_start_offsets: OffsetCheckpoint,
@@ -73,10 +74,10 @@ pub struct LogContext {
     pub(crate) high_watermarks: OffsetCheckpoint,
     pub(crate) flush_queue: FlushQueue,
     pub(crate) condemned: Mutex<VecDeque<Condemned>>,
-    /// A segment was rolled since the last background flush.
+    /// Whether a segment was rolled since the last background flush.
     pub(crate) rolled: AtomicBool,
     pub(crate) rolled_notify: tokio::sync::Notify,
-    /// Partition directories made so far, and how many of those entries are durable: one sync serves all.
+    /// Number of partition directories created so far, and how many of them are durable: one sync serves all.
     partitions_created: AtomicU64,
     pub(crate) partitions_synced: AtomicU64,
     offline: OnceLock<String>,
@@ -104,7 +105,7 @@ impl LogContext {
         Ok(Self::with(dir, disk, clock, checkpoints, files, tail, limits))
     }
 
-    /// The context of a log directory that cannot be read. Its owner takes it out of service.
+    /// The context of a log directory that cannot be read. The caller must take it offline.
     pub(crate) fn unreadable(dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Arc<LogContext> {
         let checkpoints = CHECKPOINT_FILES.map(|name| OffsetCheckpoint::empty(disk.clone(), dir.join(name)));
         let (files, tail) = (Arc::new(FileCache::new(0)), Arc::new(TailCache::new(0)));
@@ -142,7 +143,7 @@ impl LogContext {
         })
     }
 
-    /// A context of its own for a single log or a test: default limits, shared with nobody.
+    /// A context for a single log or a test, with default limits.
     ///
     /// # Errors
     /// When a checkpoint file cannot be read.
@@ -158,14 +159,14 @@ impl LogContext {
         [&self.recovery_points, &self.log_start_offsets, &self.high_watermarks]
     }
 
-    /// Called once, with the first fault, when the directory goes offline.
+    /// Sets the listener that is called once, with the first fault, when the directory goes offline.
     pub fn on_failure(&self, listener: impl Fn(&Path, &LogError) + Send + Sync + 'static) {
         let set = self.on_failure.set(Box::new(listener));
         assert!(set.is_ok(), "one listener per log directory");
     }
 
-    /// Takes the directory out of service after an I/O error: what the kernel holds of it can no
-    /// longer be trusted, least of all after a failed fsync, which must never be tried again.
+    /// Takes the directory offline after an I/O error: the page cache can no longer be trusted, least of all after a
+    /// failed fsync, which must never be retried.
     pub(crate) fn fail(&self, error: &LogError) {
         if self.offline.set(error.to_string()).is_ok() {
             tracing::error!(dir = %self.dir.display(), %error, "log directory goes offline");
@@ -175,12 +176,12 @@ impl LogContext {
         }
     }
 
-    /// Whether an earlier fault took the directory out of service.
+    /// Whether an earlier fault took the directory offline.
     pub fn is_offline(&self) -> bool {
         self.offline.get().is_some()
     }
 
-    /// The fault that took the directory out of service, as an error.
+    /// Returns the fault that took the directory offline, as an error.
     pub(crate) fn check_online(&self) -> Result<(), LogError> {
         match self.offline.get() {
             None => Ok(()),
@@ -196,18 +197,18 @@ impl LogContext {
         error
     }
 
-    /// Removes `path` in `delay_ms`, when readers that hold it are done.
+    /// Schedules the removal of `path` after `delay_ms`, so that readers can finish.
     pub(crate) fn condemn(&self, path: PathBuf, is_dir: bool, delay_ms: i64) {
         let due = self.clock.monotonic() + Duration::from_millis(delay_ms.max(0) as u64);
         lock(&self.condemned).push_back(Condemned { due, path, is_dir });
     }
 
-    /// Numbers a partition directory that was made.
+    /// Counts a new partition directory. Returns its number.
     pub(crate) fn partition_created(&self) -> u64 {
         self.partitions_created.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Makes the entries of all partition directories durable.
+    /// Makes the names of all partition directories durable.
     pub(crate) fn sync_partitions(&self) -> Result<(), LogError> {
         let created = self.partitions_created.load(Ordering::Acquire);
         self.disk.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
@@ -215,7 +216,7 @@ impl LogContext {
         Ok(())
     }
 
-    /// Makes everything in the log directory durable. As final as any other sync.
+    /// Makes everything in the log directory durable. As with any sync, a failure is final.
     pub(crate) fn sync_volume(&self) -> Result<(), LogError> {
         self.check_online()?;
         self.disk.sync_volume(&self.dir).map_err(LogError::io("sync", &self.dir)).inspect_err(|error| self.fail(error))

@@ -1,5 +1,5 @@
-//! Files that were damaged while the broker was down: what is still served, what is rebuilt, what is kept of what is
-//! cut.
+//! Files that were damaged while the broker was down: tests which records are still served, which files are rebuilt,
+//! and that truncated bytes are kept.
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
@@ -18,12 +18,12 @@ const BATCHES: i64 = 200;
 
 struct Stored {
     fixture: Fixture,
-    /// Where each batch starts in the last segment, and its end.
+    /// The position of each batch in the last segment, and the segment's end.
     positions: Vec<usize>,
 }
 
 impl Stored {
-    /// A log of [`BATCHES`], closed cleanly, in segments of at most so many bytes.
+    /// A cleanly closed log of [`BATCHES`], in segments of at most `segment_bytes`.
     fn new(segment_bytes: i32) -> Stored {
         let mut fixture = Fixture::new();
         fixture.config = LogConfig { segment_bytes, index_interval_bytes: 1000, ..fixture.config };
@@ -93,10 +93,10 @@ fn append_some(stored: &Stored, log: &mut Log) {
     }
 }
 
-/// Makes a damaged file of a whole one, or none.
+/// Returns the damaged content of a file, or `None` to remove the file.
 type Ruin = fn(Vec<u8>) -> Option<Vec<u8>>;
 
-/// Every way to ruin a file that the log can do without.
+/// All kinds of damage, for files that the log can rebuild.
 fn ruins() -> Vec<(&'static str, Ruin)> {
     vec![
         ("removed", |_| None),
@@ -143,7 +143,7 @@ fn inv_l5_whatever_is_damaged_beside_the_log_after_a_clean_stop_is_rebuilt_from_
                     let found = log.timestamp_lookup().first_at_or_after(500_000 + offset).unwrap();
                     assert_eq!(found.map(|found| found.offset), Some(offset), "{context}");
                 }
-                // Retention goes by the time index: nothing is older than this.
+                // Retention uses the time index; no record is older than this.
                 log.update_config(Arc::new(LogConfig {
                     retention_ms: 600_000,
                     segment_bytes,
@@ -169,9 +169,9 @@ fn one_bad_batch_withholds_neither_those_before_nor_those_behind_it() {
                 Some(recovery_point) => stored.killed(recovery_point).unwrap(),
             };
             assert_eq!(log.log_end_offset(), BATCHES, "batch {at}, byte {byte}");
-            // A length that is wrong may hide the batch behind it.
+            // A wrong length may hide the batch after it.
             assert_serves_all_but(&log, at as i64..at as i64 + 1);
-            assert_eq!(std::fs::read(&path).unwrap(), before, "nothing is cut");
+            assert_eq!(std::fs::read(&path).unwrap(), before, "nothing is truncated");
             append_some(&stored, &mut log);
         }
     }
@@ -214,9 +214,9 @@ fn what_is_cut_although_good_batches_follow_is_kept_beside_the_log() {
     assert_eq!(kept.len(), 1);
     assert_eq!(std::fs::read(&kept[0]).unwrap(), before[stored.positions[100]..]);
     drop(log);
-    assert_eq!(stored.killed(50).unwrap().log_end_offset(), 100, "what is kept is no part of the log");
+    assert_eq!(stored.killed(50).unwrap().log_end_offset(), 100, "the kept bytes are no part of the log");
 
-    // A torn tail is what a crash leaves, and nothing of it was ever whole.
+    // The torn tail of a crash holds no whole batch.
     let stored = Stored::new(1 << 30);
     let path = stored.path("00000000000000000000.log");
     let torn = std::fs::read(&path).unwrap()[..stored.positions[150] + 100].to_vec();
@@ -234,7 +234,7 @@ fn segments_behind_a_torn_one_are_kept_beside_the_log() {
     let log = stored.killed(0).unwrap();
     assert!(log.log_end_offset() < BATCHES);
     let kept: Vec<_> = stored.files(".cut").iter().map(|path| std::fs::read(path).unwrap()).collect();
-    assert_eq!(kept[1..], behind[..], "the first is the rest of the torn one");
+    assert_eq!(kept[1..], behind[..], "the first file is the rest of the torn segment");
     assert_eq!(stored.files(".log").len(), 2);
 }
 
@@ -249,11 +249,11 @@ fn where_the_acknowledged_was_synced_a_bad_batch_before_good_ones_is_no_torn_wri
         stored.flip(&path, stored.positions[at] + 70);
         let before = std::fs::read(&path).unwrap();
         let refused = open(&stored);
-        // What lies before the newest index entry below the recovery point is not looked at.
+        // Bytes before the newest index entry below the recovery point are not read.
         assert!(matches!(refused, Err(LogError::Corrupt { .. })) || at == 20, "{at}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
-    // A batch that was being written, and sectors that never reached the disk although later ones did.
+    // First a batch that was being written; then sectors that never reached the disk although later ones did.
     for torn in [stored_cut as fn(&Stored), stored_unwritten] {
         let stored = Stored::new(1 << 30);
         torn(&stored);
@@ -300,7 +300,7 @@ fn a_damaged_transaction_index_is_rebuilt_after_a_clean_stop() {
         std::fs::write(&path, ruin(whole).unwrap()).unwrap();
         let mut log = fixture.clean();
         if what != "last byte" {
-            // The last stable offset of an entry cannot be told from another one.
+            // A wrong last stable offset in an entry cannot be detected.
             assert_eq!(log.read(0, 1, Offset::MAX, true).unwrap().aborted_transactions(6).unwrap(), expected, "{what}");
         }
         log.close_cleanly().unwrap();

@@ -1,4 +1,4 @@
-//! What can go wrong with a log: faults of the disk, and answers to whoever appends or reads.
+//! Errors of a log: faults of the disk, and why an append or a read is refused.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::types::{Offset, ProducerEpoch, ProducerId, TopicPartition, uuid_to_base64};
 
-/// A fault of the disk or of what is on it. Never the client's doing.
+/// A fault of the disk or of its content. Never caused by a client.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A call to the operating system failed.
@@ -17,22 +17,22 @@ pub enum LogError {
     Io {
         /// Verb of the sentence "cannot … path".
         action: &'static str,
-        /// What it was done to.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Bytes that were durable are not what was written. They are neither served nor cut off.
+    /// Durable bytes have changed. They are neither served nor truncated.
     #[error("{} is corrupt at position {position}: {reason}", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where in it, in bytes.
+        /// Position in the file, in bytes.
         position: u64,
         /// What is wrong.
         reason: String,
     },
-    /// An earlier fault took the directory out of service; only a restart brings it back.
+    /// An earlier fault took the directory offline; only a restart brings it back.
     #[error("log directory {} is offline: {reason}", dir.display())]
     DirOffline {
         /// The log directory.
@@ -40,18 +40,18 @@ pub enum LogError {
         /// The first fault.
         reason: String,
     },
-    /// The partition is in a log directory that is not there: not among `log.dirs`, not mounted, emptied or replaced.
-    #[error("its log directory {} is not there", directory_id.map_or_else(|| "(not noted)".to_owned(), uuid_to_base64))]
+    /// The partition's log directory is missing: not among `log.dirs`, not mounted, emptied or replaced.
+    #[error("its log directory {} is missing", directory_id.map_or_else(|| "(unknown)".to_owned(), uuid_to_base64))]
     DirMissing {
-        /// `directory.id`, where it was noted.
+        /// `directory.id`, if it is known.
         directory_id: Option<Uuid>,
     },
-    /// The directory of the partition is gone from its log directory, which remembers its records.
+    /// The partition's directory is missing, although a checkpoint of the log directory knows of its records.
     #[error("{} is gone, although it held records up to offset {offset}", path.display())]
     Lost {
         /// Where it was.
         path: PathBuf,
-        /// The largest offset that a checkpoint has of it.
+        /// The partition's largest offset in a checkpoint.
         offset: Offset,
     },
     /// Another process uses the directory.
@@ -60,19 +60,20 @@ pub enum LogError {
         /// The log directory.
         dir: PathBuf,
     },
-    /// The partition, or the segment, was deleted meanwhile. Nothing is wrong with the disk.
+    /// The partition, or the segment, was deleted in the meantime. Nothing is wrong with the disk.
     #[error("{} is deleted", path.display())]
     Deleted {
         /// Where it is, or was.
         path: PathBuf,
     },
-    /// The broker stops and has closed the log: nothing is appended behind the mark of a clean shutdown.
+    /// The broker is stopping and has closed the log. No change is accepted, since the clean-shutdown file says that
+    /// the files are complete.
     #[error("{} is closed", path.display())]
     Closed {
         /// The partition's directory.
         path: PathBuf,
     },
-    /// A file of the directory says something that cannot be.
+    /// A file of the directory has an invalid content.
     #[error("{} is not valid: {reason}", path.display())]
     Invalid {
         /// The file.
@@ -83,18 +84,17 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// For `map_err`: "cannot `action` `path`".
+    /// For `map_err`: makes the error "cannot `action` `path`".
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         move |source| LogError::Io { action, path: path.to_owned(), source }
     }
 
-    /// Whether the volume is merely full: nothing is lost, and room may come back.
+    /// Whether the volume is merely full: nothing is lost, and space may become free.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, LogError::Io { source, .. } if is_disk_full(source))
     }
 
-    /// Whether something ran short that is not the disk's fault, and may be there again: room, file descriptors,
-    /// memory.
+    /// Whether space, file descriptors or memory ran short: the disk is not broken, and a retry may succeed.
     pub fn is_shortage(&self) -> bool {
         matches!(self, LogError::Io { source, .. } if is_shortage(source))
     }
@@ -108,9 +108,9 @@ impl LogError {
 
     /// Whether the log directory can no longer be trusted (`UnifiedLog.maybeHandleIOException`).
     ///
-    /// A shortage is no fault. A failed sync is one for whatever reason, since the dirty pages are gone; only opening
-    /// the file or directory for it may run short of descriptors. A file that ends too early was cut by somebody
-    /// else: the device answered.
+    /// A shortage is no fault. A failed sync always is one, since the dirty pages are lost; the exception is a lack of
+    /// file descriptors when opening the file for it. A file that ends too early was truncated from outside: the device
+    /// works.
     pub fn is_disk_fault(&self) -> bool {
         match self {
             LogError::Io { action: "sync", .. } => !self.is_out_of_files(),
@@ -139,7 +139,7 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Why a batch was not appended. Nothing was written.
+/// Why a batch was not appended. Unless it is [`AppendError::Storage`], nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// I3, I4: the sequence number is not the next one.
@@ -147,49 +147,49 @@ pub enum AppendError {
         "out of order sequence number for producer {producer_id} in partition {partition}: {sequence} (incoming), {last_sequence} (current end)"
     )]
     OutOfOrderSequence {
-        /// Who.
+        /// The producer.
         producer_id: ProducerId,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
-        /// First sequence of the batch.
+        /// First sequence number of the batch.
         sequence: i32,
-        /// Last sequence known; -1 for none.
+        /// Last known sequence number; -1 if there is none.
         last_sequence: i32,
     },
-    /// I3: a newer incarnation of the producer has written already.
+    /// I3: the producer has already written with a newer epoch.
     #[error(
         "epoch of producer {producer_id} in partition {partition} is {epoch}, which is smaller than the last seen epoch {current}"
     )]
     InvalidProducerEpoch {
-        /// Who.
+        /// The producer.
         producer_id: ProducerId,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
         /// Of the batch.
         epoch: ProducerEpoch,
-        /// Last seen.
+        /// The last one seen.
         current: ProducerEpoch,
     },
-    /// X7: a plain batch of a producer that has a transaction open here.
+    /// X7: a non-transactional batch of a producer that has an open transaction in this partition.
     #[error("expected transactional write from producer {producer_id} in partition {partition}")]
     InvalidTxnState {
-        /// Who.
+        /// The producer.
         producer_id: ProducerId,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
     },
-    /// X6: a marker from a transaction coordinator that has been replaced.
+    /// X6: a marker from an old transaction coordinator.
     #[error(
         "invalid coordinator epoch for producer {producer_id} in partition {partition}: {coordinator_epoch} (zombie), {current} (current)"
     )]
     TransactionCoordinatorFenced {
-        /// Who.
+        /// The producer.
         producer_id: ProducerId,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
         /// Of the marker.
         coordinator_epoch: i32,
-        /// Last seen.
+        /// The last one seen.
         current: i32,
     },
     /// P5: the batch does not fit into a segment (`RECORD_LIST_TOO_LARGE`).
@@ -199,23 +199,23 @@ pub enum AppendError {
         size_bytes: u64,
         /// `segment.bytes`.
         segment_bytes: i32,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
     },
-    /// A replica was sent batches that lie before its end, or not in order.
+    /// The batches sent to a replica start before its log end offset, or are not in order.
     #[error("unexpected offset {offset} in append to {partition}, whose log ends at {log_end_offset}")]
     UnexpectedOffset {
         /// First offset sent.
         offset: Offset,
         /// Where the log ends.
         log_end_offset: Offset,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
     },
-    /// A replica was sent bytes that are not whole, valid batches.
+    /// The bytes sent to a replica are not whole, valid batches.
     #[error("corrupt batch in append to {partition}: {reason}")]
     Corrupt {
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
         /// What is wrong.
         reason: String,
@@ -225,22 +225,22 @@ pub enum AppendError {
     Storage(#[from] LogError),
 }
 
-/// Why a read has no answer.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// F4.
+    /// F4: the offset is below the log start or above the log end.
     #[error("offset {offset} of {partition} is outside of {log_start_offset}..={log_end_offset}")]
     OffsetOutOfRange {
-        /// Asked for.
+        /// The requested offset.
         offset: Offset,
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
-        /// First offset there is.
+        /// First offset of the log.
         log_start_offset: Offset,
         /// End of the log.
         log_end_offset: Offset,
     },
-    /// The disk failed, or what it holds is damaged.
+    /// The disk failed, or its content is damaged.
     #[error(transparent)]
     Storage(#[from] LogError),
 }

@@ -43,10 +43,10 @@ pub(crate) fn file_name(base_offset: Offset, extension: &str) -> String {
     format!("{base_offset:020}.{extension}")
 }
 
-/// Where a partition's files are; a rename for deletion moves it under readers' feet.
+/// The path of a partition's directory. A deletion renames the directory while readers use it.
 pub(crate) struct PartitionDir {
     path: RwLock<PathBuf>,
-    /// It was renamed, and will be removed.
+    /// Whether it was renamed for deletion.
     deleted: AtomicBool,
 }
 
@@ -63,14 +63,14 @@ impl PartitionDir {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// The path, which stays true for as long as the answer lives: for opening a file, and no longer.
+    /// The path, which stays valid while the guard is held. Hold it only to open a file.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, PathBuf> {
         lock::read(&self.path)
     }
 
-    /// Moves the directory out of the way, to be removed. Nobody opens a file by the old path meanwhile: another
-    /// partition of that name may soon be there. If the disk has no room for the new name, the directory is removed at
-    /// once. Returns whether it is still there.
+    /// Renames the directory to `to`, for a later removal. Nobody can open a file by the old path in the meantime:
+    /// another partition may soon use that path. If the disk has no space for the new name, the directory is removed at
+    /// once. Returns whether it still exists.
     pub(crate) fn delete(&self, disk: &dyn Disk, to: PathBuf) -> io::Result<bool> {
         let mut path = lock::write(&self.path);
         let is_there = match disk.rename(&path, &to) {
@@ -87,7 +87,7 @@ impl PartitionDir {
     }
 }
 
-/// Lengths of a segment's files as the directory lists them; `None` where there is no such file.
+/// Lengths of a segment's files as the directory lists them; `None` if there is no such file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FileLengths(pub(crate) [Option<u64>; 4]);
 
@@ -97,14 +97,14 @@ impl FileLengths {
     }
 }
 
-/// Whether `name` is one of a segment's files: its base offset and kind.
+/// Base offset and kind of the segment file `name`; `None` for other files.
 pub(crate) fn parse_file_name(name: &str) -> Option<(Offset, FileKind)> {
     let (stem, extension) = name.split_once('.')?;
     let kind = FileKind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
     Some((parse_offset(stem)?, kind))
 }
 
-/// The 20 digits that a file name starts with.
+/// Parses the 20 digits at the start of a file name.
 pub(crate) fn parse_offset(stem: &str) -> Option<Offset> {
     (stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit())).then(|| stem.parse().ok())?
 }

@@ -1,9 +1,8 @@
-//! Open file handles of segments, bounded over all logs.
+//! Limits the open file handles of segments, over all logs.
 //!
-//! A segment holds its handles itself; this ring only knows who has one and, when there are too many,
-//! takes one back from whoever has not used it since the hand last passed (the clock algorithm).
-//! A reader that holds the handle keeps the file open as long as it needs it; answers that are being sent
-//! hold a bounded part of them.
+//! A segment holds its handles itself; this ring only knows which segments have one. If there are too many, it closes
+//! one that was not used since the last round (the clock algorithm). A reader that holds a handle keeps the file open
+//! as long as it needs it; responses that are being sent hold a bounded number of handles.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +17,7 @@ use crate::env::lock::lock;
 
 type Ring = VecDeque<(Weak<Segment>, FileKind)>;
 
-/// Files closed together when no descriptor is left.
+/// How many files to close at a time when no descriptor is left.
 const CLOSED_AT_ONCE: usize = 8;
 
 /// The ring of open handles.
@@ -30,7 +29,7 @@ pub struct FileCache {
 }
 
 fn close_down_to(ring: &mut Ring, count: usize) {
-    // Two rounds suffice: the first clears every mark.
+    // Two rounds suffice: the first clears every "used" bit.
     let mut steps = 2 * ring.len();
     while ring.len() > count && steps > 0 {
         steps -= 1;
@@ -44,7 +43,8 @@ fn close_down_to(ring: &mut Ring, count: usize) {
 }
 
 impl FileCache {
-    /// At most about `open_files` at a time: three quarters between uses, the others for answers that are being sent.
+    /// Allows about `open_files` at a time: three quarters for files that stay open between uses, the others for
+    /// responses that are being sent.
     pub fn new(open_files: usize) -> Self {
         let most_pinned = open_files.max(4) / 4;
         FileCache {
@@ -55,8 +55,7 @@ impl FileCache {
         }
     }
 
-    /// Counts a file that an answer keeps open, to be followed by [`FileCache::unpin`]; `false` where there are
-    /// enough of them.
+    /// Counts a file that a response keeps open; [`FileCache::unpin`] must follow. `false` if there are too many.
     pub(crate) fn pin(&self) -> bool {
         let more = |pinned| (pinned < self.most_pinned).then_some(pinned + 1);
         self.pinned.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
@@ -66,14 +65,14 @@ impl FileCache {
         self.pinned.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Notes that `segment` has just opened its file of `kind`, and closes others beyond the bound.
+    /// Adds the file of `kind` that `segment` has just opened, and closes others above the limit.
     pub(crate) fn opened(&self, segment: Weak<Segment>, kind: FileKind) {
         let mut ring = lock(&self.ring);
         ring.push_back((segment, kind));
         close_down_to(&mut ring, self.capacity);
     }
 
-    /// For when no descriptor is left: closes some files. Returns whether there were any.
+    /// Closes some files, if no descriptor is left. Returns whether it has closed any.
     pub(crate) fn close_some(&self) -> bool {
         let mut ring = lock(&self.ring);
         let before = ring.len();
@@ -81,7 +80,7 @@ impl FileCache {
         ring.len() < before
     }
 
-    /// Handles in the ring.
+    /// Number of handles in the ring.
     pub fn len(&self) -> usize {
         lock(&self.ring).len()
     }

@@ -1,9 +1,9 @@
-//! Making a log durable without holding its lock: what to sync is planned under the lock, synced outside
-//! of it, and the recovery point moves under it again.
+//! Makes logs durable without holding their locks: a plan is made under the lock of the log, run outside the lock, and
+//! then the recovery point is advanced under the lock.
 //!
-//! Group commit: whoever needs a flush registers ([`flushed`]) and waits without a thread. The logs that are waited for
-//! queue up in their log directory, whose few flushers take one after the other; one sync serves everybody who has
-//! registered before it. A slow directory keeps its own flushers busy and nobody else's.
+//! Group commit: a caller that needs a flush registers ([`flushed`]) and waits without a thread. The log is put into
+//! the queue of its log directory, and a few flusher threads per directory take one log after the other; one sync
+//! serves all callers that registered before it. A slow directory delays only its own flushers.
 
 use std::{
     collections::VecDeque,
@@ -19,15 +19,15 @@ use crate::{
     types::Offset,
 };
 
-/// Logs of one directory that are flushed at a time. File systems commit the syncs of several files together.
+/// How many logs of one directory are flushed at a time. File systems commit the syncs of several files together.
 const FLUSHERS_PER_DIR: usize = 8;
 
-/// Whoever keeps a log behind a lock.
+/// The owner of a log, which keeps it behind a lock.
 pub trait LogOwner: Send + Sync {
     /// Runs `act` on the log, under the lock.
     fn with_log(&self, act: &mut dyn FnMut(&mut Log));
 
-    /// What the checkpoint should hold as high watermark; `None` for a log without one.
+    /// The high watermark to write to the checkpoint; `None` for a log without one.
     fn high_watermark(&self) -> Option<Offset> {
         None
     }
@@ -39,7 +39,7 @@ impl LogOwner for Mutex<Log> {
     }
 }
 
-/// [`LogOwner::with_log`] with a result.
+/// [`LogOwner::with_log`] that returns a value.
 pub fn with_log<T>(owner: &dyn LogOwner, act: impl FnOnce(&mut Log) -> T) -> T {
     let mut act = Some(act);
     let mut result = None;
@@ -54,12 +54,12 @@ pub fn with_log<T>(owner: &dyn LogOwner, act: impl FnOnce(&mut Log) -> T) -> T {
     }
 }
 
-/// What has to reach the disk for a log to be durable up to an offset.
+/// What must be synced to make a log durable up to an offset.
 pub struct FlushPlan {
     pub(crate) ctx: Arc<LogContext>,
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) dir: PathBuf,
-    /// The topic id's file and producer snapshots that were written since the last flush.
+    /// `partition.metadata` and producer snapshots that were written since the last flush.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) epochs: Option<String>,
     pub(crate) sync_dir: bool,
@@ -69,7 +69,7 @@ pub struct FlushPlan {
     pub(crate) done: FlushDone,
 }
 
-/// A plan that was carried out; hand it to [`Log::flush_done`].
+/// The result of a plan that was run; pass it to [`Log::flush_done`].
 #[derive(Clone, Copy, Debug)]
 pub struct FlushDone {
     pub(crate) up_to: Offset,
@@ -79,22 +79,22 @@ pub struct FlushDone {
 }
 
 impl FlushPlan {
-    /// Leaves the epoch file to a later flush; the batches say the same.
+    /// Leaves the leader epoch file to a later flush; it can be rebuilt from the batches.
     pub(crate) fn postpone_epochs(&mut self) {
         self.epochs = None;
         self.done.epochs = 0;
     }
 
-    /// Leaves the indexes to a later flush. Not for logs with a retention by time: after a crash an index of an older
-    /// segment would lack its last entries.
+    /// Leaves the indexes to a later flush. Must not be used for logs with retention by time: after a crash the index
+    /// of an older segment would lack its last entries.
     pub(crate) fn postpone_indexes(&mut self) {
         self.write_indexes = false;
     }
 
-    /// Waits for the disk; for the blocking pool.
+    /// Runs the plan and waits for the disk; must run on the blocking pool.
     ///
     /// # Errors
-    /// A failed sync is final: the log directory is offline from then on, and nothing tries again.
+    /// A failed sync is final: the log directory goes offline, and the sync is never retried.
     pub fn run(mut self) -> Result<FlushDone, LogError> {
         self.ctx.check_online()?;
         match self.sync() {
@@ -110,13 +110,13 @@ impl FlushPlan {
         for path in &self.files {
             match self.ctx.disk.open(path, Open::ReadWrite) {
                 Ok(file) => file.sync_data().map_err(LogError::io("sync", path))?,
-                // Deleted with its segment meanwhile.
+                // It was deleted with its segment in the meantime.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(LogError::io("open", path)(error)),
             }
         }
         match self.epochs.as_deref().map_or(Ok(()), |text| self.write_epochs(text)) {
-            // This must not fail the flush: the records are durable already, and say the same.
+            // This must not fail the flush: the records are durable already, and the epochs can be rebuilt from them.
             Err(error @ LogError::Io { action: "write" | "rename", .. }) if error.is_shortage() => {
                 self.postpone_epochs()
             }
@@ -131,7 +131,8 @@ impl FlushPlan {
         Ok(())
     }
 
-    /// As [`crate::env::Disk::replace`], but telling a write from a sync: only the former may fail for lack of room.
+    /// As [`crate::env::Disk::replace`], but the error says whether the write or the sync failed: only the write may
+    /// fail for lack of space.
     fn write_epochs(&self, text: &str) -> Result<(), LogError> {
         let disk = &self.ctx.disk;
         let path = self.dir.join(super::log::LEADER_EPOCH_FILE);
@@ -147,37 +148,37 @@ impl FlushPlan {
     }
 }
 
-/// Why a flush failed, for each of those who waited for it.
+/// The result of a flush, given to each of its waiters.
 pub type FlushResult = Result<(), Arc<LogError>>;
 
-/// The flushes of one log: whose turn it is, and who waits.
+/// The flush lock and the flush waiters of one log.
 #[derive(Default)]
 pub(crate) struct LogFlushes {
-    /// Held while a plan is carried out.
+    /// Held while a plan runs.
     turn: Mutex<()>,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// Up to where each needs the log durable.
+    /// The waiters, each with the offset up to which it needs the log durable.
     waiters: Vec<(Offset, oneshot::Sender<FlushResult>)>,
-    /// Those who gave up are swept out when there are as many as this.
+    /// When there are this many waiters, those that gave up are removed.
     sweep_at: usize,
-    /// The log is in the queue of its directory.
+    /// Whether the log is in the queue of its directory.
     is_queued: bool,
 }
 
-/// Fewer waiters are not worth a sweep.
+/// With fewer waiters it does not pay to search for those that gave up.
 const LEAST_SWEEP: usize = 16;
 
 impl LogFlushes {
-    /// For one who renames the directory: no flush is under way while it is held.
+    /// Locks out flushes: none runs while the guard is held. For renaming the directory.
     pub(crate) fn turn(&self) -> std::sync::MutexGuard<'_, ()> {
         lock(&self.turn)
     }
 
-    /// Registers a waiter.
+    /// Registers a waiter for the flush up to `offset`.
     fn wait_for(&self, offset: Offset) -> oneshot::Receiver<FlushResult> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
@@ -189,7 +190,7 @@ impl LogFlushes {
         receiver
     }
 
-    /// All below `offset` is durable.
+    /// Notifies the waiters whose records are below `offset`, which are durable.
     fn complete(&self, offset: Offset) {
         let mut waiting = lock(&self.waiting);
         for (_, waiter) in waiting.waiters.extract_if(.., |(wanted, _)| *wanted <= offset) {
@@ -204,7 +205,7 @@ impl LogFlushes {
     }
 }
 
-/// The logs of one directory that somebody waits for, in the order in which they were asked for.
+/// The logs of one directory with a requested flush, in the order of the requests.
 #[derive(Default)]
 pub(crate) struct FlushQueue(Mutex<Queue>);
 
@@ -215,7 +216,7 @@ struct Queue {
 }
 
 impl FlushQueue {
-    /// Adds a log. Returns whether that takes another flusher.
+    /// Adds a log. Returns whether the caller must start another flusher.
     fn push(&self, owner: Arc<dyn LogOwner>) -> bool {
         let mut queue = lock(&self.0);
         queue.logs.push_back(owner);
@@ -224,7 +225,7 @@ impl FlushQueue {
         is_wanted
     }
 
-    /// The next log for a flusher, which ends where there is none.
+    /// Returns the next log for a flusher. On `None` the flusher must end.
     fn next(&self) -> Option<Arc<dyn LogOwner>> {
         let mut queue = lock(&self.0);
         let next = queue.logs.pop_front();
@@ -235,13 +236,13 @@ impl FlushQueue {
     fn work(&self) {
         while let Some(owner) = self.next() {
             let flushes = with_log(&*owner, |log| log.flushes());
-            // An error has reached those who wait, and the log of the broker where it is a fault of the disk.
+            // The waiters have received the error, and a fault of the disk has been logged.
             let _ = flush_in_turn(&*owner, &flushes, Offset::MAX, Log::log_end_offset);
         }
     }
 }
 
-/// Has everything flushed that the log holds now, by and by; nobody waits for it.
+/// Requests a flush of everything that the log holds now, without waiting for it.
 pub fn request_flush(owner: &Arc<dyn LogOwner>, tasks: &Tasks) {
     let (ctx, flushes) = with_log(&**owner, |log| (log.context().clone(), log.flushes()));
     if std::mem::replace(&mut lock(&flushes.waiting).is_queued, true) {
@@ -252,7 +253,8 @@ pub fn request_flush(owner: &Arc<dyn LogOwner>, tasks: &Tasks) {
     }
 }
 
-/// Ready when all below `offset` is durable. The flush is asked for at the call, and happens even if nobody waits.
+/// The future is ready when all records below `offset` are durable. The call itself requests the flush, so it happens
+/// even if the future is dropped.
 ///
 /// # Errors
 /// As [`FlushPlan::run`].
@@ -270,13 +272,13 @@ pub fn flushed(
     async move {
         match waiting {
             None => Ok(()),
-            // The sender goes without a word only with the log itself.
+            // The sender is dropped without a result only if the log itself is dropped.
             Some(receiver) => receiver.await.unwrap_or(Ok(())),
         }
     }
 }
 
-/// Returns when all below `offset` is durable; for a thread that may wait.
+/// Returns when all records below `offset` are durable; for a thread that may block.
 ///
 /// # Errors
 /// As [`FlushPlan::run`].
@@ -284,7 +286,7 @@ pub fn flush_through(owner: &dyn LogOwner, offset: Offset) -> FlushResult {
     flush(owner, offset, Log::log_end_offset)
 }
 
-/// Makes the segments durable that are no longer appended to; the active one is left alone.
+/// Makes the inactive segments durable; leaves the active one alone.
 ///
 /// # Errors
 /// As [`FlushPlan::run`].
@@ -293,7 +295,8 @@ pub(crate) fn flush_rolled(owner: &dyn LogOwner) -> FlushResult {
     flush(owner, up_to, Log::active_base_offset)
 }
 
-/// Unless all below `wanted` is durable: makes it so up to what `extent` says when it is our turn.
+/// Unless all records below `wanted` are durable, flushes up to the offset that `extent` returns once the flush lock is
+/// held.
 fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) -> FlushResult {
     match with_log(owner, |log| (log.recovery_point() < wanted).then(|| log.flushes())) {
         Some(flushes) => flush_in_turn(owner, &flushes, wanted, extent),
@@ -308,10 +311,10 @@ fn flush_in_turn(
     extent: impl Fn(&Log) -> Offset,
 ) -> FlushResult {
     let _turn = flushes.turn();
-    // Who registers from here on may come too late for the plan, and queues the log again.
+    // A waiter that registers from here on may be too late for the plan, so it must queue the log again.
     lock(&flushes.waiting).is_queued = false;
     let plan = with_log(owner, |log| {
-        // What was deleted meanwhile needs no disk any more.
+        // A log that was deleted in the meantime needs no flush.
         let is_needed = log.recovery_point() < wanted.min(log.log_end_offset()) && !log.is_deleted();
         is_needed.then(|| log.flush_plan(extent(log)))
     });
@@ -325,7 +328,7 @@ fn flush_in_turn(
             }
         }
     }
-    // After the owner has published what has become durable.
+    // Only now: the owner has published the new recovery point.
     flushes.complete(with_log(owner, |log| if log.is_deleted() { Offset::MAX } else { log.recovery_point() }));
     Ok(())
 }
@@ -344,7 +347,7 @@ mod tests {
         types::TopicPartition,
     };
 
-    /// A log of its own for each of `names`, all in one directory on `disk`.
+    /// One log for each of `names`, all in one directory on `disk`.
     fn logs(disk: &SimDisk, names: &[&str]) -> Vec<Arc<dyn LogOwner>> {
         disk.create_dir_all(Path::new("/d")).unwrap();
         let ctx = LogContext::alone(Path::new("/d"), Arc::new(disk.clone()), Arc::new(SimClock::new(1000))).unwrap();
@@ -387,7 +390,8 @@ mod tests {
         for flushed in waiting {
             flushed.await.unwrap();
         }
-        // Each log is flushed for those who came before the first flush began, and once more for the others.
+        // Each log is flushed once for the waiters that came before the first flush began, and once more for the
+        // others.
         let syncs = slow_disk.syncs() - before;
         assert!(syncs <= 4 * slow.len() as u64, "{syncs} syncs for 700 waiters of {} logs", slow.len());
         tasks.shutdown().await;

@@ -1,4 +1,4 @@
-//! Searching an index file: fixed-size entries, sorted, read as few as it takes.
+//! Searches an index file of sorted fixed-size entries, and reads as few of them as possible.
 
 use std::{io, sync::Arc};
 
@@ -21,13 +21,13 @@ impl IndexReader {
         Ok(decode(&bytes))
     }
 
-    /// How many entries from the start satisfy `holds`, which holds for none after the first it fails for.
+    /// How many entries from the start satisfy `holds`; it must fail for all entries after the first failure.
     pub(crate) fn partition_point<const N: usize, E>(
         &self,
         decode: impl Fn(&[u8; N]) -> E,
         holds: impl Fn(&E) -> bool,
     ) -> io::Result<u32> {
-        /// Entries that are read at once when the search has come so near.
+        /// If this many entries are left to search, they are read at once.
         const BLOCK: u32 = 256;
         let (mut low, mut high) = (0, self.entries);
         while high - low > BLOCK {
@@ -56,8 +56,8 @@ impl IndexReader {
         }
     }
 
-    /// How many entries there are, without the zeros that Apache Kafka leaves in the index of a segment it
-    /// did not close, and the last of them.
+    /// The number of entries and the last entry, without the zeros that Apache Kafka leaves in the index of a segment
+    /// it did not close.
     pub(crate) fn last<const N: usize, E>(&self, decode: impl Fn(&[u8; N]) -> E) -> io::Result<(u32, Option<E>)> {
         if self.entries == 0 {
             return Ok((0, None));

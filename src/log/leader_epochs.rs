@@ -1,12 +1,12 @@
-//! Leader epoch → first offset written under it (`LeaderEpochFileCache`), the map that truncation and
-//! OffsetForLeaderEpoch answer from (KIP-101, KIP-279). Pure; the checkpoint's text is here, its file `log.rs`'s.
+//! Owns the map from leader epoch to the first offset written in it (`LeaderEpochFileCache`), which truncation and
+//! OffsetForLeaderEpoch use (KIP-101, KIP-279), and the text of its checkpoint. Pure; leaves the file to `log.rs`.
 
 use crate::types::{LeaderEpoch, Offset};
 
-/// "None", on the wire.
+/// No epoch, on the wire.
 const UNDEFINED_EPOCH: LeaderEpoch = -1;
 
-/// Epochs in ascending order, start offsets too.
+/// Epochs and start offsets, both in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaderEpochs {
     entries: Vec<(LeaderEpoch, Offset)>,
@@ -23,8 +23,8 @@ impl LeaderEpochs {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
 
-    /// Notes that `epoch` starts at `start_offset`. Answers whether anything changed.
-    /// Entries that the new one contradicts (later epoch or later start) give way.
+    /// Adds `epoch`, which starts at `start_offset`. Returns whether anything changed. Removes entries that contradict
+    /// the new one (later epoch or later start).
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
         if epoch < 0
             || self.latest().is_some_and(|latest| latest >= epoch)
@@ -37,7 +37,7 @@ impl LeaderEpochs {
         true
     }
 
-    /// L4: the largest epoch ≤ `epoch` and where it ends; `None` where nothing is known.
+    /// L4: the largest epoch ≤ `epoch` and its end offset; `None` if nothing is known.
     pub fn end_offset_for(&self, epoch: LeaderEpoch, log_end_offset: Offset) -> Option<(LeaderEpoch, Offset)> {
         if epoch == UNDEFINED_EPOCH {
             return None;
@@ -46,10 +46,10 @@ impl LeaderEpochs {
             return Some((epoch, log_end_offset));
         }
         let above = self.entries.partition_point(|(known, _)| *known <= epoch);
-        // Newer than all we know: nothing can be said of it (`UNDEFINED_EPOCH_OFFSET`).
+        // Newer than all known epochs: undefined (`UNDEFINED_EPOCH_OFFSET`).
         let (_, end) = self.entries.get(above)?;
         Some(match above.checked_sub(1) {
-            // Older than all we know: it ended where our first epoch starts.
+            // Older than all known epochs: it ended where the first known epoch starts.
             None => (epoch, *end),
             Some(floor) => (self.entries[floor].0, *end),
         })
@@ -61,14 +61,14 @@ impl LeaderEpochs {
         above.checked_sub(1).map(|at| self.entries[at].0)
     }
 
-    /// Forgets what starts at or beyond `end_offset`. Answers whether anything changed.
+    /// Removes epochs that start at or above `end_offset`. Returns whether anything changed.
     pub fn truncate_from_end(&mut self, end_offset: Offset) -> bool {
         let before = self.entries.len();
         self.entries.retain(|(_, start)| *start < end_offset);
         before != self.entries.len()
     }
 
-    /// Forgets what ended before `start_offset`; the epoch that spans it now starts there.
+    /// Removes epochs that ended before `start_offset`; the epoch of `start_offset` now starts there.
     pub fn truncate_from_start(&mut self, start_offset: Offset) -> bool {
         let above = self.entries.partition_point(|(_, start)| *start <= start_offset);
         let Some(spanning) = above.checked_sub(1) else { return false };
@@ -80,7 +80,7 @@ impl LeaderEpochs {
         true
     }
 
-    /// Forgets everything.
+    /// Removes all epochs.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
@@ -90,12 +90,12 @@ impl LeaderEpochs {
         use std::fmt::Write;
         let mut text = format!("0\n{}\n", self.entries.len());
         for (epoch, start) in &self.entries {
-            let _ = writeln!(text, "{epoch} {start}"); // A String takes all.
+            let _ = writeln!(text, "{epoch} {start}"); // Writing to a String cannot fail.
         }
         text
     }
 
-    /// The reverse; `None` where the text is damaged.
+    /// Parses the text of `leader-epoch-checkpoint`; `None` if it is damaged.
     pub fn from_text(text: &str) -> Option<LeaderEpochs> {
         let mut lines = text.lines();
         if lines.next()?.trim() != "0" {

@@ -1,25 +1,26 @@
-//! How often the same trouble may be said: once a minute, with the count of the lines that were left out.
+//! Limits how often the same problem is logged: once a minute, with the number of suppressed lines.
 
 use std::{sync::Mutex, time::Duration};
 
 use crate::env::lock::lock;
 
-/// Between two lines.
+/// Time between two lines.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// For one kind of trouble at one place, such as the reads of a partition.
+/// The limit for one kind of problem at one place, such as the reads of a partition.
 #[derive(Debug, Default)]
 pub struct LogLineLimit(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// On the monotonic clock.
+    /// Time of the last line, on the monotonic clock.
     last: Option<Duration>,
     unsaid: u64,
 }
 
 impl LogLineLimit {
-    /// Whether a line may be logged at `now`; if so, how many were left out since the last one.
+    /// Returns whether a line may be logged at `now`: then `Some` with the number of lines suppressed since the last
+    /// one.
     pub fn admit(&self, now: Duration) -> Option<u64> {
         let mut said = lock(&self.0);
         if said.last.is_some_and(|last| now < last.saturating_add(INTERVAL)) {

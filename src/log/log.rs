@@ -1,8 +1,9 @@
-//! `Log`: one partition. Owns its segments, producer state and leader epochs, and decides where batches go.
+//! `Log`: one partition. Owns its segments, producer state and leader epochs, and decides at which offsets and in which
+//! segment batches are stored.
 //!
-//! Holds INV-L1 (offsets without gaps) and INV-L2 as far as it knows the offsets. Not locked inside: the owner
-//! serializes changes. Under that lock it only writes to the page cache; what may wait for the disk
-//! leaves as a plan ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). Opening is `recovery.rs`'s.
+//! Keeps INV-L1 (offsets without gaps) and INV-L2 as far as it knows the offsets. It has no lock inside: the owner
+//! serializes changes. Under the owner's lock it only writes to the page cache; work that may wait for the disk is
+//! returned as a plan ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). Leaves opening to `recovery.rs`.
 
 use std::{
     collections::BTreeSet,
@@ -37,84 +38,83 @@ pub(crate) const LEADER_EPOCH_FILE: &str = "leader-epoch-checkpoint";
 pub(crate) const PARTITION_METADATA_FILE: &str = "partition.metadata";
 pub(crate) const SNAPSHOT_EXTENSION: &str = "snapshot";
 
-/// How a log starts: what the checkpoints of its directory say of it.
+/// How a log starts: the values that the checkpoints of its directory hold for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenLog {
-    /// From `log-start-offset-checkpoint`; 0 for none.
+    /// From `log-start-offset-checkpoint`; 0 if there is none.
     pub log_start_offset: Offset,
-    /// From `recovery-point-offset-checkpoint`: everything below was durable; 0 for none.
+    /// From `recovery-point-offset-checkpoint`: everything below was durable; 0 if there is none.
     pub recovery_point: Offset,
-    /// The directory carried the mark of a clean shutdown.
+    /// The directory contained the clean-shutdown file.
     pub clean_shutdown: bool,
-    /// Whatever was acknowledged was synced first, as in the metadata log: good batches behind a bad one prove that the
-    /// bad one was durable, and so it is corruption and no torn write.
+    /// Every acknowledged record was synced first, as in the metadata log. Good batches after a bad one then prove that
+    /// the bad one was durable: it is corruption, not a torn write.
     pub acknowledged_is_synced: bool,
 }
 
-/// Where a batch went.
+/// Where a batch was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendInfo {
-    /// Of the first record.
+    /// Offset of the first record.
     pub first_offset: Offset,
-    /// Of the last record.
+    /// Offset of the last record.
     pub last_offset: Offset,
-    /// P7: the broker's time where the topic uses it; -1 otherwise. For a duplicate, the original's timestamp (I2).
+    /// P7: the broker's time if the topic uses LogAppendTime, else -1. For a duplicate, the original's timestamp (I2).
     pub log_append_time_ms: TimestampMs,
     /// First offset of the log.
     pub log_start_offset: Offset,
-    /// I2: the batch was there already, and these are the original's offsets.
+    /// I2: the batch was appended before, and these are the original's offsets.
     pub duplicate: bool,
-    /// `flush.messages` are unflushed: the answer waits for `flush_through(last_offset + 1)`.
+    /// `flush.messages` records are not flushed: the response must wait for `flush_through(last_offset + 1)`.
     pub flush_due: bool,
 }
 
-/// See the module.
+/// One partition on disk; see the module.
 pub struct Log {
     pub(super) ctx: Arc<LogContext>,
     pub(super) partition: TopicPartition,
     pub(super) topic_id: Option<TopicId>,
     pub(super) dir: Arc<PartitionDir>,
     pub(super) config: Arc<LogConfig>,
-    /// Ascending, never empty; the last is the active one.
+    /// In ascending order, never empty; the last is the active one.
     pub(super) segments: Arc<Vec<Arc<Segment>>>,
     pub(super) log_start_offset: Offset,
     pub(super) log_end_offset: Offset,
     pub(super) recovery_point: Offset,
     pub(super) producers: ProducerState,
-    /// Offsets of the snapshot files.
+    /// Offsets of the producer snapshot files.
     pub(super) snapshots: BTreeSet<Offset>,
     pub(super) epochs: LeaderEpochs,
     pub(super) tail: Arc<TailLog>,
     pub(super) dirty: Dirty,
-    /// On the monotonic clock.
+    /// Time on the monotonic clock.
     pub(super) last_flush: Duration,
     pub(super) flushes: Arc<LogFlushes>,
     pub(super) deleted: bool,
-    /// The broker stops: what is on disk is what the mark of a clean shutdown vouches for.
+    /// The broker is stopping: no change is accepted, since the clean-shutdown file says that the files are complete.
     pub(super) closed: bool,
 }
 
-/// What changed beside the segments since it last reached the disk; counters, so that a plan that is
-/// dropped loses nothing.
+/// Changes outside the segments that are not durable yet. These are counters, so that dropping a plan loses nothing.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    /// Times the log was cut: what a plan made before synced may not be what is there now.
+    /// How often the log was truncated: an older flush plan may have synced files that have changed since.
     pub(super) truncations: u64,
     pub(super) truncations_synced: u64,
-    /// Times files were created or renamed, and how many of those are durable.
+    /// How often files were created or renamed, and how many of these changes are durable.
     pub(super) names: u64,
     pub(super) names_synced: u64,
-    /// Times leader epochs changed.
+    /// How often leader epochs changed.
     pub(super) epochs: u64,
     pub(super) epochs_synced: u64,
-    /// Files beside the segments that were written and not synced, by the count of names at that time.
+    /// Files outside the segments that were written and not synced, each with the value of `names` at that time.
     pub(super) files: Vec<(u64, PathBuf)>,
-    /// The partition's own directory entry, by its number in `LogContext::partitions_created`.
+    /// The partition's own directory entry, if not durable: its number in `LogContext::partitions_created`.
     pub(super) parent: Option<u64>,
 }
 
 impl Dirty {
-    /// A file was written that may not have been there before.
+    /// Records that a file was written that may be new.
     fn wrote(&mut self, path: PathBuf) {
         self.names += 1;
         self.files.push((self.names, path));
@@ -131,12 +131,12 @@ impl Dirty {
 impl Log {
     /// Opens the log in `dir`, or creates it there.
     ///
-    /// After a clean shutdown only the end of the last segment is read; otherwise what lies beyond the
-    /// recovery point is checked and, from the first bad batch on, cut.
+    /// After a clean shutdown only the end of the last segment is read. Otherwise everything above the recovery point
+    /// is checked, and truncated at the first bad batch.
     ///
     /// # Errors
-    /// A fault of the disk, or [`LogError::Corrupt`] where something below the recovery point is damaged:
-    /// then nothing is changed on the disk.
+    /// A fault of the disk, or [`LogError::Corrupt`] if something below the recovery point is damaged: then nothing is
+    /// changed on the disk.
     pub fn open(
         ctx: &Arc<LogContext>,
         dir: &Path,
@@ -149,12 +149,12 @@ impl Log {
         super::recovery::open(ctx, dir, partition, topic_id, config, start).map_err(|error| ctx.handle_io_error(error))
     }
 
-    /// Which partition it is.
+    /// The partition's topic and index.
     pub fn partition(&self) -> &TopicPartition {
         &self.partition
     }
 
-    /// The topic's id, where one was given or found in `partition.metadata`.
+    /// The topic's id, if one was given or found in `partition.metadata`.
     pub fn topic_id(&self) -> Option<TopicId> {
         self.topic_id
     }
@@ -169,7 +169,7 @@ impl Log {
         self.dir.path()
     }
 
-    /// What it shares with the other logs of its log directory.
+    /// State shared with the other logs of the log directory.
     pub fn context(&self) -> &Arc<LogContext> {
         &self.ctx
     }
@@ -184,27 +184,27 @@ impl Log {
         self.log_end_offset
     }
 
-    /// All below is durable.
+    /// All records below this offset are durable.
     pub fn recovery_point(&self) -> Offset {
         self.recovery_point
     }
 
-    /// First record of a transaction that is open or whose marker is not yet committed.
+    /// First offset of the oldest transaction that is open or whose marker is not yet committed.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         self.producers.first_unstable_offset().map(|offset| offset.max(self.log_start_offset))
     }
 
-    /// What is known of producers (DescribeProducers).
+    /// State of the producers (DescribeProducers).
     pub fn producers(&self) -> &ProducerState {
         &self.producers
     }
 
-    /// The map of leader epochs.
+    /// The start offset of each leader epoch.
     pub fn leader_epochs(&self) -> &LeaderEpochs {
         &self.epochs
     }
 
-    /// The newest leader epoch that wrote.
+    /// The newest leader epoch in the log.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest()
     }
@@ -224,12 +224,12 @@ impl Log {
         &self.segments
     }
 
-    /// Takes new settings; they hold from the next batch on.
+    /// Sets new settings; they apply from the next batch on.
     pub fn update_config(&mut self, config: Arc<LogConfig>) {
         self.config = config;
     }
 
-    /// Notes the topic's id; written to `partition.metadata` where there was none.
+    /// Sets the topic's id and writes it to `partition.metadata`, if it is not set yet.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -246,12 +246,12 @@ impl Log {
         Ok(())
     }
 
-    /// Markers below `high_watermark` are committed: transactions they ended become stable.
+    /// Markers below `high_watermark` are committed: their transactions become stable.
     pub fn on_high_watermark(&mut self, high_watermark: Offset) {
         self.producers.on_high_watermark(high_watermark);
     }
 
-    /// I5: forgets producers that have been silent for `producer.id.expiration.ms`.
+    /// I5: removes producers that have not written for `producer.id.expiration.ms`.
     pub fn remove_expired_producers(&mut self, now_ms: TimestampMs) {
         self.producers.remove_expired(now_ms, self.ctx.producer_id_expiration_ms.load(Ordering::Relaxed));
     }
@@ -265,11 +265,11 @@ impl Log {
         }
     }
 
-    /// Appends a batch that [`super::validate`] admitted, as the next offsets.
+    /// Appends a batch that [`super::validate`] accepted, at the next offsets.
     ///
     /// # Errors
-    /// Why the batch may not be appended; nothing has changed then. After a fault of the disk the outcome
-    /// is unknown, and the log directory is offline unless it is merely full.
+    /// The reason why the batch may not be appended; nothing has changed then. After a fault of the disk the outcome is
+    /// unknown, and the log directory is offline unless it is merely full.
     pub fn append_as_leader(
         &mut self,
         batch: ValidatedBatch,
@@ -285,7 +285,7 @@ impl Log {
                 log_append_time_ms: original.timestamp_ms,
                 log_start_offset: self.log_start_offset,
                 duplicate: true,
-                // The original may not be durable yet, and its answer was never seen.
+                // The original may not be durable yet, and the client never got its response.
                 flush_due: self.flush_is_due_by_messages(),
             });
         }
@@ -295,7 +295,8 @@ impl Log {
         let active = self.active().clone();
         let written = active.write(&[header.bytes(), &records]);
         let position = written.map_err(|error| self.ctx.handle_io_error(error))?;
-        // Everything that readers go by comes before what may fail: they are to see the batch or an offline directory.
+        // First update all state that readers use, then do the steps that may fail: readers must see either the batch
+        // or an offline directory.
         let completed = self.note_appended(&header, marker);
         self.ctx.tail.push(&self.tail, header, records, pinned_bytes);
         self.index_appended(&active, &header, position, completed)?;
@@ -312,11 +313,11 @@ impl Log {
         })
     }
 
-    /// Appends batches as another log holds them: offsets and epochs are theirs.
+    /// Appends batches copied from another log, with their offsets and epochs.
     ///
     /// # Errors
-    /// As [`Log::append_as_leader`]; and when the bytes are not whole, valid batches in order from the end
-    /// of this log on.
+    /// As [`Log::append_as_leader`]; also if the bytes are not whole, valid batches in order from the end of this log
+    /// on.
     pub fn append_as_follower(&mut self, batches: Bytes, now_ms: TimestampMs) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
         let placed = self.check_batches(&batches)?;
@@ -355,7 +356,7 @@ impl Log {
         }
     }
 
-    /// Where each batch starts in `bytes`.
+    /// Checks the batches. Returns where each starts in `bytes`.
     fn check_batches(&self, bytes: &Bytes) -> Result<Vec<(usize, BatchHeader)>, AppendError> {
         let corrupt = |reason: String| AppendError::Corrupt { partition: self.partition.clone(), reason };
         let mut placed = Vec::new();
@@ -402,8 +403,8 @@ impl Log {
         Ok(())
     }
 
-    /// A batch is in the file: everything that follows from that in memory, and cannot fail.
-    /// Returns the transaction that it ends.
+    /// Updates the state in memory after a batch was written to the file; this cannot fail. Returns the transaction
+    /// that the batch ends.
     fn note_appended(&mut self, header: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<CompletedTxn> {
         assert!(header.base_offset() >= self.log_end_offset, "INV-L1: {header:?} behind {}", self.log_end_offset);
         self.log_end_offset = header.last_offset() + 1;
@@ -415,7 +416,7 @@ impl Log {
         completed
     }
 
-    /// Notes a batch in the indexes of its segment. Only a fault of the disk fails this, and takes the directory
+    /// Adds a batch to the indexes of its segment. Fails only by a fault of the disk, which takes the directory
     /// offline.
     fn index_appended(
         &self,
@@ -470,18 +471,18 @@ impl Log {
         Ok(())
     }
 
-    /// A segment starts where the one before ended, unless a gap is wider than an index can express.
+    /// The new segment starts where the one before ended, unless the gap of offsets is too wide for an index.
     fn roll_before(&mut self, next: &BatchHeader) -> Result<(), LogError> {
         let is_over_gap = next.last_offset() - self.log_end_offset > Offset::from(i32::MAX)
             && is_gap_between(self.active().base_offset(), next.base_offset());
         self.roll_to(if is_over_gap { next.base_offset() } else { self.log_end_offset })
     }
 
-    /// `LogSegment.shouldRoll`, where `pending_bytes` are about to be written before `next`.
+    /// `LogSegment.shouldRoll`, if `pending_bytes` will be written before `next`.
     fn should_roll(&self, next: &BatchHeader, pending_bytes: u64, now_ms: TimestampMs) -> Result<bool, LogError> {
         let active = self.active();
         let size = active.size_bytes() + pending_bytes;
-        // An empty segment lies ahead where a roll over a gap was not followed by its batch.
+        // An empty segment may start above the next offset, if the append failed after a roll over a gap.
         let is_out_of_reach = next.last_offset() - active.base_offset() > Offset::from(i32::MAX)
             || next.base_offset() < active.base_offset();
         if size == 0 {
@@ -494,7 +495,7 @@ impl Log {
             || active.indexes_are_full(self.config.segment_index_bytes))
     }
 
-    /// `segment.jitter.ms`: spreads rolls, by a hash where Kafka draws a number.
+    /// `segment.jitter.ms`: spreads rolls, by a hash instead of Kafka's random number.
     fn roll_jitter_ms(&self, active: &Segment) -> i64 {
         use std::hash::{Hash, Hasher};
         let most = self.config.segment_jitter_ms.min(self.config.segment_ms);
@@ -533,8 +534,8 @@ impl Log {
         self.flush_before_gap(is_over_gap)
     }
 
-    /// A recovery cannot tell such a gap from a lost tail, so what stands before it must not get lost. A gap is rare
-    /// enough to wait for that here.
+    /// A recovery cannot tell such a gap from a lost tail, so everything before it must be durable. Gaps are rare
+    /// enough to wait for the flush here.
     fn flush_before_gap(&mut self, is_over_gap: bool) -> Result<(), LogError> {
         if is_over_gap { self.flush() } else { Ok(()) }
     }
@@ -547,7 +548,7 @@ impl Log {
         Ok(())
     }
 
-    /// The active segment is empty and starts at another offset than the next batch needs.
+    /// Replaces the active segment, which is empty and does not start at the offset that the next batch needs.
     fn replace_empty_segment(&mut self, base_offset: Offset) -> Result<(), LogError> {
         let empty = self.active().clone();
         self.start_segment(base_offset)?;
@@ -557,7 +558,7 @@ impl Log {
         self.flush_before_gap(is_over_gap)
     }
 
-    /// Writes the producer state at the log's end, from which a restart goes on.
+    /// Writes a snapshot of the producer state at the log's end; a restart loads it.
     pub(super) fn take_snapshot(&mut self) -> Result<(), LogError> {
         let offset = self.log_end_offset;
         if self.snapshots.contains(&offset) || offset == self.log_start_offset && self.producers.is_empty() {
@@ -585,12 +586,12 @@ impl Log {
         Ok(())
     }
 
-    /// Has the disk keep room for `bytes` more in the active segment. Returns the segment's first offset, and up to
-    /// which position of its file there is room.
+    /// Reserves disk space for `bytes` more in the active segment. Returns the segment's base offset, and the position
+    /// in its file up to which space is reserved.
     ///
     /// # Errors
-    /// There is not so much room; or the file system cannot keep any ([`io::ErrorKind::Unsupported`]); or a fault of
-    /// the disk.
+    /// The disk does not have the space; or the file system cannot reserve any ([`io::ErrorKind::Unsupported`]); or a
+    /// fault of the disk.
     pub fn keep_room(&self, bytes: u64) -> Result<(Offset, u64), LogError> {
         self.check_usable()?;
         let active = self.active();
@@ -599,7 +600,7 @@ impl Log {
         Ok((active.base_offset(), active.size_bytes() + bytes))
     }
 
-    /// Gives the room back that is kept for a segment that is not active any more.
+    /// Releases the space reserved for a segment that is no longer active.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -613,8 +614,8 @@ impl Log {
 
     // --- read ---
 
-    /// Admits a read from `from` on: of at most `max_bytes`, but at least one whole batch if `min_one_batch`
-    /// (F2), of batches below `upper_bound` (exclusive: high watermark, last stable offset or log end).
+    /// Plans a read that starts at `from`: at most `max_bytes`, but at least one whole batch if `min_one_batch` (F2),
+    /// only batches below `upper_bound` (exclusive: high watermark, last stable offset or log end).
     ///
     /// # Errors
     /// F4: the offset is outside of the log; or the log directory is offline.
@@ -647,7 +648,7 @@ impl Log {
         })
     }
 
-    /// A search by time.
+    /// Plans a search by timestamp.
     pub fn timestamp_lookup(&self) -> TimestampLookup {
         TimestampLookup {
             segments: self.segments.clone(),
@@ -658,13 +659,13 @@ impl Log {
 
     // --- flush ---
 
-    /// What has to be synced for everything below `up_to` to be durable; to be run outside of the lock.
+    /// Lists what must be synced to make everything below `up_to` durable. The plan must be run outside the lock.
     pub fn flush_plan(&self, up_to: Offset) -> FlushPlan {
         let up_to = up_to.min(self.log_end_offset);
-        // From the segment that ends at the recovery point on: a roll there has added to its indexes.
+        // Starts with the segment that ends at the recovery point: a roll there has added to its indexes.
         let first =
             self.segments.partition_point(|segment| segment.base_offset() < self.recovery_point).saturating_sub(1);
-        // All of the log includes a last segment that was emptied, which has to become so durably.
+        // The last segment may have been emptied; that must become durable too.
         let whole = up_to == self.log_end_offset;
         let last = if whole {
             self.segments.len()
@@ -692,7 +693,7 @@ impl Log {
         }
     }
 
-    /// Takes note of a plan that was carried out: the recovery point moves.
+    /// Applies the result of a plan that was run: advances the recovery point.
     pub fn flush_done(&mut self, done: FlushDone) {
         self.last_flush = self.ctx.clock.monotonic();
         if done.truncations != self.dirty.truncations {
@@ -706,7 +707,7 @@ impl Log {
         self.recovery_point = self.recovery_point.max(done.up_to);
     }
 
-    /// Flushes in line, for those who hold the only handle (start, stop, tests, the metadata log).
+    /// Flushes in the calling thread, for callers that hold the only handle (start, stop, tests, the metadata log).
     ///
     /// # Errors
     /// As [`FlushPlan::run`].
@@ -716,7 +717,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether `flush.ms` has passed since the last flush and something waits for one.
+    /// Whether there are unflushed records and `flush.ms` has passed or `flush.messages` is reached.
     pub fn flush_is_due(&self, now: Duration) -> bool {
         self.log_end_offset > self.recovery_point
             && (now.saturating_sub(self.last_flush).as_millis() >= self.config.flush_ms.max(0) as u128
@@ -728,18 +729,18 @@ impl Log {
         self.active().size_bytes()
     }
 
-    /// Where the active segment starts.
+    /// The base offset of the active segment.
     pub(crate) fn active_base_offset(&self) -> Offset {
         self.active().base_offset()
     }
 
-    /// Whose turn it is to flush this log, and who waits for that.
+    /// The lock and the waiters for flushes of this log.
     pub(super) fn flushes(&self) -> Arc<LogFlushes> {
         self.flushes.clone()
     }
 
-    /// Everything that a clean start needs: indexes, snapshot, epochs, all of it durable. From here on the log
-    /// takes no change.
+    /// Writes everything that a clean start needs (indexes, snapshot, epochs) and makes it durable. After that the log
+    /// accepts no change.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -759,8 +760,8 @@ impl Log {
         Ok(())
     }
 
-    /// [`Log::close_cleanly`] without the wait: all is written, and durable once the whole volume is synced.
-    /// Then [`Log::flush_done`] takes the answer, if there is one.
+    /// [`Log::close_cleanly`] without the wait: everything is written, and durable once the caller has synced the whole
+    /// volume. Then the caller must pass the returned value, if any, to [`Log::flush_done`].
     ///
     /// # Errors
     /// A fault of the disk.
@@ -777,8 +778,8 @@ impl Log {
         Ok(Some(self.flush_plan(self.log_end_offset).done))
     }
 
-    /// [`Log::prepare_close`] of a log that goes on: what recovery has checked becomes durable with the volume. What
-    /// has no room can be rebuilt.
+    /// [`Log::prepare_close`] for a log that stays open: the records that recovery checked become durable with the
+    /// volume. A full disk is no error for indexes and epochs, which can be rebuilt.
     pub(super) fn prepare_sync(&mut self) -> Result<Option<FlushDone>, LogError> {
         if self.deleted || self.recovery_point == self.log_end_offset {
             return Ok(None);
@@ -796,7 +797,8 @@ impl Log {
         Ok(Some(done))
     }
 
-    /// Without waiting for the disk; a torn file would be noticed, and its content follows from the batches.
+    /// Writes the epochs without waiting for the disk; a torn file would be noticed, and can be rebuilt from the
+    /// batches.
     fn write_epochs(&mut self) -> Result<(), LogError> {
         if self.dirty.epochs == self.dirty.epochs_synced {
             return Ok(());
@@ -811,7 +813,7 @@ impl Log {
         }
     }
 
-    /// Whether nothing has happened since it was opened or closed cleanly.
+    /// Whether nothing has changed since the log was opened or closed cleanly.
     fn is_closed_cleanly(&self) -> bool {
         let snapshot = self.snapshots.contains(&self.log_end_offset) || self.log_end_offset == self.log_start_offset;
         snapshot && self.recovery_point == self.log_end_offset && !self.dirty.any()
@@ -819,8 +821,8 @@ impl Log {
 
     // --- truncation and deletion ---
 
-    /// Moves the start of the log up to `offset` (DeleteRecords, a follower's leader). Answers whether it moved.
-    /// The caller has checked it against the high watermark.
+    /// Moves the log start offset up to `offset` (DeleteRecords, or a follower's leader). Returns whether it moved. The
+    /// caller must have checked `offset` against the high watermark.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -838,8 +840,8 @@ impl Log {
         Ok(true)
     }
 
-    /// Deletes what retention no longer keeps, oldest first, nothing above `high_watermark`.
-    /// Answers how many segments went: none of a log that was deleted since its turn was planned.
+    /// Deletes the segments that retention no longer keeps, oldest first, none above `high_watermark`. Returns how many
+    /// were deleted: 0 if the log itself was deleted or closed in the meantime.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -852,7 +854,7 @@ impl Log {
         let all = deletable == self.segments.len();
         self.delete_oldest(deletable.min(self.segments.len() - 1))?;
         if all {
-            // Only now: on a full disk a new segment needs the room that the others gave.
+            // Roll only now: on a full disk the new segment needs the space that the deleted ones free.
             self.roll()?;
             self.delete_oldest(1)?;
         }
@@ -893,7 +895,7 @@ impl Log {
         Ok(self.segments.len())
     }
 
-    /// Renames the files away, and their snapshots; they are removed after `delay_ms`.
+    /// Renames the files to `.deleted`, to be removed after `delay_ms`; removes their snapshots.
     fn remove_segments(&mut self, gone: Vec<Arc<Segment>>, delay_ms: i64) -> Result<(), LogError> {
         for segment in gone {
             let renamed = segment.mark_deleted().map_err(|error| self.ctx.handle_io_error(error))?;
@@ -906,7 +908,8 @@ impl Log {
         Ok(())
     }
 
-    /// Cuts everything from `offset` on; a batch that holds it goes whole. Answers whether anything was cut.
+    /// Truncates everything from `offset` on, including the whole batch that contains `offset`. Returns whether
+    /// anything was truncated.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -928,9 +931,9 @@ impl Log {
         let kept = self.segments.partition_point(|segment| segment.base_offset() <= offset);
         let active = self.segments[kept - 1].clone();
         let cut = active.find(offset, active.size_bytes())?;
-        // Behind a gap the log ends where a start would find its end.
+        // After a gap the log must end where a restart would find its end.
         let end = active.end_before(cut.map_or(active.size_bytes(), |(position, _)| position))?;
-        // First of all: a recovery point above the cut would make a later start call it data loss.
+        // This must come first: a later start would take a recovery point above the log's end for data loss.
         self.ctx.recovery_points.lower(&self.partition, end)?;
         self.begin_cut();
         let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
@@ -939,7 +942,8 @@ impl Log {
             active.truncate_at(position)?;
         }
         active.truncate_aborted(end)?;
-        // What was cut may not come back behind a later segment; a cut is rare enough to wait for it here.
+        // The truncated batches must not reappear before a later segment. Truncation is rare enough to wait for the
+        // sync here.
         active.sync()?;
         self.end_cut(end)
     }
@@ -957,12 +961,12 @@ impl Log {
             self.dirty.epochs += 1;
         }
         self.reload_producers(None)?;
-        // What was removed (later segments, snapshots) may not come back behind what will be appended here.
+        // Removed files (later segments, snapshots) must not reappear after new records are appended.
         let dir = self.dir.path();
         self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))
     }
 
-    /// Empties the log; the next record gets `offset`.
+    /// Removes all records; the next record gets `offset`.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -994,7 +998,7 @@ impl Log {
     }
 
     /// Renames the directory to `<topic>-<partition>.<unique>-delete`; it is removed after `file.delete.delay.ms`.
-    /// Readers that have plans finish them; nothing else works on the log any more.
+    /// Existing read plans can still finish; every other call on the log fails.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -1015,8 +1019,8 @@ impl Log {
         Ok(())
     }
 
-    /// Up to where readers may see: not beyond what is durable where `flush.messages` asks for a flush that has yet to
-    /// come.
+    /// The offset up to which readers may read: only the durable records while a flush that `flush.messages` demands is
+    /// outstanding.
     pub fn visible_end_offset(&self) -> Offset {
         if self.flush_is_due_by_messages() { self.recovery_point } else { self.log_end_offset }
     }
@@ -1027,13 +1031,13 @@ impl Log {
     }
 }
 
-/// Whether so much lies between the bases of two segments that the first cannot have reached the second: without a
-/// gap of offsets, a segment ends where the next one starts, and spans what its indexes can express.
+/// Whether the base offsets of two segments are too far apart for the first to reach the second. Without a gap of
+/// offsets, a segment ends where the next one starts, and its range fits into its indexes.
 pub(super) fn is_gap_between(base_offset: Offset, next_base_offset: Offset) -> bool {
     next_base_offset - base_offset > Offset::from(i32::MAX) + 1
 }
 
-/// `LocalLog.logDeleteDirName` and `logStrayDirName`: at most 255 characters, the topic's name giving way.
+/// `LocalLog.logDeleteDirName` and `logStrayDirName`: at most 255 characters; the topic's name is shortened.
 pub(super) fn moved_dir_name(partition: &TopicPartition, unique: &str, suffix: &str) -> String {
     let suffix = format!("-{}.{unique}-{suffix}", partition.partition);
     let room = 255usize.saturating_sub(suffix.len());

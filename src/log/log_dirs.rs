@@ -1,8 +1,9 @@
-//! The log directories at the start: whose they are, which of them can be used, and that no partition is in two.
+//! Checks the log directories at the start: which cluster and node they belong to, which of them can be used, and that
+//! no partition is in two.
 //!
-//! Owns locks, `meta.properties`, the marks of clean shutdowns. Never takes what it does not understand for a fresh
-//! start: a directory that has partitions and no identity is refused with what to do. Leaves opening logs and all later
-//! work to `log_manager.rs`.
+//! Owns the lock files, `meta.properties` and the clean-shutdown files. Never initialises a directory that may hold
+//! data: one that has partitions and no identity is refused, and the error says what to do. Leaves opening logs and all
+//! later work to `log_manager.rs`.
 
 use std::{
     any::Any,
@@ -26,7 +27,7 @@ use crate::{
     types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
 };
 
-/// Partitions that one message names; of more it gives the number.
+/// A message names at most this many partitions, and counts the others.
 const MOST_NAMED: usize = 20;
 
 /// One log directory.
@@ -34,45 +35,45 @@ pub(super) struct LogDir {
     pub(super) ctx: Arc<LogContext>,
     /// `directory.id`; `None` if the directory could not be read.
     pub(super) directory_id: Option<Uuid>,
-    /// It was initialised by this start.
+    /// Whether this start has initialised it.
     pub(super) is_new: bool,
-    /// The directory carried the mark of a clean shutdown when it was opened.
+    /// Whether the directory contained the clean-shutdown file when it was opened.
     pub(super) clean_shutdown: bool,
-    /// Logs that are there and could not be opened.
+    /// Logs that exist and could not be opened.
     pub(super) refused_logs: Mutex<BTreeSet<TopicPartition>>,
     _lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// All of them.
+/// All log directories.
 pub(super) struct LogDirs {
     pub(super) cluster_id: String,
-    /// No directory had an identity: this is the first start.
+    /// Whether no directory had an identity: this is the first start.
     pub(super) is_new_cluster: bool,
     pub(super) dirs: Vec<LogDir>,
 }
 
-/// A directory that is ours, before it is known which cluster's.
+/// A directory that this process has locked, before its cluster is checked.
 struct Taken {
     meta: Result<MetaProperties, Unidentified>,
     partitions: Vec<TopicPartition>,
     lock: Box<dyn Any + Send + Sync>,
 }
 
-/// Why there is no identity to be read.
+/// Why a directory has no readable identity.
 enum Unidentified {
-    /// There is no file.
+    /// `meta.properties` does not exist.
     Missing,
-    /// It cannot be read.
+    /// `meta.properties` is not valid.
     Damaged(String),
 }
 
 impl LogDirs {
-    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed. A directory that
-    /// cannot be read does not stop the others.
+    /// Locks the log directories and initialises new ones; no format step is needed. A directory that cannot be read
+    /// does not affect the others.
     ///
     /// # Errors
-    /// A directory that another process uses, that belongs to another node or cluster or does not say to which; a
-    /// partition that is in two directories; or no directory that can be read.
+    /// A directory is used by another process, belongs to another node or cluster, or has no readable identity; a
+    /// partition is in two directories; or no directory can be read.
     pub(super) fn open(env: &Env, config: &LogManagerConfig) -> Result<LogDirs, LogError> {
         let mut taken = Vec::new();
         for dir in &config.log_dirs {
@@ -145,7 +146,7 @@ impl LogDir {
         })
     }
 
-    /// A directory that is configured and offline from the start.
+    /// A configured directory that is offline from the start.
     fn unreadable(ctx: Arc<LogContext>, error: &LogError) -> LogDir {
         ctx.fail(error);
         LogDir {
@@ -159,7 +160,7 @@ impl LogDir {
     }
 }
 
-/// Passes on what stops the start; the inner error is that of one directory.
+/// The outer error stops the start; the inner error only makes one directory unusable.
 fn usable<T>(opened: Result<T, LogError>) -> Result<Result<T, LogError>, LogError> {
     match opened {
         Err(error) if !matches!(error, LogError::Io { .. }) => Err(error),
@@ -181,8 +182,8 @@ fn take(env: &Env, dir: &Path) -> Result<Taken, LogError> {
     Ok(Taken { meta, partitions: partitions_in(&*env.disk, dir)?, lock })
 }
 
-/// Makes the directory and its parents, and their names durable: what is synced inside of a directory is lost with the
-/// directory's own name.
+/// Creates the directory and its parents, and makes their names durable: without that a crash could lose the directory
+/// with all its synced files.
 fn create_durably(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     let ancestors = dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty());
     let missing: Vec<&Path> = ancestors.take_while(|ancestor| !disk.exists(ancestor)).collect();
@@ -193,7 +194,7 @@ fn create_durably(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
 fn sync_parent(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     let Some(parent) = dir.parent() else { return Ok(()) };
     match disk.sync_dir(parent) {
-        // Whoever may not look into the parent was given the directory by somebody else.
+        // The process may not read the parent, so somebody else has created the directory.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(LogError::io("sync", parent)(error)),
         _ => Ok(()),
     }
@@ -205,7 +206,7 @@ pub(super) fn partitions_in(disk: &dyn Disk, dir: &Path) -> Result<Vec<TopicPart
     Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse_partition_dir(&entry.name)).collect())
 }
 
-/// `UnifiedLog.parseTopicPartitionName`, without what is deleted, moved or stray.
+/// `UnifiedLog.parseTopicPartitionName`; `None` for deleted, future and stray directories.
 fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
     if ["-delete", "-future", "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
         return None;
@@ -215,7 +216,7 @@ fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
         .then_some(TopicPartition::new(topic, partition.parse().ok().filter(|partition| *partition >= 0)?))
 }
 
-/// The first few names, those of internal topics last, and how many more there are.
+/// The first names, internal topics last, and how many more there are.
 pub(crate) fn name_some<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
     let mut partitions: Vec<_> = partitions.collect();
     partitions.sort_by_key(|partition| (partition.topic.starts_with("__"), *partition));
@@ -223,7 +224,7 @@ pub(crate) fn name_some<'a>(partitions: impl Iterator<Item = &'a TopicPartition>
     let mut text = String::new();
     for partition in partitions.into_iter().take(MOST_NAMED) {
         let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{partition}"); // A String takes all.
+        let _ = write!(text, "{separator}{partition}"); // Writing to a String cannot fail.
     }
     if more > 0 {
         let _ = write!(text, " and {more} more");
@@ -253,9 +254,9 @@ fn agree_on_cluster_id<'a>(
     Ok(cluster_id)
 }
 
-/// A directory that holds partitions is not fresh, and one whose file is damaged is somebody's. The message says how
-/// the file is written anew; a `directory.id` of its own is as good as the old one, since partitions are looked for
-/// where they are.
+/// Refuses a directory without a readable `meta.properties`, if it holds partitions or the file is damaged: it is not
+/// new. The message says how to rewrite the file. A new `directory.id` is as good as the old one, since a partition is
+/// found in any directory.
 fn refuse_unidentified(
     env: &Env,
     dir: &Path,
@@ -278,21 +279,21 @@ fn refuse_unidentified(
     let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
     let reason = format!(
         "{what}, and the directory holds {found}. Nothing was changed. Put the file back from a backup; or, if these \
-         partitions belong to node {node_id} of this cluster, write it anew and start again: printf '{}' > {}",
+         partitions belong to node {node_id} of this cluster, write a new one and start again: printf '{}' > {}",
         meta.properties_text().replace('\n', "\\n"),
         path.display()
     );
     Err(LogError::Invalid { path, reason })
 }
 
-/// Whether the directory is a partition's and not one that is only called like one.
+/// Whether the directory really is a partition's, not only by its name.
 fn holds_log(disk: &dyn Disk, dir: &Path) -> bool {
     let entries = disk.list(dir).unwrap_or_default();
     entries.iter().any(|entry| entry.name == PARTITION_METADATA_FILE || entry.name.ends_with(".log"))
 }
 
-/// `LogManager.loadLog`: of two copies of one partition nobody can tell which one is to go on. A directory of that name
-/// with another topic id is no copy, and is set aside later.
+/// `LogManager.loadLog`: refuses two copies of one partition, since the broker cannot know which one is valid. A
+/// directory of the same name with another topic id is no copy, and is set aside later.
 fn refuse_duplicates<'a>(env: &Env, taken: impl Iterator<Item = (&'a PathBuf, &'a Taken)>) -> Result<(), LogError> {
     let mut found: BTreeMap<&TopicPartition, Vec<&PathBuf>> = BTreeMap::new();
     for (dir, taken) in taken {
@@ -323,12 +324,12 @@ fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Re
     let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
     let path = dir.join(MetaProperties::FILE_NAME);
     env.disk.write_atomically(&path, meta.to_text().as_bytes()).map_err(LogError::io("write", &path))?;
-    // A start that was killed may have made the directory and not come to this.
+    // An earlier start may have been killed after it had created the directory.
     sync_parent(&*env.disk, dir)?;
     Ok(meta)
 }
 
-/// The mark holds for one start only.
+/// Removes the clean-shutdown file, which is valid for one start only. Returns whether it existed.
 fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
     let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
     match ctx.disk.remove_file(&path) {
@@ -341,7 +342,7 @@ fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
     }
 }
 
-/// What an earlier life had deleted and not yet removed.
+/// Schedules the removal of partitions that an earlier process deleted and had not yet removed.
 fn schedule_left_deletions(ctx: &LogContext) -> Result<(), LogError> {
     for entry in ctx.disk.list(&ctx.dir).map_err(LogError::io("list", &ctx.dir))? {
         if entry.is_dir && entry.name.ends_with("-delete") {

@@ -1,9 +1,9 @@
-//! All logs of the log directories: which directory a partition is in, and the work that has to be done now and then
-//! for all of them — flush, checkpoints, retention, removal.
+//! Owns all logs of the log directories: knows which directory a partition is in, and does the periodic work for all of
+//! them (flush, checkpoints, retention, removal of files).
 //!
-//! Opens logs when the replica layer asks for them; a partition of which nobody asks stays untouched. The
-//! background work is `tick`, a function of the time, with one small loop around it. Whose the directories are
-//! is told by `log_dirs.rs`.
+//! Opens a log only when the replica layer asks for it; other partitions on disk stay untouched. The background work is
+//! `tick`, a function of the time, with one small loop around it. Leaves locking and identifying the directories to
+//! `log_dirs.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,23 +30,23 @@ use crate::{
     types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
-/// Retention waits so long after the start (`LogManager.initialTaskDelayMs`).
+/// Delay of the first retention check after the start (`LogManager.initialTaskDelayMs`).
 const INITIAL_RETENTION_DELAY: Duration = Duration::from_secs(30);
-/// Between two turns of other work.
+/// Shortest time between two runs of other work.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
-/// `flush.ms` is kept to within this.
+/// Precision of `flush.ms`.
 const LEAST_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What the log directories are told by the broker's settings.
+/// Broker settings that concern the log directories.
 #[derive(Clone, Debug)]
 pub struct LogManagerConfig {
     /// `log.dirs`.
     pub log_dirs: Vec<PathBuf>,
     /// `node.id`.
     pub node_id: BrokerId,
-    /// The cluster's id, if it is known before the directories are read; a fresh directory gets it.
+    /// The cluster's id, if known before the directories are read; it is written to new directories.
     pub cluster_id: Option<String>,
-    /// Where a new metadata log goes: one of `log_dirs`, or wherever there is room.
+    /// Where a new metadata log is created: one of `log_dirs`; `None` for any directory.
     pub metadata_dir: Option<PathBuf>,
     /// Bounds on open files and memory.
     pub limits: LogLimits,
@@ -80,16 +80,16 @@ impl LogManagerConfig {
     }
 }
 
-/// What the metadata says of where a partition is.
+/// Where the cluster metadata says that a partition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It was created just now, for the directory with this `directory.id` where there is but one.
+    /// It is new; it belongs in the directory with this `directory.id`, if one is given.
     New(Option<Uuid>),
-    /// It was there before this start.
+    /// It existed before this start.
     Existing {
-        /// Its directory, if that was noted. It is not before the log has been created.
+        /// `directory.id` of its directory, if known. It is unknown until the log has been created.
         directory: Option<Uuid>,
-        /// A directory of this broker that holds other partitions is not there.
+        /// Another partition of this broker is assigned to a directory that is missing.
         lacks_directory: bool,
     },
 }
@@ -99,7 +99,7 @@ struct Registered {
     ctx: Arc<LogContext>,
 }
 
-/// What there is to say of a log directory (DescribeLogDirs).
+/// Description of a log directory (DescribeLogDirs).
 #[derive(Clone, Debug)]
 pub struct LogDirDescription {
     /// The directory.
@@ -108,15 +108,15 @@ pub struct LogDirDescription {
     pub directory_id: Uuid,
     /// Whether it has failed.
     pub offline: bool,
-    /// Size of the volume in bytes, and what may still be written; -1 where unknown.
+    /// Size of the volume in bytes; -1 if unknown.
     pub total_bytes: i64,
-    /// See `total_bytes`.
+    /// Bytes that may still be written to the volume; -1 if unknown.
     pub usable_bytes: i64,
-    /// Its logs: size in bytes and end offset.
+    /// Its logs: size in bytes and offset lag.
     pub logs: Vec<(TopicPartition, u64, Offset)>,
 }
 
-/// When each kind of work is next due, on the monotonic clock.
+/// When each kind of work is next due, as time on the monotonic clock.
 struct Schedule {
     recovery_points: Duration,
     log_start_offsets: Duration,
@@ -126,22 +126,22 @@ struct Schedule {
     flush: Duration,
 }
 
-/// See the module.
+/// Manager of all logs; see the module.
 pub struct LogManager {
     env: Env,
     config: LogManagerConfig,
     cluster_id: String,
     is_new_cluster: bool,
     dirs: Vec<LogDir>,
-    /// The background work of each directory, in the order of `dirs`.
+    /// State of the background work of each directory, in the order of `dirs`.
     work: Vec<DirWork>,
     logs: Mutex<BTreeMap<TopicPartition, Registered>>,
-    /// Logs that were opened in this life: the mark of a clean shutdown says nothing of a second time.
+    /// Logs that this process has opened: the clean-shutdown file is only valid for the first opening.
     opened: Mutex<BTreeSet<TopicPartition>>,
 }
 
 impl LogManager {
-    /// Takes possession of the log directories; fresh ones are initialised, no format step is needed.
+    /// Locks the log directories and initialises new ones; no format step is needed.
     ///
     /// # Errors
     /// As [`LogDirs::open`].
@@ -160,7 +160,7 @@ impl LogManager {
         }))
     }
 
-    /// The id of the cluster that the directories belong to; drawn at the first start.
+    /// The id of the cluster that the directories belong to; generated at the first start.
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
     }
@@ -176,7 +176,7 @@ impl LogManager {
         online.filter_map(|dir| Some((dir.ctx.dir.as_path(), dir.directory_id?)))
     }
 
-    /// The `directory.id` that `log` is in.
+    /// The `directory.id` of the directory of `log`.
     pub fn directory_id_of(&self, log: &Log) -> Option<Uuid> {
         self.dirs.iter().find(|dir| Arc::ptr_eq(&dir.ctx, log.context())).and_then(|dir| dir.directory_id)
     }
@@ -186,7 +186,7 @@ impl LogManager {
         self.dirs.iter().filter(|dir| dir.is_new).map(|dir| dir.ctx.dir.as_path())
     }
 
-    /// Directories that are out of service.
+    /// Directories that are offline.
     pub fn offline_dir_paths(&self) -> impl Iterator<Item = &Path> {
         self.dirs.iter().filter(|dir| dir.ctx.is_offline()).map(|dir| dir.ctx.dir.as_path())
     }
@@ -196,46 +196,46 @@ impl LogManager {
         self.dirs.iter().all(|dir| dir.clean_shutdown)
     }
 
-    /// Calls `listener` once for each directory that goes offline, from whatever thread saw the fault.
+    /// Calls `listener` once for each directory that goes offline, in the thread that met the fault.
     pub fn on_dir_failure(&self, listener: impl Fn(&Path, &LogError) + Clone + Send + Sync + 'static) {
         for dir in &self.dirs {
             dir.ctx.on_failure(listener.clone());
         }
     }
 
-    /// `directory.id` of each directory that is out of service, where it is known.
+    /// `directory.id` of each directory that is offline, if it is known.
     pub fn offline_directory_ids(&self) -> impl Iterator<Item = Uuid> {
         self.dirs.iter().filter(|dir| dir.ctx.is_offline()).filter_map(|dir| dir.directory_id)
     }
 
-    /// Whether no directory is left.
+    /// Whether all directories are offline.
     pub fn is_offline(&self) -> bool {
         self.dirs.iter().all(|dir| dir.ctx.is_offline())
     }
 
-    /// A new `producer.id.expiration.ms`; takes effect when producers are next looked at.
+    /// Sets a new `producer.id.expiration.ms`; it applies from the next expiration check on.
     pub fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
         for dir in &self.dirs {
             dir.ctx.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
         }
     }
 
-    /// Directories that have failed.
+    /// Number of directories that are offline.
     pub fn offline_dirs(&self) -> usize {
         self.dirs.iter().filter(|dir| dir.ctx.is_offline()).count()
     }
 
-    /// Memory that holds the last produced batches.
+    /// Bytes of memory that hold the last produced batches.
     pub fn tail_cache_bytes(&self) -> usize {
         // All directories share one cache.
         self.dirs.first().map_or(0, |dir| dir.ctx.tail.used_bytes())
     }
 
-    /// Opens the log of `partition` wherever it is, or creates it where `placement` says, which is nowhere if the
-    /// partition may be in a directory that is not there. To be followed by [`LogManager::register`].
+    /// Opens the log of `partition` in the directory where it exists, or creates it as `placement` says. Does not
+    /// create it if it may be in a missing directory. The caller must then call [`LogManager::register`].
     ///
     /// # Errors
-    /// As [`Log::open`]; and that the partition was lost, or its directory is not there.
+    /// As [`Log::open`]; also if the partition was lost, or its directory is missing.
     pub fn open_log(
         &self,
         partition: &TopicPartition,
@@ -270,8 +270,8 @@ impl LogManager {
         Ok(log)
     }
 
-    /// Opens the metadata log, in which all that was acknowledged was synced: damage is never cut off, unless the loss
-    /// of what follows on it is accepted.
+    /// Opens the metadata log, in which every acknowledged record was synced. Damage is therefore never truncated,
+    /// unless `accept_loss` permits the loss of everything after it.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -307,7 +307,7 @@ impl LogManager {
         self.dirs.iter().filter(|dir| !dir.ctx.is_offline())
     }
 
-    /// The directory that the partition is in. What an earlier topic of that name has left is set aside.
+    /// The directory that the partition is in. Sets aside the partition's directory of an earlier topic of that name.
     fn dir_of(&self, partition: &TopicPartition, topic_id: Option<TopicId>) -> Result<Option<&LogDir>, LogError> {
         let mut found = None;
         for dir in self.online() {
@@ -343,15 +343,16 @@ impl LogManager {
         if matches!(placement, Placement::Existing { .. }) {
             self.refuse_lost(partition)?;
         }
-        // What is remembered of an earlier topic of this name is not true of this one.
+        // The checkpoints may still hold offsets of an earlier topic of this name.
         for checkpoint in dir.ctx.checkpoints() {
             checkpoint.remove(partition)?;
         }
         Ok(dir)
     }
 
-    /// A partition that a checkpoint knows to hold records was there. One whose log was not created before a crash is
-    /// in no checkpoint; but a deleted one of its name may be, for as long as its files wait for their removal.
+    /// Refuses to create a partition that a checkpoint knows to hold records. A partition whose log was not created
+    /// before a crash is in no checkpoint; but a deleted one of its name may be, while its files wait for their
+    /// removal.
     fn refuse_lost(&self, partition: &TopicPartition) -> Result<(), LogError> {
         for dir in self.online() {
             let known = dir.ctx.checkpoints().into_iter().filter_map(|checkpoint| checkpoint.get(partition)).max();
@@ -365,9 +366,9 @@ impl LogManager {
         Ok(())
     }
 
-    /// What the cluster knows nothing of is renamed to `…-stray`, as Apache Kafka does: its topic was deleted while
-    /// this broker could not see to it. It is out of the way of a topic of the same name, and nothing is thrown away.
-    /// `is_known` is asked for each partition with the topic id on disk, if there is one.
+    /// Renames the directories of partitions that the cluster does not know to `…-stray`, as Apache Kafka does: their
+    /// topic was deleted while this broker was down. A new topic can use the name, and no records are lost. `is_known`
+    /// is called for each partition with the topic id on disk, if there is one.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -384,8 +385,8 @@ impl LogManager {
         Ok(())
     }
 
-    /// Deletes the directory of a partition whose log could not be opened, as [`LogManager::delete_log`] does with one
-    /// that is.
+    /// Deletes the directory of a partition whose log could not be opened; [`LogManager::delete_log`] is for an open
+    /// log.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -394,7 +395,7 @@ impl LogManager {
         let Some((dir, _)) = found else { return Ok(()) };
         let path = match self.move_dir(dir, partition, "delete") {
             Ok(to) => to,
-            // No room for the new name: it is removed under its own, before a later topic can have it.
+            // No space for the new name: remove it under its own name, before a later topic can use that name.
             Err(error) if error.is_disk_full() => {
                 let path = dir.ctx.dir.join(partition.to_string());
                 return dir.ctx.disk.remove_dir_all(&path).map_err(LogError::io("remove", &path));
@@ -424,7 +425,7 @@ impl LogManager {
     }
 
     fn dir_for_new_log(&self, partition: &TopicPartition) -> Result<&LogDir, LogError> {
-        // Nowhere else: whoever configured the directory will look for it there.
+        // No other directory: the operator has configured this one and will look for the log there.
         if *partition.topic == *CLUSTER_METADATA_TOPIC
             && let Some(dir) = self.dirs.iter().find(|dir| Some(&dir.ctx.dir) == self.config.metadata_dir.as_ref())
         {
@@ -448,7 +449,7 @@ impl LogManager {
         }
     }
 
-    /// Hands the background work a way to the log. A log that is dropped is forgotten.
+    /// Lets the background work reach the log, until the log is dropped.
     pub fn register(&self, partition: &TopicPartition, ctx: &Arc<LogContext>, owner: Weak<dyn LogOwner>) {
         lock(&self.logs).insert(partition.clone(), Registered { owner, ctx: ctx.clone() });
     }
@@ -458,20 +459,20 @@ impl LogManager {
         self.dirs.iter().find_map(|dir| dir.ctx.high_watermarks.get(partition))
     }
 
-    /// Deletes the log: gone at once under its name, its files after `file.delete.delay.ms`.
+    /// Deletes the log: renames it at once; its files are removed after `file.delete.delay.ms`.
     ///
     /// # Errors
     /// A fault of the disk.
     pub fn delete_log(&self, partition: &TopicPartition, owner: &dyn LogOwner) -> Result<(), LogError> {
         lock(&self.logs).remove(partition);
         let unique = self.env.random.uuid().simple().to_string();
-        // A flush under way finds its files by their paths: it ends first, and none begins behind it.
+        // A running flush finds its files by their paths: wait until it ends, and let no other begin.
         let flushes = with_log(owner, |log| log.flushes());
         let _turn = flushes.turn();
         with_log(owner, |log| log.delete(&unique))
     }
 
-    /// Partitions with a directory on disk, whether anybody has opened them or not.
+    /// Partitions with a directory on disk, opened or not.
     fn partition_dirs(&self) -> Result<Vec<(&LogDir, TopicPartition)>, LogError> {
         let mut partitions = Vec::new();
         for dir in self.online() {
@@ -481,7 +482,7 @@ impl LogManager {
         Ok(partitions)
     }
 
-    /// Partitions on disk, but for the metadata log.
+    /// Partitions on disk, without the metadata log.
     ///
     /// # Errors
     /// A directory that cannot be listed.
@@ -490,7 +491,7 @@ impl LogManager {
         Ok(found.filter(|partition| *partition.topic != *CLUSTER_METADATA_TOPIC).collect())
     }
 
-    /// Whether the partition is in a directory.
+    /// Whether a log directory contains the partition.
     pub fn has(&self, partition: &TopicPartition) -> bool {
         self.online().any(|dir| self.env.disk.exists(&dir.ctx.dir.join(partition.to_string())))
     }
@@ -514,8 +515,8 @@ impl LogManager {
                         .filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx))
                         .map(|(partition, _, owner)| {
                             with_log(&**owner, |log| {
-                                // How far the log is behind what is committed, as `ReplicaManager.getLogEndOffsetLag`
-                                // counts.
+                                // How far the log's end is behind the high watermark, as in
+                                // `ReplicaManager.getLogEndOffsetLag`.
                                 let lag = owner
                                     .high_watermark()
                                     .map_or(0, |high_watermark| (high_watermark - log.log_end_offset()).max(0));
@@ -539,8 +540,8 @@ impl LogManager {
 
     // --- background work ---
 
-    /// Starts the background work; it ends with the task group. Each directory has its own, so that a slow one keeps
-    /// no other waiting.
+    /// Starts the background work; it ends with the task group. Each directory has its own task, so that a slow
+    /// directory does not delay the others.
     pub fn start(self: &Arc<Self>) {
         for at in 0..self.dirs.len() {
             let manager = self.clone();
@@ -563,7 +564,7 @@ impl LogManager {
         }
     }
 
-    /// Does what is due. May wait for the disk.
+    /// Does all work that is due. May wait for the disk.
     pub fn tick(&self) {
         for at in 0..self.dirs.len() {
             self.tick_dir(at);
@@ -577,7 +578,7 @@ impl LogManager {
         let due = lock(&work.schedule).take_due(now, &self.config);
         let logs = self.registered_in(dir);
         if dir.ctx.rolled.swap(false, Ordering::AcqRel) {
-            // Segments that were rolled become durable without anybody waiting for it.
+            // Makes rolled segments durable, so that later flushes have less to sync.
             work.for_each(dir, &logs, now, "flush rolled segments", flush_rolled);
         }
         if due.flush {
@@ -613,7 +614,7 @@ impl LogManager {
         logs.into_iter().map(|(partition, _, owner)| (partition, owner)).collect()
     }
 
-    /// `flush.ms`. Answers when to look again.
+    /// Flushes the logs whose `flush.ms` has passed. Returns the time until the next check.
     fn flush_due(&self, at: usize, logs: &[Owned], now: Duration) -> Duration {
         let (dir, work) = (&self.dirs[at], &self.work[at]);
         let mut shortest_ms = self.config.high_watermark_checkpoint_interval_ms;
@@ -648,9 +649,9 @@ impl LogManager {
         }
     }
 
-    /// Makes durable what recovery has read and checked of logs whose readers see no more than what is durable
-    /// (`flush.messages`): to them a high watermark of 0 would be the loss of all records. One sync serves a whole
-    /// volume.
+    /// Makes the records durable that recovery has checked, if a log shows its readers only durable records
+    /// (`flush.messages`): without this its high watermark would be 0, and clients would see an empty log. One sync
+    /// serves a whole volume.
     pub fn sync_recovered(&self) {
         let logs = self.registered();
         for dir in self.online() {
@@ -668,7 +669,7 @@ impl LogManager {
                     }
                 }
             }
-            // A failure takes the directory offline and is reported with that.
+            // A failure takes the directory offline, which reports it.
             if dir.ctx.sync_volume().is_ok() {
                 for (owner, done) in prepared {
                     with_log(&**owner, |log| log.flush_done(done));
@@ -677,8 +678,8 @@ impl LogManager {
         }
     }
 
-    /// Closes all logs so that the next start need not look at them; none of them takes a change from then on.
-    /// A directory in which a log could not be closed gets no mark of a clean shutdown, and is in the report.
+    /// Closes all logs so that the next start needs no recovery; after that they accept no change. A directory in which
+    /// a log could not be closed gets no clean-shutdown file, and is returned.
     pub fn shutdown(&self) -> Vec<UncleanDir> {
         self.dirs.iter().filter_map(|dir| self.close_dir(dir).err()).collect()
     }
@@ -696,7 +697,8 @@ impl LogManager {
         let checkpointed = checkpoint(dir, &logs, &Due::all());
         closed.and(checkpointed).map_err(unclean(true))?;
         if !lock(&dir.refused_logs).is_empty() {
-            // A log that could not be opened was not closed either: the next start looks at it as closely as this one.
+            // A log that could not be opened was not closed either: without the clean-shutdown file the next start
+            // checks it again.
             return Ok(());
         }
         let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
@@ -705,7 +707,7 @@ impl LogManager {
     }
 }
 
-/// A log of a directory and its name.
+/// A log of a directory and its partition.
 type Owned = (TopicPartition, Arc<dyn LogOwner>);
 
 /// A log directory that could not be closed cleanly: the next start recovers its logs.
@@ -715,7 +717,7 @@ pub struct UncleanDir {
     pub dir: PathBuf,
     /// Why.
     pub error: LogError,
-    /// All records are on the disk nevertheless.
+    /// Whether all records are durable nevertheless.
     pub is_synced: bool,
 }
 
@@ -747,7 +749,8 @@ impl DirWork {
         .unwrap_or(Duration::MAX)
     }
 
-    /// A shortage fails the same work again and again: one line a minute says so, and how many it left unsaid.
+    /// During a shortage the same work fails again and again: log at most one line a minute, with the number of
+    /// suppressed lines.
     fn warn_seldom(&self, now: Duration, warn: impl FnOnce(u64)) {
         if let Some(unsaid) = self.warnings.admit(now) {
             warn(unsaid);
@@ -776,10 +779,10 @@ impl DirWork {
     }
 }
 
-/// Writes the checkpoints that are due; all of them are tried.
+/// Writes the checkpoints that are due. If one fails, the others are still written.
 fn checkpoint(dir: &LogDir, logs: &[Owned], due: &Due) -> Result<(), LogError> {
     let ctx = &dir.ctx;
-    // What was deleted since the list was made may have a successor of its name already.
+    // A log deleted since the list was made may already have a successor with the same name.
     let gather = |read: fn(&Log) -> Offset| -> Vec<(TopicPartition, Offset)> {
         let offset = |(partition, owner): &Owned| {
             let offset = with_log(&**owner, |log| (!log.is_deleted()).then(|| read(log)))?;
@@ -807,8 +810,8 @@ fn checkpoint(dir: &LogDir, logs: &[Owned], due: &Due) -> Result<(), LogError> {
     result
 }
 
-/// Closes the logs of one directory; all of them are tried. The first result tells whether each could be closed, the
-/// second whether what they hold is on the disk.
+/// Closes the logs of one directory; if one fails, the others are still closed. The first result says whether all could
+/// be closed, the second whether their records are durable.
 fn close_all(ctx: &LogContext, logs: &[Owned]) -> (Result<(), LogError>, Result<(), LogError>) {
     let mut closed = Ok(());
     let mut prepared = Vec::new();
@@ -829,7 +832,7 @@ fn close_all(ctx: &LogContext, logs: &[Owned]) -> (Result<(), LogError>, Result<
     if prepared.is_empty() && !is_dirty {
         return (closed, Ok(()));
     }
-    // Thousands of single syncs would take longer than anybody waits for a stop.
+    // One sync of the volume: thousands of single syncs would make the shutdown too slow.
     let synced = ctx.sync_volume();
     if synced.is_ok() {
         for (owner, done) in prepared {
@@ -877,7 +880,7 @@ impl Schedule {
         let take = |at: &mut Duration, interval_ms: i64| {
             let due = *at <= now;
             if due {
-                // Kafka takes intervals of 0 too; that is not to mean all of a core.
+                // Kafka accepts intervals of 0 too; they must not use up a whole core.
                 *at = now.saturating_add(millis(interval_ms).max(LEAST_INTERVAL));
             }
             due
@@ -998,7 +1001,7 @@ mod tests {
             disk.crash();
             let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
             assert_eq!(manager.was_clean_shutdown(), clean);
-            assert!(!disk.exists(Path::new("/a/.kafka_cleanshutdown")), "the mark holds once");
+            assert!(!disk.exists(Path::new("/a/.kafka_cleanshutdown")), "the clean-shutdown file is valid once");
             let log = open(&manager, "t", LogConfig::default());
             let end = log.lock().unwrap().log_end_offset();
             assert!(end == 6 || !clean && end == 5, "{end}");
@@ -1026,7 +1029,7 @@ mod tests {
             clock.advance(Duration::from_secs(1));
             manager.tick();
         }
-        assert_eq!(disk.syncs(), syncs + 2, "two checkpoints have changed, and at rest nothing is written");
+        assert_eq!(disk.syncs(), syncs + 2, "two checkpoints have changed, and an idle broker writes nothing");
     }
 
     #[test]
@@ -1065,7 +1068,7 @@ mod tests {
 
     #[test]
     fn a_delete_waits_for_the_flush_under_way_and_ends_those_behind_it() {
-        // A real disk: its fsync takes long enough to meet the delete.
+        // A real disk: its fsync takes long enough to overlap with the delete.
         let directory = tempfile::tempdir().unwrap();
         let env =
             Env { disk: Arc::new(crate::env::disk::SystemDisk), ..env(&SimDisk::new(1), &SimClock::new(1_000_000)) };
@@ -1087,7 +1090,7 @@ mod tests {
     }
 
     fn topic_id(id: u128) -> Option<TopicId> {
-        // As different from one another as drawn ones.
+        // As different from one another as random ids.
         Some(TopicId(Uuid::from_u128(id.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))))
     }
 
@@ -1103,13 +1106,13 @@ mod tests {
         for (name, id) in [("known", 1), ("gone", 2), ("other-id", 3)] {
             manager.open_log(&tp(name), topic_id(id), config(), Placement::New(None)).unwrap();
         }
-        // A broker that was killed between the end of a topic and that of its directory.
+        // A broker that was killed after its topic was deleted and before its directory was.
         manager.set_aside_strays(|partition, id| &*partition.topic == "known" || id == topic_id(3)).unwrap();
         assert_eq!((names(&disk, "-stray"), names(&disk, "-0")), (1, 2));
         let log = manager.open_log(&tp("other-id"), topic_id(4), config(), Placement::New(None)).unwrap();
         assert_eq!((log.topic_id(), log.log_end_offset()), (topic_id(4), 0));
         assert_eq!(names(&disk, "-stray"), 2);
-        // A log that cannot be opened goes with its topic all the same.
+        // A log that cannot be opened is deleted with its topic nevertheless.
         manager.delete_closed_log(&tp("known")).unwrap();
         manager.delete_closed_log(&tp("never-there")).unwrap();
         assert_eq!((names(&disk, "-delete"), names(&disk, "-0")), (1, 1));
@@ -1159,7 +1162,7 @@ mod tests {
         }
         assert_eq!(disk.syncs(), syncs);
         let again = open(&manager, "t7", LogConfig::default());
-        // A tick that made its list before all that.
+        // A tick that made its list of logs before the deletes.
         checkpoint(dir, &stale, &Due::all()).unwrap();
         drop((again, logs, stale, manager));
         disk.crash();

@@ -1,8 +1,8 @@
 //! One partition on disk, in Kafka's own file formats.
 //!
-//! `Log` is one partition; it is not locked inside: whoever owns it (`replica::Partition`) holds a mutex
-//! around appends and takes short-lived plans out of it for everything that may wait for the disk
-//! ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]). `LogManager` owns the directories.
+//! `Log` is one partition. It has no lock inside: its owner (`replica::Partition`) holds a mutex around appends. Work
+//! that may wait for the disk is returned as a short-lived plan ([`ReadPlan`], [`FlushPlan`], [`TimestampLookup`]) and
+//! runs outside the mutex. `LogManager` owns the directories.
 
 pub mod checkpoints;
 mod context;

@@ -1,5 +1,5 @@
-//! The log against a `Vec` (INV-L1, INV-L3 to INV-L5): random operations, crashes and shortages on the simulated disk;
-//! offsets with gaps as a follower of a compacted log sees them; and retention by a clock that moves.
+//! Compares the log with a `Vec` (INV-L1, INV-L3 to INV-L5): random operations, crashes and shortages on the simulated
+//! disk; offsets with gaps as a follower of a compacted log sees them; and retention with a moving clock.
 //!
 //! `OTTLA_SEED=n cargo test --lib log::model` replays one seed (a failure prints it), `OTTLA_SEEDS=n` runs n of them.
 
@@ -38,7 +38,7 @@ impl Rng {
     }
 }
 
-/// A batch as it must be stored.
+/// The expected bytes of a stored batch.
 #[derive(Clone, PartialEq)]
 struct Stored(Bytes);
 
@@ -48,7 +48,7 @@ impl Stored {
     }
 }
 
-/// What the log must look like.
+/// The expected content of the log.
 #[derive(Clone, Default)]
 struct Timeline {
     batches: Vec<Stored>,
@@ -59,7 +59,7 @@ impl Timeline {
     fn cut(&mut self, offset: Offset) {
         self.batches.retain(|batch| batch.view().last_offset() < offset);
         let end = self.batches.last().map_or(offset, |batch| batch.view().next_offset());
-        // A batch that straddled the cut went whole.
+        // A batch that contains `offset` is removed as a whole.
         self.end = if end < offset && offset < self.end { end.max(offset.min(self.end)) } else { end.min(offset) };
     }
 }
@@ -72,14 +72,14 @@ struct World {
     ctx: Arc<LogContext>,
     log: Log,
     now: Timeline,
-    /// What may be there after a crash besides prefixes of `now`: cuts that were not yet made durable.
+    /// Older contents that a crash may bring back, besides prefixes of `now`: truncations that are not yet durable.
     earlier: Vec<Timeline>,
     flushed: Offset,
     start: Offset,
     highest_start: Offset,
     epoch: LeaderEpoch,
     next_sequence: [i32; 3],
-    /// Files cannot be opened (EMFILE).
+    /// Whether file descriptors are short (EMFILE).
     is_short: bool,
 }
 
@@ -95,14 +95,14 @@ fn context(disk: &SimDisk, clock: &SimClock) -> Arc<LogContext> {
     LogContext::alone(&dir(), Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap()
 }
 
-/// With few files open at a time, and a small cache of the tail, so that reads and appends open files often.
+/// A context with few open files and a small tail cache, so that reads and appends open files often.
 fn narrow_context(disk: &SimDisk, clock: &SimClock) -> Arc<LogContext> {
     let (files, tail) = (Arc::new(FileCache::new(4)), Arc::new(TailCache::new(4000)));
     let (disk, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
     LogContext::new(&dir(), disk, clock, files, tail, &LogLimits::default()).unwrap()
 }
 
-/// Longer than a record's age may be, so that retention needs the clock to move.
+/// Larger than the age of a new record, so that retention deletes records only after the clock has moved.
 const RETENTION_MS: i64 = 20_000;
 
 fn open(ctx: &Arc<LogContext>, config: &Arc<LogConfig>, clean_shutdown: bool) -> Result<Log, LogError> {
@@ -153,7 +153,7 @@ impl World {
     fn step(&mut self) {
         let step = self.rng.below(44);
         if matches!(step, 22..=34 | 38) {
-            // These have no say while something is short; their own tests do.
+            // These steps run without a shortage; other tests combine them with one.
             self.end_shortage();
         }
         match step {
@@ -190,7 +190,7 @@ impl World {
         self.is_short = false;
     }
 
-    /// What was done, or `None` where a shortage kept it from being done.
+    /// The result, or `None` if the append failed by a shortage.
     fn unless_short<T>(&self, result: Result<T, AppendError>) -> Option<T> {
         match result {
             Err(AppendError::Storage(error)) if self.is_short && error.is_shortage() => None,
@@ -244,7 +244,7 @@ impl World {
         }
         let appended = self.log.append_as_follower(bytes.into(), self.clock.now_ms());
         let is_whole = self.unless_short(appended).is_some();
-        // Of a run that meets a shortage at a roll, what stands before that is there.
+        // If a run fails by a shortage at a roll, the batches before the roll are stored.
         let end = self.log.log_end_offset();
         sent.retain(|batch| batch.view().last_offset() < end);
         assert!(!is_whole || end == next_offset);
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// What compaction took away before the next batch, now and then more than a segment's indexes can express.
+    /// How many offsets compaction removed before the next batch: sometimes more than a segment's indexes can express.
     fn gap(&mut self) -> Offset {
         match self.rng.below(40) {
             0..=4 => 1 + self.rng.below(20) as Offset,
@@ -276,13 +276,13 @@ impl World {
         let active = self.log.segments().last().unwrap().base_offset();
         if self.log.recovery_point() < active {
             let (plan, planned_end) = (self.log.flush_plan(active), self.now.end);
-            // The world goes on while the disk works.
+            // Appends continue while the flush runs.
             self.append();
             let done = plan.run().unwrap();
             self.log.flush_done(done);
-            // Where a roll over a gap was not followed by its batch, the active segment starts beyond the end.
+            // If the append failed after a roll over a gap, the active segment starts above the log's end.
             let durable = active.min(planned_end);
-            // A roll over a gap has flushed more.
+            // A roll over a gap may have flushed more.
             assert!(self.log.recovery_point() >= durable);
             self.flushed = self.flushed.max(durable);
         }
@@ -306,13 +306,14 @@ impl World {
         if self.log.truncate_to(to).unwrap() {
             let cut = straddled.map_or(to, |(base, _)| base);
             self.now.cut(cut);
-            // Where the cut is in a gap, the log ends with what stands before it: nobody can tell where it was.
+            // If the truncation is in a gap, the log ends with the batch before it: the end inside the gap is not
+            // stored.
             let last = self.now.batches.last().map_or(0, |batch| batch.view().next_offset());
             let end = self.log.log_end_offset();
-            assert!(end <= cut && end >= last.min(cut), "cut at {cut}, behind {last}, ends at {end}");
+            assert!(end <= cut && end >= last.min(cut), "cut at {cut}, last batch to {last}, log to {end}");
             self.now.end = end;
             self.earlier.push(before);
-            // That an emptied log starts behind 0 is not durable at once; nothing is lost with it.
+            // The start offset of an emptied log is not durable at once; that loses no records.
             self.flushed = if self.log.size_bytes() == 0 { 0 } else { self.flushed.min(end) };
             self.start = self.log.log_start_offset();
             self.relearn_sequences();
@@ -328,11 +329,11 @@ impl World {
         assert_eq!(self.start, to);
         let first = self.log.segments()[0].base_offset();
         let mut visible = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
-        assert!(visible.all(|batch| batch.view().base_offset() >= first), "something visible went");
+        assert!(visible.all(|batch| batch.view().base_offset() >= first), "a visible batch was deleted");
     }
 
-    /// Lets the clock move and applies retention by time: segments go from the oldest on, whole, while all they hold is
-    /// older than it allows.
+    /// Advances the clock and applies retention by time: it must delete whole segments from the oldest on, as long as
+    /// all their records are older than `retention.ms`.
     fn expire(&mut self) {
         self.clock.advance(Duration::from_millis(self.rng.below(2 * RETENTION_MS as u64)));
         let config = LogConfig { retention_ms: RETENTION_MS, ..(*self.config).clone() };
@@ -346,10 +347,10 @@ impl World {
             let next = segments.get(at + 1).copied().unwrap_or(self.now.end);
             let mut held = self.now.batches.iter().filter(|batch| (*base..next).contains(&batch.view().base_offset()));
             let is_old = held.clone().count() > 0 && held.all(|batch| batch.view().max_timestamp() < horizon);
-            // The start of the log may allow it as well.
+            // A segment below the log start offset may be deleted as well.
             let may_go = is_old || next <= self.start;
-            assert!(*base >= first || may_go, "segment {base}..{next} went too early");
-            // Where a roll over a gap was not followed by its batch, the next segment lies beyond the high watermark.
+            assert!(*base >= first || may_go, "segment {base}..{next} was deleted too early");
+            // If the append failed after a roll over a gap, the next segment starts above the high watermark.
             if !is_old || next > self.now.end {
                 break;
             }
@@ -372,7 +373,7 @@ impl World {
             .chain(&self.earlier)
             .find(|timeline| is_prefix(&content, &timeline.batches, self.start));
         let known =
-            known.unwrap_or_else(|| panic!("INV-L4: {:?} is no prefix of anything that was written", self.log)).clone();
+            known.unwrap_or_else(|| panic!("INV-L4: {:?} is no prefix of any written content", self.log)).clone();
         self.now = Timeline {
             batches: known.batches.into_iter().filter(|batch| batch.view().last_offset() < end).collect(),
             end,
@@ -388,16 +389,16 @@ impl World {
         self.flushed = self.now.end;
         self.earlier.clear();
         if self.rng.one_in(2) {
-            self.disk.crash(); // After a clean stop even this loses nothing.
+            self.disk.crash(); // After a clean stop even a crash loses nothing.
         }
         self.ctx = narrow_context(&self.disk, &self.clock);
         self.log = open(&self.ctx, &self.config, true).unwrap();
-        // Where a roll over a gap was not followed by its batch, the log goes on behind the gap.
+        // If the append failed after a roll over a gap, the log continues after the gap.
         let active = self.log.segments().last().unwrap();
         let end = self.log.log_end_offset();
         assert!(end == self.now.end || active.size_bytes() == 0 && active.base_offset() == end && end > self.now.end);
         self.now.end = end;
-        // A start in a gap moves to the segment behind it.
+        // A log start offset inside a gap moves up to the next segment.
         let start = self.log.log_start_offset();
         let mut kept = self.now.batches.iter().filter(|batch| batch.view().last_offset() >= self.start);
         assert!(start >= self.start && kept.all(|batch| batch.view().last_offset() >= start));
@@ -408,7 +409,7 @@ impl World {
     fn content_on_disk(&self) -> Vec<Stored> {
         let mut content: Vec<Stored> = Vec::new();
         let mut from = self.log.log_start_offset();
-        // Where a roll over a gap is all that was kept of it, nothing stands at the end.
+        // If only the empty segment after a gap has remained, no batch is at the end.
         while from < self.log.log_end_offset() {
             let read = self.log.read(from, usize::MAX, Offset::MAX, true).unwrap();
             let bytes = read.records().unwrap().into_bytes().unwrap();
@@ -432,7 +433,7 @@ impl World {
         }
         for (id, entry) in producers.producers() {
             let last = entry.recent_batches().last().unwrap();
-            // A crash may take back a move of the log's start, but not that producers below it were forgotten.
+            // A crash may undo a move of the log start offset, but producers below that offset may be lost already.
             if last.first_offset() >= self.highest_start {
                 let found = self
                     .log
@@ -481,7 +482,7 @@ impl World {
             _ => usize::MAX,
         };
         let bytes = match records.into_bytes() {
-            // Opened only when it is read.
+            // The file is opened only now, when it is read.
             Err(_) if self.is_short => return,
             other => other.unwrap(),
         };
@@ -533,7 +534,7 @@ impl World {
     }
 }
 
-/// Whether `content` is the start of `batches`, of which those wholly below `start` may be gone.
+/// Whether `content` is a prefix of `batches` without those that end below `start`.
 fn is_prefix(content: &[Stored], batches: &[Stored], start: Offset) -> bool {
     let kept: Vec<_> = batches.iter().filter(|batch| batch.view().last_offset() >= start).collect();
     content.len() <= kept.len() && content.iter().zip(kept).all(|(found, expected)| found == expected)
@@ -634,7 +635,8 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     assert_eq!(iter_batches(&super::tests::read_all(&log)).count() as i64, appended + 1);
 }
 
-/// Acknowledged, on disk, and never seen by consumers that keep up: the batch that a shortage left out of the tail.
+/// A batch that a shortage kept out of the tail cache would be acknowledged and on disk, but never seen by consumers at
+/// the tail.
 #[test]
 fn a_batch_that_was_written_while_no_index_could_be_opened_is_read_at_the_tail() {
     let (disk, clock) = (SimDisk::new(1), SimClock::new(NOW_MS));
@@ -642,7 +644,7 @@ fn a_batch_that_was_written_while_no_index_could_be_opened_is_read_at_the_tail()
     let (files, tail) = (Arc::new(FileCache::new(64)), Arc::new(TailCache::new(1 << 20)));
     let (shared, clock) = (Arc::new(disk.clone()), Arc::new(clock.clone()));
     let ctx = LogContext::new(&dir(), shared, clock, files, tail, &LogLimits::default()).unwrap();
-    // Each batch gets an index entry, and so many are pending that they have to be written.
+    // Each batch gets an index entry, and so many entries are pending that they must be written.
     let config = Arc::new(LogConfig { index_interval_bytes: 0, ..LogConfig::default() });
     let mut log = open(&ctx, &config, false).unwrap();
     append_one(&mut log).unwrap();
@@ -701,7 +703,7 @@ fn a_damaged_batch_does_not_withhold_those_before_it() {
     let batch_bytes = bytes.len() / 5;
     drop(log);
     let clock = SimClock::new(NOW_MS);
-    // In the records of the third batch, and in the length in its header.
+    // Damages the records of the third batch, then the length in its header.
     for position in [2 * batch_bytes + HEADER_BYTES + 5, 2 * batch_bytes + 9] {
         let path = dir().join("m-0/00000000000000000000.log");
         let ctx = context(&disk, &clock);
@@ -769,9 +771,9 @@ fn inv_l4_damage_below_the_recovery_point_is_reported_and_neither_served_nor_cut
                     served.len() < 10
                 }
             };
-            // Offset and epoch of a batch (its first 12 and 4 more bytes) are outside of its checksum.
+            // The checksum of a batch does not cover its offset, length and leader epoch (its first 16 bytes).
             assert!(refused, "clean {clean}, position {position}");
-            assert_eq!(disk.read(&path).unwrap().len(), len, "nothing is cut");
+            assert_eq!(disk.read(&path).unwrap().len(), len, "nothing is truncated");
             assert!(!ctx.is_offline());
         }
     }

@@ -1,14 +1,14 @@
 //! `.index`: offset → file position, one entry per `index.interval.bytes` of log.
 //!
-//! Pure: entries, their encoding and the search. Where entries are (in memory, not yet written; or in
-//! the file) is `segment.rs`'s.
+//! Pure: owns entries, their encoding and the search in the file. Leaves entries that are not yet written to
+//! `segment.rs`.
 
 use super::index_reader::IndexReader;
 
-/// Bytes per entry: i32 offset less the segment's base, i32 position.
+/// Bytes per entry: i32 offset minus the segment's base offset, i32 position.
 pub(crate) const ENTRY_BYTES: usize = 8;
 
-/// The last offset of a batch (less the segment's base offset) and where the batch starts.
+/// The last offset of a batch (minus the segment's base offset) and the position where the batch starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     pub(crate) relative_offset: u32,

@@ -1,8 +1,8 @@
-//! What a partition knows of its idempotent and transactional producers (I1–I5, X6, X7), as
-//! `ProducerStateManager` and `ProducerAppendInfo`; and the snapshot's bytes.
+//! Owns a partition's state of its idempotent and transactional producers (I1–I5, X6, X7), as `ProducerStateManager`
+//! and `ProducerAppendInfo`, and the format of its snapshots.
 //!
-//! Pure: checking changes nothing, applying cannot fail, and the same `apply` runs at the append, at
-//! recovery and on replicas. Snapshot files are `log.rs`'s.
+//! Pure: `check` changes nothing, `apply` cannot fail, and the same `apply` runs at the append, at recovery and on
+//! replicas. Leaves snapshot files to `log.rs`.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use crate::{
     types::{Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition},
 };
 
-/// I1: batches remembered per producer; more in flight are not allowed to an idempotent producer.
+/// I1: batches remembered per producer; an idempotent producer may have no more in flight.
 pub const BATCHES_RETAINED: usize = 5;
 const NO_EPOCH: ProducerEpoch = -1;
 
-/// Who appends (`AppendOrigin`): only clients are held to sequences, replicas to nothing.
+/// The source of an append (`AppendOrigin`): sequences are checked only for clients, nothing is checked for replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOrigin {
     /// A produce request.
     Client,
-    /// A coordinator of this broker: its records and transaction markers.
+    /// A coordinator of this broker (records and transaction markers).
     Coordinator,
     /// The metadata quorum's leader.
     RaftLeader,
@@ -36,7 +36,7 @@ pub struct BatchMetadata {
     pub last_sequence: i32,
     /// Last offset.
     pub last_offset: Offset,
-    /// Last offset less first offset.
+    /// Last offset minus first offset.
     pub offset_delta: i32,
     /// Largest timestamp.
     pub timestamp_ms: TimestampMs,
@@ -54,7 +54,7 @@ impl BatchMetadata {
     }
 }
 
-/// The last few batches, oldest first, without an allocation.
+/// The last batches, oldest first, without an allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct RecentBatches {
     batches: [BatchMetadata; BATCHES_RETAINED],
@@ -81,13 +81,13 @@ impl RecentBatches {
 pub struct ProducerEntry {
     /// Newest epoch seen.
     pub epoch: ProducerEpoch,
-    /// Of the last marker; -1 before.
+    /// Coordinator epoch of the last marker; -1 before the first one.
     pub coordinator_epoch: i32,
-    /// Of the last batch or marker.
+    /// Timestamp of the last batch or marker.
     pub last_timestamp_ms: TimestampMs,
-    /// Where its open transaction began here.
+    /// First offset of its open transaction in this partition.
     pub current_txn_first_offset: Option<Offset>,
-    /// Of its last batch or marker; after a restart, of its last batch.
+    /// Offset of its last batch or marker; after a restart, of its last batch.
     last_offset: Offset,
     recent: RecentBatches,
 }
@@ -109,7 +109,7 @@ impl ProducerEntry {
         self.recent.as_slice()
     }
 
-    /// Last sequence number; -1 for none.
+    /// Last sequence number; -1 if there is none.
     pub fn last_sequence(&self) -> i32 {
         self.recent_batches().last().map_or(-1, |batch| batch.last_sequence)
     }
@@ -140,14 +140,14 @@ impl ProducerEntry {
 /// The end of a transaction, from a control batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndTxnMarker {
-    /// Commit, else abort.
+    /// Whether it is a commit; else it is an abort.
     pub commit: bool,
-    /// Of the transaction coordinator.
+    /// Epoch of the transaction coordinator.
     pub coordinator_epoch: i32,
 }
 
 impl EndTxnMarker {
-    /// From a control record's key and value (X6); `None` for other control records.
+    /// Parses a control record's key and value (X6); `None` for other control records.
     pub fn parse(key: &[u8], value: &[u8]) -> Option<Self> {
         let commit = match key {
             [_, _, 0, 0, ..] => false,
@@ -159,27 +159,27 @@ impl EndTxnMarker {
     }
 }
 
-/// A transaction that a marker ended.
+/// A transaction that ended with a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompletedTxn {
-    /// Whose.
+    /// The producer.
     pub producer_id: ProducerId,
-    /// Its first record here.
+    /// Offset of its first record in this partition.
     pub first_offset: Offset,
-    /// Its marker.
+    /// Offset of its marker.
     pub last_offset: Offset,
-    /// Abort, else commit.
+    /// Whether it was aborted; else it was committed.
     pub aborted: bool,
-    /// What will be stable once the marker is committed.
+    /// The last stable offset once the marker is committed.
     pub last_stable_offset: Offset,
 }
 
 /// Whether a batch may be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may.
+    /// It may be appended.
     New,
-    /// I2: it is there already; answer with the original.
+    /// I2: it was appended before; respond with the original's offsets.
     Duplicate(BatchMetadata),
 }
 
@@ -187,21 +187,21 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct ProducerState {
     producers: BTreeMap<ProducerId, ProducerEntry>,
-    /// First offset → producer.
+    /// Open transactions: first offset → producer.
     ongoing: BTreeMap<Offset, ProducerId>,
-    /// First offset → marker's offset, until the marker is committed.
+    /// Ended transactions: first offset → marker's offset, until the marker is committed.
     unreplicated: BTreeMap<Offset, Offset>,
-    /// All batches below are in.
+    /// All batches below this offset are applied.
     end_offset: Offset,
 }
 
 impl ProducerState {
-    /// Nothing known below `end_offset`.
+    /// An empty state that continues at `end_offset`.
     pub fn new(end_offset: Offset) -> Self {
         ProducerState { end_offset, ..Default::default() }
     }
 
-    /// The offset up to which batches are in.
+    /// All batches below this offset are applied.
     pub fn end_offset(&self) -> Offset {
         self.end_offset
     }
@@ -211,15 +211,15 @@ impl ProducerState {
         &self.producers
     }
 
-    /// Whether nothing is known of any producer.
+    /// Whether no producer is known.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty() && self.unreplicated.is_empty()
     }
 
-    /// Judges a batch before it is written.
+    /// Checks a batch before it is written.
     ///
     /// # Errors
-    /// I3, I4, X6 and X7.
+    /// The batch violates I3, I4, X6 or X7.
     pub(crate) fn check(
         &self,
         partition: &TopicPartition,
@@ -261,7 +261,7 @@ impl ProducerState {
         Ok(Verdict::New)
     }
 
-    /// Takes in a batch that is in the log, with its final offsets.
+    /// Applies a batch of the log, with its final offsets. Returns the transaction that it ends.
     pub(crate) fn apply(&mut self, batch: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<CompletedTxn> {
         self.end_offset = batch.last_offset() + 1;
         if !batch.has_producer_id() {
@@ -302,7 +302,7 @@ impl ProducerState {
         Some(CompletedTxn { producer_id, first_offset, last_offset, aborted: !marker.commit, last_stable_offset })
     }
 
-    /// The first record whose transaction is open, or ended by a marker that is not yet committed.
+    /// First offset of the oldest transaction that is open, or whose marker is not yet committed.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         let ongoing = self.ongoing.keys().next();
         let unreplicated = self.unreplicated.keys().next();
@@ -316,19 +316,20 @@ impl ProducerState {
         }
     }
 
-    /// I4: the state of producers stays when their records are deleted; only the bounds move.
+    /// I4: producers stay known when their records are deleted; only the offsets move.
     pub fn on_log_start_offset(&mut self, log_start_offset: Offset) {
         self.on_high_watermark(log_start_offset);
         self.end_offset = self.end_offset.max(log_start_offset);
     }
 
-    /// I5: forgets producers that have not written for `expiration_ms` and have no open transaction.
+    /// I5: removes producers that have not written for `expiration_ms` and have no open transaction.
     pub fn remove_expired(&mut self, now_ms: TimestampMs, expiration_ms: i64) {
         self.producers.retain(|_, entry| !is_expired(entry, now_ms, expiration_ms));
     }
 
-    /// Keeps the map finite, whoever invents ids: beyond `most` without an open transaction, those go that have not
-    /// written for longest. What is lost with one is what expiry takes too: its next batch may start anywhere (I4).
+    /// Bounds the map even if clients invent producer ids: of more than `most` producers without an open transaction,
+    /// removes those that have not written for longest. The effect is that of expiry: the producer's next batch may
+    /// have any sequence number (I4).
     pub(crate) fn keep_at_most(&mut self, most: usize) {
         let idle_count = self.producers.len() - self.ongoing.len();
         if idle_count <= most {
@@ -341,7 +342,7 @@ impl ProducerState {
             .filter(|(_, entry)| is_idle(entry))
             .map(|(id, entry)| (entry.last_offset, *id))
             .collect();
-        // A tenth more than must go, so that not every new id costs a search.
+        // Remove a tenth more than necessary, so that not every new id costs a search.
         let surplus = idle_count - most + most / 10;
         if surplus < idle.len() {
             idle.select_nth_unstable(surplus);
@@ -373,7 +374,7 @@ impl ProducerState {
         bytes
     }
 
-    /// The state at `offset`, from that offset's snapshot; `None` where it is damaged.
+    /// Reads the state at `offset` from that offset's snapshot; `None` if it is damaged.
     pub fn from_snapshot(bytes: &[u8], offset: Offset, now_ms: TimestampMs, expiration_ms: i64) -> Option<Self> {
         let mut state = ProducerState::new(offset);
         let (header, body) = bytes.split_at_checked(SNAPSHOT_HEADER_BYTES)?;
@@ -435,7 +436,7 @@ fn check_sequence(partition: &TopicPartition, batch: &BatchHeader, entry: &Produ
     let in_order = if batch.producer_epoch() != entry.epoch {
         sequence == 0 || entry.epoch == NO_EPOCH
     } else {
-        // After a marker nothing is remembered of this epoch, and -1 + 1 = 0 is what comes next.
+        // After a marker no batch of this epoch is known: the last sequence is -1, and the next is 0.
         i64::from(sequence) == i64::from(last_sequence) + 1 || sequence == 0 && last_sequence == i32::MAX
     };
     if in_order {
@@ -536,7 +537,7 @@ mod tests {
             }
         }
         assert!(matches!(check(&state, &header(0, 1, 8, 2, false)), Err(AppendError::OutOfOrderSequence { .. })));
-        // The range must be the same one.
+        // A duplicate must have the same range of sequences.
         assert!(matches!(check(&state, &header(0, 1, 18, 1, false)), Err(AppendError::OutOfOrderSequence { .. })));
     }
 
@@ -608,7 +609,7 @@ mod tests {
         let mut state = ProducerState::default();
         state.apply(&of(0, 0, true), None);
         for offset in 1..5000 {
-            // One of them writes again and again.
+            // Producer 1 writes again and again.
             state.apply(&of(if offset % 50 == 0 { 1 } else { offset }, offset, false), None);
             state.keep_at_most(100);
             assert!(state.producers().len() <= 101, "{}", state.producers().len());

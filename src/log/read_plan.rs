@@ -1,5 +1,5 @@
-//! Reads, in two steps: under the lock of the log a plan is made of cheap copies; outside of it the plan is
-//! carried out, from memory where the batches are at the tail, else from the file.
+//! Reads in two steps: under the lock of the log a plan is made from cheap copies; the plan is run outside the lock,
+//! from memory if the batches are in the tail cache, else from the file.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     types::{LeaderEpoch, Offset, TimestampMs},
 };
 
-/// Batches to send: always from the start of one.
+/// Batches to send; always begins at the start of a batch.
 pub enum Records {
     /// Nothing.
     Empty,
@@ -22,15 +22,15 @@ pub enum Records {
     File {
         /// The `.log` file.
         file: Arc<dyn File>,
-        /// First byte.
+        /// Position of the first byte.
         position: u64,
-        /// Bytes.
+        /// Number of bytes.
         length: usize,
     },
 }
 
 impl Records {
-    /// Bytes to send.
+    /// Number of bytes to send.
     pub fn len(&self) -> usize {
         match self {
             Records::Empty => 0,
@@ -44,7 +44,7 @@ impl Records {
         self.len() == 0
     }
 
-    /// All of it in memory, for those who do not send it on (tests, coordinators that load).
+    /// Reads all of it into memory, for callers that do not send it (tests, coordinators that load).
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -72,14 +72,14 @@ impl std::fmt::Debug for Records {
     }
 }
 
-/// A read that was admitted. Holds references only; dropping it costs nothing.
+/// A planned read. Holds references only; dropping it costs nothing.
 pub struct ReadPlan {
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
-    /// The segment where the offset belongs.
+    /// Index of the segment that holds `from`.
     pub(crate) at: usize,
     pub(crate) tail: Arc<TailLog>,
     pub(crate) from: Offset,
-    /// Exclusive; never beyond the log's end.
+    /// Exclusive; never above the log end offset.
     pub(crate) upper_bound: Offset,
     pub(crate) log_end_offset: Offset,
     /// Size of the last segment at the time of the plan.
@@ -89,12 +89,12 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
-    /// Whether there is certainly nothing to read.
+    /// Whether it is certain that there is nothing to read.
     pub fn is_empty(&self) -> bool {
         self.from >= self.upper_bound || self.max_bytes == 0 && !self.min_one_batch
     }
 
-    /// The records, if they are in memory (or there are none): no I/O, for the calling task itself.
+    /// Returns the records if they are in memory, or if there are none: no I/O, so any task may call it.
     pub fn from_memory(&self) -> Option<Records> {
         if self.is_empty() {
             return Some(Records::Empty);
@@ -103,7 +103,7 @@ impl ReadPlan {
         Some(if parts.is_empty() { Records::Empty } else { Records::Memory(parts) })
     }
 
-    /// The records (F2, F3): from memory, else located in the file, which may wait for the disk.
+    /// Returns the records (F2, F3) from memory, or their range in the file; finding it may wait for the disk.
     ///
     /// # Errors
     /// A fault of the disk; damaged batches are not served.
@@ -114,8 +114,8 @@ impl ReadPlan {
         }
     }
 
-    /// Where the first good batch starts that contains the offset of the plan or follows it: past what is damaged. The
-    /// end of the log if there is none.
+    /// Base offset of the first good batch that contains the plan's offset or follows it, so damaged batches are
+    /// skipped. The log end offset if there is none.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -159,12 +159,12 @@ impl ReadPlan {
         Ok(Records::File { file: segment.deferred_log_file(), position, length })
     }
 
-    /// Where the readable part of a segment ends, in bytes, by the log's end alone.
+    /// Position where the segment's part of the log ends, without regard to the upper bound.
     fn end_of(&self, at: usize) -> u64 {
         if at + 1 == self.segments.len() { self.active_bytes } else { self.segments[at].size_bytes() }
     }
 
-    /// The same with the upper bound.
+    /// The same, limited by the upper bound.
     fn bounded_end(&self, segment: &Segment, first_end: u64, end: u64) -> Result<u64, LogError> {
         if self.upper_bound >= self.log_end_offset {
             return Ok(end);
@@ -177,7 +177,7 @@ impl ReadPlan {
         }
     }
 
-    /// F5: the aborted transactions that a reader of this plan's range up to `to` must know of.
+    /// F5: the aborted transactions that a reader needs for this plan's range up to `to`.
     ///
     /// # Errors
     /// A fault of the disk.
@@ -192,7 +192,7 @@ impl ReadPlan {
                 if transaction.concerns(self.from, to) {
                     concerned.push(transaction);
                 }
-                // Later markers belong to transactions that began later.
+                // Transactions of later markers began at or after `to`.
                 if transaction.last_stable_offset >= to {
                     return Ok(concerned);
                 }
@@ -202,7 +202,7 @@ impl ReadPlan {
     }
 }
 
-/// A fault of the disk is one whether it is met by a read or by a write: the log directory goes offline.
+/// A read that meets a fault of the disk takes the log directory offline, as a write does.
 fn handle_io_error(segments: &[Arc<Segment>], error: LogError) -> LogError {
     match segments.first() {
         Some(segment) => segment.context().handle_io_error(error),
@@ -213,15 +213,15 @@ fn handle_io_error(segments: &[Arc<Segment>], error: LogError) -> LogError {
 /// A record found by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampOffset {
-    /// The record's.
+    /// Of the record.
     pub timestamp_ms: TimestampMs,
-    /// The record's.
+    /// Of the record.
     pub offset: Offset,
-    /// Of its batch; -1 where the batch has none.
+    /// Of the record's batch; -1 if the batch has none.
     pub leader_epoch: LeaderEpoch,
 }
 
-/// A search by time (ListOffsets), to be run outside of the lock.
+/// A planned search by timestamp (ListOffsets); must be run outside the lock.
 pub struct TimestampLookup {
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) active_bytes: u64,
@@ -232,7 +232,7 @@ impl TimestampLookup {
     /// L2: the first record whose timestamp is at or after `timestamp_ms`.
     ///
     /// # Errors
-    /// A fault of the disk, or records that cannot be opened.
+    /// A fault of the disk, or records that cannot be decompressed.
     pub fn first_at_or_after(&self, timestamp_ms: TimestampMs) -> Result<Option<TimestampOffset>, LogError> {
         self.find_at_or_after(timestamp_ms).map_err(|error| handle_io_error(&self.segments, error))
     }
@@ -276,7 +276,7 @@ impl TimestampLookup {
         self.search(at, offset, |_| true, |record| record.timestamp_ms == timestamp_ms)
     }
 
-    /// The first record that `wanted` takes, from the batch of `from` on, in batches that `promising` takes.
+    /// The first record that `wanted` accepts, from the batch of `from` on, only in batches that `promising` accepts.
     fn search(
         &self,
         at: usize,

@@ -1,9 +1,10 @@
-//! Opening a log: what is in the directory, what of it can be believed, and what has to be rebuilt.
+//! Opens a log: lists the directory, checks which files are valid, and rebuilds the others.
 //!
-//! INV-L4: below the recovery point everything was durable, so damage there is corruption: reported, never cut, never
-//! served; the batches before and behind it are. Beyond the recovery point a torn tail is what a crash leaves: cut at
-//! the first batch that is not whole. Where good batches follow on a bad one, what is cut is kept in a file beside.
-//! INV-L5: indexes, snapshots and epochs follow from the `.log` files, also after a clean stop.
+//! INV-L4: below the recovery point everything was durable, so damage there is corruption. It is reported, never
+//! truncated and never served; the batches before and after it are served. Above the recovery point a crash may leave a
+//! torn tail, which is truncated at the first batch that is not whole. If good batches follow a bad one, the truncated
+//! bytes are kept in a file in the same directory. INV-L5: indexes, snapshots and epochs can be rebuilt from the `.log`
+//! files, also after a clean stop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +43,7 @@ pub(super) fn open(
 ) -> Result<Log, LogError> {
     let found = Found::list(ctx, dir)?;
     let found_topic_id = found.topic_id(ctx, dir, topic_id)?;
-    // An earlier try to create it may have made the directory and failed behind that.
+    // An earlier attempt to create it may have made the directory and failed after that.
     let parent = found.holds_nothing().then(|| ctx.partition_created());
     let mut log = Log {
         ctx: ctx.clone(),
@@ -75,7 +76,7 @@ pub(super) fn open(
     Ok(log)
 }
 
-/// What the directory holds.
+/// The content of the directory.
 #[derive(Default)]
 struct Found {
     is_new: bool,
@@ -105,7 +106,7 @@ impl Found {
             } else if name == PARTITION_METADATA_FILE {
                 found.has_metadata = true;
             } else if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
-                // What a crash left of work that had not taken effect, or had nothing left to do but this.
+                // Left by a crash: work that had not taken effect, or that only had to remove this file.
                 remove_if_exists(ctx, &dir.join(name))?;
             } else if name.ends_with(".swap") {
                 let reason =
@@ -113,7 +114,7 @@ impl Found {
                 return Err(LogError::Invalid { path: dir.join(name), reason });
             }
         }
-        // An index without its log is of no use to anybody.
+        // An index without its log is useless.
         let orphans: Vec<Offset> = found
             .segments
             .iter()
@@ -133,7 +134,7 @@ impl Found {
         self.segments.values().all(|lengths| lengths.of(FileKind::Log) == Some(0))
     }
 
-    /// The topic id on disk. A file that a crash left without content is as good as none.
+    /// The topic id on disk. A file that a crash left without content counts as missing.
     fn topic_id(&self, ctx: &LogContext, dir: &Path, given: Option<TopicId>) -> Result<Option<TopicId>, LogError> {
         if !self.has_metadata {
             return Ok(None);
@@ -142,14 +143,14 @@ impl Found {
             (Some(found), Some(given)) if is_damaged_copy(found, given) => {
                 tracing::warn!(
                     path = %dir.join(PARTITION_METADATA_FILE).display(), %found, topic_id = %given,
-                    "a damaged topic id is written anew"
+                    "a damaged topic id is rewritten"
                 );
                 Ok(None)
             }
             (None, Some(given)) => {
                 tracing::warn!(
                     path = %dir.join(PARTITION_METADATA_FILE).display(), topic_id = %given,
-                    "a partition does not say whose it is; its topic id is written anew"
+                    "a partition has no readable topic id; it is rewritten"
                 );
                 Ok(None)
             }
@@ -162,7 +163,7 @@ impl Found {
     }
 }
 
-/// The topic id that a partition's directory says it belongs to, if it says so.
+/// The topic id in a partition's directory, if there is a readable one.
 pub(super) fn topic_id_in(disk: &dyn Disk, dir: &Path) -> Result<Option<TopicId>, LogError> {
     let bytes = read_if_exists(disk, &dir.join(PARTITION_METADATA_FILE))?;
     Ok(bytes.and_then(|bytes| parse_partition_metadata(&bytes)))
@@ -176,7 +177,7 @@ impl Log {
                 path: self.dir.path(),
                 position: 0,
                 reason: format!(
-                    "the segments are gone, although all below offset {} was durable",
+                    "the segments are gone, although all records below offset {} were durable",
                     start.recovery_point
                 ),
             });
@@ -210,26 +211,27 @@ impl Log {
             if self.log_start_offset > self.log_end_offset {
                 tracing::warn!(
                     partition = %self.partition, log_start_offset = self.log_start_offset, log_end_offset = self.log_end_offset,
-                    "the checkpoint of log start offsets is damaged; the log starts where its first segment does"
+                    "the log start offset checkpoint is damaged; the log starts with its first segment"
                 );
                 self.log_start_offset = first;
             }
             self.check_transaction_indexes()?
         } else {
             let from = start.recovery_point.max(first);
-            // The scan will meet them again, if they are still true.
+            // The scan will add these epochs again, if they are still valid.
             self.dirty.epochs += u64::from(self.epochs.truncate_from_end(from));
             self.log_end_offset = self.recover(from, start.acknowledged_is_synced)?;
             self.recovery_point = from;
-            // Indexes were cut, if nothing else. The mark of a clean shutdown must not vouch for what they were before.
+            // At least the indexes were truncated. A clean shutdown must make the new ones durable.
             self.dirty.names += 1;
             Some(from)
         };
         if self.log_start_offset > self.log_end_offset {
-            // `LogLoader`: the records that were deleted outlived their successors; their offsets are not used again.
+            // `LogLoader`: the crash lost all records above the log start offset. Offsets below it must not be used
+            // again.
             tracing::warn!(
                 partition = %self.partition, log_start_offset = self.log_start_offset, log_end_offset = self.log_end_offset,
-                "all records that are left were deleted before the crash; the log is empty"
+                "all remaining records had been deleted before the crash; the log is empty"
             );
             return self.truncate_fully_and_start_at(self.log_start_offset);
         }
@@ -251,15 +253,15 @@ impl Log {
         Ok(epochs)
     }
 
-    /// INV-L5: the epochs of batches that lie before all that is known, from their headers. Nothing is known where the
-    /// checkpoint is lost, and too little where a crash has taken back a move of the log's start.
+    /// INV-L5: reads the epochs of batches before the first known one from their headers. None is known if the
+    /// checkpoint is lost, and some are missing if a crash has undone a move of the log start offset.
     fn complete_epochs(&mut self) -> Result<(), LogError> {
         let known = std::mem::take(&mut self.epochs);
         let known_from = known.entries().first().map_or(self.log_end_offset, |(_, start)| *start);
         for segment in self.segments.clone().iter().filter(|segment| segment.base_offset() < known_from) {
             match self.read_epochs(segment, known_from) {
                 Err(LogError::Corrupt { .. }) => {
-                    tracing::warn!(partition = %self.partition, ?segment, "leader epochs behind a bad batch are not known");
+                    tracing::warn!(partition = %self.partition, ?segment, "leader epochs after a bad batch are not known");
                 }
                 other => other?,
             }
@@ -285,7 +287,7 @@ impl Log {
         Ok(())
     }
 
-    /// After a clean shutdown: learns where the last segment ends. Returns the log's end.
+    /// After a clean shutdown: finds the end of the last segment. Returns the log end offset.
     fn load_end(&self, recovery_point: Offset) -> Result<Offset, LogError> {
         let Some(active) = self.segments.last() else { return Ok(0) };
         let interval_bytes = self.config.index_interval_bytes.max(0) as u64;
@@ -294,15 +296,15 @@ impl Log {
         } else {
             Rebuilt { end_offset: active.base_offset(), damage: None }
         };
-        // A clean stop leaves a snapshot at the log's end and its offset in the checkpoint. Either may be lost or
-        // wrong.
+        // A clean stop leaves a producer snapshot at the log's end, and that offset as recovery point in the
+        // checkpoint. Either may be lost or wrong.
         let snapshot = self.snapshots.last().copied().unwrap_or(0);
         let end = found.end_offset;
         match found.damage {
             Some((position, offset)) => {
                 tracing::error!(
                     partition = %self.partition, segment = active.base_offset(), position, offset,
-                    "a bad batch is in the log; the records before it and behind it are served, those in it are not"
+                    "the log contains a bad batch; the records before and after it are served, those in it are not"
                 );
                 Ok(end.max(snapshot).max(recovery_point))
             }
@@ -313,7 +315,7 @@ impl Log {
             None if recovery_point > end => {
                 tracing::warn!(
                     partition = %self.partition, recovery_point, log_end_offset = end,
-                    "the checkpoint of recovery points is damaged; the log says where it ends"
+                    "the recovery point checkpoint is damaged; the end of the log is read from its segments"
                 );
                 Ok(end)
             }
@@ -321,8 +323,8 @@ impl Log {
         }
     }
 
-    /// After a clean shutdown: empties transaction indexes from the first one on that is none. Returns from where on
-    /// aborted transactions have to be noted again.
+    /// After a clean shutdown: empties the transaction indexes from the first invalid one on. Returns the offset from
+    /// which aborted transactions must be indexed again.
     fn check_transaction_indexes(&self) -> Result<Option<Offset>, LogError> {
         let mut reindex_from = None;
         for (at, segment) in self.segments.iter().enumerate() {
@@ -341,9 +343,10 @@ impl Log {
         Ok(reindex_from)
     }
 
-    /// After a crash: checks what lies at or beyond `recovery_point`, cuts what is not whole. Returns the log's end.
+    /// After a crash: checks everything at or above `recovery_point` and truncates batches that are not whole. Returns
+    /// the log end offset.
     fn recover(&mut self, recovery_point: Offset, acknowledged_is_synced: bool) -> Result<Offset, LogError> {
-        // From the segment that ends at the recovery point on: a roll there may not have reached its indexes.
+        // Starts with the segment that ends at the recovery point: its last index entries may not have been written.
         let first = self.segments.partition_point(|segment| segment.base_offset() < recovery_point).saturating_sub(1);
         let mut next_offset = recovery_point;
         let mut kept = self.segments.len();
@@ -352,7 +355,8 @@ impl Log {
             let limit = self.segments.get(at + 1).map(|next| next.base_offset());
             let recovered = self.recover_segment(&segment, recovery_point, limit, acknowledged_is_synced)?;
             next_offset = recovered.end_offset;
-            // Before a gap that no segment can span everything was made durable; where it began is not known.
+            // Everything before a gap that no segment can span was made durable, but the offset where the gap began is
+            // not known.
             let is_before_gap = limit.is_some_and(|limit| is_gap_between(segment.base_offset(), limit));
             if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) && !is_before_gap {
                 return Err(segment.corrupt(
@@ -360,8 +364,8 @@ impl Log {
                     format!("the log ends at offset {next_offset}, {}", durable_below(recovery_point)),
                 ));
             }
-            // Segments follow each other without a gap until a cleaner works on them, which it does on durable ones
-            // only: one that ends early has lost its tail, even if at the end of a batch.
+            // Segments follow each other without a gap until a cleaner works on them, and it cleans durable ones only.
+            // So a segment that ends early has lost its tail, even if it ends with a whole batch.
             if recovered.cut || limit.is_some_and(|limit| next_offset < limit) && !is_before_gap {
                 kept = at + 1;
                 break;
@@ -377,14 +381,14 @@ impl Log {
             self.drop_segment(&segment, next_offset, acknowledged_is_synced)?;
         }
         if torn {
-            // Neither a snapshot nor a segment of what is lost may come back behind what will be appended here.
+            // Removed snapshots and segments must not reappear after new records are appended.
             let dir = self.dir.path();
             self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
         }
         Ok(next_offset)
     }
 
-    /// Takes a segment out of the log that lies behind a torn one.
+    /// Removes a segment after a torn one from the log.
     fn drop_segment(
         &self,
         segment: &Segment,
@@ -396,7 +400,7 @@ impl Log {
             return Err(segment.corrupt(0, format!("the log ends at offset {end_offset} in the segment before")));
         }
         if !followed {
-            tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "segment behind a torn one is dropped");
+            tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "a segment after a torn one is dropped");
             for path in segment.mark_deleted()? {
                 remove_if_exists(&self.ctx, &path)?;
             }
@@ -406,7 +410,7 @@ impl Log {
         let kept = segment.set_aside()?;
         tracing::warn!(
             partition = %self.partition, segment = segment.base_offset(), bytes, kept = %kept.display(),
-            "a segment with good batches lies behind a torn one: its records are lost to the log and kept beside it"
+            "a segment with good batches follows a torn one: its records are lost to the log; the file is kept"
         );
         Ok(())
     }
@@ -434,7 +438,7 @@ impl Log {
                 cut = true;
                 break;
             }
-            // Only what is no batch is passed over: a wrong offset may be that of the batch before.
+            // Skip only bytes that are no batch: if an offset is wrong, it may be the offset of the batch before.
             let damage = segment
                 .corrupt(position, format!("a bad batch at offset {end_offset}, {}", durable_below(recovery_point)));
             if checked.is_whole || acknowledged_is_synced {
@@ -442,7 +446,7 @@ impl Log {
             }
             tracing::error!(
                 partition = %self.partition, error = %damage,
-                "a bad batch is in the log; the records before it and behind it are served, those in it are not"
+                "the log contains a bad batch; the records before and after it are served, those in it are not"
             );
             match search.next(position + 1, end_offset, limit)? {
                 Some(next) => {
@@ -451,7 +455,7 @@ impl Log {
                     position = next;
                 }
                 None => {
-                    // All of it was durable, so nothing of it is cut.
+                    // All of it was durable, so nothing is truncated.
                     segment.force_index_entry();
                     segment.trust_from(size);
                     end_offset = recovery_point.min(limit.unwrap_or(Offset::MAX));
@@ -463,7 +467,7 @@ impl Log {
         Ok(Recovered { end_offset, cut })
     }
 
-    /// Notes the batches from a position on, up to the first that is bad.
+    /// Indexes the batches from a position on, up to the first bad one.
     fn note_good_batches(
         &mut self,
         segment: &Segment,
@@ -474,7 +478,7 @@ impl Log {
         let mut scan = segment.scan(position, segment.size_bytes())?;
         while let Some((at, batch, records)) = scan.next_if_whole()? {
             let follows = batch.base_offset() >= end_offset && limit.is_none_or(|limit| batch.last_offset() < limit);
-            // Offsets are outside of the checksum, but a flush ended with a whole batch.
+            // Checksums do not cover offsets, but a flush always ended with a whole batch.
             let leaps = end_offset < recovery_point && batch.last_offset() >= recovery_point;
             let is_whole = batch.crc_is_valid(records);
             if !follows || leaps || !is_whole {
@@ -492,7 +496,7 @@ impl Log {
         Ok(Checked { position, end_offset, is_whole: false })
     }
 
-    /// Cuts what a crash has left behind the last good batch.
+    /// Truncates the log after the last good batch.
     fn cut_tail(
         &self,
         segment: &Segment,
@@ -516,7 +520,7 @@ impl Log {
                 let kept = segment.keep_from(position)?;
                 tracing::warn!(
                     partition = %self.partition, segment = segment.base_offset(), offset, bytes, kept = %kept.display(),
-                    "a bad batch with good ones behind it is in what was not flushed: all of it is cut and kept in a file"
+                    "the unflushed part of the log contains a bad batch with good ones behind it: all of it is cut and kept in a file"
                 );
             }
             None => tracing::warn!(
@@ -524,17 +528,17 @@ impl Log {
             ),
         }
         segment.cut_log(position)?;
-        // It may not come back behind a later segment.
+        // The truncated bytes must not reappear before a later segment.
         segment.sync()
     }
 
-    /// Rebuilds the producer state at the log's end: the newest good snapshot, and the batches behind it.
-    /// Aborted transactions found at or beyond `reindex_from` are noted in their segments again.
+    /// Rebuilds the producer state at the log's end from the newest good snapshot and the batches after it. Adds
+    /// aborted transactions at or above `reindex_from` to the transaction indexes again.
     pub(super) fn reload_producers(&mut self, reindex_from: Option<Offset>) -> Result<(), LogError> {
         let (start, end) = (self.log_start_offset, self.log_end_offset);
         self.remove_snapshots(|offset| offset > end)?;
-        // A snapshot from beyond the recovery point may be torn, and is not looked at: it must not stand in the way of
-        // a new one.
+        // A snapshot above the recovery point may be torn, so it is not read; remove it, so that a new one can be
+        // written.
         let newest = reindex_from.unwrap_or(Offset::MAX);
         self.remove_snapshots(|offset| offset > newest)?;
         self.producers = self.load_snapshot(newest)?.unwrap_or_else(|| ProducerState::new(start));
@@ -544,7 +548,7 @@ impl Log {
         for segment in segments[first..].iter().filter(|_| from < end) {
             match self.replay(segment, from, reindex_from.unwrap_or(Offset::MAX)) {
                 Err(LogError::Corrupt { .. }) => {
-                    tracing::warn!(partition = %self.partition, ?segment, "what producers wrote behind a bad batch is not known");
+                    tracing::warn!(partition = %self.partition, ?segment, "the producer state after a bad batch is not known");
                 }
                 other => other?,
             }
@@ -553,7 +557,7 @@ impl Log {
         Ok(())
     }
 
-    /// The newest good snapshot that is not beyond `newest`.
+    /// Loads the newest good snapshot at or below `newest`.
     fn load_snapshot(&mut self, newest: Offset) -> Result<Option<ProducerState>, LogError> {
         while let Some(offset) = self.snapshots.range(..=newest).next_back().copied() {
             let bytes = read_if_exists(&*self.ctx.disk, &self.snapshot_path(offset))?.unwrap_or_default();
@@ -563,7 +567,7 @@ impl Log {
             if state.is_some() {
                 return Ok(state);
             }
-            tracing::warn!(partition = %self.partition, offset, "damaged producer snapshot is dropped, an older one is used");
+            tracing::warn!(partition = %self.partition, offset, "a damaged producer snapshot is dropped, an older one is used");
             self.remove_snapshots(|other| other == offset)?;
         }
         Ok(None)
@@ -591,22 +595,22 @@ struct Recovered {
     cut: bool,
 }
 
-/// How far a segment is good.
+/// Up to where a segment is good.
 struct Checked {
     position: u64,
     end_offset: Offset,
-    /// What stands at `position` is a whole batch with a valid checksum, if at the wrong offset.
+    /// Whether a whole batch with a valid checksum, but with a wrong offset, is at `position`.
     is_whole: bool,
 }
 
 fn durable_below(recovery_point: Offset) -> String {
     format!(
-        "although all below offset {recovery_point} was durable (if recovery-point-offset-checkpoint is damaged, and not the \
+        "although all records below offset {recovery_point} were durable (if recovery-point-offset-checkpoint is damaged, and not the \
          log, remove the partition's line from it)"
     )
 }
 
-/// The transaction marker in the batch at `position`, if it is one.
+/// The transaction marker in the batch at `position`, if it contains one.
 fn read_marker(segment: &Segment, position: u64, batch: &BatchHeader) -> Result<Option<EndTxnMarker>, LogError> {
     if !batch.is_control() || !batch.has_producer_id() {
         return Ok(None);

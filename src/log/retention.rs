@@ -1,24 +1,24 @@
-//! Which segments may go: a pure decision over their sizes, ages and offsets.
+//! Decides which segments to delete, by their sizes, ages and offsets. Pure.
 
 use crate::types::{Offset, TimestampMs};
 
-/// What the decision needs to know of a segment.
+/// The facts about a segment that the decision needs.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentFacts {
     /// First offset it may hold.
     pub base_offset: Offset,
     /// First offset of the next segment; the log's end for the last.
     pub next_offset: Offset,
-    /// Of the `.log` file.
+    /// Size of the `.log` file.
     pub size_bytes: u64,
     /// `LogSegment.largestTimestamp`.
     pub largest_timestamp_ms: TimestampMs,
 }
 
-/// What the topic allows.
+/// The topic's retention settings.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionRules {
-    /// Whether `cleanup.policy` contains `delete`; else only the start offset counts.
+    /// Whether `cleanup.policy` contains `delete`; otherwise only the log start offset counts.
     pub delete: bool,
     /// `retention.ms`; negative for no limit.
     pub retention_ms: i64,
@@ -26,7 +26,7 @@ pub struct RetentionRules {
     pub retention_bytes: i64,
 }
 
-/// Why a segment goes.
+/// Why a segment is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// All of it is older than `retention.ms`.
@@ -37,18 +37,18 @@ pub enum Reason {
     StartOffset,
 }
 
-/// Decides from the oldest segment on, and stops at the first that stays: no gaps.
+/// Decides from the oldest segment on, and stops at the first one to keep, so that no gaps arise.
 pub struct Retention {
     rules: RetentionRules,
     now_ms: TimestampMs,
     log_start_offset: Offset,
-    /// Nothing that is not committed goes.
+    /// Uncommitted records are never deleted.
     high_watermark: Offset,
     surplus_bytes: i64,
 }
 
 impl Retention {
-    /// Over a log of `total_bytes`.
+    /// Starts the decision for a log of `total_bytes`.
     pub fn new(
         rules: RetentionRules,
         now_ms: TimestampMs,
@@ -61,8 +61,8 @@ impl Retention {
         Retention { rules, now_ms, log_start_offset, high_watermark, surplus_bytes }
     }
 
-    /// Why the next segment goes, or `None` where it and all after it stay.
-    /// `UnifiedLog.deleteOldSegments`: an empty last segment always stays.
+    /// Why to delete the next segment, or `None` to keep it and all later ones. `UnifiedLog.deleteOldSegments`: an
+    /// empty last segment is always kept.
     pub fn next(&mut self, segment: SegmentFacts, is_last: bool) -> Option<Reason> {
         if segment.next_offset > self.high_watermark || is_last && segment.size_bytes == 0 {
             return None;

@@ -1,9 +1,9 @@
 //! One `.log` file and its indexes.
 //!
-//! Only the owner of the log appends (under its lock); anybody who holds the `Arc` may read at the same
-//! time, below the size it was told. Files are opened when first needed and may be closed again by the
-//! `FileCache`. Index entries are collected in memory and written some hundred at a time: they can be
-//! rebuilt from the `.log` file, so only a flush needs them on disk.
+//! Only the owner of the log appends (under its lock). Every holder of the `Arc` may read at the same time, below the
+//! file size in its plan. Files are opened at first use, and the `FileCache` may close them again. Index entries are
+//! collected in memory and written a few hundred at a time: they can be rebuilt from the `.log` file, so only a flush
+//! needs them on disk.
 
 mod damage;
 mod deferred_file;
@@ -36,18 +36,18 @@ use crate::{
     types::{Offset, TimestampMs},
 };
 
-/// Index entries kept in memory before they are written: those of about 1 MiB of log.
+/// Index entries are written when this many are in memory: those of about 1 MiB of log.
 const PENDING_ENTRIES: usize = 256;
-/// So many bytes since the last index entry that the next batch gets one, whatever the interval.
+/// As `bytes_since_index_entry` this forces an index entry for the next batch, at any interval.
 const FORCE_ENTRY: u64 = u64::MAX / 2;
 
 /// An index whose newest entries are in memory.
 struct IndexTail<E> {
     /// Entries in the file.
     written: u32,
-    /// Entries behind those, not yet written.
+    /// The entries after those, not yet written.
     pending: Vec<E>,
-    /// The newest of all, once `loaded`.
+    /// The newest entry of all, if `loaded`.
     last: Option<E>,
     loaded: bool,
 }
@@ -57,7 +57,7 @@ impl<E: Copy> IndexTail<E> {
         IndexTail { written, pending: Vec::new(), last: None, loaded: written == 0 }
     }
 
-    /// Nothing of it is in the file.
+    /// An index of which nothing is in the file yet.
     fn of(pending: Vec<E>) -> Self {
         IndexTail { written: 0, last: pending.last().copied(), pending, loaded: true }
     }
@@ -76,14 +76,14 @@ struct SegmentState {
     offsets: IndexTail<OffsetEntry>,
     times: IndexTail<TimeEntry>,
     bytes_since_index_entry: u64,
-    /// Largest timestamp so far and the last offset of its batch; `None` until asked for, in a segment of an earlier
-    /// life.
+    /// Largest timestamp so far and the last offset of its batch; `None` in a segment of an earlier process, until it
+    /// is read from the index.
     max_timestamp: Option<(TimestampMs, Offset)>,
-    /// Index files were cut since the last sync.
+    /// Whether index files were truncated since the last sync.
     cut: bool,
-    /// The first batch's largest timestamp, from which `segment.ms` counts.
+    /// The largest timestamp of the first batch; `segment.ms` counts from it.
     rolling_timestamp: Option<TimestampMs>,
-    /// The largest timestamp noted while `max_timestamp` was unknown.
+    /// The largest timestamp appended while `max_timestamp` was unknown.
     noted_timestamp: Option<(TimestampMs, Offset)>,
     /// Aborted transactions that are not in the transaction index yet.
     aborted_pending: Vec<AbortedTransaction>,
@@ -100,7 +100,7 @@ impl SegmentState {
     }
 }
 
-/// For what may be done later: a shortage is no error.
+/// Ignores a shortage, for work that may be done later.
 fn unless_short(result: Result<(), LogError>) -> Result<(), LogError> {
     match result {
         Err(error) if error.is_shortage() => Ok(()),
@@ -108,7 +108,7 @@ fn unless_short(result: Result<(), LogError>) -> Result<(), LogError> {
     }
 }
 
-/// See the module.
+/// One segment; see the module.
 pub struct Segment {
     ctx: Arc<LogContext>,
     dir: Arc<PartitionDir>,
@@ -122,20 +122,20 @@ pub struct Segment {
     has_aborted: AtomicBool,
     state: Mutex<SegmentState>,
     verified: Mutex<Verified>,
-    /// Its indexes were made anew in this life of the process.
+    /// Whether this process has rebuilt its indexes.
     rebuilt: AtomicBool,
 }
 
-/// Which part of the `.log` file is known to have good checksums in this life of the process.
+/// The part of the `.log` file whose checksums this process knows to be good.
 struct Verified {
-    /// From here on this process wrote or scanned it.
+    /// This process wrote or scanned the file from here on.
     trusted_from: u64,
-    /// What was checked for readers before that: one range is enough for a consumer that catches up.
+    /// A range before that which was checked for readers: one is enough for a consumer that catches up.
     window: (u64, u64),
 }
 
 impl Segment {
-    /// A segment with the files that `lengths` tells of; the `.log` file is as long as the log says.
+    /// A segment whose files have these `lengths`.
     pub(crate) fn new(
         ctx: &Arc<LogContext>,
         dir: &Arc<PartitionDir>,
@@ -170,7 +170,7 @@ impl Segment {
         })
     }
 
-    /// What it shares with the other segments of its log directory.
+    /// State shared with the other segments of the log directory.
     pub(crate) fn context(&self) -> &LogContext {
         &self.ctx
     }
@@ -200,7 +200,7 @@ impl Segment {
 
     // --- files ---
 
-    /// The file of `kind`. Where no descriptor is left, another segment gives one.
+    /// Returns the file of `kind`. If no file descriptor is left, closes files of other segments.
     fn file(&self, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
         match self.open_file(kind) {
             Err(error) if error.is_out_of_files() && self.ctx.files.close_some() => self.open_file(kind),
@@ -234,7 +234,7 @@ impl Segment {
         self.file(FileKind::Log)
     }
 
-    /// For the file cache: closes the file unless it was used since the last call. Answers whether it is closed.
+    /// For the file cache: closes the file unless it was used since the last call. Returns whether it is closed.
     pub(crate) fn close_if_unused(&self, kind: FileKind) -> bool {
         let bit = 1 << kind as u8;
         if self.used.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
@@ -254,12 +254,12 @@ impl Segment {
 
     // --- appending, by the owner of the log only ---
 
-    /// Writes whole batches at the end; nothing changes where it fails.
+    /// Writes whole batches at the end; if that fails, nothing has changed.
     pub(crate) fn write(&self, parts: &[&[u8]]) -> Result<u64, LogError> {
         let position = self.size_bytes();
         let file = self.log_file()?;
         if let Err(error) = file.write_all_vectored_at(parts, position) {
-            // A full disk is not a broken one: take back what was written of the batch and go on serving.
+            // A full disk is not a broken one: remove the partly written batch and stay online.
             if super::error::is_disk_full(&error) {
                 self.io("truncate", FileKind::Log, file.set_len(position))?;
             }
@@ -270,8 +270,8 @@ impl Segment {
         Ok(position)
     }
 
-    /// Notes a batch that stands at `position` (`LogSegment.append`). A shortage does not fail it: the batch is
-    /// stored, and a later one gets the index entry.
+    /// Indexes the batch at `position` (`LogSegment.append`). A shortage is no error: the batch is stored, and a later
+    /// batch gets the index entry.
     pub(crate) fn index(&self, batch: &BatchHeader, position: u64, interval_bytes: u64) -> Result<(), LogError> {
         let mut state = lock(&self.state);
         state.note_timestamp(batch);
@@ -299,7 +299,7 @@ impl Segment {
         }
     }
 
-    /// Writes the entries that are only in memory. They may wait there for room or for a descriptor.
+    /// Writes the entries that are only in memory. They stay there if disk space or file descriptors are short.
     fn write_pending(&self, state: &mut SegmentState) -> Result<(), LogError> {
         if !state.offsets.pending.is_empty() {
             let file = self.file(FileKind::Index)?;
@@ -329,7 +329,7 @@ impl Segment {
         let end = len - len % transaction_index::ENTRY_BYTES as u64;
         let bytes: Vec<u8> = state.aborted_pending.iter().flat_map(|transaction| transaction.encode()).collect();
         if let Err(error) = file.write_all_at(&bytes, end) {
-            // On a full disk some of the entries may have fitted; all of them are written again.
+            // On a full disk a part may have been written; all entries will be written again.
             unless_short(self.io("truncate", FileKind::TxnIndex, file.set_len(end)))?;
             return self.io("write", FileKind::TxnIndex, Err(error));
         }
@@ -337,7 +337,7 @@ impl Segment {
         Ok(())
     }
 
-    /// When another segment takes over: the last time entry, and all of the indexes in their files.
+    /// At a roll: adds the last time index entry, and writes both indexes to their files.
     pub(crate) fn become_inactive(&self) -> Result<(), LogError> {
         let mut state = lock(&self.state);
         self.load_last(&mut state)?;
@@ -351,7 +351,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Notes an aborted transaction. It is known to readers at once, and written when nothing is short.
+    /// Adds an aborted transaction. Readers see it at once; during a shortage it is written later.
     pub(crate) fn append_aborted(&self, transaction: AbortedTransaction) -> Result<(), LogError> {
         let mut state = lock(&self.state);
         state.aborted_pending.push(transaction);
@@ -359,7 +359,7 @@ impl Segment {
         unless_short(self.write_pending_aborted(&mut state))
     }
 
-    /// Whether the indexes have room for another entry and the one at the roll.
+    /// Whether an index has no room for another entry and the one at the roll.
     pub(crate) fn indexes_are_full(&self, index_bytes: i32) -> bool {
         let state = lock(&self.state);
         let most = |entry_bytes: usize| (index_bytes.max(0) as usize / entry_bytes) as u32;
@@ -391,10 +391,10 @@ impl Segment {
         Ok(if first >= 0 { batch_timestamp_ms - first } else { now_ms - self.created_ms })
     }
 
-    /// Cuts everything from the batch at `position` on. The indexes lose what points there.
+    /// Truncates everything from the batch at `position` on, in the indexes too.
     pub(crate) fn truncate_at(&self, position: u64) -> Result<(), LogError> {
         let mut state = lock(&self.state);
-        // Everything that may be short is taken before anything is cut.
+        // Do everything that may fail by a shortage before anything is truncated.
         self.write_pending(&mut state)?;
         self.file(FileKind::Index)?;
         self.file(FileKind::TimeIndex)?;
@@ -425,7 +425,7 @@ impl Segment {
         self.load_end().map(|_| ())
     }
 
-    /// The offset behind the last batch before `position`, which is where a batch starts or the file ends.
+    /// The offset after the last batch before `position`; a batch starts there, or the file ends.
     pub(crate) fn end_before(&self, position: u64) -> Result<Offset, LogError> {
         let mut state = lock(&self.state);
         self.load_last(&mut state)?;
@@ -433,7 +433,7 @@ impl Segment {
         self.end_of_walk(if start < position { start } else { 0 }, position)
     }
 
-    /// The offset behind the last batch between two positions, or the segment's base.
+    /// The offset after the last batch between two positions, or the segment's base offset.
     fn end_of_walk(&self, start: u64, end: u64) -> Result<Offset, LogError> {
         let mut walk = self.walk(start, end)?;
         let mut next_offset = self.base_offset;
@@ -495,10 +495,10 @@ impl Segment {
         Ok(entry.map_or(0, |entry| entry.position.into()))
     }
 
-    /// The first batch whose last offset is at or beyond `offset`, below `end`.
+    /// The first batch with a last offset at or above `offset`, before position `end`.
     ///
-    /// What cannot be found by the index is looked for again after the index was made anew: either it was damaged, or
-    /// the log is, and then the new index leads past the damage.
+    /// If the index does not lead to it, rebuilds the index and searches again: either the index was damaged, or the
+    /// log is, and then the new index leads past the damage.
     pub(crate) fn find(&self, offset: Offset, end: u64) -> Result<Option<(u64, BatchHeader)>, LogError> {
         match self.find_by_index(offset, end) {
             Ok(Some(found)) => Ok(found),
@@ -511,20 +511,20 @@ impl Segment {
     }
 
     /// `None` if the index does not belong to the file.
-    #[allow(clippy::option_option)] // The inner one is the answer.
+    #[allow(clippy::option_option)] // The inner one is the result.
     fn find_by_index(&self, offset: Offset, end: u64) -> Result<Option<Option<(u64, BatchHeader)>>, LogError> {
         let start = self.floor_position(offset)?;
         if start == 0 && end > repair::INDEXED_BYTES && lock(&self.state).offsets.len() == 0 && !self.was_rebuilt() {
             return Ok(None);
         }
         if start >= end {
-            // It says so, unless the file was cut just now.
+            // The index points beyond `end`: no such batch is below `end`, unless the file was truncated just now.
             return Ok(Some(None).filter(|_| start < self.size_bytes() || start == 0));
         }
         let mut walk = self.walk(start, end)?;
         while let Some((position, batch)) = walk.next()? {
             if position == start && start > 0 && batch.base_offset() > offset {
-                // The index names a batch behind the wanted one: what it skips must not be missed.
+                // The index points to a batch after the wanted one: the batches in between must not be missed.
                 return Ok(None);
             }
             if batch.last_offset() >= offset {
@@ -534,7 +534,7 @@ impl Segment {
         Ok(Some(None))
     }
 
-    /// An offset from which on to look for the first record of `timestamp_ms` or later.
+    /// The offset at which to start a search for the first record at or after `timestamp_ms`.
     pub(crate) fn offset_before_timestamp(&self, timestamp_ms: TimestampMs) -> Result<Offset, LogError> {
         let entry = self.floor_time(timestamp_ms)?;
         let entry = match entry {
@@ -565,13 +565,13 @@ impl Segment {
         self.io("read", FileKind::TimeIndex, time_index::floor(&reader, timestamp_ms))
     }
 
-    /// Largest timestamp and the last offset of its batch; (-1, _) where no batch has one.
+    /// Largest timestamp and the last offset of its batch; (-1, _) if no batch has a timestamp.
     pub(crate) fn max_timestamp(&self) -> Result<(TimestampMs, Offset), LogError> {
         let known = lock(&self.state).max_timestamp;
         if let Some(known) = known {
             return Ok(known);
         }
-        // Retention goes by this: a damaged index must not delete anything.
+        // Retention uses this: a damaged index must not cause a deletion.
         let last = {
             let mut state = lock(&self.state);
             self.load_last(&mut state)?;
@@ -583,15 +583,15 @@ impl Segment {
         self.max_timestamp_of(&mut lock(&self.state))
     }
 
-    /// `LogSegment.largestTimestamp`: what retention goes by. If no record has a timestamp, the file's modification
-    /// counts: the age must not start over with each start of the process.
+    /// `LogSegment.largestTimestamp`: the time that retention uses. If no record has a timestamp, returns the file's
+    /// modification time: the age must not start over with each start of the process.
     pub(crate) fn largest_timestamp(&self) -> Result<TimestampMs, LogError> {
         let (max_timestamp, _) = self.max_timestamp()?;
         if max_timestamp >= 0 {
             return Ok(max_timestamp);
         }
         match self.ctx.disk.modified_ms(&self.path(FileKind::Log)) {
-            // Somebody has removed the file. Retention is not the one to find that out.
+            // The file was removed from outside. Retention need not report that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.created_ms),
             modified => self.io("read", FileKind::Log, modified),
         }
@@ -601,7 +601,7 @@ impl Segment {
         if let Some(known) = state.max_timestamp {
             return Ok(known);
         }
-        // A segment that is not active got its last entry at the roll.
+        // An inactive segment got its last entry at the roll.
         self.load_last(state)?;
         let last = self.last_time(state);
         let max = state.noted_timestamp.take().filter(|noted| noted.0 > last.0).unwrap_or(last);
@@ -609,8 +609,8 @@ impl Segment {
         Ok(max)
     }
 
-    /// For an active segment of an earlier life, or one that was cut: goes over the batches behind the last index
-    /// entry for the largest timestamp (`LogSegment.loadLargestTimestamp`). Answers where the segment ends.
+    /// For an active segment of an earlier process, or a truncated one: reads the batches after the last index entry to
+    /// find the largest timestamp (`LogSegment.loadLargestTimestamp`). Returns where the segment ends.
     pub(crate) fn load_end(&self) -> Result<Offset, LogError> {
         let (start, mut max) = {
             let mut state = lock(&self.state);
@@ -619,7 +619,7 @@ impl Segment {
         };
         let size = self.size_bytes();
         if start >= size && start > 0 {
-            return Err(self.corrupt(size, format!("the file ends before the batch at {start}, which its index names")));
+            return Err(self.corrupt(size, format!("the file ends before the batch at {start} of its index")));
         }
         let mut end_offset = self.base_offset;
         let mut walk = self.walk(start, size)?;
@@ -639,7 +639,7 @@ impl Segment {
         last.unwrap_or((-1, self.base_offset))
     }
 
-    /// Learns the newest entry of each index, once.
+    /// Reads the newest entry of each index, once.
     fn load_last(&self, state: &mut SegmentState) -> Result<(), LogError> {
         if !state.offsets.loaded {
             let reader = IndexReader::new(self.file(FileKind::Index)?, state.offsets.written);
@@ -659,7 +659,7 @@ impl Segment {
         if !self.has_aborted.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
-        // One moment for both, or an entry on its way to the file would be in neither.
+        // Read both under one lock, or an entry that is just being written could be in neither.
         let (file, len, pending) = {
             let state = lock(&self.state);
             let file = self.file(FileKind::TxnIndex)?;
@@ -672,10 +672,10 @@ impl Segment {
         Ok(entries.iter().map_while(AbortedTransaction::decode).chain(pending).collect())
     }
 
-    /// Checks, once per life of the process, the checksums of what is about to be served from the file:
-    /// whole batches in `position..position + length`. Answers the length of the whole batches in it.
-    /// Kafka serves without looking; a damaged record must not leave this broker.
-    /// `limit` is the first offset that cannot be in this segment: offsets are outside of the checksum.
+    /// Checks, once per process, the checksums of the batches in `position..position + length` before they are served
+    /// from the file. Returns the length of the whole batches in it. Kafka serves without a check; a damaged record
+    /// must not leave this broker. `limit` is the first offset that cannot be in this segment: checksums do not cover
+    /// offsets.
     pub(crate) fn verify(&self, position: u64, length: u64, limit: Offset) -> Result<u64, LogError> {
         let end = {
             let verified = lock(&self.verified);
@@ -688,13 +688,13 @@ impl Segment {
         let mut scan = self.scan(position, end)?;
         let (mut next_offset, mut previous) = (self.base_offset, position);
         while let Some((at, batch, records)) = scan.next_if_whole()? {
-            // What comes before the damage is served; the reader comes back for the rest, and is told.
+            // Serve the batches before the damage; the reader gets the error with its next fetch.
             if !batch.crc_is_valid(records) {
                 let reason = || self.corrupt(at, format!("the checksum of {batch:?} does not match"));
                 return if at > position { Ok(at - position) } else { Err(reason()) };
             }
             if batch.base_offset() < next_offset || batch.last_offset() >= limit {
-                // Either this one or the one before says a wrong offset.
+                // Either this batch or the one before has a wrong offset.
                 let reason = || self.corrupt(at, format!("{batch:?} is not between {next_offset} and {limit}"));
                 return if previous > position { Ok(previous - position) } else { Err(reason()) };
             }
@@ -714,14 +714,14 @@ impl Segment {
 
     // --- durability and the end ---
 
-    /// Waits until all of the segment is on the disk. Not to be called under the lock of the log.
+    /// Waits until all of the segment is durable. Must not be called under the lock of the log.
     pub(crate) fn sync(&self) -> Result<(), LogError> {
         let written = {
             let mut state = lock(&self.state);
             self.write_pending(&mut state)?;
             let cut = std::mem::take(&mut state.cut);
             let aborted = self.has_aborted.load(Ordering::Acquire);
-            // A file that was emptied has to be as durable as one that was filled.
+            // Truncating a file must become durable too.
             [
                 true,
                 cut || state.offsets.written > 0,
@@ -742,13 +742,13 @@ impl Segment {
         self.io("sync", FileKind::Log, self.log_file()?.sync_data())
     }
 
-    /// Has the disk keep room for so much behind the end of the `.log` file.
+    /// Reserves disk space for `bytes` after the end of the `.log` file.
     pub(crate) fn keep_room(&self, bytes: u64) -> Result<(), LogError> {
         let file = self.log_file()?;
         self.io("keep room in", FileKind::Log, file.keep_room(self.size_bytes(), bytes))
     }
 
-    /// Gives back what [`Segment::keep_room`] took and nothing has used.
+    /// Releases the space that [`Segment::keep_room`] reserved and nothing has used.
     pub(crate) fn release_room(&self) -> Result<(), LogError> {
         let file = self.log_file()?;
         self.io("truncate", FileKind::Log, file.set_len(self.size_bytes()))
@@ -762,7 +762,7 @@ impl Segment {
         self.ctx.disk.exists(&self.path(kind))
     }
 
-    /// Writes what the index files lack; at a clean stop.
+    /// Writes the index entries that are only in memory; for a clean stop.
     pub(crate) fn write_indexes(&self) -> Result<(), LogError> {
         self.write_pending(&mut lock(&self.state))?;
         self.file(FileKind::Index)?;
@@ -770,10 +770,10 @@ impl Segment {
         Ok(())
     }
 
-    /// Renames the files to `….deleted`: gone for everybody but readers that have them. Answers the new paths.
+    /// Renames the files to `….deleted`; readers that have them open can still read. Returns the new paths.
     pub(crate) fn mark_deleted(&self) -> Result<Vec<PathBuf>, LogError> {
         let mut renamed = Vec::new();
-        // Nobody opens a file by its old name meanwhile.
+        // Nobody may open a file by its old name in the meantime.
         let _slots: Vec<_> = self.files.iter().map(lock).collect();
         for kind in FileKind::ALL {
             let from = self.path(kind);
@@ -783,7 +783,8 @@ impl Segment {
             match self.ctx.disk.rename(&from, &to) {
                 Ok(()) => renamed.push(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // No room for the new name, and this is what makes room. Who has the file open can still read it.
+                // No space for the new name, and this deletion frees space. Readers that have the file open can still
+                // read it.
                 Err(error) if super::error::is_disk_full(&error) => {
                     self.ctx.disk.remove_file(&from).map_err(LogError::io("remove", &from))?;
                 }

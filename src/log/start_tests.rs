@@ -1,4 +1,4 @@
-//! What the start makes of log directories that are missing, emptied, broken or damaged.
+//! Starts with log directories that are missing, emptied, broken or damaged.
 
 use std::{
     path::Path,
@@ -59,7 +59,7 @@ fn append(log: &Mutex<Log>) {
     log.append_as_leader(validate(plain(1, &[1; 100], 1_000_000), &rules).unwrap(), 0, 1_000_000).unwrap();
 }
 
-/// The directory of a log and its id.
+/// The path and the `directory.id` of a log's directory.
 fn place(manager: &LogManager, log: &Mutex<Log>) -> (String, Uuid) {
     with_log(log, |log| (log.context().dir.to_str().unwrap().to_owned(), manager.directory_id_of(log).unwrap()))
 }
@@ -74,13 +74,13 @@ fn a_partition_whose_directory_is_not_there_is_not_made_anew() {
     let manager = open(&disk, &["/a", "/b"]);
     let logs: Vec<_> = ["t", "u"].iter().map(|name| open_log(&manager, name, Placement::New(None)).unwrap()).collect();
     let places: Vec<_> = logs.iter().map(|log| place(&manager, log)).collect();
-    assert_ne!(places[0].0, places[1].0, "each directory has one");
+    assert_ne!(places[0].0, places[1].0, "each directory has one log");
     append(&logs[1]);
     let (gone, kept) = (&places[1], &places[0]);
     manager.shutdown();
     drop((logs, manager));
 
-    // Not among log.dirs.
+    // The directory is not in log.dirs.
     let manager = open(&disk, &[&kept.0]);
     open_log(&manager, "t", existing(Some(kept.1), true)).unwrap();
     for noted in [Some(gone.1), None] {
@@ -90,13 +90,13 @@ fn a_partition_whose_directory_is_not_there_is_not_made_anew() {
     assert!(!disk.exists(&Path::new(&kept.0).join("u-0")));
     drop(manager);
 
-    // There again.
+    // It is in log.dirs again.
     let manager = open(&disk, &["/a", "/b"]);
     let log = open_log(&manager, "u", existing(Some(gone.1), false)).unwrap();
     assert_eq!(log.lock().unwrap().log_end_offset(), 1);
     drop((log, manager));
 
-    // Emptied, as a mount point whose volume is not mounted.
+    // It is empty, like a mount point whose volume is not mounted.
     disk.remove_dir_all(Path::new(&gone.0)).unwrap();
     let manager = open(&disk, &["/a", "/b"]);
     assert_eq!(manager.new_dirs().collect::<Vec<_>>(), [Path::new(&gone.0)]);
@@ -128,13 +128,13 @@ fn a_partition_whose_directory_was_removed_is_not_made_anew_if_it_is_known_to_ha
     let manager = open(&disk, &["/a"]);
     let refused = open_log(&manager, "t", existing(Some(id), false)).err();
     assert!(matches!(refused, Some(LogError::Lost { offset: 1, .. })), "{refused:?}");
-    // A topic that was deleted leaves the checkpoint as it is for a while, and its name may have been used again.
+    // A deleted topic stays in the checkpoint for a while, and a new topic may already use its name.
     let log = open_log(&manager, "u", existing(Some(id), false)).unwrap();
     manager.delete_log(&tp("u"), &*log).unwrap();
     drop((log, manager));
     let manager = open(&disk, &["/a"]);
     open_log(&manager, "u", existing(Some(id), false)).unwrap();
-    // The name of the lost one can be used again.
+    // The name of the lost partition can be used again.
     open_log(&manager, "t", Placement::New(Some(id))).unwrap();
 }
 
@@ -151,7 +151,7 @@ fn a_partition_that_is_in_two_directories_stops_the_start() {
     }
     let refused = refusal(&disk, &["/a", "/b"]);
     assert!(refused.contains("/b/t-0") && refused.contains("/a/t-0"), "{refused}");
-    // One of an earlier topic of the same name is no copy.
+    // A partition of an earlier topic of the same name is no copy.
     let other = checkpoints::partition_metadata_text(TopicId(Uuid::from_u128(!0)));
     checkpoints::write_unsynced(&disk, Path::new("/a/t-0/partition.metadata"), other.as_bytes()).unwrap();
     let manager = open(&disk, &["/a", "/b"]);
@@ -181,11 +181,11 @@ fn one_broken_directory_does_not_stop_the_start() {
     open_log(&manager, "new", Placement::New(None)).unwrap();
     assert!(manager.describe().iter().any(|dir| dir.offline));
     drop(manager);
-    // The only one is not one among several.
+    // If it is the only directory, the start fails.
     assert!(refusal(&disk, &["/b"]).contains("/b"));
 }
 
-/// The command of a message that writes `meta.properties`, carried out.
+/// Runs the command in `message` that writes `meta.properties`.
 fn follow(disk: &SimDisk, message: &str) {
     let (text, path) = message.split_once("printf '").unwrap().1.split_once("' > ").unwrap();
     checkpoints::write_unsynced(disk, Path::new(path), text.replace("\\n", "\n").as_bytes()).unwrap();
@@ -211,12 +211,12 @@ fn a_directory_with_partitions_and_without_identity_is_never_taken_for_a_fresh_o
         }
         follow(&disk, &refusal(&disk, &["/a"]));
         let manager = open(&disk, &["/a"]);
-        // The id of the directory is a new one, and the partition is found all the same.
+        // The directory has a new id, and the partition is found nevertheless.
         assert_ne!(manager.directory_ids().next().unwrap().1, id);
         let log = open_log(&manager, "t", existing(Some(id), true)).unwrap();
         assert_eq!(log.lock().unwrap().log_end_offset(), 1);
     }
-    // What is only called like a partition is none.
+    // A directory that only has a name like a partition is none.
     let disk = SimDisk::new(1);
     disk.create_dir_all(Path::new("/a/backup-2")).unwrap();
     assert!(open(&disk, &["/a"]).is_new_cluster());

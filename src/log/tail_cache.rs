@@ -1,7 +1,7 @@
-//! The last produced batches, kept as the frames they came in, for readers at the tail.
+//! Keeps the last produced batches, as slices of their request frames, for readers at the tail.
 //!
-//! Bounded in bytes over all logs, first in first out: what consumers that keep up still have to read is
-//! nearly always the newest. Holds references, not copies: the 61 patched header bytes and a slice of the frame.
+//! Bounded in bytes over all logs, first in first out: consumers that keep up nearly always read the newest batches.
+//! Holds references, not copies: the 61 patched header bytes and a slice of the frame.
 
 use std::{
     collections::VecDeque,
@@ -19,16 +19,16 @@ use crate::{
     types::Offset,
 };
 
-/// What an entry costs beside its bytes.
+/// Memory of an entry besides its records.
 const ENTRY_OVERHEAD_BYTES: usize = 192;
-/// Smaller batches are copied together for the socket: one part of a vectored write costs more than the copy.
+/// Smaller batches are copied into one buffer: one more part of a vectored write costs more than the copy.
 const COPY_BELOW_BYTES: usize = 4 << 10;
 
 /// The cache of all logs.
 pub struct TailCache {
     budget_bytes: usize,
     used_bytes: AtomicUsize,
-    /// Whose entry was added when.
+    /// The log and the cost of each entry, oldest first.
     order: Mutex<VecDeque<(Weak<TailLog>, usize)>>,
 }
 
@@ -50,28 +50,28 @@ impl Entry {
 }
 
 impl TailCache {
-    /// A cache that holds on to about `budget_bytes` of batches.
+    /// A cache that keeps about `budget_bytes` of batches.
     pub fn new(budget_bytes: usize) -> Self {
         TailCache { budget_bytes, used_bytes: AtomicUsize::new(0), order: Mutex::default() }
     }
 
-    /// Bytes held.
+    /// Bytes in the cache.
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Adds the batch that was just appended to `log`.
-    /// `pinned_bytes` is what the records keep in memory: the whole frame they came in where nothing else does.
+    /// Adds the batch that was just appended to `log`. `pinned_bytes` is the memory that the records keep alive: that
+    /// of their whole request frame, if no other batch is charged for it.
     pub(crate) fn push(&self, log: &Arc<TailLog>, header: BatchHeader, records: Bytes, pinned_bytes: usize) {
         let cost = pinned_bytes.max(records.len()) + ENTRY_OVERHEAD_BYTES;
         if cost > self.budget_bytes / 2 {
-            log.clear(); // What is held must be consecutive up to the end.
+            log.clear(); // The entries must be consecutive up to the log's end.
             return;
         }
         {
             let mut entries = lock(&log.entries);
             if entries.back().is_some_and(|back| back.header.last_offset() + 1 != header.base_offset()) {
-                entries.clear(); // A reader that crosses a gap must find it in the files, whatever it comes from.
+                entries.clear(); // A reader that crosses a gap must read the files.
             }
             entries.push_back(Entry { header, records });
         }
@@ -89,15 +89,15 @@ impl TailCache {
 }
 
 impl TailLog {
-    /// Forgets everything; after a truncation.
+    /// Removes all entries; after a truncation.
     pub(crate) fn clear(&self) {
-        // The order still counts the bytes until their turn comes; entries of the log may go early by that
-        // much, which is harmless.
+        // `order` still counts these bytes until their turn comes; newer entries of the log may be removed too early by
+        // that much, which is harmless.
         lock(&self.entries).clear();
     }
 
-    /// Whole batches from the one that holds `from` on, below `upper_bound`, of at most `max_bytes` (but at
-    /// least one if `min_one_batch`). `None` where `from` is older than what is held.
+    /// Whole batches from the one that holds `from` on, below `upper_bound`, at most `max_bytes` (but at least one
+    /// batch if `min_one_batch`). `None` if `from` is older than the cached batches.
     pub(crate) fn read(
         &self,
         from: Offset,

@@ -1,4 +1,4 @@
-//! `Log` as its users see it, on the real disk.
+//! Tests of `Log` through its public methods, on the real disk.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) fn partition() -> TopicPartition {
     TopicPartition::new("t", 0)
 }
 
-/// One batch of `count` records from a plain producer.
+/// One batch of `count` records from a non-idempotent producer.
 pub(crate) fn plain(count: usize, value: &[u8], timestamp_ms: i64) -> Bytes {
     batch(BatchOptions::default(), count, value, timestamp_ms)
 }
@@ -91,7 +91,7 @@ fn inv_l1_offsets_have_no_gaps_and_batches_are_served_as_stored() {
 fn i2_resent_batch_answers_original_offset_and_is_not_stored_again() {
     let fixture = Fixture::new();
     let mut log = fixture.clean();
-    let now_ms = fixture.ctx.clock.now_ms(); // Silent producers are forgotten by their timestamps.
+    let now_ms = fixture.ctx.clock.now_ms(); // Recent, so that the producer does not expire.
     let idempotent = |sequence: i32| {
         batch(
             BatchOptions { producer_id: 4, producer_epoch: 0, base_sequence: sequence, ..BatchOptions::default() },
@@ -111,7 +111,7 @@ fn i2_resent_batch_answers_original_offset_and_is_not_stored_again() {
     }
     assert_eq!(log.log_end_offset(), 10);
     assert!(matches!(fixture.append(&mut log, idempotent(12)), Err(AppendError::OutOfOrderSequence { .. })));
-    // I5: it survives a restart, clean or not.
+    // I5: the producer state survives a restart, clean or not.
     log.close_cleanly().unwrap();
     for clean_shutdown in [true, false] {
         let mut log = fixture.open(OpenLog { clean_shutdown, ..OpenLog::default() }).unwrap();
@@ -158,7 +158,7 @@ fn segments_roll_by_size_by_age_and_when_an_index_is_full() {
     log.update_config(Arc::new(fixture.config.clone()));
     log.roll().unwrap();
     let before = log.segments().len();
-    // Four time entries fit, the last is for the roll; the first batch has none.
+    // The time index has room for four entries, the last one for the roll; the first batch gets none.
     for index in 0..5 {
         fixture.append(&mut log, plain(1, b"x", 20_000 + index)).unwrap();
     }
@@ -223,7 +223,7 @@ fn f4_offsets_outside_of_the_log_are_out_of_range() {
         );
     }
     assert!(log.read(5, 100, Offset::MAX, true).unwrap().records().unwrap().is_empty());
-    // F3: the batch comes whole although it starts below the log's start.
+    // F3: the whole batch is returned although it starts below the log start offset.
     let bytes = log.read(3, 1, Offset::MAX, true).unwrap().records().unwrap().into_bytes().unwrap();
     assert_eq!(BatchView::parse(&bytes).unwrap().base_offset(), 0);
     assert!(log.read(3, 1, Offset::MAX, false).unwrap().records().unwrap().is_empty());
@@ -340,13 +340,13 @@ fn opening_a_clean_log_reads_only_its_end_and_open_files_are_bounded() {
     assert!(fixture.ctx.files.len() <= 8, "{}", fixture.ctx.files.len());
     log.close_cleanly().unwrap();
     drop(log);
-    // None but the last segment is looked at.
+    // Only the last segment is checked.
     std::fs::write(fixture.dir.path().join("t-0/00000000000000000007.log"), [0; 371]).unwrap();
     let log = fixture.clean();
     assert_eq!((log.log_end_offset(), log.segments().len()), (50, 50));
     assert!(
         matches!(log.read(7, 1, 50, true).unwrap().records(), Err(LogError::Corrupt { .. })),
-        "and what is damaged is not served"
+        "the damaged segment is not served"
     );
     assert!(!fixture.ctx.is_offline());
 }
@@ -359,7 +359,7 @@ fn flush_messages_asks_for_a_flush_and_one_sync_serves_all_who_wait() {
     let mut log = fixture.clean();
     assert!(!fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
     assert!(fixture.append(&mut log, plain(1, b"x", 1)).unwrap().flush_due);
-    // I2: what is sent again because its answer was lost is acknowledged when it is durable, too.
+    // I2: a batch that is resent because its response was lost must also wait until it is durable.
     let options = BatchOptions { producer_id: 4, producer_epoch: 0, base_sequence: 0, ..BatchOptions::default() };
     let idempotent = || batch(options, 1, b"x", 1);
     assert!(fixture.append(&mut log, idempotent()).unwrap().flush_due);
@@ -410,7 +410,7 @@ fn followers_take_batches_verbatim_and_refuse_what_does_not_fit() {
     assert!(matches!(log.append_as_follower(damaged.into(), 1), Err(AppendError::Corrupt { .. })));
     assert_eq!(log.log_end_offset(), 12);
     assert!(log.truncate_to(7).unwrap());
-    assert_eq!(log.log_end_offset(), 6, "the batch that holds the offset goes whole");
+    assert_eq!(log.log_end_offset(), 6, "the whole batch that holds the offset is removed");
     assert_eq!(log.end_offset_for_epoch(1), None);
     log.truncate_fully_and_start_at(100).unwrap();
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (100, 100));
@@ -428,7 +428,7 @@ fn what_a_damaged_index_skips_is_found_all_the_same() {
     }
     log.close_cleanly().unwrap();
     drop(log);
-    // Entries whose offsets were lowered: each names a batch that is far behind what it says.
+    // Lowers the offsets of index entries, so that each points to a batch far after its offset.
     let path = fixture.dir.path().join("t-0/00000000000000000000.index");
     let mut index = std::fs::read(&path).unwrap();
     let entries = index.len() / 8;
@@ -450,14 +450,14 @@ fn readers_see_what_flush_messages_made_durable() {
     fixture.config.flush_messages = 2;
     let mut log = fixture.clean();
     fixture.append(&mut log, plain(1, b"x", 1)).unwrap();
-    assert_eq!(log.visible_end_offset(), 1, "one may wait");
+    assert_eq!(log.visible_end_offset(), 1, "one record may be unflushed");
     fixture.append(&mut log, plain(1, b"x", 1)).unwrap();
-    assert_eq!(log.visible_end_offset(), 0, "two may not");
+    assert_eq!(log.visible_end_offset(), 0, "two records may not");
     log.flush().unwrap();
     assert_eq!(log.visible_end_offset(), 2);
 }
 
-/// The largest timestamp that retention sees of each segment.
+/// The largest timestamp of each segment, as retention sees it.
 fn ages(log: &Log) -> Vec<i64> {
     log.segments.iter().map(|segment| segment.largest_timestamp().unwrap()).collect()
 }
@@ -491,7 +491,7 @@ fn records_without_a_timestamp_age_from_the_last_write_also_after_a_restart() {
         }
         drop(log);
         disk.crash();
-        // Now it is day 4; a start, whatever it has to repair, is no modification.
+        // Now it is day 4; a start must not count as a modification, even if it repairs files.
         let mut log = open(OpenLog { clean_shutdown, ..OpenLog::default() });
         assert_eq!(ages(&log), [DAY_MS, 2 * DAY_MS, 3 * DAY_MS], "clean: {clean_shutdown}");
         let end = log.log_end_offset();
@@ -499,7 +499,7 @@ fn records_without_a_timestamp_age_from_the_last_write_also_after_a_restart() {
         clock.advance(day);
         assert_eq!(log.delete_old_segments(clock.now_ms(), end).unwrap(), 1);
         assert_eq!(log.log_start_offset(), 1);
-        // What is cut is a modification; a cut of nothing is none.
+        // Truncating is a modification, unless nothing is truncated.
         assert!(!log.truncate_to(end).unwrap());
         assert_eq!(ages(&log), [2 * DAY_MS, 3 * DAY_MS]);
         assert!(log.truncate_to(2).unwrap());

@@ -5,7 +5,7 @@
 use super::index_reader::IndexReader;
 use crate::types::TimestampMs;
 
-/// Bytes per entry: i64 timestamp, i32 offset less the segment's base.
+/// Bytes per entry: i64 timestamp, i32 offset minus the segment's base offset.
 pub(crate) const ENTRY_BYTES: usize = 12;
 
 /// The largest timestamp up to here, and the last offset of the batch that holds it.

@@ -1,6 +1,6 @@
 //! `.txnindex`: the aborted transactions of a segment, by the offset of their marker.
 //!
-//! Pure: the encoding and which entries a fetch needs. The file is `segment.rs`'s.
+//! Pure: owns the encoding, and which entries a fetch needs. Leaves the file to `segment.rs`.
 
 use crate::types::{Offset, ProducerId};
 
@@ -10,11 +10,11 @@ pub(crate) const ENTRY_BYTES: usize = 34;
 /// An aborted transaction, as `AbortedTxn` of Apache Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbortedTransaction {
-    /// Whose.
+    /// The producer.
     pub producer_id: ProducerId,
-    /// Its first record in this partition.
+    /// Offset of its first record in this partition.
     pub first_offset: Offset,
-    /// Its marker.
+    /// Offset of its marker.
     pub last_offset: Offset,
     /// The last stable offset after the abort.
     pub last_stable_offset: Offset,
@@ -30,7 +30,7 @@ impl AbortedTransaction {
         bytes
     }
 
-    /// `None` for a version that is not ours.
+    /// `None` for an unknown version.
     pub(crate) fn decode(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let field = |at: usize| bytes[at..at + 8].iter().fold(0i64, |value, byte| value << 8 | i64::from(*byte));
         (bytes[..2] == [0, 0]).then(|| AbortedTransaction {
@@ -41,7 +41,7 @@ impl AbortedTransaction {
         })
     }
 
-    /// Whether a reader of `from..to` must know of this transaction.
+    /// Whether a reader of `from..to` needs this transaction.
     pub(crate) fn concerns(&self, from: Offset, to: Offset) -> bool {
         self.last_offset >= from && self.first_offset < to
     }

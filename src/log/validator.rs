@@ -1,14 +1,14 @@
-//! What a client's records must satisfy before they are appended (P3–P5, P7–P9), as `LogValidator` and
-//! `UnifiedLog.analyzeAndValidateRecords`. Pure, and run outside of the partition's lock.
+//! Validates a client's records before they are appended (P3–P5, P7–P9), as `LogValidator` and
+//! `UnifiedLog.analyzeAndValidateRecords`. Pure, and run outside the partition's lock.
 //!
-//! The batch stays the bytes that came in. Only its header is patched, and only what has to be: the
-//! records are rebuilt where the topic wants another codec or the offsets inside do not count up.
-//! Compressed records are opened piece by piece and never held as a whole (INV-S2).
-//! Sequences and epochs are `producer_state.rs`'s, the segment's size `log.rs`'s.
+//! The batch keeps the bytes that the client sent; only its header is patched. The records are rebuilt only if the
+//! topic wants another codec or the offsets in the batch are not consecutive. Compressed records are decompressed piece
+//! by piece and never held as a whole (INV-S2). Leaves sequences and epochs to `producer_state.rs`, the segment's size
+//! to `log.rs`.
 //!
-//! Deviations: a compressed batch that opens to more than 256 times `max.message.bytes` (at least 16 MiB, at most
-//! 2 GiB) is refused with MESSAGE_TOO_LARGE, which makes the Java client split it; so is one whose codec has to look
-//! back on more than 4 times `max.message.bytes` (at least 8 MiB, at most 128). Apache opens without a limit.
+//! Deviations: a compressed batch that decompresses to more than 256 times `max.message.bytes` (at least 16 MiB, at
+//! most 2 GiB) is refused with MESSAGE_TOO_LARGE, which makes the Java client split it; so is one whose codec needs a
+//! window of more than 4 times `max.message.bytes` (at least 8 MiB, at most 128). Apache decompresses without a limit.
 
 use std::io::{self, BufRead, Write};
 
@@ -27,24 +27,24 @@ use crate::{
     types::{TimestampMs, TopicPartition},
 };
 
-/// KIP-467 answers list every bad record; this many are enough to act on.
+/// KIP-467 responses list every bad record; this many are enough to act on.
 const MAX_RECORD_ERRORS: usize = 1000;
-/// A batch is small up to this many bytes, opened.
+/// A batch is small up to this many uncompressed bytes.
 const SMALL_BYTES: usize = 1 << 20;
 /// A batch is small up to this many records.
 const SMALL_RECORDS: i32 = 20_000;
 const ZSTD_SINCE_PRODUCE_VERSION: i16 = 7;
 
-/// What a partition demands of a batch.
+/// The rules that a partition's batches must satisfy.
 #[derive(Clone, Debug)]
 pub struct ValidationRules<'a> {
-    /// For messages.
+    /// The partition, for error messages.
     pub partition: &'a TopicPartition,
     /// `max.message.bytes`.
     pub max_message_bytes: i32,
     /// `compression.type`.
     pub compression_type: CompressionType,
-    /// Level of the codec that `compression_type` names, where it has levels.
+    /// Compression level for `compression_type`, if the codec has levels.
     pub compression_level: Option<i32>,
     /// `cleanup.policy` contains `compact`: every record needs a key.
     pub compacted: bool,
@@ -54,11 +54,11 @@ pub struct ValidationRules<'a> {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: i64,
-    /// The broker's time.
+    /// The broker's time, in milliseconds.
     pub now_ms: TimestampMs,
-    /// Of the request.
+    /// Version of the produce request.
     pub produce_version: i16,
-    /// What a compressed batch may open to, beside what its size allows.
+    /// Most bytes to which a compressed batch may decompress, besides the limit by `max_message_bytes`.
     pub most_opened_bytes: usize,
 }
 
@@ -86,7 +86,7 @@ impl<'a> ValidationRules<'a> {
     }
 }
 
-/// A batch that may be appended: its header, final but for offset and leader epoch, and its records.
+/// A batch that may be appended: its records and its header, in which only offset and leader epoch are not final.
 #[derive(Clone, Debug)]
 pub struct ValidatedBatch {
     pub(crate) header: BatchHeader,
@@ -98,10 +98,10 @@ pub struct ValidatedBatch {
 }
 
 impl ValidatedBatch {
-    /// A batch that this broker built itself (coordinators, markers): `BatchBuilder`'s bytes, exactly one.
+    /// A batch that this broker built itself (coordinators, markers): exactly one batch from `BatchBuilder`.
     ///
     /// # Panics
-    /// If it is not: that is our bug.
+    /// If the bytes are not exactly one batch, which is a bug of the broker.
     pub fn from_broker(batch: Bytes, origin: AppendOrigin) -> Self {
         let header = match BatchHeader::copy_of(&batch) {
             Some(header) if header.size_bytes() == batch.len() as u64 => header,
@@ -111,34 +111,34 @@ impl ValidatedBatch {
         ValidatedBatch { marker: marker_of(&header, &records), header, records, origin, pinned_bytes: 0 }
     }
 
-    /// Notes that holding on to the records holds on to `bytes`: those of the frame that they are a slice of. To be
-    /// charged once per frame, so to the first batch of it that is appended.
+    /// Records that these records keep `bytes` of memory alive: those of the request frame that they are a slice of.
+    /// Call it once per frame, on the first batch of it that is appended.
     pub fn pinning(mut self, bytes: usize) -> Self {
         self.pinned_bytes = bytes;
         self
     }
 
-    /// Bytes of the batch.
+    /// Size of the batch in bytes.
     pub fn size_bytes(&self) -> usize {
         HEADER_BYTES + self.records.len()
     }
 
-    /// Records in it.
+    /// Number of records.
     pub fn record_count(&self) -> i32 {
         self.header.record_count()
     }
 
-    /// -1 for none.
+    /// -1 if there is none.
     pub fn producer_id(&self) -> i64 {
         self.header.producer_id()
     }
 
-    /// -1 for none.
+    /// -1 if there is none.
     pub fn producer_epoch(&self) -> i16 {
         self.header.producer_epoch()
     }
 
-    /// -1 for none.
+    /// -1 if there is none.
     pub fn base_sequence(&self) -> i32 {
         self.header.base_sequence()
     }
@@ -149,10 +149,10 @@ impl ValidatedBatch {
     }
 }
 
-/// Which error the batch is answered with.
+/// The error code for a refused batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidKind {
-    /// `CORRUPT_MESSAGE`: bytes were damaged on their way; the client may send them again.
+    /// `CORRUPT_MESSAGE`: bytes were damaged on the way; the client may send them again.
     CorruptMessage,
     /// `INVALID_RECORD`: the client built something that is not allowed.
     InvalidRecord,
@@ -173,17 +173,17 @@ pub struct RecordError {
     pub message: String,
 }
 
-/// Why a batch is refused. The whole batch is.
+/// Why a batch is refused, always as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidRecords {
     /// The error.
     pub kind: InvalidKind,
-    /// In words.
+    /// Error message.
     pub message: String,
-    /// The records at fault, where single records are. Only then does Kafka send `message` to the client.
+    /// The bad records, if single records are bad. Only then does Kafka send `message` to the client.
     pub record_errors: Vec<RecordError>,
-    /// `ProduceRequest.validateRecords` refuses it, before Kafka looks at a log.
+    /// `ProduceRequest.validateRecords` refuses it, before Kafka accesses a log.
     before_log: bool,
 }
 
@@ -192,7 +192,7 @@ impl InvalidRecords {
         InvalidRecords { kind, message: message.into(), record_errors: Vec::new(), before_log: false }
     }
 
-    /// P12: whether the answer carries the log start offset (`ReplicaManager.appendRecordsToLeader`).
+    /// P12: whether the response contains the log start offset (`ReplicaManager.appendRecordsToLeader`).
     pub fn answers_log_start_offset(&self) -> bool {
         !self.before_log
             && !matches!(
@@ -210,10 +210,10 @@ fn not_one_batch<T>(message: String) -> Result<T, InvalidRecords> {
     Err(InvalidRecords { before_log: true, ..InvalidRecords::new(InvalidKind::InvalidRecord, message) })
 }
 
-/// Judges the records of one partition of a produce request.
+/// Validates the records of one partition of a produce request.
 ///
 /// # Errors
-/// The answer that Kafka would give, in the order in which it looks.
+/// The error that Kafka would return; the checks run in Kafka's order.
 pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<ValidatedBatch, InvalidRecords> {
     let (header, codec, records) = single_batch(records, rules)?;
     check_header(&header, rules)?;
@@ -234,11 +234,11 @@ pub fn validate(records: Bytes, rules: &ValidationRules<'_>) -> Result<Validated
     Ok(validated)
 }
 
-/// As [`validate`], where that takes a millisecond or two at most; else `None`.
+/// As [`validate`], if that takes a millisecond or two at most; else `None`.
 pub fn validate_small(records: &Bytes, rules: &ValidationRules<'_>) -> Option<Result<ValidatedBatch, InvalidRecords>> {
     let header = BatchHeader::copy_of(records);
     let codec = header.as_ref().and_then(|header| header.compression().ok()).unwrap_or(Compression::None);
-    // To open records costs more than to look at them, to compress them again more than that.
+    // Decompressing costs more than reading the records, and recompressing costs more than that.
     let most_bytes = match codec {
         _ if target_codec(rules.compression_type, codec) != codec => SMALL_BYTES / 16,
         Compression::None => SMALL_BYTES,
@@ -249,7 +249,7 @@ pub fn validate_small(records: &Bytes, rules: &ValidationRules<'_>) -> Option<Re
     }
     let rules = ValidationRules { most_opened_bytes: most_bytes, ..rules.clone() };
     match validate(records.clone(), &rules) {
-        // It may be that it opens to more than is small.
+        // It may only be too large for a small batch.
         Err(refused) if refused.kind == InvalidKind::MessageTooLarge => None,
         done => Some(done),
     }
@@ -284,7 +284,7 @@ fn single_batch(
         let message = format!("Produce requests with version {version} are not allowed to use ZStandard compression");
         return Err(InvalidRecords::new(InvalidKind::UnsupportedCompressionType, message));
     }
-    // Bytes that are not another whole batch are ignored.
+    // Trailing bytes that are not a whole batch are ignored.
     if batch_size_at(&records[size..])?.is_some() {
         return not_one_batch(format!(
             "Produce requests with version {version} are only allowed to contain exactly one record batch per partition"
@@ -309,10 +309,9 @@ fn single_batch(
     Ok((header, codec, body))
 }
 
-/// `ByteBufferLogInputStream.nextBatchSize`: the size of the whole batch that starts here, or `None` where
-/// there is none.
+/// `ByteBufferLogInputStream.nextBatchSize`: the size of the whole batch that starts here, or `None` if there is none.
 fn batch_size_at(bytes: &[u8]) -> Result<Option<usize>, InvalidRecords> {
-    /// Of a record of the oldest format: less is no batch of any.
+    /// Length of a record of the oldest format: no batch of any format is shorter.
     const LEAST_LENGTH: i32 = 14;
     /// Length prefix and magic.
     const LEAST_BYTES: usize = 17;
@@ -385,8 +384,8 @@ fn target_codec(wanted: CompressionType, source: Compression) -> Compression {
     }
 }
 
-/// What a compressed batch may make of itself. Producers bound their batches before they compress them, or by a ratio
-/// seen before, so honest ones stay far below this; dishonest ones cost no more than this in time and memory.
+/// Limits for decompressing a batch. Producers limit their batches before compression, or by an earlier compression
+/// ratio, so valid batches stay far below; a malicious one costs no more time and memory than this.
 fn open_limits(rules: &ValidationRules<'_>) -> OpenLimits {
     let times = |factor: usize| (rules.max_message_bytes.max(0) as usize).saturating_mul(factor);
     OpenLimits {
@@ -399,7 +398,7 @@ fn open<'a>(codec: Compression, records: &'a [u8], rules: &ValidationRules<'_>) 
     compression::open(codec, records, open_limits(rules)).map_err(|error| unopened(codec, error))
 }
 
-/// The answer to compressed records that do not open.
+/// The error for compressed records that cannot be decompressed.
 fn unopened(codec: Compression, error: io::Error) -> InvalidRecords {
     match CompressionError::of(codec, error) {
         error @ CompressionError::TooLarge { .. } => {
@@ -418,7 +417,7 @@ fn unread(codec: Compression, error: WalkError) -> InvalidRecords {
     }
 }
 
-/// What was seen while going over the records.
+/// Result of checking the records.
 struct Seen {
     max_timestamp: TimestampMs,
     /// Offset deltas are 0, 1, 2 …
@@ -455,14 +454,14 @@ fn check_records(
     if errors.is_empty() { Ok(seen) } else { Err(refuse_records(errors, timestamp_errors)) }
 }
 
-/// What is wrong with a record. In words only where somebody reads them: a batch may hold millions.
+/// The fault of a record. The message is built only if it is sent: a batch may hold millions of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordFault {
     /// A compacted topic needs a key.
     NoKey,
     /// P8: too old, or too far in the future.
     TimestampOutOfRange(TimestampMs),
-    /// The producer stamped it as only a broker may.
+    /// The producer set the timestamp type to LogAppendTime.
     TimestampType(TimestampMs),
 }
 
@@ -490,7 +489,7 @@ impl RecordFault {
 
 /// P8: `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`.
 fn check_timestamp(timestamp_ms: TimestampMs, rules: &ValidationRules<'_>) -> Result<(), RecordFault> {
-    // 128 bits: the limits may be the largest i64, and the client's time is anything.
+    // i128, because the limits may be the largest i64 and the client may send any timestamp.
     let behind = i128::from(rules.now_ms) - i128::from(timestamp_ms);
     if behind <= i128::from(rules.timestamp_before_max_ms) && -behind <= i128::from(rules.timestamp_after_max_ms) {
         return Ok(());
@@ -505,7 +504,7 @@ fn timestamp_of(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
     }
 }
 
-/// The record's timestamp, or what is wrong with it.
+/// Returns the record's timestamp, or its fault.
 fn check_record(
     header: &BatchHeader,
     record: &RecordSummary,
@@ -518,7 +517,7 @@ fn check_record(
     if rules.timestamp_type == TimestampType::CreateTime && timestamp_ms != -1 {
         check_timestamp(timestamp_ms, rules)?;
     } else if header.is_log_append_time() {
-        // Kafka lets the bit pass on a CreateTime topic, and clears it with the timestamps' final stamp.
+        // On a CreateTime topic Kafka accepts the bit, and clears it when it sets the final timestamp type.
         return Err(RecordFault::TimestampType(timestamp_ms));
     }
     Ok(timestamp_ms)
@@ -544,8 +543,8 @@ fn refuse_records(errors: Vec<RecordError>, timestamp_errors: bool) -> InvalidRe
     InvalidRecords { record_errors: errors, ..InvalidRecords::new(kind, message) }
 }
 
-/// P7: the records as they came; the header's timestamps as the topic wants them, with a new checksum only
-/// where that changes a byte.
+/// P7: keeps the records and sets the timestamps in the header as the topic demands; computes a new checksum only if a
+/// byte has changed.
 fn restamp(
     mut header: BatchHeader,
     records: Bytes,
@@ -567,7 +566,7 @@ fn stamp(max_timestamp: TimestampMs, rules: &ValidationRules<'_>) -> (bool, Time
     }
 }
 
-/// P9: the same records with offsets that count up, in the topic's codec.
+/// P9: rebuilds the batch from the same records with consecutive offsets, in the topic's codec.
 fn rebuild(
     mut header: BatchHeader,
     codec: Compression,
@@ -600,7 +599,7 @@ fn rebuild(
     Ok(ValidatedBatch { header, records, marker: None, origin: AppendOrigin::Client, pinned_bytes: 0 })
 }
 
-/// Keeps what is written up to a bound and counts the rest.
+/// Keeps written bytes up to a limit, and counts all of them.
 struct Kept {
     bytes: Vec<u8>,
     most_bytes: usize,
@@ -626,7 +625,7 @@ pub(crate) fn open_records<'a>(header: &BatchHeader, records: &'a [u8]) -> io::R
     Ok(RecordWalk::new(compression::open(codec, records, OpenLimits::STORED)?, header.record_count()))
 }
 
-/// The transaction marker that a batch is, if it is one.
+/// The transaction marker in a batch, if it contains one.
 pub(crate) fn marker_of(header: &BatchHeader, records: &[u8]) -> Option<EndTxnMarker> {
     if !header.is_control() || !header.has_producer_id() {
         return None;
@@ -654,7 +653,7 @@ mod tests {
         builder.build()
     }
 
-    /// The batch with some bytes replaced and the checksum made to fit.
+    /// The batch with some bytes replaced and the checksum corrected.
     fn patched(batch: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
         let mut patched = batch.to_vec();
         patched[at..at + bytes.len()].copy_from_slice(bytes);
@@ -821,7 +820,7 @@ mod tests {
         }
         builder.append(NOW_MS + 3_600_001, Some(b"k"), Some(b"v"), &[]);
         let refused = check_with(builder.build(), |config| config.cleanup_policy.compact = true).unwrap_err();
-        assert_eq!(refused.kind, InvalidKind::InvalidTimestamp, "the last record is at fault too");
+        assert_eq!(refused.kind, InvalidKind::InvalidTimestamp, "the last record is bad too");
         let named: Vec<i32> = refused.record_errors.iter().map(|error| error.batch_index).collect();
         assert_eq!(named, (0..1000).collect::<Vec<_>>());
     }
@@ -899,7 +898,7 @@ mod tests {
         assert_eq!(kind(check(not_gzip)), InvalidKind::InvalidRecord);
     }
 
-    /// As many records of a batch with one, as if they were compressed by zstd.
+    /// A zstd batch whose header counts one record and whose uncompressed content is `records_bytes`.
     fn zstd_batch(records_bytes: &[u8]) -> Bytes {
         let packed = compression::compress(Compression::Zstd, None, records_bytes).unwrap();
         let mut header = BatchHeader::copy_of(&records(&[NOW_MS])).unwrap();
@@ -909,7 +908,7 @@ mod tests {
         [&header.bytes()[..], &packed].concat().into()
     }
 
-    /// A record with a value of zeros.
+    /// A record whose value is `value_bytes` zeros.
     fn record_of(value_bytes: usize) -> Vec<u8> {
         let mut builder = BatchBuilder::new(BatchOptions::default());
         builder.append(NOW_MS, None, Some(&vec![0; value_bytes]), &[]);
@@ -933,7 +932,7 @@ mod tests {
 
     #[test]
     fn inv_s2_what_is_no_record_ends_at_the_first_byte() {
-        // Opened to its end, this would be too large.
+        // Decompressed to its end, this would be too large.
         let bomb = zstd_batch(&vec![0; 300 << 20]);
         let refused = check(bomb).unwrap_err();
         assert_eq!(
@@ -949,7 +948,7 @@ mod tests {
         let refused = check(zstd_batch(&longer)).unwrap_err();
         assert_eq!(refused.kind, InvalidKind::InvalidRecord);
         assert!(refused.message.contains("records still remaining"), "{refused}");
-        // gzip's own checksum comes after all that it opens to.
+        // gzip's own checksum comes after all compressed data.
         let gzip = compressed(&batch, Compression::Gzip);
         let damaged = patched(&gzip, gzip.len() - 8, &[0xff, 0xff]);
         assert_eq!(kind(check(damaged)), InvalidKind::InvalidRecord);

@@ -24,7 +24,7 @@ struct State {
 }
 
 impl SimClock {
-    /// A clock that shows `wall_ms`, and 0 since the start.
+    /// A clock with wall time `wall_ms` and monotonic time 0.
     pub fn new(wall_ms: TimestampMs) -> Self {
         SimClock { state: Arc::new(Mutex::new(State { wall_ms, monotonic: Duration::ZERO, sleepers: Vec::new() })) }
     }
@@ -33,7 +33,7 @@ impl SimClock {
         act(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Lets time pass; whoever slept until then is woken.
+    /// Advances both times, and wakes the sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         let due: Vec<Waker> = self.with(|state| {
             state.wall_ms += by.as_millis() as TimestampMs;
@@ -46,12 +46,12 @@ impl SimClock {
         due.into_iter().for_each(Waker::wake);
     }
 
-    /// Wall time jumps, as an administrator or NTP makes it jump.
+    /// Sets the wall time alone, as an administrator or NTP may do.
     pub fn set_wall_ms(&self, wall_ms: TimestampMs) {
         self.with(|state| state.wall_ms = wall_ms);
     }
 
-    /// The earliest moment that somebody sleeps until.
+    /// The earliest time at which a sleeper wakes.
     pub fn next_wake(&self) -> Option<Duration> {
         self.with(|state| state.sleepers.iter().map(|(at, _)| *at).min())
     }
@@ -73,7 +73,7 @@ impl Clock for SimClock {
                 if state.monotonic >= at {
                     return Poll::Ready(());
                 }
-                // A future that is polled again leaves an older waker behind, which at worst wakes once too often.
+                // An older waker of the same future stays in the list; at worst it causes one extra wake-up.
                 state.sleepers.retain(|(other, waker)| *other != at || !waker.will_wake(context.waker()));
                 state.sleepers.push((at, context.waker().clone()));
                 Poll::Pending

@@ -1,10 +1,9 @@
-//! A disk in memory that does at a crash what real ones do: it forgets what was not synced, wholly, partly
-//! or in the wrong order, and tears writes at sector boundaries; and that fails on command.
+//! A disk in memory. At a crash it does what real disks do: it loses unsynced data wholly, partly or in the wrong
+//! order, and tears writes at sector boundaries. It also fails on demand.
 //!
-//! What was synced stays: a file's content by `sync_data`, a directory's entries by `sync_dir`. After a failed
-//! sync the dirty data counts as clean, as in Linux: a second sync succeeds and saves nothing.
-//! Room that is kept for a file survives crashes, as a journal keeps it.
-//! Files know when they were modified if the disk was given a clock.
+//! Synced data survives: a file's content after `sync_data`, a directory's entries after `sync_dir`. After a failed
+//! sync the dirty data counts as clean, as in Linux: a second sync succeeds and saves nothing. Space reserved for a
+//! file survives crashes, as with a journal. Files have modification times if the disk was given a clock.
 
 use std::{
     any::Any,
@@ -27,7 +26,7 @@ use crate::{
     types::TimestampMs,
 };
 
-/// The unit that reaches the medium whole or not at all.
+/// The disk writes a sector either whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
 /// The disk. Clones are the same disk.
@@ -38,13 +37,13 @@ pub struct SimDisk {
 
 struct Inner {
     state: Mutex<State>,
-    /// Raised by a crash; handles of an earlier life are dead.
+    /// Number of crashes; file handles from before a crash no longer work.
     life: AtomicU64,
     hold: Mutex<Hold>,
     hold_changed: Condvar,
 }
 
-/// A device that answers no sync for now.
+/// State of a device that does not finish syncs for now.
 #[derive(Default)]
 struct Hold {
     is_held: bool,
@@ -63,21 +62,21 @@ struct State {
     cannot_keep_room: bool,
 }
 
-/// What is going to fail, in the order of calls.
+/// The calls that will fail.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Only syncs, writes and reads of files that were opened below this directory fail and count. Empty: all.
     pub below: PathBuf,
-    /// The n-th sync of a file from now on (1 is the next).
+    /// The n-th sync from now on (1 is the next).
     pub fail_sync: Option<u32>,
     /// The n-th write from now on.
     pub fail_write: Option<u32>,
     /// The n-th read from now on.
     pub fail_read: Option<u32>,
-    /// So many more files can be open than now; beyond that there is no descriptor left (EMFILE), until some are closed
-    /// or the faults are set anew.
+    /// How many more files can be opened; after that no descriptor is left (EMFILE) until some are closed or the faults
+    /// are set again.
     pub fail_open: Option<u32>,
-    /// Directories have no room for a longer name (ENOSPC).
+    /// Directories have no space for a longer name (ENOSPC).
     pub no_room_for_names: bool,
 }
 
@@ -113,7 +112,7 @@ type Entries = BTreeMap<String, Arc<Node>>;
 struct Dir {
     current: Entries,
     durable: Entries,
-    /// The entries after each change since the last sync: a crash leaves one of them.
+    /// The entries after each change since the last sync: a crash leaves one of these states, or the durable one.
     history: Vec<Entries>,
 }
 
@@ -143,7 +142,7 @@ struct FileState {
     changes: Vec<Change>,
     modified_ms: TimestampMs,
     durable_modified_ms: TimestampMs,
-    /// Up to here room is kept, if that is more than there is.
+    /// Space is reserved up to here, if that is above the length.
     room_to: u64,
 }
 
@@ -173,7 +172,7 @@ impl FileState {
         }
     }
 
-    /// What a crash leaves of the changes since the last sync.
+    /// Keeps a random part of the changes since the last sync.
     fn crash(&mut self, random: &mut SplitMix) {
         let mut left = std::mem::take(&mut self.durable);
         let changes = std::mem::take(&mut self.changes);
@@ -188,7 +187,7 @@ impl FileState {
                     Self::apply(&mut left, &Change::Write(*position, bytes[..torn].to_vec()));
                 }
             }
-            // Sectors in any order; the length got there, what was not written reads as zeros.
+            // Some sectors were written; the length was, and unwritten sectors read as zeros.
             _ => changes.iter().for_each(|change| Self::apply_some_sectors(&mut left, change, random)),
         }
         self.current = left.clone();
@@ -214,7 +213,7 @@ impl FileState {
     }
 }
 
-/// A small generator with a good spread; the seed is the whole state.
+/// A small random number generator (splitmix64); the seed is its whole state.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -236,11 +235,11 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn not_found(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", path.display()))
+    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
 }
 
 impl SimDisk {
-    /// An empty disk without bounds, whose crashes follow from `seed`.
+    /// An empty disk without a size limit; `seed` determines what crashes do.
     pub fn new(seed: u64) -> Self {
         let state = State {
             root: Arc::new(Node::Dir(Mutex::default())),
@@ -263,13 +262,13 @@ impl SimDisk {
         }
     }
 
-    /// While held, syncs of files wait, as on a device that does not answer.
+    /// While held, syncs of files wait, as on a device that does not respond.
     pub fn hold_syncs(&self, is_held: bool) {
         locked(&self.inner.hold).is_held = is_held;
         self.inner.hold_changed.notify_all();
     }
 
-    /// Threads that wait in a sync.
+    /// Number of threads that wait in a sync.
     pub fn waiting_syncs(&self) -> usize {
         locked(&self.inner.hold).waiting
     }
@@ -283,7 +282,7 @@ impl SimDisk {
         hold.waiting -= 1;
     }
 
-    /// Files are modified at the time of this clock from now on; before that, at 0.
+    /// From now on modification times come from this clock; before that they are 0.
     pub fn set_clock(&self, clock: SimClock) {
         locked(&self.inner.state).clock = Some(clock);
     }
@@ -292,27 +291,27 @@ impl SimDisk {
         locked(&self.inner.state).clock.as_ref().map_or(0, SimClock::now_ms)
     }
 
-    /// What fails from now on.
+    /// Sets the calls that fail from now on.
     pub fn set_faults(&self, faults: Faults) {
         locked(&self.inner.state).faults = faults;
     }
 
-    /// No more than this can be written (ENOSPC).
+    /// Sets how many bytes can be written in total (ENOSPC above).
     pub fn set_capacity(&self, bytes: u64) {
         locked(&self.inner.state).capacity_bytes = bytes;
     }
 
-    /// A file system on which no room can be kept.
+    /// Makes the file system unable to reserve space.
     pub fn cannot_keep_room(&self) {
         locked(&self.inner.state).cannot_keep_room = true;
     }
 
-    /// Syncs of files so far, failed ones too.
+    /// Number of syncs of files and volumes so far, including failed ones.
     pub fn syncs(&self) -> u64 {
         locked(&self.inner.state).syncs
     }
 
-    /// The power goes: what was not synced is lost, kept or torn. Handles and locks are gone.
+    /// A power failure: unsynced data is lost, kept or torn. Handles and locks become invalid.
     pub fn crash(&self) {
         self.inner.life.fetch_add(1, Ordering::AcqRel);
         let mut state = locked(&self.inner.state);
@@ -322,7 +321,7 @@ impl SimDisk {
         crash_node(&root, &mut state.random);
     }
 
-    /// Changes a byte of a file behind everybody's back, durably.
+    /// Damages a byte of a file, durably.
     pub fn flip_byte(&self, path: &Path, position: usize) -> io::Result<()> {
         match &*self.find(path)? {
             Node::File(file) => {
@@ -336,7 +335,7 @@ impl SimDisk {
         }
     }
 
-    /// A descriptor, if one is left. What is only looked at gives it back at once.
+    /// Takes a file descriptor, if one is left. Dropping it gives it back.
     fn take_descriptor(&self) -> io::Result<Descriptor> {
         let state = &mut *locked(&self.inner.state);
         match &mut state.faults.fail_open {
@@ -363,7 +362,7 @@ impl SimDisk {
         Ok(node)
     }
 
-    /// The directory that holds `path`, and its name in there.
+    /// The directory that contains `path`, and the name of `path` in it.
     fn parent(&self, path: &Path) -> io::Result<(Arc<Node>, String)> {
         let mut all = names(path);
         let name = all.pop().ok_or_else(|| not_found(path))?;
@@ -394,7 +393,7 @@ fn crash_node(node: &Node, random: &mut SplitMix) {
         Node::Dir(dir) => {
             let mut dir = locked(dir);
             let at = random.below(dir.history.len() as u64 + 1) as usize;
-            // A journal keeps the order: some number of the changes are there, from the first on.
+            // A journal keeps the order: some number of changes survive, from the first on.
             dir.current = if at == 0 { dir.durable.clone() } else { dir.history[at - 1].clone() };
             dir.durable = dir.current.clone();
             dir.history.clear();
@@ -635,7 +634,7 @@ impl SimFile {
         }
     }
 
-    /// Takes what it can of `bytes` within the capacity, as a real disk that fills up in the middle of a write.
+    /// Writes as many of `bytes` as the capacity allows, as a real disk that fills up in the middle of a write.
     fn write(&self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
         let wanted = bytes.len() as u64;
         let kept = self.with(|_| Ok(()), |file| file.room_to.saturating_sub(position).min(wanted))?;
@@ -730,7 +729,7 @@ impl File for SimFile {
             },
             |file| match &*failed.borrow() {
                 Ok(()) => file.sync(),
-                // The pages are marked clean and never written: what is not there stays away.
+                // The pages are marked clean and never written: the data stays lost.
                 Err(_) => file.changes.clear(),
             },
         )?;

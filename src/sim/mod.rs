@@ -1,4 +1,4 @@
-//! Seeded fakes of `env`'s seams.
+//! Simulated implementations of the traits in `env`, controlled by a seed.
 
 pub mod clock;
 pub mod disk;

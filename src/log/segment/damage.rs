@@ -1,18 +1,19 @@
-//! Bytes of a `.log` file that are no whole batch: what lies behind them, and what a cut keeps of them.
+//! Handles bytes of a `.log` file that are no whole batch: finds good batches after them, and keeps a copy of truncated
+//! bytes.
 //!
-//! Leaves to `recovery.rs` what is torn, what is damaged and what is to be done about it.
+//! Leaves to `recovery.rs` the decision whether bytes are torn or damaged, and what to do.
 
 use super::*;
 
 /// Bytes read at once while looking for a batch.
 const SEARCH_BYTES: u64 = 256 << 10;
-/// What reaches a disk whole or not at all.
+/// A disk writes this many bytes either whole or not at all.
 const SECTOR_BYTES: u64 = 512;
 /// Fewer zeros than this may be the content of a batch.
 const LEAST_UNWRITTEN_BYTES: usize = 12;
 
-/// A search for whole batches behind bytes that are none. Records may hold bytes that look like batches: checksums are
-/// computed over a few times the size of the file at most.
+/// A search for whole batches after bytes that are no batch. Records may contain bytes that look like batches, so the
+/// bytes to checksum are limited to a few times the file's size.
 pub(crate) struct BatchSearch<'a> {
     segment: &'a Segment,
     end: u64,
@@ -25,8 +26,8 @@ impl<'a> BatchSearch<'a> {
         BatchSearch { segment, end, budget_bytes: end.saturating_mul(8) }
     }
 
-    /// Where the first batch at or behind `from` starts that is whole, has a valid checksum, and holds only offsets
-    /// from `least` on and below `limit`.
+    /// Position of the first batch at or after `from` that is whole, has a valid checksum, and holds only offsets from
+    /// `least` on and below `limit`.
     pub(crate) fn next(&mut self, from: u64, least: Offset, limit: Option<Offset>) -> Result<Option<u64>, LogError> {
         let limit = limit.unwrap_or(self.segment.base_offset.saturating_add(i64::from(u32::MAX)));
         let file = self.segment.log_file()?;
@@ -67,8 +68,8 @@ impl Segment {
         Ok(scan.next_if_whole()?.is_some_and(|(_, batch, records)| batch.crc_is_valid(records)))
     }
 
-    /// Where the first batch starts that is whole, has a valid checksum and holds `offset` or follows it, below `end`
-    /// and with offsets below `limit`.
+    /// Base offset of the first batch that is whole, has a valid checksum and contains or follows `offset`; only before
+    /// position `end` and with offsets below `limit`.
     pub(crate) fn next_good_batch(&self, offset: Offset, end: u64, limit: Offset) -> Result<Option<Offset>, LogError> {
         let mut search = BatchSearch::new(self);
         let mut position = self.floor_position(offset)?;
@@ -93,8 +94,8 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whether a part of `position..end` looks like a sector that was never written: it reads as zeros. A disk that
-    /// lost its power leaves such sectors, in any order, of what it was not asked to sync.
+    /// Whether a part of `position..end` looks like a sector that was never written: it reads as zeros. After a power
+    /// failure a disk may have such sectors, in any order, among unsynced data.
     pub(crate) fn has_unwritten_sector(&self, position: u64, end: u64) -> Result<bool, LogError> {
         let file = self.log_file()?;
         let mut sector = [0; SECTOR_BYTES as usize];
@@ -111,8 +112,8 @@ impl Segment {
         Ok(false)
     }
 
-    /// Copies what lies from `position` on to a file beside the segment, durably but for its name, and returns the
-    /// path. Nothing reads it: it is there for people.
+    /// Copies the bytes from `position` on to a file beside the segment and returns its path. The content is durable,
+    /// the name not yet. The broker never reads it: it is for the operator.
     pub(crate) fn keep_from(&self, position: u64) -> Result<PathBuf, LogError> {
         let mut path = self.path(FileKind::Log).into_os_string();
         path.push(format!(".{position}.cut"));
@@ -133,8 +134,7 @@ impl Segment {
         Ok(path)
     }
 
-    /// Takes a segment out of the log whose records are kept: the `.log` file gets another name, the others are
-    /// removed.
+    /// Removes the segment from the log, but keeps its records: renames the `.log` file and removes the others.
     pub(crate) fn set_aside(&self) -> Result<PathBuf, LogError> {
         let from = self.path(FileKind::Log);
         let mut to = from.clone().into_os_string();

@@ -1,18 +1,18 @@
-//! The `.log` file of a segment for somebody who will read it later: an answer may name hundreds of files, and
-//! needs a descriptor only for the one that is being sent.
+//! The `.log` file of a segment for a later read: a response may refer to hundreds of files, and needs a descriptor
+//! only for the one that is being sent.
 
 use std::{io, os::fd::BorrowedFd, sync::OnceLock};
 
 use super::*;
 
-/// Opens the file for each use, and keeps it open from the first use of its descriptor on, as far as the bound on
-/// files that are kept open for answers allows. Beyond it there is no descriptor, and whoever sends it reads it.
+/// Opens the file for each use. From the first use of its descriptor on it keeps the file open, if the limit of files
+/// for responses allows. Otherwise it has no descriptor, and the sender must read the file.
 struct DeferredFile {
     segment: Arc<Segment>,
     pinned: OnceLock<PinnedFile>,
 }
 
-/// Counts among the files that answers keep open.
+/// A file that counts among those that responses keep open.
 struct PinnedFile {
     ctx: Arc<LogContext>,
     file: Arc<dyn File>,
@@ -25,8 +25,8 @@ impl Drop for PinnedFile {
 }
 
 impl Segment {
-    /// The `.log` file, which takes no descriptor until it is used. Where the segment is deleted and removed before
-    /// that, its use fails.
+    /// The `.log` file, which needs no descriptor until it is used. Its use fails if the segment's files were removed
+    /// before.
     pub(crate) fn deferred_log_file(self: &Arc<Segment>) -> Arc<dyn File> {
         Arc::new(DeferredFile { segment: self.clone(), pinned: OnceLock::new() })
     }
@@ -49,7 +49,7 @@ impl DeferredFile {
             return;
         }
         match self.segment.log_file() {
-            // Where two threads come here at once, the second one's count is given back with its value.
+            // If two threads get here at once, dropping the second value also gives back its count.
             Ok(file) => _ = self.pinned.set(PinnedFile { ctx: ctx.clone(), file }),
             Err(_) => ctx.files.unpin(),
         }
@@ -97,7 +97,7 @@ impl File for DeferredFile {
     }
 
     fn is_cached(&self, position: u64, length: usize) -> bool {
-        // Where it cannot be opened there is nothing to wait for: the read says what is wrong.
+        // If it cannot be opened there is nothing to wait for: the read will return the error.
         self.file().map_or(true, |file| file.is_cached(position, length))
     }
 }

@@ -1,26 +1,26 @@
-//! Indexes that cannot be believed: at recovery, before anybody else knows the segment, what describes the file is kept
-//! and the rest is noted again; where a clean stop promised more than is true, both indexes are made anew from the
-//! `.log` file (INV-L5).
+//! Repairs damaged indexes (INV-L5). Recovery, which runs before anybody else uses the segment, keeps the valid entries
+//! and adds the others again. If an index proves wrong after a clean stop, or later, both indexes are rebuilt from the
+//! `.log` file.
 
 use super::*;
 
-/// Bytes of log between two index entries, where the topic's setting is not at hand: Kafka's default.
+/// Bytes of log between two index entries, used without the topic's setting: Kafka's default.
 const REBUILD_INTERVAL_BYTES: u64 = 4096;
-/// A segment that is larger and has no index entry has lost it, as nobody indexes so sparsely.
+/// A larger segment without any index entry must have lost them: no setting in use gives so few entries.
 pub(super) const INDEXED_BYTES: u64 = 1 << 20;
 
-/// What a segment holds, found by going over all of it.
+/// The result of reading a whole segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rebuilt {
-    /// The offset behind its last good batch.
+    /// The offset after its last good batch.
     pub(crate) end_offset: Offset,
-    /// Where its first bad bytes are, and the offset that was expected there.
+    /// The position of its first bad bytes, and the offset that was expected there.
     pub(crate) damage: Option<(u64, Offset)>,
 }
 
 impl Segment {
-    /// Cuts the indexes to what describes the first `position` bytes, which end at `end_offset`; all of
-    /// them where that cannot be told. Answers the last entry that stayed.
+    /// Truncates the indexes to the valid entries for the first `position` bytes, which end at `end_offset`; to nothing
+    /// if the time index has no valid entry. Returns the last entry that remains.
     fn trim_indexes(&self, position: u64, end_offset: Offset) -> Result<Option<OffsetEntry>, LogError> {
         let mut state = lock(&self.state);
         let offsets = self.sane_prefix::<{ offset_index::ENTRY_BYTES }, _>(
@@ -46,14 +46,14 @@ impl Segment {
                     })
             },
         )?;
-        // The two are written together; a time index that has lost entries is rebuilt with the other.
+        // Both indexes are written together; if the time index has lost its entries, rebuild both.
         let (offsets, times) = if times == 0 { (0, 0) } else { (offsets, times) };
         self.cut_offset_index(&mut state, offsets)?;
         self.cut_time_index(&mut state, times)?;
         Ok(state.offsets.last)
     }
 
-    /// How many entries from the start are each acceptable behind the one before.
+    /// How many entries from the start `accept` accepts, each together with the one before.
     fn sane_prefix<const N: usize, E: Copy>(
         &self,
         kind: FileKind,
@@ -77,7 +77,7 @@ impl Segment {
         Ok(sane)
     }
 
-    /// Drops the entries of transactions whose marker is at or beyond `end_offset`.
+    /// Removes the entries of transactions whose marker is at or above `end_offset`.
     pub(crate) fn truncate_aborted(&self, end_offset: Offset) -> Result<(), LogError> {
         self.write_pending_aborted(&mut lock(&self.state))?;
         let transactions = self.aborted_transactions()?;
@@ -92,8 +92,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts the `.log` file to `size`, without touching the indexes. A file that is not longer is left alone, since
-    /// it must not count as modified: see [`Segment::largest_timestamp`].
+    /// Truncates the `.log` file to `size`, without changing the indexes. A file that is not longer is left alone, so
+    /// that its modification time stays: see [`Segment::largest_timestamp`].
     pub(crate) fn cut_log(&self, size: u64) -> Result<(), LogError> {
         let file = self.log_file()?;
         if self.io("read", FileKind::Log, file.len())? > size {
@@ -103,11 +103,11 @@ impl Segment {
         Ok(())
     }
 
-    /// Readies the indexes for batches to be noted again from the answered position on, the start of a batch at or
-    /// before the one of `recovery_point`. Index entries for what lies before are kept if they prove true.
+    /// Prepares the indexes so that batches can be indexed again from the returned position on. A batch starts there,
+    /// at or before the one that contains `recovery_point`. Earlier index entries are kept if they are valid.
     pub(crate) fn prepare_recovery(&self, recovery_point: Offset) -> Result<u64, LogError> {
         let mut last = self.trim_indexes(self.size_bytes(), recovery_point)?;
-        // Entries that were being written at the crash may be anything. They are the last ones.
+        // Entries that were being written at the crash may have any content. They are the last ones.
         while let Some(entry) = last {
             if self.entry_is_true(entry)? && self.last_time_is_true()? {
                 break;
@@ -125,7 +125,7 @@ impl Segment {
         Ok(start)
     }
 
-    /// Whether the batch that an index entry points to is there.
+    /// Whether an index entry points to a valid batch with that last offset.
     fn entry_is_true(&self, entry: OffsetEntry) -> Result<bool, LogError> {
         let mut scan = self.scan(entry.position.into(), self.size_bytes())?;
         let batch = scan.next_if_whole()?;
@@ -134,7 +134,7 @@ impl Segment {
         }))
     }
 
-    /// Whether the batch of the last time entry is there and has that timestamp.
+    /// Whether the batch of the last time index entry exists and has that timestamp.
     fn last_time_is_true(&self) -> Result<bool, LogError> {
         let (timestamp_ms, offset) = self.last_time(&lock(&self.state));
         let start = self.floor_position(offset)?;
@@ -149,9 +149,9 @@ impl Segment {
 
     // --- after a clean stop, or later ---
 
-    /// Whether the last entry of each index names a batch that is there, as far as Kafka's own indexes keep to that:
-    /// they may name a record inside of the batch, or one of the batches that were appended with it. An index that lost
-    /// its entries has none to name.
+    /// Whether the last entry of each index matches an existing batch. Indexes that Kafka wrote may hold the offset of
+    /// a record inside the batch, or of a batch that was appended with it. An empty index is valid if the segment is
+    /// too small for an entry.
     fn last_entries_are_true(&self, interval_bytes: u64) -> Result<bool, LogError> {
         let (offsets, times) = {
             let mut state = lock(&self.state);
@@ -164,7 +164,7 @@ impl Segment {
         Ok(named.is_some_and(|batch| batch.base_offset() <= offset) && self.time_is_true(times)?)
     }
 
-    /// Whether `index` would have made an entry.
+    /// Whether [`Segment::index`] would have added an entry.
     pub(super) fn should_have_entries(&self, interval_bytes: u64) -> Result<bool, LogError> {
         let mut walk = self.walk(0, self.size_bytes())?;
         let mut bytes = 0;
@@ -178,7 +178,7 @@ impl Segment {
         }
     }
 
-    /// Whether a time entry, the last one of a segment with batches, names a batch with that timestamp.
+    /// Whether the last time index entry of a segment with batches points to a batch with that timestamp.
     pub(super) fn time_is_true(&self, entry: Option<TimeEntry>) -> Result<bool, LogError> {
         let size = self.size_bytes();
         let Some(entry) = entry else {
@@ -213,7 +213,7 @@ impl Segment {
         }
     }
 
-    /// Makes both indexes anew, once in the life of the process: what they cannot find after that is not there. Returns
+    /// Rebuilds both indexes, once per process: a batch that they do not lead to after that does not exist. Returns
     /// `None` the second time.
     pub(super) fn rebuild_indexes_once(&self) -> Result<Option<Rebuilt>, LogError> {
         if self.rebuilt.swap(true, Ordering::AcqRel) {
@@ -223,7 +223,7 @@ impl Segment {
         self.rebuild_indexes().map(Some)
     }
 
-    /// Goes over the whole file. Batches behind a bad one are found again, if there are any, and can be read.
+    /// Reads the whole file, including any good batches after a bad one, so that they can be served.
     fn rebuild_indexes(&self) -> Result<Rebuilt, LogError> {
         let mut state = lock(&self.state);
         let size = self.size_bytes();
@@ -259,7 +259,7 @@ impl Segment {
             if position < size {
                 rebuilt.damage.get_or_insert((position, rebuilt.end_offset));
                 position = search.next(position + 1, rebuilt.end_offset, None)?.unwrap_or(size);
-                // Readers have to get past the damage.
+                // An entry for the next batch lets readers skip the damage.
                 bytes_since_entry = FORCE_ENTRY;
             }
         }
@@ -291,8 +291,8 @@ impl Segment {
         unless_short(self.write_pending(state))
     }
 
-    /// After a clean stop: where the segment ends, and what of it is damaged. The indexes are made anew unless they are
-    /// true as far as that can be told from their ends.
+    /// After a clean stop: finds the segment's end and its first damage. Rebuilds the indexes unless their last entries
+    /// are valid.
     pub(crate) fn load_end_or_rebuild(&self, interval_bytes: u64) -> Result<Rebuilt, LogError> {
         if self.last_entries_are_true(interval_bytes)? {
             match self.load_end() {
@@ -307,7 +307,7 @@ impl Segment {
         }
     }
 
-    /// Whether its `.txnindex`, if it has one, can be one: whole entries, in order, of this segment's offsets.
+    /// Whether its `.txnindex`, if it has one, may be valid: whole entries, in order, with offsets of this segment.
     pub(crate) fn aborted_transactions_are_sane(&self, limit: Offset) -> Result<bool, LogError> {
         if !self.has_aborted.load(Ordering::Acquire) {
             return Ok(true);
@@ -326,19 +326,19 @@ impl Segment {
         Ok(in_order && len == (transactions.len() * transaction_index::ENTRY_BYTES) as u64)
     }
 
-    /// Index entries will be made for batches from here on, so far behind the last entry.
+    /// Continues indexing this many bytes after the last entry.
     pub(super) fn resume_indexing(&self, bytes_since_index_entry: u64, max_timestamp: (TimestampMs, Offset)) {
         let mut state = lock(&self.state);
         state.bytes_since_index_entry = bytes_since_index_entry;
         state.max_timestamp = Some(max_timestamp);
     }
 
-    /// The next batch gets an index entry: readers must not have to go over what lies before it.
+    /// Gives the next batch an index entry, so that readers need not read the damaged bytes before it.
     pub(crate) fn force_index_entry(&self) {
         lock(&self.state).bytes_since_index_entry = FORCE_ENTRY;
     }
 
-    /// Notes that the checksums hold from `position` on.
+    /// Records that the checksums from `position` on are known to be good.
     pub(crate) fn trust_from(&self, position: u64) {
         lock(&self.verified).trusted_from = position;
     }

@@ -1,4 +1,4 @@
-//! Going through a segment batch by batch: [`Walk`] by headers, [`Scan`] with the records.
+//! Reads a segment batch by batch: [`Walk`] only headers, [`Scan`] also the records.
 
 use super::*;
 
@@ -22,7 +22,7 @@ impl<'a> Walk<'a> {
         Walk { segment, file, position, end, buffer: Vec::new(), buffer_start: 0 }
     }
 
-    /// The next batch and where it starts. Anything but whole batches up to the end is corruption.
+    /// Returns the next batch and its position. Anything but whole batches up to the end is corruption.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
         if self.position >= self.end {
             return Ok(None);
@@ -69,7 +69,7 @@ pub(crate) struct Scan<'a> {
     /// Where the next batch starts.
     pub(crate) position: u64,
     end: u64,
-    /// Bytes of the file from `position` on, from `start` on.
+    /// The bytes at `start` and after are those of the file at `position` and after.
     buffer: Vec<u8>,
     start: usize,
 }
@@ -79,7 +79,7 @@ impl<'a> Scan<'a> {
         Scan { segment, file, position, end, buffer: Vec::new(), start: 0 }
     }
 
-    /// The next batch with its records, or `None` at the end, or where what follows is not a whole batch.
+    /// The next batch with its records; `None` at the end, or if no whole batch follows.
     #[allow(clippy::type_complexity)] // Position, header, records.
     pub(crate) fn next_if_whole(&mut self) -> Result<Option<(u64, BatchHeader, &[u8])>, LogError> {
         let left = self.end - self.position;
@@ -100,7 +100,7 @@ impl<'a> Scan<'a> {
         Ok(Some((position, header, &self.buffer[start + HEADER_BYTES..start + size])))
     }
 
-    /// Has at least `bytes`, which the file holds, in the buffer.
+    /// Reads until the buffer holds at least `bytes`, which the file must have.
     fn fill(&mut self, bytes: usize) -> Result<(), LogError> {
         let held = self.buffer.len() - self.start;
         if held >= bytes {
