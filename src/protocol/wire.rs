@@ -47,7 +47,8 @@ pub enum DecodeError {
     /// More tagged fields than any message has.
     #[error("too many tagged fields")]
     TooManyTags,
-    /// A tag that is negative in Kafka's own type, `int`. No field has one, and kafka-protocol reads but never writes it.
+    /// A tag that is negative in Kafka's own type, `int`. No field has one, and kafka-protocol reads it but never writes
+    /// it.
     #[error("{0} cannot be the tag of a field")]
     Tag(u32),
     /// A known tagged field whose content does not fill the size it declares.
