@@ -1,10 +1,10 @@
-//! OffsetFetch (key 9): how far groups have come.
+//! OffsetFetch (key 9): returns the committed offsets of groups.
 //!
-//! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition exist or not;
-//! topics that are asked for by an unknown id are refused.
-//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 48 MiB says
-//! of the other groups that the coordinator is loading, so that the client asks for them again.
-//! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
+//! Behavior: O4, O7. A partition without a committed offset gets -1 and no error, even if group, topic or partition do
+//! not exist; topics with an unknown id get an error.
+//! Deviations: a group or partition that is named twice is returned once; once the response exceeds 48 MiB, the other
+//! groups get COORDINATOR_LOAD_IN_PROGRESS, so that the client asks for them again.
+//! Version notes: 2 null means all partitions, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
 //! (KIP-848), 10 topic ids.
 
 use std::collections::HashSet;
@@ -86,7 +86,7 @@ async fn fetch(
     }
 }
 
-/// The topics by name, and the answers to those whose id nobody knows.
+/// Returns the topics with their names, and the results of topics with an unknown id.
 fn resolve(
     image: &MetadataImage,
     by_id: bool,
@@ -118,7 +118,7 @@ fn resolve(
     (known, unknown)
 }
 
-/// `None` for a topic that would have to be named by an id and has none any more.
+/// Returns `None` for a topic whose id is needed but which no longer exists.
 fn answer(image: &MetadataImage, by_id: bool, topic: &FetchedTopic) -> Option<OffsetFetchResponseTopic> {
     let topic_id = if by_id && topic.topic_id == TopicId::ZERO { image.topic(&topic.name)?.id } else { topic.topic_id };
     let partitions = topic.partitions.iter().map(|offset| OffsetFetchResponsePartition {
