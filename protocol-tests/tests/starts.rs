@@ -394,6 +394,6 @@ fn a_damaged_commit_is_told_once_with_the_way_out_and_costs_other_groups_nothing
     let broker = machine.start("data", &[two_partitions, &accept]);
     assert_eq!(with_coordinator("committed", || committed(&broker, "a")), Offset::Offset(2));
     assert_eq!(with_coordinator("committed", || committed(&broker, "b")), Offset::Offset(5));
-    broker.line("a damaged batch of __consumer_offsets is passed over");
+    broker.line("skipped a damaged batch of __consumer_offsets");
     broker.stop();
 }

@@ -1,8 +1,8 @@
 //! AlterClientQuotas (key 49).
 //!
-//! Behavior: A11; quotas are stored. Each entity is changed whole or not at all.
-//! Deviations: quotas are not enforced yet; an ip entity must look like an address or a host name; Kafka asks the
-//! resolver.
+//! Behavior: A11; quotas are stored. Either all changes of an entity are made or none.
+//! Deviations: quotas are not enforced yet; an ip entity must look like an address or a host name, where Kafka
+//! resolves the name.
 
 use kafka_protocol::{
     messages::{

@@ -1,6 +1,6 @@
-//! AlterConfigs (key 33), the older of the two: it replaces all settings of a resource.
+//! AlterConfigs (key 33), the older of the two alter APIs: it replaces all settings of a resource.
 //!
-//! Behavior: A6; the same two steps as `incremental_alter_configs.rs`. Results come in the order of the request.
+//! Behavior: A6; the same two steps as in `incremental_alter_configs.rs`. Results are in the order of the request.
 
 use kafka_protocol::{
     messages::{

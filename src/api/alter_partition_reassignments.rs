@@ -1,7 +1,7 @@
 //! AlterPartitionReassignments (key 45).
 //!
-//! Behavior: Apache's `ReplicationControlManager.alterPartitionReassignments`, where it concerns one broker: the only
-//! assignment that can be asked for is the one that holds, so nothing moves and nothing is ever in progress.
+//! Behavior: Apache's `ReplicationControlManager.alterPartitionReassignments`, as far as it applies to one broker: only
+//! the current assignment is accepted, so no replica moves and no reassignment is ever in progress.
 //! Version notes: 1+ may refuse a changed number of replicas.
 
 use kafka_protocol::{
@@ -32,9 +32,9 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
     if let (false, Err(error)) = (request.topics.is_empty(), check_time_left(request.timeout_ms)) {
         return refused(request, &error);
     }
-    // Apache: a request about nothing is answered by `QuorumController` with a message of its own, the default one.
+    // Apache: `QuorumController` answers an empty request itself, with the default message, which is "".
     let message = request.topics.is_empty().then(StrBytes::new);
-    // Mostly the same text over and over.
+    // Most partitions get the same message, so they share one string.
     let mut told: Option<StrBytes> = None;
     let mut shared = |message: Option<StrBytes>| {
         if message != told {
@@ -58,8 +58,7 @@ fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) 
         .with_responses(topics.collect())
 }
 
-/// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The code is there for the whole and for each
-/// partition.
+/// Apache: `AlterPartitionReassignmentsRequest.getErrorResponse`. The response and each partition carry the code.
 fn refused(request: AlterPartitionReassignmentsRequest, error: &ApiError) -> AlterPartitionReassignmentsResponse {
     let message = error_message(error);
     let topics = request.topics.into_iter().map(|topic| {

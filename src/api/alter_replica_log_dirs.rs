@@ -1,7 +1,7 @@
-//! AlterReplicaLogDirs (key 34): whether a partition may go to another of this broker's log directories.
+//! AlterReplicaLogDirs (key 34): checks whether a partition may move to another log directory of this broker.
 //!
 //! Behavior: Apache's `ReplicaManager.alterReplicaLogDirs` for the directory that a partition is in.
-//! Deviations: a partition stays where it is; any other directory of ours is answered KAFKA_STORAGE_ERROR.
+//! Deviations: a partition cannot move; any other log directory of the broker gets KAFKA_STORAGE_ERROR.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +21,7 @@ use kafka_protocol::{
 use super::{RequestContext, authorized::Operation};
 use crate::types::TopicPartition;
 
-/// What counts of a log directory here.
+/// The facts about a log directory that this API needs.
 struct LogDir {
     path: PathBuf,
     offline: bool,
@@ -47,7 +47,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: AlterReplicaLogDirsRequ
     AlterReplicaLogDirsResponse::default().with_results(merge(results))
 }
 
-/// The same error for all that is asked.
+/// Returns the same error for all requested partitions.
 fn refused(request: &AlterReplicaLogDirsRequest, error: ResponseError) -> AlterReplicaLogDirsResponse {
     let topics = request.dirs.iter().flat_map(|dir| &dir.topics);
     let outcomes =
@@ -55,7 +55,7 @@ fn refused(request: &AlterReplicaLogDirsRequest, error: ResponseError) -> AlterR
     AlterReplicaLogDirsResponse::default().with_results(merge(outcomes))
 }
 
-/// The outcome for each partition that is to be in the wanted directory.
+/// Returns the error code for each partition that the request moves to the directory `wanted`.
 fn alter<'a>(
     dirs: &'a [LogDir],
     wanted: &'a AlterReplicaLogDir,

@@ -1,24 +1,24 @@
-//! What keeps an answer in proportion: names that a request repeats are answered once, and an answer that has become
-//! large enough refuses the rest.
+//! Limits on the size of a response: repeated names of a request are answered once, and a response that has become too
+//! large refuses the rest.
 
 use std::{collections::HashSet, hash::Hash};
 
 use super::RequestContext;
 use crate::env::Tasks;
 
-/// An answer takes at most so many bytes, and what its last element takes.
+/// A response stops after this many bytes. Its last element may exceed the limit.
 const MOST_BYTES: usize = 48 << 20;
-/// After so many bytes, or elements, others get their turn.
+/// After this many bytes or elements, the task yields to other tasks.
 const TURN_BYTES: usize = 256 << 10;
 const TURN_ELEMENTS: usize = 64;
 
-/// The elements whose key was not there before, in their order.
+/// Keeps the first element of each key, in the original order.
 pub(crate) fn unique_by<T, K: Eq + Hash>(elements: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
     let mut seen = HashSet::with_capacity(elements.len());
     elements.into_iter().filter(|element| seen.insert(key(element))).collect()
 }
 
-/// How large an answer has become.
+/// Counts the size of a response while it is built.
 pub(crate) struct AnswerBudget {
     tasks: Tasks,
     left: usize,
@@ -35,12 +35,12 @@ impl AnswerBudget {
         AnswerBudget { tasks, left, turn_bytes: 0, turn_elements: 0 }
     }
 
-    /// Whether the answer may have another element.
+    /// Whether the response may have another element.
     pub(crate) fn has_room(&self) -> bool {
         self.left > 0
     }
 
-    /// Counts an element of so many bytes in.
+    /// Counts an element of this size, and yields to other tasks from time to time.
     pub(crate) async fn add(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
         self.turn_bytes += bytes;
@@ -56,7 +56,7 @@ impl AnswerBudget {
 pub(crate) mod tests {
     use super::*;
 
-    /// For the tests of handlers: a budget of another size.
+    /// A budget of a given size, for the tests of handlers.
     pub(crate) fn budget(left: usize) -> AnswerBudget {
         AnswerBudget::of(Tasks::new(), left)
     }

@@ -1,7 +1,7 @@
-//! What all answers have in common: the error codes that they hold, and the time for which a client is throttled.
+//! The fields that all responses have: their error codes and the throttle time.
 //!
-//! Errors are counted as Kafka does (`AbstractResponse.errorCounts`): the answer's own, and one for each group, topic
-//! or partition that it tells of.
+//! Errors are counted as in Kafka (`AbstractResponse.errorCounts`): the error of the response itself, and the error of
+//! each group, topic or partition in it.
 
 use std::iter::once;
 
@@ -26,17 +26,17 @@ use crate::{
     },
 };
 
-/// The fields that answers share.
+/// The fields that responses share.
 pub(crate) trait AnswerFields {
-    /// Tells the client for how long it is throttled, where the answer has a field for that.
+    /// Sets the throttle time, if the response has a field for it.
     fn set_throttle_time_ms(&mut self, throttle_time_ms: i32);
 
-    /// Calls `each` with every code; 0 is no error.
+    /// Calls `each` with every code; 0 means no error.
     fn error_codes(&self, each: &mut dyn FnMut(i16));
 
-    /// Adds them to the counters of the API.
+    /// Adds the error codes to the counters of the API.
     fn count_errors(&self, key: i16, counters: &RequestCounters) {
-        // Mostly the same code over and over, and one at that.
+        // Successive codes are mostly equal, so each run of equal codes is counted in one step.
         let (mut last, mut times) = (0, 0);
         self.error_codes(&mut |code| {
             if code != last {
@@ -49,7 +49,7 @@ pub(crate) trait AnswerFields {
     }
 }
 
-/// A row: the answer, its codes, and whether it is one of the few without `throttle_time_ms`.
+/// A row: the response, whether it is one of the few without `throttle_time_ms`, and its codes.
 macro_rules! answers {
     ($($response:ident($answer:ident) $($not_throttled:ident)? => $codes:expr;)*) => {
         $(impl AnswerFields for $response {

@@ -1,10 +1,9 @@
-//! ApiVersions (key 18): which APIs and versions are served, and the cluster's features.
+//! ApiVersions (key 18): lists the supported APIs and versions, and the cluster's features.
 //!
-//! Behavior: the answer is the table in `api/mod.rs`. Features are reported only for what works.
-//! Version notes: a version above ours is answered by the connection with version 0 and
-//! UNSUPPORTED_VERSION (KIP-511), before any handler; from version 3 on the client names its
-//! software (INVALID_REQUEST where the name is malformed); below version 4 features whose minimum
-//! is 0 are left out (KAFKA-17492).
+//! Behavior: the response lists the table in `api/table.rs`. A feature is reported only if it works.
+//! Version notes: if the request version is too new, the connection sends a version 0 response with UNSUPPORTED_VERSION
+//! (KIP-511) before any handler runs; from version 3 on the client sends its software name and version (INVALID_REQUEST
+//! if malformed); below version 4 features whose minimum is 0 are left out (KAFKA-17492).
 
 use kafka_protocol::{
     error::ResponseError,
@@ -63,7 +62,7 @@ fn with_features(ctx: &RequestContext, response: ApiVersionsResponse) -> ApiVers
         .with_finalized_features(finalized.collect())
 }
 
-/// What a client of a newer version than ours is told: to come again with one that `api` serves.
+/// The response to a version that is too new: it names the versions of `api`, so that the client retries with one.
 pub(super) fn unsupported_version(api: &Api) -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(vec![
         ApiVersion::default()
@@ -73,7 +72,7 @@ pub(super) fn unsupported_version(api: &Api) -> ApiVersionsResponse {
     ])
 }
 
-/// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`, as KIP-511 wants names and versions.
+/// Matches `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`, as KIP-511 requires of names and versions.
 fn is_valid_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let is_inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');

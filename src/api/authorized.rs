@@ -1,7 +1,8 @@
-//! Proofs that a client may do what it asks for. Resources are reached only through them, so a handler that forgets to
-//! ask does not compile.
+//! Types that prove an authorization. Handlers reach resources only through them, so a handler that forgets to
+//! authorize does not compile.
 //!
-//! [`RequestContext`](super::RequestContext) hands them out. Without an authorizer everybody may do everything.
+//! [`RequestContext`](super::RequestContext) creates them. There is no authorizer yet, so every client may do
+//! everything.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::{
     },
 };
 
-/// What may be done with a resource; the names of Kafka's `AclOperation`.
+/// Operations on a resource; the names of Kafka's `AclOperation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Alter,
@@ -46,7 +47,7 @@ pub enum ResourceKind {
     TransactionalId,
 }
 
-/// The client may not do this.
+/// The client is not authorized for a resource of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Denied(pub(crate) ResourceKind);
 
@@ -79,7 +80,7 @@ impl From<ResponseError> for ApiError {
     }
 }
 
-/// A topic that the client may use as it asked.
+/// A topic on which the client may do the requested operation.
 #[derive(Clone)]
 pub(crate) struct AuthorizedTopic {
     found: Found,
@@ -89,11 +90,11 @@ pub(crate) struct AuthorizedTopic {
 /// Where a topic is.
 #[derive(Clone)]
 pub(super) enum Found {
-    /// This broker has partitions of it.
+    /// This broker has partitions of the topic.
     Local(Arc<LocalTopic>),
-    /// Only other brokers have.
+    /// Only other brokers have partitions of the topic.
     Elsewhere(Arc<TopicImage>),
-    /// There is no such topic; what the client is told.
+    /// There is no such topic; the client gets this error.
     Nowhere(ResponseError),
 }
 
@@ -102,7 +103,7 @@ impl AuthorizedTopic {
         AuthorizedTopic { found, parts }
     }
 
-    /// What this broker has of the topic.
+    /// Returns the part of the topic that this broker hosts.
     pub(crate) fn local(&self) -> Result<&Arc<LocalTopic>, ResponseError> {
         match &self.found {
             Found::Local(topic) => Ok(topic),
@@ -111,13 +112,13 @@ impl AuthorizedTopic {
         }
     }
 
-    /// The partition, if this broker has it; else what to tell the client (P6).
+    /// Returns the partition if this broker hosts it, else the error for the client (P6).
     pub(crate) fn partition(&self, index: i32) -> Result<Arc<Partition>, ResponseError> {
         let exists = match &self.found {
             Found::Local(topic) => match topic.partition(index) {
                 Some(Hosted::Online(partition)) => return Ok(partition),
                 Some(Hosted::Offline) => return Err(ResponseError::KafkaStorageError),
-                // Its leader is about to be ready: clients ask again.
+                // The leader is ready soon; clients retry on this error.
                 Some(Hosted::Opening) => return Err(ResponseError::NotLeaderOrFollower),
                 None => self.parts.metadata.image().partition(&topic.name, index).is_some(),
             },
@@ -132,13 +133,13 @@ impl AuthorizedTopic {
         &self.parts.replica_manager
     }
 
-    /// Who changes the topic.
+    /// The controller, which changes the topic.
     pub(crate) fn controller(&self) -> &ControllerHandle {
         &self.parts.controller
     }
 }
 
-/// The partition of a topic that the client may or may not use.
+/// Returns the partition of a topic, or the error of the topic if the client may not use it.
 pub(crate) fn partition_of(
     topic: &Result<AuthorizedTopic, ResponseError>,
     index: i32,
@@ -146,32 +147,32 @@ pub(crate) fn partition_of(
     topic.as_ref().map_err(|error| *error).and_then(|topic| topic.partition(index))
 }
 
-/// A group that the client may use as it asked.
+/// A group on which the client may do the requested operation.
 pub(crate) struct AuthorizedGroup<'a> {
     pub(super) parts: &'a Parts,
-    /// Kept, not a slice of the request.
+    /// A copy, so that it does not keep the request's buffer alive.
     pub(crate) id: Arc<str>,
 }
 
 impl AuthorizedGroup<'_> {
-    /// Who coordinates the group, if this broker does.
+    /// The coordinator of the groups on this broker.
     pub(crate) fn coordinator(&self) -> &GroupCoordinator {
         &self.parts.groups
     }
 
-    /// Who changes the group's settings.
+    /// The controller, which changes the group's settings.
     pub(crate) fn controller(&self) -> &ControllerHandle {
         &self.parts.controller
     }
 }
 
-/// The client may do with the cluster what it asked.
+/// The client may do the requested operation on the cluster.
 pub(crate) struct AuthorizedCluster<'a> {
     pub(super) parts: &'a Parts,
 }
 
 impl AuthorizedCluster<'_> {
-    /// Who changes the cluster.
+    /// The controller, which changes the cluster.
     pub(crate) fn controller(&self) -> &ControllerHandle {
         &self.parts.controller
     }
@@ -202,10 +203,10 @@ impl AuthorizedCluster<'_> {
     }
 }
 
-/// A transactional id that the client may use as it asked.
+/// A transactional id on which the client may do the requested operation.
 pub(crate) struct AuthorizedTransactionalId;
 
-/// A resource whose settings the client may see or change, as it asked.
+/// A resource whose settings the client may read or change, as requested.
 pub(crate) enum AuthorizedConfig<'a> {
     Topic(AuthorizedTopic),
     Group(AuthorizedGroup<'a>),
@@ -213,7 +214,7 @@ pub(crate) enum AuthorizedConfig<'a> {
 }
 
 impl AuthorizedConfig<'_> {
-    /// Who changes the settings.
+    /// The controller, which changes the settings.
     pub(crate) fn controller(&self) -> &ControllerHandle {
         match self {
             AuthorizedConfig::Topic(topic) => topic.controller(),
@@ -222,7 +223,7 @@ impl AuthorizedConfig<'_> {
         }
     }
 
-    /// The levels of this broker's log lines, which belong to the cluster.
+    /// The levels of this broker's log lines, for which the client must be authorized on the cluster.
     pub(crate) fn loggers(&self) -> Result<&Loggers, Denied> {
         match self {
             AuthorizedConfig::Cluster(cluster) => Ok(cluster.loggers()),

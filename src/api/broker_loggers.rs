@@ -12,7 +12,7 @@ use crate::{
     types::BrokerId,
 };
 
-/// The changes that a request asks for, if all of them can be made.
+/// Returns the requested changes if all of them are valid.
 pub(super) fn check(
     loggers: &Loggers,
     node_id: BrokerId,
@@ -42,7 +42,7 @@ fn check_change(loggers: &Loggers, name: &str, operation: i8, value: &str) -> Re
         }
         Some(AlterOp::Append) => return Err(not_allowed("APPEND")),
         Some(AlterOp::Subtract) => return Err(not_allowed("SUBTRACT")),
-        // Apache fails here by accident, with the same code and no text.
+        // Apache fails here by accident, with the same code and no message.
         None => return Err(ApiError { error: ResponseError::UnknownServerError, message: None }),
     };
     Ok((name.to_owned(), level))
@@ -73,7 +73,7 @@ fn check_node_id(name: &str, node_id: BrokerId) -> Result<(), ApiError> {
     }
 }
 
-/// One entry per logger, with the level that holds.
+/// Returns one entry per logger, with its effective level.
 pub(super) fn describe(loggers: &Loggers, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
     let levels = loggers.levels().into_iter().filter(|(name, _)| wanted(name));
     levels
@@ -116,7 +116,7 @@ mod tests {
         check(&loggers(), 1, &requested).map_err(|error| (error.code(), error.message.unwrap_or_default()))
     }
 
-    // The refusals are Apache Kafka 4.3.1's answers.
+    // The codes and messages are those of Apache Kafka 4.3.1.
     #[test]
     fn levels_are_refused_in_kafkas_words() {
         let levels = "Valid log levels are DEBUG, ERROR, FATAL, INFO, TRACE, WARN";
@@ -143,7 +143,7 @@ mod tests {
             (("root", 9, Some("INFO")), -1, String::new()),
         ] {
             assert_eq!(checked("1", &[change]), Err((code, message.clone())));
-            // One bad change refuses the good one before it as well.
+            // One invalid change rejects the valid one before it as well.
             assert_eq!(checked("1", &[("ottla", 0, Some("WARN")), change]), Err((code, message)));
         }
         assert_eq!(checked("", &[]), Err((42, "Node id must be an integer, but it is: ".into())));

@@ -1,4 +1,4 @@
-//! What a handler knows beside the request: who asks, over which listener, and the broker's parts.
+//! The context of a request: the connection, the listener, and the broker's parts that a handler may use.
 
 use std::{
     net::SocketAddr,
@@ -46,11 +46,11 @@ pub struct Parts {
     pub loggers: Arc<Loggers>,
     /// The tasks of listeners and connections, which stop first.
     pub network: Tasks,
-    /// The broker's settings as they were at start.
+    /// The broker's static settings, as they were at start.
     pub config: Arc<BrokerConfig>,
-    /// The same with their origins, for DescribeConfigs.
+    /// The static settings with their sources, for DescribeConfigs.
     pub statics: Arc<StaticConfigs>,
-    /// The image, and who hears of the next.
+    /// The current metadata image, and the subscribers to new images.
     pub metadata: Arc<Publisher>,
     /// The controller.
     pub controller: ControllerHandle,
@@ -60,47 +60,47 @@ pub struct Parts {
     pub replica_manager: Arc<ReplicaManager>,
     /// Groups.
     pub groups: Arc<GroupCoordinator>,
-    /// What consumers fetch.
+    /// Fetch sessions.
     pub fetch_sessions: FetchSessionCache,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Metrics,
 }
 
 impl Parts {
-    /// This broker's settings, with the dynamic ones of an image over those given at start.
+    /// This broker's settings. The dynamic settings of the image override the static ones.
     pub(crate) fn config_layers<'a>(&'a self, image: &'a MetadataImage) -> ConfigLayers<'a> {
         let broker = ConfigResource::broker(self.config.node_id);
         ConfigLayers::new(&self.statics, image.config(&ConfigResource::default_broker()), image.config(&broker))
     }
 }
 
-/// What stays the same for all requests of a connection.
+/// The facts that are the same for all requests of a connection.
 pub struct ConnectionInfo {
-    /// The client's end.
+    /// The address of the client.
     pub client_address: SocketAddr,
-    /// Our end: what the client reached us on. Answered where `advertised.listeners` is unset.
+    /// The address on which the client reached the broker. It is advertised if `advertised.listeners` is unset.
     pub local_address: SocketAddr,
-    /// The listener's name, `PLAINTEXT` where nothing else was configured.
+    /// The listener's name, `PLAINTEXT` by default.
     pub listener: Arc<str>,
-    /// Requests whose effect is not in its place yet.
+    /// The number of requests whose effects must be ordered before the connection starts the next request.
     unordered: AtomicUsize,
 }
 
 impl ConnectionInfo {
-    /// A connection that has not sent anything.
+    /// A connection without any request yet.
     pub fn new(client_address: SocketAddr, local_address: SocketAddr, listener: Arc<str>) -> ConnectionInfo {
         ConnectionInfo { client_address, local_address, listener, unordered: AtomicUsize::new(0) }
     }
 
-    /// Until the guard is dropped, the connection starts no other request: what this one does comes first.
+    /// Until the guard is dropped, the connection starts no other request, so the effects of this one come first.
     pub(crate) fn hold_order(self: &Arc<Self>) -> OrderGuard {
         self.unordered.fetch_add(1, Ordering::Relaxed);
         OrderGuard(self.clone())
     }
 
-    /// Whether a request holds up those behind it.
+    /// Whether a request holds back the requests after it.
     pub(crate) fn is_order_held(&self) -> bool {
         self.unordered.load(Ordering::Relaxed) > 0
     }
@@ -115,21 +115,21 @@ impl Drop for OrderGuard {
     }
 }
 
-/// One request's surroundings. It is the handler's own.
+/// The context of one request. The handler owns it.
 pub struct RequestContext {
-    /// Private: what a client may not use without being allowed to is handed out by the methods below.
+    /// Private: handlers get resources from the methods below, which check the client's authorization.
     parts: Arc<Parts>,
     /// The connection.
     pub connection: Arc<ConnectionInfo>,
-    /// The row of the API.
+    /// The row of the API in the table.
     pub api: &'static Api,
-    /// The version that the request is of, and the answer will be.
+    /// The version of the request, and of the response.
     pub api_version: i16,
-    /// As the client calls itself; empty where it does not.
+    /// The client id of the request header; empty if absent.
     pub client_id: StrBytes,
-    /// Of the request's frame, in memory for as long as any slice of it is.
+    /// The size of the request's frame, which stays in memory for as long as any slice of it does.
     pub request_bytes: usize,
-    /// The part of the memory for requests that this one holds. Given back when the handler ends, or earlier.
+    /// This request's share of the memory for requests. It is released when the handler ends, or earlier.
     memory: Option<Box<dyn Send + Sync>>,
 }
 
@@ -146,12 +146,12 @@ impl RequestContext {
         RequestContext { parts, connection, api, api_version, client_id, request_bytes, memory }
     }
 
-    /// For a handler that keeps nothing of the request's frame and is about to wait.
+    /// For a handler that keeps no slice of the request's frame and is about to wait.
     pub(crate) fn release_request_memory(&mut self) {
         self.memory = None;
     }
 
-    /// What answering takes after the handler has ended.
+    /// The parts that the response needs after the handler has ended.
     pub(super) fn answering(&self) -> Answering {
         Answering { parts: self.parts.clone() }
     }
@@ -171,7 +171,7 @@ impl RequestContext {
         &self.parts.network
     }
 
-    /// The broker's settings as they were at start.
+    /// The broker's static settings, as they were at start.
     pub(crate) fn config(&self) -> &BrokerConfig {
         &self.parts.config
     }
@@ -181,22 +181,22 @@ impl RequestContext {
         self.parts.config_layers(image)
     }
 
-    /// What the cluster knows. It names resources and reaches none.
+    /// The current metadata image. It describes resources but gives no access to them.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.parts.metadata.image()
     }
 
-    /// Whether this broker has the partition; else what to tell the client.
+    /// Returns Ok if this broker hosts the partition, else the error for the client.
     pub(crate) fn is_hosted(&self, partition: &TopicPartition) -> Result<(), ResponseError> {
         self.find_topic(&partition.topic).partition(partition.partition).map(|_| ())
     }
 
-    /// What consumers fetch.
+    /// The fetch sessions of consumers.
     pub(crate) fn fetch_sessions(&self) -> &FetchSessionCache {
         &self.parts.fetch_sessions
     }
 
-    /// What is counted.
+    /// The broker's metrics.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.parts.metrics
     }
@@ -206,13 +206,13 @@ impl RequestContext {
         self.parts.groups.partition_for(group_id)
     }
 
-    /// Has the broker itself create what a request needs: its internal topics, or topics that Kafka creates when they
-    /// are first asked for. What the client may create, it has asked before.
+    /// Creates topics that a request needs on behalf of the broker: internal topics, or topics that are created
+    /// automatically at first use. The caller has authorized the client before.
     pub(crate) async fn create_for_request(&self, topics: Vec<CreatableTopic>) -> CreateTopicsReply {
         self.parts.controller.create_topics(CreateTopics { topics, validate_only: false }).await
     }
 
-    /// Waits for `ready`, but not longer than this.
+    /// Waits for `ready`, at most for `timeout_ms`.
     pub(crate) async fn wait_at_most(&self, timeout_ms: i32, ready: impl Future<Output = ()>) {
         let clock = &self.env().clock;
         let deadline = clock.monotonic() + Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
@@ -223,7 +223,8 @@ impl RequestContext {
         }
     }
 
-    /// Where this client reaches a broker: its endpoint of the listener that the request came in on (M4).
+    /// The host and port by which this client reaches a broker: the broker's endpoint of the listener that the request
+    /// came in on (M4).
     pub(crate) fn endpoint_of(&self, broker: &BrokerRegistration) -> Option<(StrBytes, i32)> {
         let endpoint = broker.endpoint(&self.connection.listener)?;
         if endpoint.host.is_empty() {
@@ -233,24 +234,24 @@ impl RequestContext {
         Some((StrBytes::from_string(endpoint.host.clone()), endpoint.port.into()))
     }
 
-    /// The one place where an authorizer is asked.
+    /// The only place that will ask an authorizer.
     fn authorize(&self, operation: Operation, kind: ResourceKind, _name: &str) -> Result<(), Denied> {
         debug_assert!(
             self.api.needs.contains(&(operation, kind)),
-            "{} asks for {operation:?} on a {kind:?}, which its row does not tell",
+            "{} asks for {operation:?} on a {kind:?}, but its row of the table does not list it",
             self.api.name
         );
         Ok(())
     }
 
-    /// The topic of that name, wherever it is.
+    /// The topic with this name, on this broker or another.
     pub(crate) fn topic(&self, operation: Operation, name: &str) -> Result<AuthorizedTopic, ResponseError> {
         self.authorize(operation, ResourceKind::Topic, name)?;
         Ok(self.find_topic(name))
     }
 
     fn find_topic(&self, name: &str) -> AuthorizedTopic {
-        // A name that no topic can have is not worth hashing: it may be long, and asked for often.
+        // A name that is too long for a topic is not hashed: that would be slow, and clients may repeat it often.
         let local = if name.len() > MAX_NAME_BYTES { None } else { self.parts.replica_manager.topic(name) };
         let found = match local {
             Some(local) => Found::Local(local),
@@ -262,7 +263,7 @@ impl RequestContext {
         AuthorizedTopic::new(found, self.parts.clone())
     }
 
-    /// The topic of that id, wherever it is.
+    /// The topic with this id, on this broker or another.
     pub(crate) fn topic_by_id(&self, operation: Operation, id: TopicId) -> Result<AuthorizedTopic, ResponseError> {
         let found = match self.parts.replica_manager.topic_by_id(id) {
             Some(local) => Found::Local(local),
@@ -279,7 +280,7 @@ impl RequestContext {
         Ok(AuthorizedTopic::new(found, self.parts.clone()))
     }
 
-    /// The group.
+    /// The group with this id.
     pub(crate) fn group(&self, operation: Operation, id: &str) -> Result<AuthorizedGroup<'_>, Denied> {
         self.authorize(operation, ResourceKind::Group, id)?;
         Ok(AuthorizedGroup { parts: &self.parts, id: kept(id) })
@@ -297,7 +298,7 @@ impl RequestContext {
         Ok(AuthorizedTransactionalId)
     }
 
-    /// The settings of a topic, a group, or of brokers and anything else that belongs to the cluster.
+    /// The settings of a topic, of a group, or of the cluster (for brokers and all other types).
     pub(crate) fn config_resource(
         &self,
         operation: Operation,
@@ -322,7 +323,7 @@ impl Answering {
         &self.parts.metrics.requests
     }
 
-    /// Nobody is throttled: quotas are not enforced yet.
+    /// Always 0, because quotas are not enforced yet.
     pub(super) fn throttle_time_ms(&self) -> i32 {
         0
     }

@@ -1,6 +1,6 @@
 //! CreateAcls (key 30).
 //!
-//! Behavior: A13; one result for each ACL. Version notes: 3+ knows the resource type USER.
+//! Behavior: A13; one result for each ACL. Version notes: 3+ has the resource type USER.
 
 use kafka_protocol::messages::{
     CreateAclsRequest, CreateAclsResponse, create_acls_request::AclCreation, create_acls_response::AclCreationResult,
@@ -12,7 +12,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreateAclsRequest) -> R
     let has_unknown = |acl: &AclCreation| {
         acls::has_unknown([acl.resource_type, acl.resource_pattern_type, acl.operation, acl.permission_type])
     };
-    // linear: once for the whole request
+    // linear: runs once per request
     if request.creations.iter().any(has_unknown) {
         return Reply::Close;
     }

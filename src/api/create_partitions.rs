@@ -1,6 +1,6 @@
 //! CreatePartitions (key 37).
 //!
-//! Behavior: A3, topic by topic; names that stand in the request more than once answer 42.
+//! Behavior: A3, topic by topic; a name that the request contains more than once gets INVALID_REQUEST.
 
 use kafka_protocol::{
     messages::{

@@ -1,8 +1,8 @@
 //! CreateTopics (key 19).
 //!
-//! Behavior: A1; decided by the controller topic by topic, answered once the topics' logs exist. Results come in the
-//! order of the request, names that stand in it more than once last, each once.
-//! Version notes: 5+ tells settings and counts (KIP-525), 7 the topic id.
+//! Behavior: A1; the controller decides topic by topic, and the response is sent when the topics' logs exist. Results
+//! are in the order of the request; duplicate names follow at the end, each once.
+//! Version notes: 5+ returns settings and counts (KIP-525), 7 the topic id.
 
 use kafka_protocol::{
     messages::{
@@ -25,7 +25,8 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) ->
         check_time_left(request.timeout_ms)?;
         let timeout_ms = request.timeout_ms;
         let created = cluster.controller().create_topics(question(request)).await;
-        // Very many logs are opened behind the decision. If that takes longer, clients try again until it is done.
+        // The logs are opened after the decision. If that takes longer than the timeout, clients retry until it is
+        // done.
         let topics: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         ctx.wait_at_most(timeout_ms, cluster.replica_manager().settled(&topics)).await;
         created
@@ -67,7 +68,7 @@ fn response(version: i16, names: Vec<TopicName>, reply: CreateTopicsReply) -> Cr
 fn topic_result(version: i16, name: TopicName, result: Result<CreatedTopic, ApiError>) -> CreatableTopicResult {
     let topic = CreatableTopicResult::default().with_name(name);
     match result {
-        // Without settings to tell, Kafka leaves the list empty, not null.
+        // Without settings, Kafka returns an empty list, not null.
         Err(error) => topic
             .with_error_code(error.code())
             .with_error_message(super::error_message(&error))

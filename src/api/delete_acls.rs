@@ -1,6 +1,6 @@
 //! DeleteAcls (key 31).
 //!
-//! Behavior: A13; one result for each filter. Version notes: 3+ knows the resource type USER.
+//! Behavior: A13; one result for each filter. Version notes: 3+ has the resource type USER.
 
 use kafka_protocol::messages::{
     DeleteAclsRequest, DeleteAclsResponse, delete_acls_request::DeleteAclsFilter,
@@ -18,7 +18,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteAclsRequest) -> R
             filter.permission_type,
         ])
     };
-    // linear: once for the whole request
+    // linear: runs once per request
     if request.filters.iter().any(has_unknown) {
         return Reply::Close;
     }

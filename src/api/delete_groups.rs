@@ -1,6 +1,6 @@
-//! DeleteGroups (key 42): empty groups go, with all their offsets.
+//! DeleteGroups (key 42): deletes empty groups with all their offsets.
 //!
-//! Behavior: O6. A group named twice is deleted, and answered, once.
+//! Behavior: O6. A group that is named twice is deleted and reported once.
 
 use indexmap::IndexSet;
 use kafka_protocol::messages::{

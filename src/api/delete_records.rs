@@ -1,6 +1,6 @@
-//! DeleteRecords (key 21): moves the start of a log up.
+//! DeleteRecords (key 21): increases the log start offset.
 //!
-//! Behavior: A4. Segments that lie wholly below the new start go with the next retention run.
+//! Behavior: A4. The next retention run deletes the segments that lie wholly below the new log start offset.
 
 use kafka_protocol::{
     error::ResponseError,

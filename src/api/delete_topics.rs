@@ -1,7 +1,8 @@
 //! DeleteTopics (key 20).
 //!
-//! Behavior: A2. Kafka shuffles the results so that their order gives nothing away; ours come by kind of outcome.
-//! Version notes: 6 names topics by id too; 5+ has messages; before 3 a cluster without deletion answers 42.
+//! Behavior: A2. Kafka shuffles the results so that their order reveals nothing; Ottla groups them by outcome.
+//! Version notes: 6 also names topics by id; 5+ has messages; before 3, if topic deletion is disabled, the error is
+//! INVALID_REQUEST.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -23,7 +24,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) ->
     let question = question(request);
     let topics = question.topics.clone();
     let reply = async {
-        // Who may delete which topic is asked once there is an authorizer that can refuse some and allow others.
+        // One denied topic refuses the whole request. An authorizer will have to refuse topics one by one.
         let mut authorized = None;
         for topic in &question.topics {
             authorized = Some(match &topic.name {
@@ -31,7 +32,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) ->
                 None => ctx.topic_by_id(Operation::Delete, topic.topic_id)?,
             });
         }
-        // Apache says first that nothing may be deleted at all.
+        // Apache checks first whether topic deletion is disabled, before the timeout.
         if ctx.config().delete_topic_enable {
             check_time_left(timeout_ms)?;
         }
@@ -62,7 +63,7 @@ fn response(version: i16, topics: Vec<TopicReference>, reply: DeleteTopicsReply)
             results.into_iter().map(|deleted| result(deleted.name, deleted.topic_id, deleted.result.err())).collect()
         }
         Err(error) => {
-            // Without the messages: so does Apache's getErrorResponse here.
+            // Apache's getErrorResponse leaves out the messages here.
             let error = match error.error {
                 ResponseError::TopicDeletionDisabled if version < 3 => {
                     ApiError::code_only(ResponseError::InvalidRequest)

@@ -1,6 +1,6 @@
 //! DescribeAcls (key 29).
 //!
-//! Behavior: A13. Version notes: 3+ knows the resource type USER.
+//! Behavior: A13. Version notes: 3+ has the resource type USER.
 
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 

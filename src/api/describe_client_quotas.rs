@@ -1,7 +1,7 @@
 //! DescribeClientQuotas (key 48).
 //!
 //! Behavior: A11, from the metadata image (Apache: `ClientQuotasImage.describe`). A filter component matches an exact
-//! name (0), the default (1) or any (2); `strict` excludes entities with further parts.
+//! name (0), the default entity (1) or any entity (2); `strict` excludes entities with parts that the filter lacks.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn response(image: &MetadataImage, request: DescribeClientQuotasRequest) -> Desc
         }
         Ok(filter) => {
             let matching = image.client_quotas.iter().filter(|(entity, _)| filter.matches(entity, request.strict));
-            // Kafka leaves the default there, which is no null.
+            // Kafka leaves the default message here, which is "" and not null.
             response
                 .with_error_message(Some(StrBytes::default()))
                 .with_entries(Some(matching.map(|(entity, values)| entry(entity, values)).collect()))
@@ -43,7 +43,7 @@ fn response(image: &MetadataImage, request: DescribeClientQuotasRequest) -> Desc
     }
 }
 
-/// What each entity type must be: Some(name) exactly that (None the default), None anything.
+/// The required name per entity type: Some(Some(name)) is exactly this name, Some(None) the default entity, None any.
 struct Filter(BTreeMap<String, Option<Option<String>>>);
 
 impl Filter {

@@ -1,7 +1,7 @@
 //! DescribeCluster (key 60): the cluster's id and its brokers.
 //!
-//! Behavior: M6. Version notes: 1 adds the kind of endpoint asked for (controllers are asked on their
-//! own listener: MISMATCHED_ENDPOINT_TYPE here), 2 brokers that are fenced.
+//! Behavior: M6. Version notes: 1 adds the endpoint type (clients ask for controllers on a controller listener, so
+//! that type gets MISMATCHED_ENDPOINT_TYPE here), 2 adds fenced brokers.
 
 use kafka_protocol::{
     error::ResponseError,

@@ -1,9 +1,9 @@
 //! DescribeConfigs (key 32): settings with their sources, synonyms, types and documentation.
 //!
-//! Behavior: A5; which value holds and why is `config/layers.rs`'s. Entries come sorted by name.
-//! Version notes: 3+ tells types and documentation.
-//! Deviations: an answer of more than 48 MiB refuses the resources that are left with INVALID_REQUEST; the
-//! documentation texts are our own; the broker's loggers are the modules of Ottla.
+//! Behavior: A5; `config/layers.rs` decides which value applies. Entries are sorted by name.
+//! Version notes: 3+ returns types and documentation.
+//! Deviations: once the response exceeds 48 MiB, the other resources get INVALID_REQUEST; the documentation texts are
+//! Ottla's own; the broker's loggers are the modules of Ottla.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -46,7 +46,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest)
     describer.respond(&request, ctx.api_version, AnswerBudget::new(&ctx)).await
 }
 
-/// The right to see the settings of a resource.
+/// Proof that the client may read the settings of a resource.
 trait MaySee {
     fn loggers(&self) -> Result<&Loggers, Denied>;
 }
@@ -57,7 +57,7 @@ impl MaySee for AuthorizedConfig<'_> {
     }
 }
 
-/// The answer, encoded resource by resource: as structs it would take many times the memory.
+/// The response. Each resource is encoded at once, because the structs would take many times the memory.
 pub(crate) struct DescribedConfigs {
     throttle_time_ms: i32,
     error_codes: Vec<i16>,
@@ -80,7 +80,7 @@ impl DescribedConfigs {
         }
     }
 
-    /// Adds a result; returns how many bytes it takes.
+    /// Adds a result and returns its size in bytes.
     fn push(&mut self, result: &DescribeConfigsResult, version: i16) -> usize {
         let before = self.last.len();
         if let Err(error) = result.encode(&mut self.last, version) {
@@ -125,12 +125,12 @@ impl ResponseBody for DescribedConfigs {
 const FIRST_FLEXIBLE: i16 = 4;
 const TOO_MUCH: &str = "The answer would be too large; ask for fewer resources at a time.";
 
-/// What the answers are made from.
+/// Describes resources from the metadata image and the broker's settings.
 struct Describer<'a, F> {
     image: &'a MetadataImage,
     layers: ConfigLayers<'a>,
     node_id: BrokerId,
-    /// Asks for the right to see a resource.
+    /// Checks that the client may read the settings of a resource.
     authorize: F,
 }
 
@@ -141,16 +141,17 @@ impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Des
         version: i16,
         mut budget: AnswerBudget,
     ) -> DescribedConfigs {
-        // Kafka gives up on the whole request at a type it does not know.
+        // Kafka refuses the whole request if one resource type is unknown.
         let mut types = request.resources.iter();
-        // linear: once for the whole request
+        // linear: runs once per request
         let unknown =
             types.find(|resource| ConfigResourceType::from_id(resource.resource_type) == ConfigResourceType::Unknown);
         let refused = unknown.map(|resource| {
             let name = &resource.resource_name;
             ApiError::invalid_request(format!("Unexpected resource type UNKNOWN for resource {name}"))
         });
-        // An answer is a thousand times what it takes to ask: nobody needs the same one twice.
+        // A result is about a thousand times larger than its entry in the request, so a resource is described only
+        // once.
         let (mut answer, mut seen) = (DescribedConfigs::new(), BTreeSet::new());
         for resource in &request.resources {
             let is_new = seen.insert((resource.resource_type, resource.resource_name.as_str()));
@@ -187,7 +188,7 @@ impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Des
                 validate_topic_name(name)?;
                 match self.image.topic(name) {
                     Some(_) => Ok(self.layers.describe_topic(own, &wanted)),
-                    // Kafka's text is empty here, not null.
+                    // Kafka's message is "" here, not null.
                     None => Err(ApiError::new(ResponseError::UnknownTopicOrPartition, "")),
                 }
             }
@@ -244,7 +245,7 @@ fn told(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigs
         .with_synonyms(synonyms.collect())
         .with_config_type(entry.config_type.map_or(0, |config_type| config_type as i8));
     if entry.source == ConfigSource::DynamicBrokerLogger {
-        // Kafka sets no documentation here, which leaves the field empty rather than null.
+        // Kafka does not set the documentation of loggers, so the field is "" and not null.
         return result.with_documentation(Some(StrBytes::default()));
     }
     let documentation = entry.documentation.filter(|_| request.include_documentation);
@@ -290,7 +291,7 @@ mod tests {
         let answer = runtime.block_on(describer.respond(&request, version, budget));
         let mut bytes = BytesMut::new();
         for part in answer.encode_body(version).unwrap() {
-            let Part::Bytes(piece) = part else { panic!("the answer is in memory") };
+            let Part::Bytes(piece) = part else { panic!("the response must be in memory") };
             bytes.extend_from_slice(&piece);
         }
         bytes
@@ -307,7 +308,7 @@ mod tests {
         (result.error_code, result.error_message.unwrap_or_default().to_string())
     }
 
-    // The refusals are Apache Kafka 4.3.1's answers.
+    // The codes and messages are those of Apache Kafka 4.3.1.
     #[test]
     fn a5_resources_that_are_not_there_are_refused_in_kafkas_words() {
         assert_eq!(refused(2, "nope"), (3, String::new()));
@@ -375,7 +376,7 @@ mod tests {
             let decoded = DescribeConfigsResponse::decode(&mut bytes, version).unwrap();
             assert!(decoded.results[0].configs.len() >= 340);
             assert_eq!(decoded.results[1].error_code, 3);
-            assert!(bytes.is_empty(), "to the last byte");
+            assert!(bytes.is_empty(), "the decoder must read every byte");
         }
     }
 

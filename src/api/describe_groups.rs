@@ -1,8 +1,8 @@
 //! DescribeGroups (key 15): classic groups, their members and assignments.
 //!
 //! Behavior: G9. A group that does not exist is Dead, without an error before version 6.
-//! Deviations: a group that is named twice is answered once; an answer of more than 48 MiB says of the other groups
-//! that the coordinator is loading, so that the client asks for them again.
+//! Deviations: a group that is named twice is described once; once the response exceeds 48 MiB, the other groups get
+//! COORDINATOR_LOAD_IN_PROGRESS, so that the client asks for them again.
 //! Version notes: 3 authorized operations, 4 instance ids (KIP-345), 6 GROUP_ID_NOT_FOUND with a message (KIP-1043).
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
-//! DescribeLogDirs (key 35): what is where on this broker's disks.
+//! DescribeLogDirs (key 35): the log directories of this broker and the partitions in each.
 //!
-//! Behavior: A8. Version notes: version 4 adds the volumes' sizes, 5 whether a directory is cordoned
-//! (none ever is here).
+//! Behavior: A8. Version notes: 4 adds the sizes of the volumes, 5 whether a directory is cordoned (always false here).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -22,7 +21,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeLogDirsRequest)
         topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions.into_iter().collect())).collect()
     });
     let is_wanted = |partition: &TopicPartition| match &wanted {
-        // The quorum's log is none of the broker's, as in Apache.
+        // The quorum's log does not belong to the broker, as in Apache.
         _ if &*partition.topic == CLUSTER_METADATA_TOPIC => false,
         None => true,
         Some(wanted) => {

@@ -1,9 +1,9 @@
 //! DescribeProducers (key 61): the idempotent producers that a partition remembers (KIP-664).
 //!
-//! Behavior: Apache's `KafkaApis.handleDescribeProducersRequest`. Any replica answers; producers are forgotten after
+//! Behavior: Apache's `KafkaApis.handleDescribeProducersRequest`. Any replica can answer; producers expire after
 //! `producer.id.expiration.ms`.
-//! Deviations: a partition that is named twice is answered once; an answer of more than 48 MiB refuses the rest with
-//! INVALID_REQUEST.
+//! Deviations: a partition that is named twice is described once; once the response exceeds 48 MiB, the other
+//! partitions get INVALID_REQUEST.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -28,7 +28,7 @@ use crate::{
     types::ProducerId,
 };
 
-/// What the answer for a partition takes besides its producers, about.
+/// The approximate size of a partition's result without its producers.
 const PARTITION_BYTES: usize = size_of::<PartitionResponse>();
 
 pub(crate) async fn handle(ctx: RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {

@@ -1,6 +1,6 @@
 //! DescribeQuorum (key 55).
 //!
-//! Behavior: A9; the quorum's leader answers, for the one partition of the metadata topic.
+//! Behavior: A9; the quorum's leader describes the only partition of the metadata topic.
 //! Version notes: 1+ has timestamps, 2 directory ids, endpoints and messages (KIP-853).
 
 use kafka_protocol::{
@@ -40,7 +40,7 @@ fn is_for_the_quorum(topics: &[RequestedTopic]) -> bool {
     }
 }
 
-/// Kafka's own words for the code, which version 2 carries along.
+/// Kafka's message for the code, which is sent from version 2 on.
 fn message(version: i16, error: ResponseError) -> Option<StrBytes> {
     let text = match error {
         ResponseError::UnknownTopicOrPartition => "This server does not host this topic-partition.",
@@ -52,7 +52,7 @@ fn message(version: i16, error: ResponseError) -> Option<StrBytes> {
     (version >= 2).then(|| StrBytes::from_static_str(text))
 }
 
-/// Kafka leaves the default there, which is no null.
+/// Kafka leaves the default message here, which is "" and not null.
 fn no_message(version: i16) -> Option<StrBytes> {
     (version >= 2).then(StrBytes::default)
 }

@@ -1,7 +1,7 @@
-//! DescribeTopicPartitions (key 75, KIP-966): topics in pages, with the replicas that may still lead.
+//! DescribeTopicPartitions (key 75, KIP-966): describes topics in pages, with their eligible leader replicas.
 //!
-//! Behavior: M5. Topics come sorted by name; an empty list is all of them. A page holds at most the
-//! request's limit of partitions, and at most `max.request.partition.size.limit`.
+//! Behavior: M5. Topics are sorted by name; an empty list means all topics. A page holds at most as many
+//! partitions as the request allows, and at most `max.request.partition.size.limit`.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -36,7 +36,7 @@ pub(crate) async fn handle(
     names.dedup();
     let mut first_partition = 0;
     if let Some(cursor) = request.cursor {
-        // linear: once for the whole request
+        // linear: runs once per request
         if cursor.partition_index < 0 || (!all && !names.contains(&cursor.topic_name)) {
             return refuse(if all { names } else { as_asked });
         }
@@ -65,7 +65,7 @@ fn refuse(names: Vec<TopicName>) -> DescribeTopicPartitionsResponse {
 }
 
 struct Page {
-    /// Partitions that still fit.
+    /// The number of partitions that still fit into the page.
     room: usize,
     topics: Vec<DescribeTopicPartitionsResponseTopic>,
     next: Option<Cursor>,

@@ -1,7 +1,7 @@
 //! DescribeTransactions (key 65).
 //!
-//! Behavior: X8 without any transactional id. The answer follows the request's order and repeats what it repeats.
-//! Deviations: Apache answers NOT_COORDINATOR until `__transaction_state` exists.
+//! Behavior: X8; no transactional id exists. The response has the order and the duplicates of the request.
+//! Deviations: Apache returns NOT_COORDINATOR until `__transaction_state` exists.
 
 use kafka_protocol::{
     error::ResponseError,

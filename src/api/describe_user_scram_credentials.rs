@@ -1,7 +1,7 @@
-//! DescribeUserScramCredentials (key 50): which users have SCRAM credentials.
+//! DescribeUserScramCredentials (key 50): lists the users that have SCRAM credentials.
 //!
-//! Behavior: Apache's `ScramImage.describe` with none stored: nothing can store any yet. A named user does not exist,
-//! and a user named twice is told so once.
+//! Behavior: Apache's `ScramImage.describe` of an empty image, because credentials cannot be stored yet. A requested
+//! user gets RESOURCE_NOT_FOUND; a user that is named twice gets DUPLICATE_RESOURCE once.
 
 use kafka_protocol::{
     error::ResponseError,

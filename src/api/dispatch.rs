@@ -1,7 +1,7 @@
-//! From a request's bytes to the future that answers it.
+//! Makes the future that handles a request from the request's bytes.
 //!
-//! The connection owns the future and polls it. A request that may be much work, or is large, runs aside
-//! (`Tasks::aside`), so that it delays nobody else; all others run in the connection's task.
+//! The connection owns the future and polls it. A request that is large or may need much work runs in a task of its
+//! own (`Tasks::aside`), so that it does not delay others; all other requests run in the connection's task.
 
 use std::future::Future;
 
@@ -19,10 +19,10 @@ use crate::{
     protocol::{header::API_VERSIONS, part::Part},
 };
 
-/// A larger request takes a noticeable time to decode alone.
+/// Decoding a larger request takes a noticeable time.
 const LARGE_REQUEST_BYTES: usize = 32 << 10;
 
-/// A request that takes more, with its answer, waits until as much memory is free.
+/// If a request and its response need more memory than this, the request waits until enough memory is free.
 const FREE_WORK_BYTES: usize = 1 << 20;
 
 impl Cost {
@@ -31,14 +31,15 @@ impl Cost {
     }
 }
 
-/// The future that answers one request. Dropping it gives up the answer and what is kept for the request; what the
-/// request has already changed stays.
+/// The future that handles one request. Dropping it drops the response and the request's resources; changes that the
+/// request has already made stay.
 pub(crate) type Handler = BoxFuture<'static, Result<Encoded, Refused>>;
 
-/// Starts nothing yet: the caller polls.
+/// Returns the future for a request. Nothing runs until the caller polls it.
 pub(crate) fn start(ctx: RequestContext, body: Bytes) -> Handler {
     let api = ctx.api;
-    // Batches stay in the task of their connection, which keeps their order; `produce.rs` moves the work of large ones.
+    // Produce requests stay in the connection's task, which keeps their order; `produce.rs` moves the work of large
+    // ones.
     let is_large = ctx.request_bytes > LARGE_REQUEST_BYTES && api.order == Order::Serial;
     if api.cost == Cost::Large || is_large {
         let (tasks, request_bytes) = (ctx.tasks().clone(), ctx.request_bytes);
@@ -47,7 +48,7 @@ pub(crate) fn start(ctx: RequestContext, body: Bytes) -> Handler {
     (api.handle)(ctx, body)
 }
 
-/// Decodes the body, lets `handle` answer, encodes the answer.
+/// Decodes the body, calls `handle` and encodes the response.
 pub(super) fn answer<Q, F>(ctx: RequestContext, body: Bytes, handle: fn(RequestContext, Q) -> F) -> Handler
 where
     Q: RequestBody,
@@ -75,8 +76,8 @@ where
     })
 }
 
-/// What a version that is not served is answered: nothing (the connection is closed), except that
-/// ApiVersions tells in its oldest form which versions of itself there are (KIP-511).
+/// The response to an unsupported version: None, which closes the connection, except for ApiVersions. That returns a
+/// version 0 response with the supported versions of ApiVersions (KIP-511).
 pub(crate) fn answer_to_unserved_version(api: &Api) -> Option<Result<Vec<Part>, EncodeError>> {
     (api.key == API_VERSIONS).then(|| api_versions::unsupported_version(api).encode_body(0))
 }

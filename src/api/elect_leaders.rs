@@ -1,8 +1,8 @@
 //! ElectLeaders (key 43).
 //!
-//! Behavior: Apache's `ReplicationControlManager.electLeaders`. A partition whose only replica is this broker has the
-//! leader it wants, or none that could be elected, so no request changes anything here: the answer is read off the
-//! image. Version notes: 1+ knows the kind of election and has an error for the whole request.
+//! Behavior: Apache's `ReplicationControlManager.electLeaders`. If this broker is the only replica of a partition, it
+//! is already the leader or cannot be elected. So no request changes anything, and the response is made from the image.
+//! Version notes: 1+ has the election type and an error for the whole request.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -58,7 +58,7 @@ fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersRe
     })
 }
 
-/// Every partition there is, without those that have the desired leader already.
+/// Results of all partitions except those that already have the desired leader.
 fn all_topics(image: &MetadataImage, election: Election) -> Vec<ReplicaElectionResult> {
     let results = image.topics.by_name.values().map(|topic| {
         let partitions = topic.partitions.iter().filter_map(|(index, partition)| {
@@ -96,7 +96,7 @@ fn outcome(partition: &PartitionImage, election: Election) -> ApiError {
     }
 }
 
-/// Apache: `ElectLeadersRequest.getErrorResponse`. The code is there for the whole and for each partition.
+/// Apache: `ElectLeadersRequest.getErrorResponse`. The response and each partition carry the code.
 fn refused(request: &ElectLeadersRequest, error: &ApiError) -> ElectLeadersResponse {
     let topics = request.topic_partitions.iter().flatten();
     let results = topics.map(|asked| {
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(codes(&elect(&image, &request(election, "t", &[0, 1, 2]))), [not_needed, not_needed, unknown]);
             assert_eq!(codes(&elect(&image, &request(election, "none", &[0]))), [unknown]);
         }
-        // Of all partitions only those that need one are told.
+        // A request for all partitions returns only those that need an election.
         let all = elect(&image, &ElectLeadersRequest::default().with_topic_partitions(None));
         assert_eq!(all.replica_election_results.len(), 1);
         assert_eq!(codes(&all), [0; 0]);

@@ -1,5 +1,5 @@
-//! Domain errors meet the wire here, and only here: one exhaustive match per kind, so that a new
-//! variant forces a decision.
+//! Maps Ottla's errors to Kafka's error codes. This is the only place that does it: one exhaustive match per
+//! error type, so that a new variant does not compile without a code.
 
 use kafka_protocol::error::ResponseError;
 
@@ -9,7 +9,7 @@ use crate::{
     replica::PartitionError,
 };
 
-/// What a partition's refusal is called on the wire.
+/// The error code of a partition error.
 pub(crate) fn partition(error: &PartitionError) -> ResponseError {
     match error {
         PartitionError::NotLeader(_) => ResponseError::NotLeaderOrFollower,
@@ -22,7 +22,7 @@ pub(crate) fn partition(error: &PartitionError) -> ResponseError {
     }
 }
 
-/// P3–P8: what is wrong with a client's batch.
+/// The error code of an invalid record batch (P3–P8).
 pub(crate) fn invalid_records(kind: InvalidKind) -> ResponseError {
     match kind {
         InvalidKind::CorruptMessage => ResponseError::CorruptMessage,
@@ -52,10 +52,10 @@ fn read(error: &ReadError) -> ResponseError {
     }
 }
 
-/// A client can only come back later, to this broker or another.
+/// The error code of a storage error. The client can only retry later, on this broker or another.
 pub(crate) fn storage(error: &LogError) -> ResponseError {
     match error {
-        // As Apache's `CorruptRecordException`: consumers stop with an error that names the offset.
+        // Like Apache's `CorruptRecordException`: consumers stop with an error that contains the offset.
         LogError::Corrupt { .. } => ResponseError::CorruptMessage,
         LogError::Io { .. }
         | LogError::DirOffline { .. }
@@ -63,12 +63,12 @@ pub(crate) fn storage(error: &LogError) -> ResponseError {
         | LogError::Lost { .. }
         | LogError::Locked { .. }
         | LogError::Invalid { .. } => ResponseError::KafkaStorageError,
-        // Fresh metadata tells the client that the topic is gone, or where the log starts now.
+        // The client then refreshes its metadata and retries: a topic or segment was deleted, or the log was closed.
         LogError::Deleted { .. } | LogError::Closed { .. } => ResponseError::NotLeaderOrFollower,
     }
 }
 
-/// What the group coordinator's refusal is called on the wire.
+/// The error code of a group coordinator error.
 pub(crate) fn group(error: GroupError) -> ResponseError {
     match error {
         GroupError::UnknownServerError => ResponseError::UnknownServerError,
@@ -93,12 +93,12 @@ pub(crate) fn group(error: GroupError) -> ResponseError {
     }
 }
 
-/// A request that leaves no time for the controller: Apache's answers that the time is over, and does nothing.
+/// Returns REQUEST_TIMED_OUT if the timeout leaves no time for the controller. Apache then does nothing, too.
 pub(super) fn check_time_left(timeout_ms: i32) -> Result<(), crate::controller::ApiError> {
     if timeout_ms > 0 { Ok(()) } else { Err(crate::controller::ApiError::code_only(ResponseError::RequestTimedOut)) }
 }
 
-/// The controller's text for the client; no text lets the client print the code's own.
+/// The controller's message for the client. Without one, the client prints the default message of the code.
 pub(super) fn error_message(error: &crate::controller::ApiError) -> Option<kafka_protocol::protocol::StrBytes> {
     error.message.clone().map(kafka_protocol::protocol::StrBytes::from_string)
 }

@@ -1,11 +1,11 @@
-//! Fetch (key 1): batches from an offset on, as they lie on disk.
+//! Fetch (key 1): returns record batches from an offset on, as they are on disk.
 //!
-//! Behavior: F1–F9, F11, F13. The session names the partitions; they are read in turn within the byte
-//! limits; where there is too little, the request waits for watermarks to move and reads again, until
-//! there is enough or its time is over. Reads that may wait for a disk run on the blocking pool.
-//! Deviations: a replica id is answered NOT_LEADER_OR_FOLLOWER: there are no other replicas yet.
+//! Behavior: F1–F9, F11, F13. The partitions of the fetch session are read in turn, within the byte limits. If there is
+//! too little data, the request waits until a watermark moves and reads again, until there is enough data or
+//! `max_wait_ms` has passed. Reads that may wait for a disk run on the blocking pool.
+//! Deviations: a request with a replica id gets NOT_LEADER_OR_FOLLOWER, because there are no other replicas yet.
 //! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
-//! ids 13 (KIP-516). The hints at the leader of version 16 (KIP-951) are left empty.
+//! ids 13 (KIP-516). The current leader, which version 16 may name (KIP-951), is left empty.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     let fetch = Fetch::new(&ctx, &request, &context);
     let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let impossible: Vec<_> = impossible(&request).collect();
-    // All that is kept was copied: the frame is free while records are waited for.
+    // The request's data was copied, so its memory is released before the wait for records.
     drop(request);
     ctx.release_request_memory();
     let found = fetch.read_until(deadline).await;
@@ -79,13 +79,13 @@ fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<
     ctx.fetch_sessions().begin(request.session_id, request.session_epoch, wanted, &forgotten, uses_topic_ids, now)
 }
 
-/// What a request names.
+/// The partitions that a request names, and those that it removes from its fetch session.
 struct Named {
     wanted: Vec<(FetchKey, FetchWanted)>,
     forgotten: Vec<FetchKey>,
 }
 
-/// A name is kept once for all the partitions below it, and not at all where no topic can have it.
+/// Copies each topic name once for all its partitions. Names that are too long for a topic are skipped.
 fn named(request: &FetchRequest) -> Named {
     let count = |topic: &FetchTopic| if is_possible(&topic.name) { topic.partitions.len() } else { 0 };
     let mut wanted = Vec::with_capacity(request.topics.iter().map(count).sum());
@@ -94,7 +94,7 @@ fn named(request: &FetchRequest) -> Named {
         wanted.extend(topic.partitions.iter().map(|partition| {
             let from = FetchFrom {
                 offset: partition.fetch_offset,
-                // Every negative epoch is none here (`FetchRequest.optionalEpoch`).
+                // Every negative epoch means no epoch here (`FetchRequest.optionalEpoch`).
                 current_leader_epoch: partition.current_leader_epoch.max(-1),
                 last_fetched_epoch: partition.last_fetched_epoch,
             };
@@ -117,7 +117,7 @@ fn is_possible(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES
 }
 
-/// The answers to what is wanted of topics that cannot be: no session remembers them.
+/// Returns errors for the topics whose name is too long. Fetch sessions do not store them.
 fn impossible(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResponse> {
     let topics = request.topics.iter().filter(|topic| !is_possible(&topic.name));
     topics.map(|topic| FetchableTopicResponse {
@@ -131,7 +131,7 @@ fn impossible(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResp
     })
 }
 
-/// Of what is not read, Kafka answers the schema's default, which is no null.
+/// Returns an error for a partition that is not read. Kafka then leaves the default, an empty list and not null.
 fn not_read(index: i32, error: ResponseError) -> PartitionData {
     PartitionData { aborted_transactions: Some(Vec::new()), ..PartitionData::error(index, error.code()) }
 }
@@ -144,7 +144,7 @@ fn authorize(ctx: &RequestContext, key: &FetchKey) -> Result<AuthorizedTopic, Re
     }
 }
 
-/// Everything that reading takes; owned, so that it can move to the blocking pool.
+/// The data of a fetch. It is owned, so that it can move to the blocking pool.
 #[derive(Clone)]
 struct Fetch {
     partitions: Arc<Vec<Target>>,
@@ -157,7 +157,7 @@ struct Fetch {
 }
 
 struct Target {
-    /// `None` where nobody knows it.
+    /// `None` if this broker does not host the topic.
     topic: Option<Arc<LocalTopic>>,
     partition: Result<Arc<Partition>, ResponseError>,
     index: i32,
@@ -165,18 +165,18 @@ struct Target {
 }
 
 impl Target {
-    /// What nobody knows is told at the end of the wait, as in `KafkaApis.handleFetchRequest`: a client that goes on
-    /// asking for it until its metadata are fresh does not spin.
+    /// False for unknown partitions. They are reported when the wait ends, as in `KafkaApis.handleFetchRequest`, so
+    /// that a client with stale metadata does not fetch in a busy loop.
     fn is_read(&self) -> bool {
         !matches!(self.partition, Err(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId))
     }
 }
 
-/// What a pass over the partitions found.
+/// The result of one pass over the partitions.
 struct Found {
     partitions: Vec<PartitionData>,
     bytes: usize,
-    /// An error or a diverging epoch is answered at once.
+    /// There is an error or a diverging epoch, so the response is sent at once.
     is_urgent: bool,
 }
 
@@ -184,7 +184,7 @@ impl Fetch {
     fn new(ctx: &RequestContext, request: &FetchRequest, context: &FetchContext) -> Fetch {
         let is_replica = request.replica_id >= 0;
         let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
-        // The keys of a topic follow each other, mostly: each run of them takes one look.
+        // The partitions of a topic mostly follow each other, so each run of them takes one lookup.
         let mut last: Option<(&FetchKey, Result<AuthorizedTopic, ResponseError>)> = None;
         let partitions = context.partitions.iter().map(|(key, wanted)| {
             let topic = if is_replica {
@@ -219,8 +219,8 @@ impl Fetch {
         }
     }
 
-    /// F1: reads until there is enough, something urgent, or no more time. It reads again only when something has
-    /// changed.
+    /// F1: reads until there is enough data, an error or a diverging epoch, or the deadline has passed. It reads again
+    /// only when a partition has changed.
     async fn read_until(&self, deadline: Duration) -> Found {
         let clock = &self.env.clock;
         let mut wait = None;
@@ -230,13 +230,14 @@ impl Fetch {
             if self.is_enough(&found) || clock.monotonic() >= deadline {
                 return found;
             }
-            // Records that are too few are read again at the end, so that the wait keeps no memory and no file.
+            // If there are too few records, they are dropped and read again, so that the wait holds no memory and no
+            // file.
             let found = Some(found).filter(|found| found.bytes == 0);
             let (waiter, timeout) = wait.get_or_insert_with(|| (Waiter::new(), clock.sleep_until(deadline)));
             for partition in self.readable() {
                 partition.register(waiter);
             }
-            // What has changed before that wakes nobody.
+            // A change before the registration does not wake the waiter, so check again.
             if self.changes() != changes {
                 continue;
             }
@@ -253,7 +254,7 @@ impl Fetch {
         }
     }
 
-    /// How often something of the partitions has changed.
+    /// The number of changes of all partitions.
     fn changes(&self) -> u64 {
         self.readable().map(|partition| partition.changes()).fold(0, u64::wrapping_add)
     }
@@ -262,7 +263,7 @@ impl Fetch {
         self.partitions.iter().filter_map(|target| target.partition.as_ref().ok())
     }
 
-    /// As `ReplicaManager.readFromLog`: what clients deal with themselves is no failure.
+    /// Like `ReplicaManager.readFromLog`: errors that clients handle themselves do not count as failed requests.
     fn count(&self, found: &Found, all: &TopicCounters) {
         for (target, data) in self.partitions.iter().zip(&found.partitions) {
             let Some(topic) = target.topic.as_ref().filter(|_| target.is_read()) else { continue };
@@ -286,7 +287,7 @@ impl Fetch {
     }
 
     fn is_enough(&self, found: &Found) -> bool {
-        // linear: once for each pass over all partitions
+        // linear: once per pass, which visits all partitions anyway
         !self.partitions.iter().any(Target::is_read) || found.is_urgent || found.bytes >= self.min_bytes
     }
 
@@ -297,11 +298,11 @@ impl Fetch {
         let fetch = self.clone();
         self.env
             .tasks
-            .blocking("fetch", move || fetch.pass(true).unwrap_or_else(|| unreachable!("every read may wait here")))
+            .blocking("fetch", move || fetch.pass(true).unwrap_or_else(|| unreachable!("this pass may block")))
             .await
     }
 
-    /// Reads all partitions in turn (F2). `None` where that takes I/O and `may_wait` is not given.
+    /// Reads all partitions in turn (F2). Returns `None` if this needs I/O and `may_wait` is false.
     fn pass(&self, may_wait: bool) -> Option<Found> {
         let mut found = Found { partitions: Vec::with_capacity(self.partitions.len()), bytes: 0, is_urgent: false };
         for target in self.partitions.iter() {
@@ -385,7 +386,7 @@ fn news_of(data: &PartitionData) -> PartitionNews {
     }
 }
 
-/// Groups what is told by topic, in the order of the context.
+/// Groups the partitions of the response by topic, in the order of the context.
 fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<bool>) -> Vec<FetchableTopicResponse> {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let told = context.partitions.iter().zip(partitions).zip(tells).filter(|(_, told)| *told);
@@ -404,7 +405,7 @@ fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<b
     topics
 }
 
-/// F11: the error as a client of this version can read it; one that does not know the error asks for the leader anew.
+/// F11: returns an error that a client of this version knows. The substitute makes the client refresh its metadata.
 fn known_since(api_version: i16, error: ResponseError) -> ResponseError {
     match error {
         ResponseError::KafkaStorageError if api_version <= LAST_WITHOUT_STORAGE_ERROR => {
@@ -427,7 +428,7 @@ mod tests {
         types::TopicId,
     };
 
-    /// A Fetch of one partition from its start that waits for ten seconds, and its clock.
+    /// A fetch of one partition from offset 0, and its clock.
     fn waiting_fetch(partition: &Arc<Partition>, min_bytes: usize) -> (Fetch, SimClock) {
         let clock = SimClock::new(0);
         let from = FetchFrom { offset: 0, current_leader_epoch: -1, last_fetched_epoch: -1 };
@@ -466,7 +467,7 @@ mod tests {
         let mut read = std::pin::pin!(fetch.read_until(clock.monotonic() + WAIT));
         assert!(poll(&mut read).await.is_none());
         append(&partition);
-        let found = poll(&mut read).await.expect("a record has come");
+        let found = poll(&mut read).await.expect("the new record must end the wait");
         assert!(found.bytes > 0);
         assert_eq!(found.partitions[0].high_watermark, 1);
     }
@@ -483,7 +484,7 @@ mod tests {
                 assert!(poll(&mut read).await.is_none());
             }
             clock.advance(WAIT);
-            let found = poll(&mut read).await.expect("the time is over");
+            let found = poll(&mut read).await.expect("the deadline must end the wait");
             assert!(found.bytes > 0);
         }
     }
@@ -495,11 +496,11 @@ mod tests {
         let mut read = std::pin::pin!(fetch.read_until(clock.monotonic() + WAIT));
         assert!(poll(&mut read).await.is_none());
         partition.resign();
-        let found = poll(&mut read).await.expect("nobody leads it any more");
+        let found = poll(&mut read).await.expect("the end of leadership must end the wait");
         assert_eq!(found.partitions[0].error_code, ResponseError::NotLeaderOrFollower.code());
     }
 
-    /// Something changes after the first read and before the fetch is registered: its first wait must not begin.
+    /// If a record arrives after the first read and before the registration, the fetch must not start to wait.
     #[tokio::test]
     async fn f1_a_record_that_comes_between_the_read_and_the_wait_is_found() {
         for _ in 0..200 {
@@ -509,7 +510,7 @@ mod tests {
             let appending = partition.clone();
             let appended = tokio::task::spawn_blocking(move || _ = append(&appending));
             let reading = tokio::time::timeout(Duration::from_secs(30), fetch.read_until(deadline));
-            let found = reading.await.expect("the change is not lost");
+            let found = reading.await.expect("the change must not be lost");
             assert!(found.bytes > 0);
             appended.await.unwrap();
         }

@@ -1,11 +1,11 @@
-//! FindCoordinator (key 10): which broker coordinates a group.
+//! FindCoordinator (key 10): returns the broker that coordinates a group.
 //!
-//! Behavior: M7. The broker that leads the group's partition of `__consumer_offsets`; the topic is created
-//! when it is first needed. Transactions are not served yet, and every client is to learn so at once, where the usual
-//! COORDINATOR_NOT_AVAILABLE would have it ask until its own timeout: see [`refuse_transactions`].
-//! Deviations: Apache answers COORDINATOR_NOT_AVAILABLE while the topic is being created; here the answer
-//! waits for it, which spares the client a retry. A transactional id is answered INVALID_TXN_STATE (below version 4
-//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED) with a text that says why. Share groups have no coordinator yet.
+//! Behavior: M7. The coordinator is the leader of the group's partition of `__consumer_offsets`; the topic is created
+//! at first use. Transactions are not supported yet. Clients must fail at once; with COORDINATOR_NOT_AVAILABLE they
+//! would retry until their own timeout: see [`refuse_transactions`].
+//! Deviations: Apache returns COORDINATOR_NOT_AVAILABLE while the topic is being created; here the response
+//! waits for it, which saves the client a retry. A transactional id gets INVALID_TXN_STATE (below version 4
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED) with a message that says why. Share groups have no coordinator yet.
 //! Version notes: 1 key types, 4 several keys, each with its own outcome (KIP-699), 6 share groups (KIP-932).
 
 use std::sync::Arc;
@@ -33,10 +33,10 @@ const SHARE: i8 = 2;
 const FIRST_WITH_KEYS: i16 = 4;
 const FIRST_WITH_SHARE_GROUPS: i16 = 6;
 
-/// Apache's words for INVALID_REQUEST.
+/// Apache's message for INVALID_REQUEST.
 const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or the \
     message was sent to an incompatible broker. See the broker logs for more details.";
-/// Apache's words for COORDINATOR_NOT_AVAILABLE.
+/// Apache's message for COORDINATOR_NOT_AVAILABLE.
 const NOT_AVAILABLE: &str = "The coordinator is not available.";
 const NO_TRANSACTIONS: &str = "transactions are not served by this version of Ottla";
 
@@ -54,7 +54,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: FindCoordinatorRequest)
     response(ctx.api_version, found)
 }
 
-/// Node id, host and port as this client sees them.
+/// Node id, host and port, as advertised to this client.
 type Node = (i32, StrBytes, i32);
 
 async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, ResponseError> {
@@ -66,10 +66,10 @@ async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, Res
     }
 }
 
-/// How each client learns at once that there are no transactions, and in words where it shows them. Java's (versions
-/// from 4 on, since its 3.0) and franz-go give up on any error that is not worth a retry; Java shows the text.
-/// librdkafka (versions up to 2) gives up on two errors only, and shows the text; any other it hides until its own
-/// timeout.
+/// Returns the error that makes each client give up at once, and show the message where it can. The Java client
+/// (request version 4, since 3.0) and franz-go give up on any error that is not retriable; Java shows the message.
+/// librdkafka (request versions up to 2) gives up on two errors only and shows the message; it retries on any other
+/// error until its own timeout.
 fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> ResponseError {
     let client = ctx.connection.client_address;
     if let Some(left_out) = REFUSED_TRANSACTIONS.admit(ctx.env().clock.monotonic()) {
@@ -83,7 +83,7 @@ fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> Response
     }
 }
 
-/// `group:topicUuid:partition`.
+/// Whether the key has the form `group:topicUuid:partition`.
 fn is_share_key(key: &str) -> bool {
     let mut parts = key.split(':').rev();
     let (Some(partition), Some(topic_id), Some(group_id)) = (parts.next(), parts.next(), parts.next()) else {
@@ -115,7 +115,7 @@ async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Ar
             }
         }
         Ok(created) => {
-            // Another request may have been faster: the image tells.
+            // Another request may have created the topic first; the caller checks the image.
             let refused = created.into_iter().filter_map(|(_, result)| result.err());
             refused.for_each(|error| tracing::debug!(?error, "{GROUP_METADATA_TOPIC} was not created"));
         }
@@ -164,7 +164,7 @@ fn response(version: i16, found: Vec<(StrBytes, Result<Node, ResponseError>)>) -
         .with_port(port)
 }
 
-/// A key type that does not exist is the whole request's error, told with every key.
+/// Refuses the whole request because of an unknown key type. Every key gets the error.
 fn refuse_all(version: i16, keys: Vec<StrBytes>) -> FindCoordinatorResponse {
     let refused = keys.into_iter().map(|key| (key, Err(ResponseError::InvalidRequest)));
     let mut response = response(version, refused.collect());

@@ -1,4 +1,4 @@
-//! Heartbeat (key 12): a member is alive, and learns whether it must join again.
+//! Heartbeat (key 12): a member reports that it is alive and learns whether it must rejoin.
 //!
 //! Behavior: G7. Version notes: 3 instance id (KIP-345).
 

@@ -1,8 +1,8 @@
 //! IncrementalAlterConfigs (key 44).
 //!
-//! Behavior: A6. As in Apache, two steps: `ConfigAdminManager.preprocess` on the broker (duplicates, nulls, whether the
-//! broker can take the settings while it runs; levels of loggers are changed here), then the controller. Results come
-//! in the order of the request.
+//! Behavior: A6. As in Apache, there are two steps: the broker runs `ConfigAdminManager.preprocess` (it checks for
+//! duplicates, nulls and settings that cannot change at run time, and changes logger levels), then the controller
+//! changes the settings. Results are in the order of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ fn answer(resource_type: i8, resource_name: StrBytes, error: Option<ApiError>) -
         .with_error_message(error.as_ref().and_then(super::error_message))
 }
 
-/// The right to change the settings of a resource.
+/// Checks that the client may change the settings of a resource.
 pub(super) fn authorize<'a>(
     ctx: &'a RequestContext,
     resource: &ConfigResource,
@@ -73,7 +73,7 @@ pub(super) fn authorize<'a>(
     ctx.config_resource(Operation::AlterConfigs, resource.resource_type, &resource.name).map_err(ApiError::code_only)
 }
 
-/// A resource as both Alter APIs name it.
+/// A resource in a request of either Alter API.
 pub(super) trait Altered {
     fn resource(&self) -> (i8, &str);
 }
@@ -84,7 +84,7 @@ impl Altered for AlterConfigsResource {
     }
 }
 
-/// Checks each resource on its own; those that the request names more than once are refused.
+/// Checks each resource separately. Resources that the request names more than once are refused.
 pub(super) fn preprocess<R: Altered, T>(
     resources: &[R],
     check: impl Fn(&R) -> Result<T, ApiError>,
@@ -102,8 +102,8 @@ pub(super) fn preprocess<R: Altered, T>(
     resources.iter().map(checked).collect()
 }
 
-/// Has the controller alter what passed the check, all in one go; `None` is a resource that needs no controller.
-/// Returns the error of each resource, in order.
+/// Sends all resources that passed the check to the controller in one request; `None` is a resource that needs no
+/// controller. Returns the error of each resource, in order.
 pub(super) async fn alter_accepted<T>(
     checked: Vec<Result<Option<T>, ApiError>>,
     alter: impl AsyncFnOnce(Vec<T>) -> Result<Vec<Result<(), ApiError>>, ApiError>,
@@ -145,7 +145,7 @@ pub(super) fn check_keys<'a>(keys: impl Iterator<Item = &'a str>, null: Vec<&str
     }
 }
 
-/// The type of a resource that can be altered.
+/// Returns the resource type if the controller can alter it.
 pub(super) fn resource_type(id: i8) -> Result<ConfigResourceType, ApiError> {
     match ConfigResourceType::from_id(id) {
         ConfigResourceType::BrokerLogger | ConfigResourceType::Unknown => {
@@ -155,7 +155,7 @@ pub(super) fn resource_type(id: i8) -> Result<ConfigResourceType, ApiError> {
     }
 }
 
-/// Apache: `validateResourceNameIsCurrentNodeId`; the empty name stands for all brokers.
+/// Apache: `validateResourceNameIsCurrentNodeId`; the empty name means all brokers.
 pub(super) fn check_broker_name(name: &str, node_id: BrokerId) -> Result<(), ApiError> {
     match name.parse::<BrokerId>() {
         _ if name.is_empty() => Ok(()),
@@ -167,7 +167,7 @@ pub(super) fn check_broker_name(name: &str, node_id: BrokerId) -> Result<(), Api
     }
 }
 
-/// Loggers belong to this process alone: their levels are not stored.
+/// Changes logger levels. They apply to this process only and are not stored.
 fn change_loggers(ctx: &RequestContext, requested: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
     check_changes(requested)?;
     let cluster = ctx.cluster(Operation::AlterConfigs)?;
@@ -179,7 +179,7 @@ fn change_loggers(ctx: &RequestContext, requested: &AlterConfigsResource, valida
     Ok(())
 }
 
-/// Apache: the checks before those of the resource's type.
+/// Apache: the checks that come before those of the resource type.
 fn check_changes(requested: &AlterConfigsResource) -> Result<(), ApiError> {
     const DELETE: i8 = 1;
     let null = requested.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());

@@ -1,8 +1,8 @@
-//! InitProducerId (key 22): an id for an idempotent producer.
+//! InitProducerId (key 22): assigns an id to an idempotent producer.
 //!
-//! Behavior: I6. Every broker hands out ids from blocks that the controller gives it.
-//! Deviations: a transactional id is answered INVALID_TXN_STATE: there are no transactions yet, and no client asks
-//! again after this error.
+//! Behavior: I6. Every broker assigns ids from blocks that the controller allocates.
+//! Deviations: a transactional id gets INVALID_TXN_STATE, because there are no transactions yet and no client retries
+//! after this error.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -21,7 +21,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: InitProducerIdRequest) 
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
-    // An id and an epoch come together (KIP-360), and only with a transactional id do they mean anything.
+    // The request must have both an id and an epoch, or neither (KIP-360). They only matter with a transactional id.
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return refused(ResponseError::InvalidRequest);
     }

@@ -1,9 +1,9 @@
-//! JoinGroup (key 11): a member of a classic group joins, or joins again, and waits for the others.
+//! JoinGroup (key 11): a member of a classic group joins or rejoins, and waits for the other members.
 //!
-//! Behavior: G1–G5. The answer comes when the rebalance is through; only the leader sees the members.
+//! Behavior: G1–G5. The response is sent when all members have joined; only the leader gets the list of members.
 //! Deviations: a second JoinGroup of a member ends the first one's wait with REBALANCE_IN_PROGRESS; Apache
-//! never answers the first. A member may offer 100 protocols, and 4 MiB of their metadata; groups are bounded by
-//! `ottla.groups.max.bytes`.
+//! never answers the first. A member may offer at most 100 protocols with 4 MiB of metadata; `ottla.groups.max.bytes`
+//! limits the memory of all groups.
 //! Version notes: 1 rebalance timeout (before: the session timeout), 4 two-step join (KIP-394), 5 instance
 //! id (KIP-345), 7 the protocol may be null (KIP-559), 8 reason (KIP-800), 9 skip_assignment (KIP-814).
 
@@ -25,7 +25,7 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: JoinGroupRequest) -
     }
     let client_host = ctx.connection.client_address.ip().to_canonical();
     let request = join_request(version, &ctx.client_id, &format!("/{client_host}"), request);
-    // All that is kept was copied: the frame is free while the others are waited for.
+    // The request's data was copied, so its memory is released before the wait for the other members.
     ctx.release_request_memory();
     let joined = match ctx.group(Operation::Read, &request.group_id) {
         Ok(group) => group.coordinator().join(request).await,
@@ -37,7 +37,7 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: JoinGroupRequest) -
 fn join_request(version: i16, client_id: &str, client_host: &str, request: JoinGroupRequest) -> JoinRequest {
     let protocols = request.protocols.iter().map(|protocol| MemberProtocol {
         name: kept(&protocol.name),
-        // Kept as long as the member lives: not as a slice of the frame.
+        // A copy, because the member keeps it; a slice would keep the whole frame in memory.
         metadata: Bytes::copy_from_slice(&protocol.metadata),
     });
     JoinRequest {
@@ -57,7 +57,7 @@ fn join_request(version: i16, client_id: &str, client_host: &str, request: JoinG
 }
 
 fn response(version: i16, result: Result<Joined, JoinError>) -> JoinGroupResponse {
-    // Before version 7 a protocol that is not chosen yet is the empty string.
+    // Before version 7 the empty string means that no protocol is chosen yet.
     let no_protocol = if version >= 7 { None } else { Some(wire("")) };
     match result {
         Err(JoinError { error, member_id }) => JoinGroupResponse::default()

@@ -1,6 +1,6 @@
 //! LeaveGroup (key 13): members leave, or an admin removes them.
 //!
-//! Behavior: G8. Version notes: 3 several members, each with its own outcome, also by instance id alone
+//! Behavior: G8. Version notes: 3 several members, each with its own error, also by instance id alone
 //! (KIP-345); 5 reason (KIP-800).
 
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse, leave_group_response::MemberResponse};

@@ -1,6 +1,6 @@
-//! ListConfigResources (key 74): the resources that have or can have settings (KIP-1142).
+//! ListConfigResources (key 74): lists the resources that have or can have settings (KIP-1142).
 //!
-//! Behavior: A16. Version notes: 0 was ListClientMetricsResources and knows only client metrics.
+//! Behavior: A16. Version notes: 0 was ListClientMetricsResources and lists only client metrics.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -13,7 +13,7 @@ use kafka_protocol::{
 use super::RequestContext;
 use crate::metadata::image::{ConfigResourceType, MetadataImage};
 
-/// In the order in which Kafka lists them.
+/// All types, in the order in which Kafka lists them.
 const ALL: [ConfigResourceType; 5] = [
     ConfigResourceType::Group,
     ConfigResourceType::ClientMetrics,
@@ -45,7 +45,7 @@ fn respond(image: &MetadataImage, version: i16, asked: &[i8]) -> ListConfigResou
     ListConfigResourcesResponse::default().with_config_resources(resources.collect())
 }
 
-/// Topics and brokers are listed for being there, groups and subscriptions for having settings.
+/// All topics and brokers are listed, but only groups and client metrics subscriptions that have settings.
 fn names(image: &MetadataImage, resource_type: ConfigResourceType) -> Vec<String> {
     match resource_type {
         ConfigResourceType::Topic => image.topics.by_name.keys().map(|name| name.to_string()).collect(),

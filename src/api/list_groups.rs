@@ -1,6 +1,6 @@
-//! ListGroups (key 16): the groups that this broker coordinates.
+//! ListGroups (key 16): lists the groups that this broker coordinates.
 //!
-//! Behavior: G9. A group that only holds offsets has an empty protocol type.
+//! Behavior: G9. A group that only has offsets has an empty protocol type.
 //! Version notes: 4 filter by state (KIP-518), 5 filter by type (KIP-848).
 
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse, list_groups_response::ListedGroup};

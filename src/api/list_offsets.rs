@@ -1,8 +1,8 @@
-//! ListOffsets (key 2): offsets by time, and the ends of a log.
+//! ListOffsets (key 2): returns offsets by time, and the start and end of a log.
 //!
 //! Behavior: L1–L3. Searches by time may read files and run on the blocking pool.
 //! Version notes: special timestamps -3 from version 7 on (KIP-734), -4 from 8 (KIP-405), -5 from 9
-//! (KIP-1005), -6 from 11 (KIP-1023); without tiers -4 is the start of the log, -5 and -6 are none.
+//! (KIP-1005), -6 from 11 (KIP-1023); without tiered storage -4 is the log start offset, -5 and -6 return no offset.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -30,7 +30,7 @@ const EARLIEST_LOCAL: TimestampMs = -4;
 const LATEST_TIERED: TimestampMs = -5;
 const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
 
-/// "No such record".
+/// There is no such record.
 const NONE: TimestampOffset = TimestampOffset { timestamp_ms: -1, offset: -1, leader_epoch: -1 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -43,7 +43,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> 
         for asked in &topic.partitions {
             let index = asked.partition_index;
             let found = match named.partitions.get_mut(&(same, index)) {
-                // What is named twice is refused once.
+                // If a partition is named more than once, the response contains it once, with an error.
                 Some(Named::Refused) => continue,
                 Some(twice @ Named::Twice) => {
                     *twice = Named::Refused;
@@ -58,12 +58,12 @@ pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> 
     ListOffsetsResponse { throttle_time_ms: 0, topics }
 }
 
-/// How often a request names its partitions. The keys hold no names: a short request may name a partition of a topic
-/// with a long name many times.
+/// Whether the request names each partition once or more often. The keys contain no topic names, because a topic with
+/// a long name may have many partitions in the request.
 struct AllNamed {
-    /// For each topic of the request the first of the same name.
+    /// For each topic of the request, the index of the first topic with the same name.
     same_topic: Vec<usize>,
-    /// By topic, as in `same_topic`, and partition.
+    /// The key is the topic's index as in `same_topic`, and the partition.
     partitions: HashMap<(usize, i32), Named>,
 }
 
@@ -71,7 +71,7 @@ struct AllNamed {
 enum Named {
     Once,
     Twice,
-    /// Twice, and the client is told so.
+    /// Named twice, and the response already has the error.
     Refused,
 }
 
@@ -136,8 +136,8 @@ fn is_served(version: i16, timestamp: TimestampMs) -> bool {
     }
 }
 
-/// L2: the first record at or after a time, or the record with the largest time; none beyond what the
-/// client may see.
+/// L2: returns the first record at or after a timestamp, or the record with the largest timestamp. Records beyond the
+/// high watermark or last stable offset are not returned.
 async fn search(
     ctx: &RequestContext,
     partition: Arc<Partition>,

@@ -1,7 +1,7 @@
 //! ListPartitionReassignments (key 46).
 //!
-//! Behavior: Apache's `ReplicationControlManager.listPartitionReassignments`: the partitions that have replicas to add
-//! or to remove; a topic or partition that is not there is left out. On one broker the list is empty.
+//! Behavior: Apache's `ReplicationControlManager.listPartitionReassignments`: lists the partitions with adding or
+//! removing replicas, without unknown topics and partitions. On one broker the list is empty.
 
 use std::sync::Arc;
 

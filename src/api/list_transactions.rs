@@ -1,10 +1,10 @@
 //! ListTransactions (key 66).
 //!
-//! Behavior: X8 without any transaction, so that all filters lead to an empty list. Unknown states are told once each,
-//! in the order of the request.
+//! Behavior: X8; there are no transactions, so the list is always empty. Each unknown state is returned once, in the
+//! order of the request.
 //! Version notes: 1 filters by duration (KIP-994), 2 by a pattern of transactional ids (KIP-1152).
 //! Deviations: the pattern has the syntax of Rust's `regex`, which differs from RE2/J in rare constructs, and at most
-//! 1,000 bytes; anything else is answered INVALID_REGULAR_EXPRESSION.
+//! 1,000 bytes; other patterns get INVALID_REGULAR_EXPRESSION.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -24,10 +24,10 @@ const STATES: [&str; 8] = [
     "Dead",
     "PrepareEpochFence",
 ];
-/// A parsed pattern takes thousands of times its own size at worst.
+/// In the worst case, a parsed pattern takes thousands of times its own size.
 const MAX_PATTERN_BYTES: usize = 1_000;
 
-/// Nothing is listed, so no transactional id is shown that the client may not describe.
+/// Needs no authorization, because the list is always empty.
 pub(crate) async fn handle(_: RequestContext, request: ListTransactionsRequest) -> ListTransactionsResponse {
     respond(request)
 }

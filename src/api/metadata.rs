@@ -1,11 +1,10 @@
-//! Metadata (key 3): brokers, topics, partitions and who leads them.
+//! Metadata (key 3): brokers, topics, partitions and their leaders.
 //!
-//! Behavior: M1–M4. A topic that is missing is created where broker and request allow it, and the
-//! answer already holds it.
-//! Deviations: Apache answers UNKNOWN_TOPIC_OR_PARTITION while the creation is under way and lets the
-//! client ask again; here the answer waits for the creation, which takes a millisecond or two.
-//! Version notes: an empty list is "all topics" in version 0 and "none" from version 1 on (null is
-//! "all"); topic ids are answered from version 10 on and asked by from version 12 on.
+//! Behavior: M1–M4. A missing topic is created if broker and request allow it, and the response already contains it.
+//! Deviations: Apache returns UNKNOWN_TOPIC_OR_PARTITION while a topic is being created, and the
+//! client retries; here the response waits for the creation, which takes a millisecond or two.
+//! Version notes: an empty list means "all topics" in version 0 and "none" from version 1 on (null means
+//! "all"); responses have topic ids from version 10 on, requests from version 12 on.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -72,11 +71,11 @@ pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> Met
     response
 }
 
-/// Names are optional, and ids have a meaning, from version 12 on.
+/// Refuses a request before version 12 that has a topic without a name or with an id.
 fn names_and_ids_misused(version: i16, request: &MetadataRequest) -> Option<MetadataResponse> {
     let topics = request.topics.as_ref()?;
     let is_misused = |topic: &MetadataRequestTopic| topic.name.is_none() || !topic.topic_id.is_nil();
-    // linear: once for the whole request
+    // linear: runs once per request
     if version >= 12 || !topics.iter().any(is_misused) {
         return None;
     }
@@ -102,7 +101,7 @@ fn describe_asked(
             (Some(name), true) => image.topic(name),
             (None, true) => None,
         };
-        // A topic that is asked for by its name and by its id is described once.
+        // A topic that is requested both by name and by id is described once.
         let identity = found.map_or_else(|| (topic_id, name.clone()), |topic| (topic.id.0, None));
         if !seen.insert(identity) {
             continue;
@@ -131,8 +130,8 @@ fn describe_asked(
     described
 }
 
-/// M2: creates what is asked for by name and missing, with the broker's defaults; answers the image that
-/// has it. What cannot be created stays missing, and the answer says why.
+/// M2: creates the requested topics that are missing, with the broker's defaults, and returns the new image. A topic
+/// that cannot be created stays missing and gets an error in the response.
 async fn create_missing(
     ctx: &RequestContext,
     image: Arc<MetadataImage>,
@@ -146,8 +145,7 @@ async fn create_missing(
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))
         .filter(|name| topics::is_valid_name(name) && image.topic(name).is_none())
-        // Internal topics have settings of their own; those of coordinators that are not there yet do not come into
-        // being.
+        // Internal topics of coordinators that do not exist yet are not created.
         .filter(|name| !is_internal_topic(name) || topics::internal_topic(ctx.config(), &image, name).is_some())
         .collect();
     if missing.is_empty() {
@@ -155,7 +153,7 @@ async fn create_missing(
     }
     let topics = missing.into_iter().map(|name| creatable(ctx, name)).collect();
     if let Err(error) = ctx.create_for_request(topics).await {
-        tracing::debug!(?error, "cannot create topics that a client asked for");
+        tracing::debug!(?error, "cannot create topics that a client requested");
     }
     ctx.image()
 }

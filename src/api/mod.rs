@@ -1,6 +1,6 @@
-//! The APIs: the table of them (`table.rs`), what a handler is given (`context.rs`), and one file for each row.
+//! Owns the APIs: their table (`table.rs`), the context of a request (`context.rs`), and one file for each row.
 //!
-//! What connections do with requests and answers is `network/connection.rs`.
+//! Leaves the reading of requests and the writing of responses to `network/connection.rs`.
 
 mod acls;
 mod answer_bounds;

@@ -1,8 +1,8 @@
-//! OffsetCommit (key 8): remembers how far a group has come.
+//! OffsetCommit (key 8): stores the offsets that a group has committed.
 //!
-//! Behavior: O1–O3. Topics and partitions that do not exist fail by themselves; the others are committed
-//! together, and the answer comes when they are replicated.
-//! Version notes: 2–4 carry a retention time, 6 the leader epoch (KIP-320), 7 the instance id (KIP-345), 9
+//! Behavior: O1–O3. Topics and partitions that do not exist get an error; the others are committed
+//! together, and the response is sent when they are replicated.
+//! Version notes: 2–4 have a retention time, 6 the leader epoch (KIP-320), 7 the instance id (KIP-345), 9
 //! member epochs (KIP-848), 10 topic ids.
 
 use std::{collections::HashMap, sync::Arc};
@@ -49,7 +49,7 @@ fn find<'a>(image: &'a MetadataImage, version: i16, topic: &OffsetCommitRequestT
     if version >= FIRST_WITH_TOPIC_IDS { image.topic_by_id(topic.topic_id) } else { image.topic(&topic.name) }
 }
 
-/// What of the request exists.
+/// Returns the topics and partitions of the request that exist.
 fn commit_topics(image: &MetadataImage, version: i16, request: &OffsetCommitRequest) -> Vec<CommitTopic> {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
@@ -71,7 +71,7 @@ fn commit_topics(image: &MetadataImage, version: i16, request: &OffsetCommitRequ
     topics
 }
 
-/// Every partition that was asked for: not there, or what became of it.
+/// Returns the outcome of every requested partition; unknown topics and partitions get an error.
 fn response(
     image: &MetadataImage,
     version: i16,

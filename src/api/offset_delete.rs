@@ -1,6 +1,6 @@
-//! OffsetDelete (key 47): forgets how far a group has come in some partitions.
+//! OffsetDelete (key 47): deletes the committed offsets of a group for some partitions.
 //!
-//! Behavior: O6. Offsets of topics that the group consumes stay.
+//! Behavior: O6. Offsets of topics to which the group is subscribed are not deleted.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ fn has_partition(topic: Option<&Arc<TopicImage>>, index: i32) -> bool {
     topic.is_some_and(|topic| topic.partitions.contains_key(&index))
 }
 
-/// The outcomes are those of the partitions that exist, in the request's order.
+/// Takes the next outcome if the partition exists: the coordinator returns them in the request's order.
 fn answer(
     exists: bool,
     index: i32,

@@ -1,10 +1,10 @@
-//! OffsetFetch (key 9): how far groups have come.
+//! OffsetFetch (key 9): returns the committed offsets of groups.
 //!
-//! Behavior: O4, O7. What was never committed is -1 without an error, whether group, topic and partition exist or not;
-//! topics that are asked for by an unknown id are refused.
-//! Deviations: a group that is named twice is answered once, and so is a partition; an answer of more than 48 MiB says
-//! of the other groups that the coordinator is loading, so that the client asks for them again.
-//! Version notes: 2 null asks for all, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
+//! Behavior: O4, O7. A partition without a committed offset gets -1 and no error, even if group, topic or partition do
+//! not exist; topics with an unknown id get an error.
+//! Deviations: a group or partition that is named twice is returned once; once the response exceeds 48 MiB, the other
+//! groups get COORDINATOR_LOAD_IN_PROGRESS, so that the client asks for them again.
+//! Version notes: 2 null means all partitions, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
 //! (KIP-848), 10 topic ids.
 
 use std::collections::{HashMap, HashSet};
@@ -52,7 +52,7 @@ async fn fetch(
     mut group: OffsetFetchRequestGroup,
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
-    // The errors of version 1 stand with the partitions.
+    // Version 1 has errors of partitions only, so its topics are needed again if the group has an error.
     let topics = if ctx.api_version < FIRST_WITH_GROUP_ERRORS { group.topics.clone() } else { group.topics.take() };
     let fetched = match topics {
         None => fetch_all(ctx, image, &group.group_id, require_stable).await,
@@ -74,7 +74,7 @@ async fn fetch_all(
     let authorized = ctx.group(Operation::Describe, group_id)?;
     let fetched = authorized.coordinator().fetch_all_offsets(&kept(group_id), require_stable).await?;
     let with_id = |topic: FetchedTopic| {
-        // Committed with a version that has no ids.
+        // An offset that was committed with a version without topic ids. A topic that no longer exists has none.
         let topic_id =
             if by_id && topic.topic_id == TopicId::ZERO { image.topic(&topic.name)?.id } else { topic.topic_id };
         Some(answer(wire(&topic.name), FetchedTopic { topic_id, ..topic }))
@@ -82,8 +82,8 @@ async fn fetch_all(
     Ok(fetched.into_iter().filter_map(with_id).collect())
 }
 
-/// Asks the coordinator for some topics after the others: of a large request, only the topics and their answers are in
-/// memory as a whole, and none of the forms between them.
+/// Asks the coordinator for one portion of the topics after the other. So only the topics of the request and of the
+/// response are in memory as a whole, and no intermediate form of a large request is.
 async fn fetch_topics(
     ctx: &RequestContext,
     image: &MetadataImage,
@@ -139,7 +139,7 @@ async fn fetch_topics(
     Ok(answered)
 }
 
-/// What a request has named so far: a partition that it names again is not answered again.
+/// The partitions that a request has named so far, so that each is returned once.
 #[derive(Default)]
 struct Repeated {
     topics: HashMap<(StrBytes, TopicId), u32>,
@@ -147,7 +147,7 @@ struct Repeated {
 }
 
 impl Repeated {
-    /// The partitions that were not named before. `None` if there is nothing to say about the topic.
+    /// Returns the partitions that were not named before, or `None` if the topic was and there are none.
     fn without(&mut self, name: &StrBytes, topic_id: TopicId, mut partitions: Vec<i32>) -> Option<Vec<i32>> {
         let next = self.topics.len() as u32;
         let number = *self.topics.entry((name.clone(), topic_id)).or_insert(next);

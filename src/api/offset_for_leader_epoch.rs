@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch (key 23): where a leader's epoch ended, so that a client can tell whether what it
-//! has read was cut off since (KIP-320).
+//! OffsetForLeaderEpoch (key 23): returns the end offset of a leader epoch, so that a client can detect that records
+//! it has read were truncated (KIP-320).
 //!
 //! Behavior: L4, on the leader only, with the epoch checks of F8.
 

@@ -1,13 +1,13 @@
-//! Produce (key 0): the batches of a producer, appended in the order in which they come.
+//! Produce (key 0): appends the record batches of a producer in the order in which they arrive.
 //!
-//! Behavior: P1–P12, I1–I5. A request runs in its connection's task: the batches are validated and appended one after
-//! the other, then one wait serves all. A batch that is long to validate is validated aside; the next request of the
-//! connection starts when the last batch is appended. Batches are never decoded into records that outlive their check,
-//! nor copied.
-//! Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as Kafka does):
-//! there is no transaction coordinator yet.
-//! Version notes: topic ids from version 13 on (KIP-516). The hints at the leader of version 10 (KIP-951) are left
-//! empty.
+//! Behavior: P1–P12, I1–I5. A request runs in its connection's task: it validates and appends the batches one after
+//! the other, then waits once for all of them. A batch that takes long to validate is validated in another task; the
+//! next request of the connection starts when the last batch is appended. Batches are not copied, and records are only
+//! decoded for validation.
+//! Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as Kafka does),
+//! because there is no transaction coordinator yet.
+//! Version notes: topic ids from version 13 on (KIP-516). The current leader, which version 10 may name (KIP-951), is
+//! left empty.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,16 +42,16 @@ const LEADER_ONLY: i16 = 1;
 /// From this version on topics are named by id.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
-/// What a partition costs beside the bytes of its batch.
+/// The work for a partition in addition to the bytes of its batch.
 const WORK_PER_PARTITION_BYTES: usize = 16 << 10;
-/// About a millisecond of work.
+/// About one millisecond of work.
 const WORK_PER_TURN_BYTES: usize = 1 << 20;
 
 /// The client id with which tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 pub(crate) async fn handle(ctx: RequestContext, request: ProduceRequest) -> Reply<ProduceResponse> {
-    // The batches of the next request come behind these.
+    // Holds back the next request until these batches are appended.
     let in_order = ctx.connection.hold_order();
     let mut produce = Produce {
         ctx: &ctx,
@@ -103,7 +103,7 @@ fn authorize(ctx: &RequestContext, topic: &TopicProduceData) -> Result<Authorize
     Ok(authorized)
 }
 
-/// P11: such a batch needs a transactional id in its request.
+/// P11: whether the request has a transactional batch, which requires a transactional id.
 fn has_transactional_batch(request: &ProduceRequest) -> bool {
     let mut records =
         request.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.records.as_ref());
@@ -119,11 +119,11 @@ struct Produce<'a> {
     acks: i16,
     now_ms: i64,
     unfinished: Vec<Unfinished>,
-    /// Some partition was refused.
+    /// Whether at least one partition was refused.
     failed: bool,
-    /// What the first batch that is kept keeps in memory: its whole frame.
+    /// The frame size, which counts for the first appended batch: a batch in memory keeps the whole frame in memory.
     pinned_bytes: usize,
-    /// Done since others could last run, in bytes.
+    /// The work since the last yield, in bytes.
     work: usize,
 }
 
@@ -133,7 +133,7 @@ struct Unfinished {
     leader_epoch: LeaderEpoch,
     last_offset: Offset,
     flush_due: bool,
-    /// Indexes of topic and partition in the answer.
+    /// Indexes of topic and partition in the response.
     answer: (usize, usize),
 }
 
@@ -171,7 +171,7 @@ fn acknowledgement(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
 }
 
 impl Produce<'_> {
-    /// A request may name very many partitions: now and then the other tasks of this thread get their turn.
+    /// Yields to other tasks from time to time, because a request may have very many partitions.
     async fn let_others_run(&mut self, data: &PartitionProduceData) {
         self.work += WORK_PER_PARTITION_BYTES + data.records.as_ref().map_or(0, Bytes::len);
         if self.work > WORK_PER_TURN_BYTES {
@@ -243,7 +243,7 @@ impl Produce<'_> {
         Ok(info)
     }
 
-    /// A batch that may take long to check is checked aside.
+    /// Validates a batch; one that may take long is validated in another task.
     async fn validated(&self, partition: &Arc<Partition>, records: Bytes) -> Result<ValidatedBatch, InvalidRecords> {
         let (config, now_ms, version) = (partition.log_config(), self.now_ms, self.ctx.api_version);
         let rules = ValidationRules::new(partition.topic_partition(), &config, now_ms, version);
@@ -279,7 +279,7 @@ impl Produce<'_> {
             }
             (_, true) => Reply::Answer(response),
             (NO_ANSWER, false) => {
-                // The flush that the topic asks for happens all the same; nobody hears of it.
+                // The topic's settings require a flush, but no response waits for it.
                 for append in self.unfinished.iter().filter(|append| append.flush_due) {
                     append.partition.request_flush(&env.tasks);
                 }
@@ -306,8 +306,8 @@ fn count(counters: &TopicCounters, bytes: u64, appended: &Result<AppendInfo, Ref
     }
 }
 
-/// P12: the errors that `ReplicaManager.appendRecordsToLeader` expects: they are no failures of the broker's, and their
-/// answers do not tell where the log starts.
+/// P12: the errors that `ReplicaManager.appendRecordsToLeader` expects. They do not count as failed requests, and their
+/// responses have no log start offset.
 fn is_expected(error: ResponseError) -> bool {
     matches!(
         error,
@@ -319,7 +319,7 @@ fn is_expected(error: ResponseError) -> bool {
     )
 }
 
-/// Waits until every append may be acknowledged, or says in the answer why it may not.
+/// Waits until every append is flushed and replicated. If this fails, the partition gets the error in the response.
 async fn finish(
     env: Env,
     unfinished: Vec<Unfinished>,
@@ -328,7 +328,7 @@ async fn finish(
     timeout: Duration,
 ) {
     let deadline = env.clock.monotonic() + timeout;
-    // All flushes are asked for before the first is waited for.
+    // Request all flushes before waiting for the first.
     let finishing: Vec<_> = unfinished
         .into_iter()
         .map(|append| (append.answer, append.finish(&env, wait_for_replicas, deadline)))
@@ -355,7 +355,7 @@ impl Unfinished {
                 tokio::select! {
                     biased;
                     flushed = flushed => flushed.map_err(|error| errors::storage(&error))?,
-                    // The records are stored; a disk that takes longer than the client waits goes on without it.
+                    // The records are stored. The flush goes on after the client's timeout.
                     () = env.clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
                 }
             }

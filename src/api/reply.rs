@@ -1,4 +1,4 @@
-//! When and how a handler answers, and how messages become bytes.
+//! The reply of a handler, and the traits that decode requests and encode responses.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Encodable, Request};
@@ -6,17 +6,17 @@ use kafka_protocol::protocol::{Encodable, Request};
 use super::answers::AnswerFields;
 use crate::protocol::part::Part;
 
-/// What a handler hands back to its connection.
+/// The reply of a handler to its connection.
 pub(crate) enum Reply<R> {
-    /// The answer.
+    /// A response.
     Answer(R),
-    /// The protocol has no answer here (Produce with acks=0).
+    /// The protocol has no response here (Produce with acks=0).
     None,
-    /// Kafka closes the connection here, without an answer.
+    /// Kafka closes the connection here without a response.
     Close,
 }
 
-/// What a handler may return: a [`Reply`], or simply the answer.
+/// The types that a handler may return: a [`Reply`], or only the response.
 pub(crate) trait IntoReply {
     type Response: ResponseBody;
     fn into_reply(self) -> Reply<Self::Response>;
@@ -36,17 +36,17 @@ impl<R: ResponseBody> IntoReply for Reply<R> {
     }
 }
 
-/// A reply whose answer is bytes.
+/// A reply with an encoded response.
 pub(crate) enum Encoded {
-    /// The body of the answer.
+    /// The body of the response.
     Answer(Vec<Part>),
-    /// As [`Reply::None`].
+    /// See [`Reply::None`].
     None,
-    /// As [`Reply::Close`].
+    /// See [`Reply::Close`].
     Close,
 }
 
-/// Why a request has no reply: the connection ends.
+/// The reason why a request has no reply. The connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("{0}")]
@@ -55,36 +55,37 @@ pub(crate) enum Refused {
     Encode(#[from] EncodeError),
 }
 
-/// Our answer does not fit its version: a bug, and the end of the connection.
+/// The response cannot be encoded in its version. This is a bug; the connection is closed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot encode the answer: {0}")]
 pub(crate) struct EncodeError(pub(crate) anyhow::Error);
 
-/// The bytes are not a request of that key and version.
+/// The bytes are not a valid request of this API key and version.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed request: {0}")]
 pub(crate) struct MalformedRequest(pub(crate) String);
 
-/// A request that can be read from untrusted bytes within bounds.
+/// A request that can be decoded from untrusted bytes with bounded memory.
 pub(crate) trait RequestBody: Sized + Send + 'static {
-    /// About how many bytes the request and its answer will take together. What cannot be decoded may be an error
-    /// already.
+    /// Returns about how many bytes the request and its response take together. It may already fail for a malformed
+    /// request.
     fn work_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest>;
 
-    /// Reads a body whose [`RequestBody::work_bytes`] are known. Strings and records may stay slices of the frame.
+    /// Decodes a body after [`RequestBody::work_bytes`] has accepted it. Strings and records may be slices of the
+    /// frame.
     fn decode_body(version: i16, body: Bytes) -> Result<Self, MalformedRequest>;
 }
 
-/// An answer that can be written for any version that is served.
+/// A response that can be encoded in every supported version.
 pub(crate) trait ResponseBody: AnswerFields + Send + 'static {
-    /// The body, as pieces in order.
+    /// Returns the body as pieces, in order.
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError>;
 }
 
-// kafka-protocol preallocates from counts on the wire, so its decoder sees only what the guard let pass.
+// kafka-protocol allocates by the counts in the request, so the guard checks the bytes before they are decoded.
 impl<R: Request + Send + 'static> RequestBody for R {
     fn work_bytes(version: i16, body: &Bytes) -> Result<usize, MalformedRequest> {
-        /// An element of the answer, while it grows and encoded.
+        /// The memory for an element of the response, as a struct and encoded.
         const ANSWER_BYTES_PER_ELEMENT: usize = 320;
         let walked = crate::protocol::guard::check_request(R::KEY, version, body)
             .map_err(|error| MalformedRequest(error.to_string()))?;
@@ -98,19 +99,20 @@ impl<R: Request + Send + 'static> RequestBody for R {
 
 impl<R: Encodable + AnswerFields + Send + 'static> ResponseBody for R {
     fn encode_body(self, version: i16) -> Result<Vec<Part>, EncodeError> {
-        // A buffer that grows takes three times what a large answer needs.
+        // A growing buffer would take three times the memory of a large response.
         let mut bytes = BytesMut::with_capacity(self.compute_size(version).map_err(EncodeError)?);
         self.encode(&mut bytes, version).map_err(EncodeError)?;
         Ok(vec![Part::Bytes(bytes.freeze())])
     }
 }
 
-/// Ties messages that have a codec of our own to the traits that handlers are dispatched by.
+/// Implements the traits for messages with a codec of our own.
 macro_rules! own_codec {
     ($request:ty, $response:ty) => {
         impl $crate::api::RequestBody for $request {
             fn work_bytes(_: i16, body: &bytes::Bytes) -> Result<usize, $crate::api::MalformedRequest> {
-                /// A partition has about 18 bytes in a request, and takes some 1,000 until it is answered.
+                /// A partition takes about 18 bytes in a request and needs about 1,000 bytes of memory until the
+                /// response.
                 const WORK_BYTES_PER_BYTE: usize = 60;
                 Ok(body.len().saturating_mul(WORK_BYTES_PER_BYTE))
             }

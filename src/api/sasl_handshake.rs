@@ -1,6 +1,6 @@
-//! SaslHandshake (key 17): refused, as no listener speaks SASL yet.
+//! SaslHandshake (key 17): always refused, because no listener supports SASL yet.
 //!
-//! Behavior: on a listener without SASL Apache answers ILLEGAL_SASL_STATE and goes on.
+//! Behavior: on a listener without SASL Apache returns ILLEGAL_SASL_STATE and keeps the connection open.
 
 use kafka_protocol::{
     error::ResponseError,

@@ -1,6 +1,6 @@
-//! SyncGroup (key 14): the leader brings the assignment, everybody fetches their part.
+//! SyncGroup (key 14): the leader sends the assignment of all members, and each member gets its own part.
 //!
-//! Behavior: G6. Nobody is answered before the assignment is in the log and replicated.
+//! Behavior: G6. No member gets a response before the assignment is in the log and replicated.
 //! Version notes: 3 instance id (KIP-345), 5 protocol type and name are mandatory (KIP-559).
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: SyncGroupRequest) -
         return response(Err(GroupError::InconsistentGroupProtocol));
     }
     let assignments = request.assignments.iter().map(|assignment| {
-        // Kept as long as the generation lives: not as a slice of the frame.
+        // A copy, because the group keeps it; a slice would keep the whole frame in memory.
         (kept(&assignment.member_id), Bytes::copy_from_slice(&assignment.assignment))
     });
     let request = SyncRequest {

@@ -1,10 +1,10 @@
-//! The table of APIs: one row per Kafka API key, one file per row.
+//! Owns the table of APIs: one row per Kafka API key, one file per row.
 //!
-//! A row says which versions are served on which listeners, what a request needs to be allowed, where it is decided,
-//! and which function answers it. Derived from the table: the ApiVersions answer, the dispatch of requests,
-//! docs/generated/apis.md, and tests that every row has its file.
+//! A row lists the supported versions and listeners, the operations that may need authorization, whether the broker or
+//! the controller decides, and the handler function. The table is the source of the ApiVersions response, the dispatch
+//! of requests, docs/generated/apis.md, and the test that every row has its file.
 //!
-//! How a request becomes a future is `dispatch.rs`; what a connection does with the future is `network/connection.rs`.
+//! Leaves the decoding of requests to `dispatch.rs`, and the polling of their futures to `network/connection.rs`.
 
 use bytes::Bytes;
 
@@ -18,38 +18,38 @@ use super::{
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Api {
-    /// Kafka's number for it.
+    /// Kafka's API key.
     pub key: i16,
-    /// Kafka's name for it.
+    /// Kafka's name of the API.
     pub name: &'static str,
-    /// The versions that are served, and those that clients are told.
+    /// The supported versions and the advertised ones.
     pub versions: Versions,
-    /// On which kinds of listeners it is served.
+    /// The listeners on which the API is served.
     pub listeners: Listeners,
-    /// What a request may need to be allowed. A handler that asks for anything else fails its tests.
+    /// The operations that a request may need to be authorized for. Debug builds panic if a handler checks another one.
     pub needs: &'static [(Operation, ResourceKind)],
-    /// Who decides.
+    /// Whether the broker or the controller decides.
     pub forward: Forward,
-    /// Whether the next request may start before this one is answered.
+    /// Whether the next request may start before the response to this one.
     pub order: Order,
     /// Where the handler runs.
     pub cost: Cost,
-    /// How the client is told that it is throttled.
+    /// Whether the response has a throttle time.
     pub throttle: Throttle,
-    /// Makes the future that answers a request.
+    /// Makes the future that handles a request.
     pub(crate) handle: fn(RequestContext, Bytes) -> Handler,
 }
 
 /// Versions of an API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    /// The lowest version that ApiVersions names.
+    /// The lowest version that ApiVersions returns.
     pub advertised_min: i16,
-    /// The lowest version that is answered; below it the connection is closed.
+    /// The lowest supported version; a lower one closes the connection.
     pub min: i16,
-    /// The highest version.
+    /// The highest supported version.
     pub max: i16,
-    /// Requests from this version on are of the flexible kind (tagged fields, header version 2).
+    /// The first flexible version (tagged fields, header version 2).
     pub flexible_from: i16,
 }
 
@@ -68,12 +68,12 @@ impl Versions {
         Versions { flexible_from, ..self }
     }
 
-    /// Whether requests of `version` are answered.
+    /// Whether `version` is supported.
     pub fn contain(self, version: i16) -> bool {
         (self.min..=self.max).contains(&version)
     }
 
-    /// Whether `version` is of the flexible kind.
+    /// Whether `version` is flexible.
     pub fn is_flexible(self, version: i16) -> bool {
         version >= self.flexible_from
     }
@@ -82,48 +82,48 @@ impl Versions {
 /// Kinds of listeners, as in the `listeners` of Kafka's message definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listeners {
-    /// Only those for clients and brokers.
+    /// Only broker listeners.
     Brokers,
-    /// Those of controllers, too.
+    /// Broker and controller listeners.
     BrokersAndControllers,
 }
 
-/// Who decides on a request.
+/// Whether the broker or the controller decides on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
-    /// The broker that is asked.
+    /// The broker that gets the request.
     No,
-    /// The controller. A broker that is asked hands the request on.
+    /// The controller. A broker forwards the request to it.
     ToController,
 }
 
 /// Whether requests of one connection may overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The next request starts after the answer.
+    /// The next request starts after the response to this one.
     Serial,
-    /// The next request of such an API starts once the effect of this one is in its place.
+    /// The next request may start earlier, once the order of this one's effects is fixed (its batches are appended).
     Pipelined,
 }
 
-/// How much work a request may be.
+/// How much work a request may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
-    /// A small request is answered in microseconds, by the task of its connection.
+    /// A small request takes microseconds and runs in the connection's task.
     Small,
-    /// A small request may ask for much: it is answered aside, where it makes nobody wait.
+    /// Even a small request may need much work, so it runs in a task of its own and does not delay others.
     Large,
-    /// As [`Cost::Small`]; but it may wait for other clients, and takes no share of the memory for large work
-    /// meanwhile.
+    /// Like [`Cost::Small`], but the request may wait for other clients. It therefore takes no share of the memory for
+    /// large work.
     Waits,
 }
 
-/// How the client is told that it is throttled.
+/// Whether the response has a throttle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Throttle {
-    /// The answer has `throttle_time_ms`.
+    /// The response has `throttle_time_ms`.
     InAnswer,
-    /// The answer has no field for it.
+    /// The response has no such field.
     NotTold,
 }
 
@@ -712,7 +712,7 @@ pub const APIS: &[Api] = &[
     },
 ];
 
-/// The row of a key, where it is served.
+/// Returns the row of an API key, if the API is supported.
 pub fn api(key: i16) -> Option<&'static Api> {
     APIS.binary_search_by_key(&key, |api| api.key).ok().map(|at| &APIS[at])
 }

@@ -1,5 +1,5 @@
-//! What several handlers say of topics: names, the operations a client may do, and the settings with
-//! which the broker creates its internal topics.
+//! Code about topics that several handlers share: names, the operations that a client may do, and the settings
+//! of internal topics.
 
 use kafka_protocol::{messages::TopicName, protocol::StrBytes};
 
@@ -8,26 +8,26 @@ use crate::{
     types::GROUP_METADATA_TOPIC,
 };
 
-/// Without an authorizer everybody may do everything: the bits of `AclOperation` that a topic knows.
+/// All operations on a topic as bits of `AclOperation`. Without an authorizer every client may do all of them.
 pub(crate) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// As [`TOPIC_OPERATIONS`], for the cluster.
+/// Like [`TOPIC_OPERATIONS`], for the cluster.
 pub(crate) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// Longest topic name, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 249;
 
-/// M3: 1 to 249 of `[a-zA-Z0-9._-]`, but not `.` or `..`.
+/// M3: a name has 1 to 249 characters of `[a-zA-Z0-9._-]` and is not `.` or `..`.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=MAX_NAME_BYTES).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(is_legal)
 }
 
-/// A name on the wire.
+/// A topic name for a response.
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-/// How the broker creates a topic of its own; `None` where it is not one. The replication factor is
-/// that of the settings, or as many brokers as there are.
+/// Returns the settings with which the broker creates an internal topic, or `None` for any other topic. The
+/// replication factor is the configured one, but at most the number of brokers.
 pub(crate) fn internal_topic(config: &BrokerConfig, image: &MetadataImage, name: &str) -> Option<CreatableTopic> {
     let most = image.alive_brokers().count().max(1) as i16;
     let setting = |key: &str, value: String| (key.to_owned(), Some(value));

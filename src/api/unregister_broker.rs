@@ -1,7 +1,7 @@
-//! UnregisterBroker (key 64): forgets a broker that will not come back.
+//! UnregisterBroker (key 64): removes the registration of a broker that will not come back.
 //!
-//! Behavior: A10. As in Apache, a broker that is alive can be unregistered too: it then leads nothing and is in
-//! nobody's metadata until its next start.
+//! Behavior: A10. As in Apache, a running broker can be unregistered too. It then leads no partition and is missing in
+//! the metadata until its next start.
 
 use kafka_protocol::{
     messages::{UnregisterBrokerRequest, UnregisterBrokerResponse},
@@ -19,7 +19,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: UnregisterBrokerRequest
     match unregister.await {
         Ok(()) => {
             log(broker_id, ctx.config().node_id);
-            // Apache leaves the field empty rather than null.
+            // Apache leaves the message empty here, not null.
             response.with_error_message(Some(StrBytes::default()))
         }
         Err(error) => response.with_error_code(error.code()).with_error_message(error_message(&error)),

@@ -1,9 +1,9 @@
 //! UpdateFeatures (key 57).
 //!
-//! Behavior: A10; all updates or none. If a feature is named twice, the last entry wins. The time-out has no effect.
-//! Version notes: 0 only upgrades: its flag that allows downgrades has no effect, as in Apache's controller. 1 knows
-//! the kinds of downgrades and can validate only. 2 has no results of single features.
-//! Deviations: the features that are not there yet, such as `transaction.version`, are at level 0 and stay there.
+//! Behavior: A10; all updates or none. If a feature is named twice, the last entry wins. The timeout has no effect.
+//! Version notes: 0 can only upgrade: its `allow_downgrade` flag has no effect, as in Apache's controller. 1 adds the
+//! upgrade types and `validate_only`. 2 has no results of single features.
+//! Deviations: features that are not supported yet, such as `transaction.version`, stay at level 0.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ fn response(version: i16, updates: Vec<FeatureUpdateKey>, reply: UpdateFeaturesR
     }
 }
 
-/// Apache sends the name of the code that is no error.
+/// Apache sends "NONE", the name of the error code 0, as the message.
 fn updated(feature: StrBytes) -> UpdatableFeatureResult {
     UpdatableFeatureResult::default().with_feature(feature).with_error_message(Some(StrBytes::from_static_str("NONE")))
 }

@@ -1,5 +1,5 @@
-//! The coordinators: pure machines over Kafka's internal topics ([`group`]) and the one shell that runs
-//! them ([`runtime`]): lock the shard, step, append, apply, unlock, wait for the commit, answer.
+//! Owns the coordinators: pure state machines over Kafka's internal topics ([`group`]) and the runtime that runs
+//! them ([`runtime`]): it locks the shard, steps, appends, applies, unlocks, waits for the commit, and replies.
 
 pub mod group;
 pub mod partition_log;

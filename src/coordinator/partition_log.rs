@@ -1,5 +1,5 @@
-//! `__consumer_offsets` as the group coordinator sees it, over this broker's partitions; and what tells the
-//! coordinator which of them it leads.
+//! The group coordinator's access to this broker's partitions of `__consumer_offsets`, and the listener that tells the
+//! coordinator which of them this broker leads.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ pub struct GroupMetadataLog {
 }
 
 impl GroupMetadataLog {
-    /// Over the partitions of `replica_manager`.
+    /// A log over the partitions of `replica_manager`.
     pub fn new(env: Env, replica_manager: Arc<ReplicaManager>) -> Self {
         GroupMetadataLog { env, replica_manager }
     }
@@ -39,11 +39,11 @@ impl GroupMetadataLog {
         self.replica_manager.partition(GROUP_METADATA_TOPIC, index)
     }
 
-    /// A plan to read from `from` on; none where the client's log diverged, which is not so here.
+    /// Returns a plan to read from `from` on. It is `None` only for a diverging epoch, which cannot happen here.
     fn plan(&self, partition: i32, from: Offset, max_bytes: usize) -> io::Result<Option<ReadPlan>> {
         let partition = self.partition(partition);
-        let partition =
-            partition.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the partition is not here"))?;
+        let partition = partition
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this broker does not host the partition"))?;
         let from = FetchFrom { offset: from, current_leader_epoch: -1, last_fetched_epoch: -1 };
         let read = partition.read(&from, max_bytes, FetchIsolation::LogEnd, true);
         let read = read.map_err(|error| match error {
@@ -54,7 +54,7 @@ impl GroupMetadataLog {
     }
 }
 
-/// With the kinds that [`CoordinatorLog::read`] names.
+/// Maps a log error to the error kinds of [`CoordinatorLog::read`].
 fn read_error(error: LogError) -> io::Error {
     let kind = match &error {
         LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
@@ -71,7 +71,7 @@ fn read_bytes(plan: &ReadPlan) -> io::Result<Bytes> {
         .map_err(|error| if is_shortage(&error) { io::Error::new(io::ErrorKind::ResourceBusy, error) } else { error })
 }
 
-/// Whether `flush.messages` asks for a sync before the record at `offset` is answered for. By default it never does.
+/// Whether `flush.messages` requires a flush before the record at `offset` is committed. By default it never does.
 fn needs_flush(partition: &Partition, offset: Offset) -> bool {
     let flush_messages = partition.log_config().flush_messages;
     flush_messages != i64::MAX
@@ -169,18 +169,18 @@ impl CoordinatorLog for GroupMetadataLog {
     }
 }
 
-/// Brings news of leadership and of topics to the coordinator.
+/// Tells the coordinator about changes of leadership and about deleted topics.
 pub struct CoordinatorNews {
     coordinator: Arc<GroupCoordinator>,
 }
 
 impl CoordinatorNews {
-    /// For `coordinator`. The replica manager holds it weakly: keep it as long as the broker runs.
+    /// The replica manager holds only a weak reference, so the caller must keep this value while the broker runs.
     pub fn new(coordinator: Arc<GroupCoordinator>) -> Arc<Self> {
         Arc::new(CoordinatorNews { coordinator })
     }
 
-    /// As the replica manager wants its listeners.
+    /// The weak reference that the replica manager needs.
     pub fn listener(self: &Arc<Self>) -> Weak<dyn LeadershipListener> {
         let listener: Arc<dyn LeadershipListener> = self.clone();
         Arc::downgrade(&listener)

@@ -1,14 +1,14 @@
-//! The shell around the group coordinator's shards: one lock per partition of `__consumer_offsets`, and in it
-//! step → append → apply; outside it, wait for the commit and answer.
+//! Runs the group coordinator's shards. There is one lock per partition of `__consumer_offsets`: under the lock
+//! step → append → apply, outside of it the wait for the commit and the reply.
 //!
-//! Owns which partitions are loaded, the mapping of parked requests to waiting tasks, and the one task that sleeps
-//! until the earliest deadline (none, when nobody is in a group). Decides nothing about groups. A request about many
-//! things becomes several steps (`runtime/slices.rs`), and so does what follows from deleted topics
-//! (`runtime/sweep.rs`): the lock is held for a few milliseconds at most. A partition is read by `runtime/load.rs`. The
-//! log is reached through [`CoordinatorLog`]. After a failed append a shard is never patched: it is dropped and loaded
-//! anew, and what was parked in it is told to find its coordinator again.
+//! Owns the loaded partitions, the map of waiting requests to waiting tasks, and the timer task, which sleeps until the
+//! earliest deadline. Leaves all decisions about groups to the shards, and the reading of a partition to
+//! `runtime/load.rs`. A request with many items is split into several steps (`runtime/slices.rs`), and so is the
+//! deletion of the offsets of deleted topics (`runtime/sweep.rs`), so that the lock is held for a few milliseconds at
+//! most. It accesses the log through [`CoordinatorLog`]. After a failed append a shard is never repaired: it is dropped
+//! and loaded again, and its waiting requests get an error that makes clients find their coordinator again.
 //!
-//! Lock order: the shard's lock, then (inside the log) the partition's. Nothing is awaited under either.
+//! Lock order: the shard's lock, then (inside the log) the partition's. No code awaits under either lock.
 
 use std::{
     collections::BTreeMap,
@@ -42,22 +42,22 @@ mod load;
 mod slices;
 mod sweep;
 
-/// Groups that one step describes: one alone may have thousands of members.
+/// The most groups that one step describes, because a group may have thousands of members.
 const DESCRIBED_PER_STEP: usize = 8;
 
 static WRITE_FAILED: LogLimit = LogLimit::new();
-/// Of all partitions together: what is refused once is refused often.
+/// One limit for all partitions, because one refusal is mostly followed by many.
 static NO_ROOM: LogLimit = LogLimit::of(1, Duration::from_secs(60));
 
 /// No deadline.
 const NEVER: i64 = i64::MAX;
-/// A record costs at most this much besides its key and value: length, attributes, deltas, counts.
+/// The maximum size of a record without its key and value: length, attributes, deltas, counts.
 const RECORD_OVERHEAD_BYTES: usize = 40;
 
-/// Why the log did not take or confirm a write.
+/// The reason why the log did not accept or confirm a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WriteError {
-    /// This broker does not lead the partition any more.
+    /// This broker is no longer the leader of the partition.
     #[error("not the leader of the partition")]
     NotLeader,
     /// Fewer in-sync replicas than `min.insync.replicas`; nothing was written.
@@ -66,7 +66,7 @@ pub enum WriteError {
     /// The batch is larger than the topic allows; nothing was written.
     #[error("the batch is too large for the topic")]
     TooLarge,
-    /// Not replicated in time.
+    /// The records were not replicated in time.
     #[error("not replicated in time")]
     TimedOut,
     /// The log directory failed.
@@ -74,7 +74,7 @@ pub enum WriteError {
     Storage,
 }
 
-/// As Kafka maps append errors for group requests (G10).
+/// Maps append errors to group errors like Kafka (G10).
 impl From<WriteError> for GroupError {
     fn from(error: WriteError) -> Self {
         match error {
@@ -85,42 +85,43 @@ impl From<WriteError> for GroupError {
     }
 }
 
-/// The offsets a batch was given.
+/// The offsets of an appended batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub first_offset: Offset,
     pub last_offset: Offset,
 }
 
-/// `__consumer_offsets` as the coordinator needs it; partitions are addressed by number.
+/// The coordinator's interface to the partitions of `__consumer_offsets`, addressed by number.
 pub trait CoordinatorLog: Send + Sync + 'static {
-    /// Appends one batch as the leader and gives it its offsets. Called under the shard's lock, so it must
-    /// not wait. An error means that nothing of the batch was written, or that the log is offline.
+    /// Appends one batch as the leader and assigns its offsets. It is called under the shard's lock, so it must
+    /// not wait. After an error, nothing of the batch was written, or the log is offline.
     fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError>;
 
-    /// Whether the record at `offset` is committed (below the high watermark), and durable where the topic asks for
-    /// that.
+    /// Whether the record at `offset` is committed (below the high watermark), and flushed if the topic's settings
+    /// require it.
     fn is_committed(&self, partition: i32, offset: Offset) -> bool;
 
-    /// Ready once the record at `offset` is what [`CoordinatorLog::is_committed`] says, or can no longer be.
+    /// Waits until [`CoordinatorLog::is_committed`] is true for `offset`, or returns an error when it can no longer be.
     fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>>;
 
-    /// Where the log starts and ends; the end is the offset of the next record. `None` if it is not here.
+    /// The log start offset and the log end offset. `None` if this broker does not host the partition.
     fn bounds(&self, partition: i32) -> Option<(Offset, Offset)>;
 
-    /// Whole batches from the one that contains `from` on, about `max_bytes` of them but at least one;
-    /// uncommitted ones too. `InvalidData` if that one is damaged; `ResourceBusy` if something is short that may be
-    /// there again.
+    /// Reads whole batches, from the one that contains `from` on: about `max_bytes`, but at least one batch, and also
+    /// uncommitted ones. Returns `InvalidData` if the first batch is damaged, and `ResourceBusy` if disk space, memory
+    /// or file descriptors are temporarily short.
     fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> BoxFuture<'_, std::io::Result<Bytes>>;
 
-    /// Where the first good batch starts that contains `from` or follows it; the end of the log if there is none.
+    /// The base offset of the first valid batch that contains `from` or follows it; the log end offset if there is
+    /// none.
     fn next_readable(&self, partition: i32, from: Offset) -> BoxFuture<'_, std::io::Result<Offset>>;
 
-    /// The largest batch that [`CoordinatorLog::append`] takes.
+    /// The size of the largest batch that [`CoordinatorLog::append`] accepts.
     fn max_batch_bytes(&self, partition: i32) -> usize;
 }
 
-/// The group coordinator of this broker: groups whose `__consumer_offsets` partition it leads.
+/// The coordinator of the groups whose partition of `__consumer_offsets` this broker leads.
 pub struct GroupCoordinator {
     inner: Arc<Inner>,
 }
@@ -131,10 +132,10 @@ struct Inner {
     log: Arc<dyn CoordinatorLog>,
     partition_count: AtomicI32,
     cells: RwLock<BTreeMap<i32, Arc<Cell>>>,
-    /// Until when the timer task sleeps, in monotonic milliseconds.
+    /// The time until which the timer task sleeps, in monotonic milliseconds.
     armed_ms: AtomicI64,
     wake_timer: Notify,
-    /// What all shards take in memory, about.
+    /// The approximate memory of all shards.
     used_bytes: Arc<AtomicUsize>,
     deleted: Mutex<sweep::Queue>,
 }
@@ -143,19 +144,20 @@ struct Inner {
 struct Cell {
     partition: i32,
     state: Mutex<CellState>,
-    /// The shard's next deadline, readable without the lock.
+    /// The shard's next deadline, which can be read without the lock.
     deadline_ms: AtomicI64,
     loaded: Notify,
 }
 
 enum CellState {
-    /// Being read; topics deleted meanwhile wait here. The number tells a later load from this one.
+    /// The partition is being read. Topics that are deleted meanwhile are kept here. The number distinguishes this load
+    /// from a later one.
     Loading {
         load: u64,
         deleted_topics: Vec<(Arc<str>, TopicId)>,
     },
     Active(Box<Active>),
-    /// Cannot be read, or is not led here any more.
+    /// The partition cannot be read, or this broker is no longer its leader.
     Failed,
 }
 
@@ -164,11 +166,11 @@ struct Active {
     account: ByteAccount,
     parked: BTreeMap<RequestId, oneshot::Sender<Result<Delivery, GroupError>>>,
     next_request: u64,
-    /// Where the next append must land: anything else means that somebody else wrote.
+    /// The offset that the next append must get. Any other offset means that another writer has appended.
     next_offset: Offset,
 }
 
-/// An answer, and the offset that must be committed before it is given.
+/// A reply, and the offset that must be committed before the reply is sent.
 struct Delivery {
     output: Output,
     commit: Option<Offset>,
@@ -180,7 +182,7 @@ enum Started {
 }
 
 impl GroupCoordinator {
-    /// A coordinator without partitions, and its timer task.
+    /// Makes a coordinator without partitions and starts its timer task.
     pub fn new(config: GroupConfig, env: Env, log: Arc<dyn CoordinatorLog>) -> Self {
         let inner = Arc::new(Inner {
             partition_count: AtomicI32::new(config.offsets_topic_num_partitions.max(1)),
@@ -198,20 +200,20 @@ impl GroupCoordinator {
         GroupCoordinator { inner }
     }
 
-    /// The partition of `__consumer_offsets` that holds the group (M7).
+    /// The partition of `__consumer_offsets` for the group (M7).
     pub fn partition_for(&self, group_id: &str) -> i32 {
         let count = self.inner.partition_count.load(Ordering::Relaxed).max(1);
-        // Java's Math.abs leaves i32::MIN negative; Kafka's Utils.abs makes it 0.
+        // For i32::MIN, Java's Math.abs returns a negative number, but Kafka's Utils.abs returns 0.
         java_string_hash(group_id).checked_abs().unwrap_or(0) % count
     }
 
-    /// How many partitions `__consumer_offsets` has, once it exists.
+    /// Sets the number of partitions of `__consumer_offsets`, once the topic exists.
     pub fn set_partition_count(&self, count: i32) {
         self.inner.partition_count.store(count.max(1), Ordering::Relaxed);
     }
 
-    /// This broker leads the partition now: read it. Returns at once; until the log is read, requests are
-    /// answered COORDINATOR_LOAD_IN_PROGRESS. An empty log is loaded before this returns.
+    /// Starts to load a partition that this broker now leads. Returns at once; until the log is read, requests get
+    /// COORDINATOR_LOAD_IN_PROGRESS. An empty log is loaded before this function returns.
     pub fn load(&self, partition: i32) {
         let cell = Arc::new(Cell {
             partition,
@@ -226,7 +228,7 @@ impl GroupCoordinator {
         self.inner.start_load(&cell, 0);
     }
 
-    /// This broker does not lead the partition any more: forget it and send the waiting members away.
+    /// Drops a partition that this broker no longer leads. Its waiting requests get NOT_COORDINATOR.
     pub fn unload(&self, partition: i32) {
         let cell = lock::write(&self.inner.cells).remove(&partition);
         if let Some(cell) = cell {
@@ -234,7 +236,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Ready when the partition is not being loaded (any more).
+    /// Waits until the partition is not being loaded.
     pub async fn loaded(&self, partition: i32) {
         let Some(cell) = self.inner.cell(partition) else { return };
         loop {
@@ -246,7 +248,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Sends every waiting member away and forgets all partitions; for the controlled shutdown.
+    /// Drops all partitions for the controlled shutdown. All waiting requests get NOT_COORDINATOR.
     pub fn shutdown(&self) {
         let cells = std::mem::take(&mut *lock::write(&self.inner.cells));
         for cell in cells.values() {
@@ -254,7 +256,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// JoinGroup. Waits until the rebalance is through.
+    /// JoinGroup. Waits until the join phase of the rebalance is complete.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
         let member_id = request.member_id.clone();
         let partition = self.partition_for(&request.group_id);
@@ -274,7 +276,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Heartbeat. While the group is being loaded the member is simply told that all is well.
+    /// Heartbeat. It succeeds while the group is being loaded.
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> Result<(), GroupError> {
         match self.inner.perform(self.partition_for(&request.group_id), Input::Heartbeat(request)).await {
             Ok(Output::Heartbeat(result)) => result,
@@ -284,7 +286,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// LeaveGroup; outcomes in the request's order.
+    /// LeaveGroup. Results are in the order of the request.
     pub async fn leave(&self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
         let LeaveRequest { group_id, members } = request;
         let partition = self.partition_for(&group_id);
@@ -304,7 +306,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// OffsetCommit; ready once the offsets are replicated. A commit of many partitions may fail for some of them.
+    /// OffsetCommit. Waits until the offsets are replicated. A commit of many partitions may fail for some of them.
     pub async fn commit_offsets(&self, mut request: CommitOffsetsRequest) -> Result<Vec<TopicOutcome>, GroupError> {
         let partition = self.partition_for(&request.group_id);
         let (mut all, mut is_first) = (Vec::new(), true);
@@ -327,7 +329,7 @@ impl GroupCoordinator {
         Ok(all)
     }
 
-    /// OffsetFetch of one group, of these topics.
+    /// OffsetFetch of one group, for the requested topics.
     pub async fn fetch_offsets(&self, mut request: FetchOffsetsRequest) -> Result<Vec<FetchedTopic>, GroupError> {
         let partition = self.partition_for(&request.group_id);
         let mut all = Vec::new();
@@ -342,7 +344,7 @@ impl GroupCoordinator {
         Ok(all)
     }
 
-    /// OffsetFetch of everything that one group has.
+    /// OffsetFetch of all offsets of one group.
     pub async fn fetch_all_offsets(
         &self,
         group_id: &Arc<str>,
@@ -383,7 +385,7 @@ impl GroupCoordinator {
         Ok(all)
     }
 
-    /// DescribeGroups; one result per id, in order.
+    /// DescribeGroups. Returns one result per id, in order.
     pub async fn describe(&self, group_ids: Vec<Arc<str>>) -> Vec<Result<DescribedGroup, GroupError>> {
         let mut results: Vec<Option<Result<DescribedGroup, GroupError>>> = vec![None; group_ids.len()];
         for (partition, positions) in self.by_partition(&group_ids) {
@@ -403,7 +405,7 @@ impl GroupCoordinator {
         results.into_iter().map(|result| result.unwrap_or(Err(GroupError::NotCoordinator))).collect()
     }
 
-    /// ListGroups: the groups coordinated here. One partition that is still loading fails the whole list.
+    /// ListGroups: lists the groups of this coordinator. If a partition is still loading, the whole request fails.
     pub async fn list(&self, filter: GroupFilter) -> Result<Vec<ListedGroup>, GroupError> {
         let (filter, mut groups) = (Arc::new(filter), Vec::new());
         let partitions: Vec<i32> = lock::read(&self.inner.cells).keys().copied().collect();
@@ -428,7 +430,7 @@ impl GroupCoordinator {
         Ok(groups)
     }
 
-    /// What is coordinated here, of the partitions that are loaded.
+    /// Counts the groups and offsets of all loaded partitions.
     pub fn counts(&self) -> GroupCounts {
         let cells: Vec<Arc<Cell>> = lock::read(&self.inner.cells).values().cloned().collect();
         let mut counts = GroupCounts::default();
@@ -440,7 +442,7 @@ impl GroupCoordinator {
         counts
     }
 
-    /// DeleteGroups; one result per id, in order.
+    /// DeleteGroups. Returns one result per id, in order.
     pub async fn delete(&self, group_ids: Vec<Arc<str>>) -> Vec<(Arc<str>, Option<GroupError>)> {
         let mut results = Vec::with_capacity(group_ids.len());
         for group_id in group_ids {
@@ -462,7 +464,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// The topics are gone: so are their offsets, in every group coordinated here (O7), soon after this returns.
+    /// Deletes the offsets of deleted topics in every group of this coordinator (O7), in the background.
     pub fn on_topics_deleted(&self, topics: Vec<(Arc<str>, TopicId)>) {
         if !topics.is_empty() {
             self.inner.enqueue_deleted(topics);
@@ -478,7 +480,8 @@ impl GroupCoordinator {
     }
 }
 
-/// Consumers before 3.9 do not retry the former; the latter also makes them look for the coordinator.
+/// Consumers before 3.9 do not retry COORDINATOR_NOT_AVAILABLE. With NOT_COORDINATOR they find the coordinator again
+/// and retry.
 fn of_fetch(error: GroupError) -> GroupError {
     if error == GroupError::CoordinatorNotAvailable { GroupError::NotCoordinator } else { error }
 }
@@ -488,9 +491,9 @@ fn refused_commit(topic: CommitTopic, error: GroupError) -> TopicOutcome {
     TopicOutcome { partitions: partitions.collect(), name: topic.name, topic_id: topic.topic_id }
 }
 
-/// The shard answers each input with its own kind of output; another kind is our bug.
+/// Panics, because a shard returns a fixed type of output for each input; another type is a bug.
 fn unexpected(output: &Output) -> ! {
-    panic!("the group coordinator answered a request with {output:?}")
+    panic!("the group coordinator returned the wrong type of output: {output:?}")
 }
 
 impl Inner {
@@ -514,7 +517,7 @@ impl Inner {
         let partition = cell.partition;
         let delivery = match self.start(cell, input)? {
             Started::Answered(delivery) => delivery,
-            // The sender is dropped unanswered only when the process ends.
+            // The sender is dropped without a reply only when the process ends.
             Started::Parked(receiver) => receiver.await.unwrap_or(Err(GroupError::NotCoordinator))?,
         };
         if let Some(offset) = delivery.commit
@@ -534,7 +537,7 @@ impl Inner {
         }
     }
 
-    /// The step and all that must happen under the shard's lock.
+    /// Runs the step and everything else that must happen under the shard's lock.
     fn start(self: &Arc<Self>, cell: &Arc<Cell>, input: Input) -> Result<Started, GroupError> {
         let mut state = cell.lock();
         let active = match &mut *state {
@@ -605,7 +608,7 @@ impl Inner {
                 partition,
                 expected = active.next_offset,
                 actual = appended.first_offset,
-                "somebody else wrote to a partition of __consumer_offsets; it is loaded again"
+                "another writer appended to a partition of __consumer_offsets; loading the partition again"
             );
             return Err(WriteFailure { error: WriteError::TimedOut, nothing_written: false });
         }
@@ -616,7 +619,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The shard assumed that its records get written: what it holds is not true any more.
+    /// Drops the shard, because it assumed that its records are written and its state is now wrong.
     fn on_write_failed(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, error: WriteError) {
         if let Some(left_out) = WRITE_FAILED.admit(self.env.clock.monotonic()) {
             let partition = cell.partition;
@@ -641,7 +644,7 @@ impl Inner {
     /// Sleeps until the earliest deadline of any shard; without one, until a request sets one.
     async fn run_timer(self: &Arc<Self>) {
         loop {
-            // While the minimum is sought, every new deadline wakes this task: none is missed.
+            // While this task computes the minimum, every new deadline wakes it, so that none is missed.
             self.armed_ms.store(NEVER, Ordering::SeqCst);
             let earliest_ms = self.earliest_deadline_ms();
             self.armed_ms.store(earliest_ms, Ordering::SeqCst);
@@ -665,7 +668,7 @@ impl Inner {
         cells.values().map(|cell| cell.deadline_ms.load(Ordering::SeqCst)).min().unwrap_or(NEVER)
     }
 
-    /// One step of each shard that has something due; a shard with more stays due.
+    /// Runs one step of each shard with a due timer. A shard with more due timers stays due.
     async fn tick(self: &Arc<Self>) {
         let now_ms = self.now().monotonic_ms;
         let due: Vec<Arc<Cell>> = lock::read(&self.cells)
@@ -675,7 +678,7 @@ impl Inner {
             .collect();
         for cell in due {
             if let Err(error) = self.start(&cell, Input::Tick) {
-                // Loading or gone: a load sets the deadline anew.
+                // The partition is loading or failed; a load will set the deadline again.
                 tracing::debug!(partition = cell.partition, %error, "no timers to run");
                 cell.deadline_ms.store(NEVER, Ordering::SeqCst);
             }
@@ -701,8 +704,8 @@ impl Inner {
     }
 
     fn new_shard(&self, cell: &Cell) -> Shard {
-        // Beside the value there is the key: the group's id, at most 32 KiB. Such ids only exist to test limits,
-        // so most of that room is not set aside.
+        // The batch also contains the key with the group id, which may have 32 KiB. Such long ids only occur in
+        // tests of limits, so only 1 KiB is reserved for the key.
         let max_batch_bytes = self.log.max_batch_bytes(cell.partition);
         Shard::new(self.config.clone(), max_batch_bytes.saturating_sub(HEADER_BYTES + RECORD_OVERHEAD_BYTES + 1024))
     }
@@ -744,7 +747,7 @@ impl Cell {
         matches!(&*self.lock(), CellState::Loading { load: current, .. } if *current == load)
     }
 
-    /// Ends the cell: whoever waits in it is answered with `error`, and so is whoever comes late.
+    /// Closes the cell: all waiting requests get `error`, and later requests get NOT_COORDINATOR.
     fn close(&self, error: GroupError) {
         let state = std::mem::replace(&mut *self.lock(), CellState::Failed);
         self.deadline_ms.store(NEVER, Ordering::SeqCst);
@@ -756,7 +759,7 @@ impl Cell {
 }
 
 impl Active {
-    /// Hands out the step's answers; the one to `id` goes straight back to the caller.
+    /// Sends the step's replies to the waiting tasks, and returns the reply to `id` to the caller.
     fn deliver(&mut self, id: RequestId, replies: Vec<Reply>) -> Started {
         let last_written = self.next_offset - 1;
         let mut own = None;
@@ -766,7 +769,7 @@ impl Active {
             if reply.request == id {
                 own = Some(delivery);
             } else if let Some(waiting) = self.parked.remove(&reply.request) {
-                // The client may have gone: then only its answer is lost.
+                // The send fails if the client is gone, and then the reply is dropped.
                 let _ = waiting.send(Ok(delivery));
             }
         }
@@ -787,7 +790,7 @@ impl Active {
     }
 }
 
-/// Why records did not all get into the log.
+/// The reason why not all records were written to the log.
 struct WriteFailure {
     error: WriteError,
     nothing_written: bool,

@@ -1,8 +1,8 @@
-//! Logs that are to be opened or removed, and that are too many to do so at once.
+//! The queue of logs that must be opened or removed later, because they are too many to do at once.
 //!
-//! Owns their order and who waits for them. What comes first is done first; a topic of whose name there is something in
-//! the queue has to queue up too, so that the logs of a topic are out of the way before those of a later one of its
-//! name are opened. Leaves the doing to `replica_manager.rs`.
+//! Owns their order and the tasks that wait for them. The queue is first in, first out. If it contains logs of a topic
+//! name, all later changes of this name are queued, too, so that the logs of a deleted topic are removed before those
+//! of a new topic with the same name are opened. Leaves the opening and removal to `replica_manager.rs`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use super::{partition::Partition, replica_manager::Unopened};
 use crate::{env::lock::lock, types::TopicPartition};
 
-/// What is to be done with one log.
+/// The work on one log.
 pub(super) enum Work {
     Open(Unopened),
-    /// The partition is not found by anybody any more. `None` if its log is not open.
+    /// The partition is already removed from the maps. `None` if its log is not open.
     Remove(Option<Arc<Partition>>),
 }
 
@@ -28,17 +28,17 @@ pub(super) enum Work {
 #[derive(Default)]
 pub(super) struct Backlog {
     pub(super) queue: VecDeque<(TopicPartition, Work)>,
-    /// A task works it off.
+    /// A task processes the queue.
     pub(super) is_worked_off: bool,
 }
 
-/// What is known of the queue without holding it.
+/// The progress of the queue, which can be read without the queue's lock.
 pub(super) struct Progress {
-    /// How much there is to do for each topic, by name.
+    /// The number of queued logs by topic name.
     pending: Mutex<BTreeMap<Arc<str>, usize>>,
-    /// Changes when there is nothing left to do for a topic.
+    /// Changes when a topic has no queued logs left.
     topics_done: watch::Sender<u64>,
-    /// Threads that wait for a portion to end, since they have changes of their own.
+    /// The number of threads that wait for the current portion to end, because they have changes of their own.
     waiting: AtomicUsize,
 }
 
@@ -49,12 +49,12 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Something of a topic was put into the queue.
+    /// Counts a queued log of a topic.
     pub(super) fn queued(&self, topic: &Arc<str>) {
         *lock(&self.pending).entry(topic.clone()).or_default() += 1;
     }
 
-    /// Something of a topic is done.
+    /// Counts a finished log of a topic.
     pub(super) fn done(&self, topic: &Arc<str>) {
         let mut pending = lock(&self.pending);
         if let Some(left) = pending.get_mut(topic) {
@@ -66,15 +66,15 @@ impl Progress {
         }
     }
 
-    /// Whether something of a topic of this name is in the queue.
+    /// Whether logs of a topic with this name are in the queue.
     pub(super) fn is_pending(&self, topic: &str) -> bool {
         lock(&self.pending).contains_key(topic)
     }
 
-    /// Ready when nothing of these topics is in the queue.
+    /// Waits until no logs of these topics are in the queue.
     pub(super) async fn settled(&self, topics: &[&str]) {
         let mut done = self.topics_done.subscribe();
-        // linear: for each of the topics that a request has created or changed
+        // linear: visits only the topics that a request has created or changed
         while topics.iter().any(|topic| self.is_pending(topic)) {
             if done.changed().await.is_err() {
                 return;
@@ -82,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// Runs `lock`, before which the next portion does not begin.
+    /// Runs `lock`. The next portion of the queue does not begin before it returns.
     pub(super) fn before_portions<T>(&self, lock: impl FnOnce() -> T) -> T {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let locked = lock();
@@ -90,7 +90,7 @@ impl Progress {
         locked
     }
 
-    /// Whether the next portion has to let somebody else go first.
+    /// Whether the next portion must wait for another thread.
     pub(super) fn must_wait(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }

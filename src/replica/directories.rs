@@ -1,8 +1,8 @@
-//! Where this broker's partitions are: what the metadata has noted, what is found at the start, what has to be noted;
-//! and which directories have failed since.
+//! The log directories of this broker's partitions: those that the metadata assigns, those that are found at the start,
+//! and the assignments and directory failures that must be reported to the controller.
 //!
-//! Apache's `AssignmentsManager` and `BrokerLifecycleManager.propagateDirectoryFailure`. Leaves finding and creating
-//! logs to `log::LogManager`, and the records to the controller.
+//! Apache: `AssignmentsManager` and `BrokerLifecycleManager.propagateDirectoryFailure`. Leaves the search and creation
+//! of logs to `log::LogManager`, and the metadata records to the controller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,17 +27,17 @@ use crate::{
     types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
 };
 
-/// Partitions whose directory is told to the controller at once.
+/// The most partitions in one AssignReplicasToDirs request.
 const MOST_PER_REQUEST: usize = 1000;
 
-/// See the head of the file.
+/// The log directories of this broker's partitions; see the head of this file.
 pub(super) struct Directories {
     broker_id: BrokerId,
-    /// The first image was applied: what comes now was created now.
+    /// Whether the first image was applied. Partitions of later images are new.
     has_started: AtomicBool,
-    /// Directories that the first image knows and this broker does not have.
+    /// Directories that the first image assigns partitions to, but that this broker does not have.
     missing: Mutex<BTreeSet<Uuid>>,
-    /// Partitions that the first image has and no directory, by what is said of them.
+    /// Partitions whose log directory is missing or has lost their log, by the reason in the log line.
     offline: Mutex<BTreeMap<String, Vec<TopicPartition>>>,
     to_assign: Mutex<BTreeMap<(TopicId, i32), Uuid>>,
     changed: Notify,
@@ -55,7 +55,7 @@ impl Directories {
         }
     }
 
-    /// To be called before each image is applied.
+    /// Must be called before each image is applied.
     pub(super) fn on_image(&self, image: &MetadataImage, log_manager: &LogManager) {
         if self.has_started.load(Ordering::Acquire) {
             return;
@@ -71,7 +71,7 @@ impl Directories {
         self.has_started.load(Ordering::Acquire)
     }
 
-    /// Where the log of a partition is to be looked for.
+    /// Returns where the log manager must look for the log of a partition.
     pub(super) fn placement(&self, partition: &PartitionImage) -> Placement {
         let directory = noted_directory(partition, self.broker_id);
         if self.has_started.load(Ordering::Acquire) {
@@ -81,14 +81,14 @@ impl Directories {
         Placement::Existing { directory, lacks_directory: is_lost || !lock(&self.missing).is_empty() }
     }
 
-    /// A log was opened in `actual`.
+    /// Must be called when a log was opened in the directory `actual`.
     pub(super) fn on_opened(&self, topic_id: TopicId, index: i32, partition: &PartitionImage, actual: Option<Uuid>) {
         if let Some(actual) = actual.filter(|actual| directory_of(partition, self.broker_id) != Some(*actual)) {
             self.assign(topic_id, index, actual);
         }
     }
 
-    /// A log could not be opened.
+    /// Must be called when a log could not be opened.
     pub(super) fn on_refused(
         &self,
         topic_id: TopicId,
@@ -98,18 +98,18 @@ impl Directories {
     ) {
         let what = match error {
             LogError::DirMissing { directory_id: Some(id) } => {
-                format!("the log directory with directory.id {} is not there", uuid_to_base64(*id))
+                format!("the log directory with directory.id {} is missing", uuid_to_base64(*id))
             }
-            LogError::DirMissing { directory_id: None } => "they are in none of the log directories".to_owned(),
+            LogError::DirMissing { directory_id: None } => "no log directory contains them".to_owned(),
             LogError::Lost { path, .. } => {
                 let dir = path.parent().unwrap_or(path);
-                format!("{} has lost them, although it held records of theirs", dir.display())
+                format!("their logs in {}, which contained records, are lost", dir.display())
             }
             error => return tracing::error!(partition = %name, %error, "cannot open a log; the partition is offline"),
         };
         lock(&self.offline).entry(what).or_default().push(name.clone());
-        // Without a directory it has no leader, and clients are told so. One that is registered no more has none
-        // already.
+        // A partition that is assigned to the LOST directory gets no leader, and clients learn this. If the assigned
+        // directory is no longer registered, the partition already has no leader.
         if noted_directory(partition, self.broker_id).is_none() || matches!(error, LogError::Lost { .. }) {
             self.assign(topic_id, name.partition, LOST);
         }
@@ -120,7 +120,8 @@ impl Directories {
         self.changed.notify_one();
     }
 
-    /// To be called after each image was applied: one line for all partitions that are missing for the same reason.
+    /// Must be called after each image was applied. Logs one line for all partitions that are offline for the same
+    /// reason.
     pub(super) fn on_applied(&self, log_manager: &LogManager) {
         self.has_started.store(true, Ordering::Release);
         let offline = std::mem::take(&mut *lock(&self.offline));
@@ -133,22 +134,22 @@ impl Directories {
         };
         let new = log_manager.new_dirs().map(|path| path.display().to_string()).collect();
         let failed = log_manager.offline_dir_paths().map(|path| path.display().to_string()).collect();
-        let hint = dirs(new, "came up empty at this start") + &dirs(failed, "cannot be used");
+        let hint = dirs(new, "was empty at this start") + &dirs(failed, "cannot be used");
         for (what, partitions) in offline {
             tracing::error!(
-                "{} partitions are offline, since {what}: {}{hint}",
+                "{} partitions are offline, because {what}: {}{hint}",
                 partitions.len(),
                 name_some(partitions.iter())
             );
         }
     }
 
-    /// Waits until there is something to assign.
+    /// Waits until there is an assignment to report.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Has the controller note which directories have failed, and what is to be assigned.
+    /// Reports failed directories and new assignments to the controller.
     pub(super) async fn report(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
         self.report_failures(controller, log_manager).await?;
         loop {
@@ -164,7 +165,7 @@ impl Directories {
         }
     }
 
-    /// Partitions in a directory that fails lose their leader, and clients are told so (KIP-858).
+    /// Reports failed directories (KIP-858). Their partitions lose their leader, and clients learn this.
     async fn report_failures(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
         let image = controller.image();
         let Some(broker) = image.broker(self.broker_id) else { return Ok(()) };
@@ -180,7 +181,7 @@ impl Directories {
     }
 }
 
-/// The directory that the metadata names, unless it only says that none is known.
+/// The directory that the metadata assigns, or `None` if it is one of the reserved ids.
 fn noted_directory(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
     directory_of(partition, broker).filter(|id| ![MIGRATING, UNASSIGNED, LOST].contains(id))
 }

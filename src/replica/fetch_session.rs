@@ -1,11 +1,11 @@
-//! What each consumer fetches, remembered between its requests (KIP-227, F6): a request names only
-//! what has changed, an answer only what is worth telling.
+//! Fetch sessions (KIP-227, F6): the broker remembers the partitions that a consumer fetches, so that requests and
+//! responses contain only the partitions that have changed.
 //!
-//! Sessions outlive connections and are bounded, in number and in bytes: a full cache gives up the sessions that were
-//! idle longest, once that is more than two minutes, and otherwise new clients go without. So do clients that name more
-//! partitions than a session may remember, whether those exist or not.
+//! Sessions outlive connections. Their number and their memory are limited: a full cache evicts the sessions that have
+//! been idle longest, but only after two minutes; otherwise new clients get no session. Clients with more partitions
+//! than a session may have (existing or not) get no session either.
 //!
-//! Deviations: Kafka bounds the number of sessions alone.
+//! Deviations: Kafka limits only the number of sessions.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,42 +25,42 @@ use crate::{
     types::{Offset, TopicId},
 };
 
-/// "No session", in requests and answers.
+/// The session id that means "no session" in requests and responses.
 pub const NO_SESSION: i32 = 0;
-/// The epoch of a request that names everything and wants a session.
+/// The epoch of a full fetch request that asks for a new session.
 pub const INITIAL_EPOCH: i32 = 0;
-/// The epoch of a request that names everything and ends its session.
+/// The epoch of a full fetch request that ends its session.
 pub const FINAL_EPOCH: i32 = -1;
-/// How long a session is safe from others that want its place (`min.incremental.fetch.session.eviction.ms`).
+/// A session that was idle for less than this is not evicted (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION: Duration = Duration::from_secs(120);
-/// Partitions that one session remembers.
+/// The most partitions in one session.
 const MOST_PARTITIONS: usize = 10_000;
-/// What a session takes in memory besides its partitions, and a partition besides its entry, about.
+/// The approximate memory of a session without its partitions, and of a partition without its entry.
 const SESSION_OVERHEAD_BYTES: usize = 256;
 const PARTITION_OVERHEAD_BYTES: usize = 48;
 const PARTITION_BYTES: usize = size_of::<(FetchKey, (FetchWanted, Told))>() + PARTITION_OVERHEAD_BYTES;
 
-/// Which partition a client means: by name up to version 12, by id from 13 on.
+/// The partition that a client requests, by topic name up to version 12 and by topic id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FetchKey {
-    /// Empty where the client used an id. Shared by the keys of a topic that one request names.
+    /// Empty if the client used an id. All keys of a topic in one request share the name.
     pub topic: Arc<str>,
-    /// Zero where the client used a name.
+    /// Zero if the client used a name.
     pub topic_id: TopicId,
-    /// Counted from 0.
+    /// The partition index.
     pub partition: i32,
 }
 
-/// What a client wants of a partition.
+/// The client's request for a partition.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchWanted {
-    /// From where.
+    /// The fetch offset and the leader epochs.
     pub from: FetchFrom,
     /// `partition_max_bytes`.
     pub max_bytes: i32,
 }
 
-/// What the client was told last; an answer repeats nothing.
+/// The values that were last sent to the client. A response omits partitions whose values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Told {
     high_watermark: Offset,
@@ -72,21 +72,21 @@ const TOLD_NOTHING: Told = Told { high_watermark: -1, log_start_offset: -1 };
 /// One session.
 #[derive(Debug)]
 pub struct FetchSession {
-    /// What the next request has to carry.
+    /// The epoch that the next request must have.
     next_epoch: i32,
     uses_topic_ids: bool,
     partitions: IndexMap<FetchKey, (FetchWanted, Told)>,
-    /// Where the next answer starts filling, so that every partition gets its turn.
+    /// The index of the partition with which the next response starts, so that every partition gets its turn.
     first: usize,
     account: ByteAccount,
 }
 
-/// What a session that remembers these partitions takes in memory, about.
+/// The approximate memory of a session with these partitions.
 fn session_bytes<'a>(keys: impl Iterator<Item = &'a FetchKey>) -> usize {
     let (mut bytes, mut last) = (SESSION_OVERHEAD_BYTES, None);
     for key in keys {
         bytes += PARTITION_BYTES;
-        // Partitions of one topic stand together and share its name.
+        // Partitions of one topic follow each other and share its name.
         if !last.is_some_and(|last| Arc::ptr_eq(last, &key.topic)) {
             bytes += key.topic.len();
         }
@@ -95,37 +95,38 @@ fn session_bytes<'a>(keys: impl Iterator<Item = &'a FetchKey>) -> usize {
     bytes
 }
 
-/// Why a request does not fit its session.
+/// The reason why a request does not match its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionError {
     /// FETCH_SESSION_ID_NOT_FOUND.
     NotFound,
     /// INVALID_FETCH_SESSION_EPOCH.
     InvalidEpoch,
-    /// FETCH_SESSION_TOPIC_ID_ERROR: names and ids do not mix in one session.
+    /// FETCH_SESSION_TOPIC_ID_ERROR: a session cannot have both topic names and topic ids.
     TopicIdMix,
 }
 
-/// What a request asks for, with the session's memory added.
+/// The partitions to fetch: those of the request and those of its session.
 pub struct FetchContext {
-    /// In the order in which the answer is filled.
+    /// The partitions in the order in which they are read.
     pub partitions: Vec<(FetchKey, FetchWanted)>,
     kind: Kind,
 }
 
 enum Kind {
-    /// All is told; there is no session.
+    /// The response contains all partitions; there is no session.
     Sessionless,
-    /// All is told; a session starts if there is room.
+    /// The response contains all partitions; a session is created if there is room.
     Full { uses_topic_ids: bool },
-    /// Only news are told.
+    /// The response contains only changed partitions.
     Incremental { id: i32, session: Arc<Mutex<FetchSession>> },
 }
 
-/// What the answer says of a partition, as far as the session must know.
+/// The part of a partition's result that the session needs.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionNews {
-    /// There are records, an error, a diverging epoch or a better replica: always worth telling.
+    /// There are records, an error, a diverging epoch or a preferred read replica, so the response must contain the
+    /// partition.
     pub must_tell: bool,
     /// Whether there are records.
     pub has_records: bool,
@@ -148,16 +149,16 @@ pub struct FetchSessionCache {
     refused: Counter,
 }
 
-/// How full the cache is, and what that has led to.
+/// The counters of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FetchSessionCounts {
-    /// Sessions there are.
+    /// The number of sessions.
     pub sessions: usize,
-    /// Partitions in them.
+    /// The number of partitions in all sessions.
     pub partitions: usize,
-    /// Sessions that had to make room.
+    /// The number of evicted sessions.
     pub evicted: u64,
-    /// Sessions that found no room.
+    /// The number of sessions that were refused for lack of room.
     pub refused: u64,
 }
 
@@ -167,8 +168,8 @@ struct Slot {
 }
 
 impl FetchSessionCache {
-    /// A cache of `slots` sessions (`max.incremental.fetch.session.cache.slots`) that take `max_bytes` together
-    /// (`ottla.fetch.sessions.max.bytes`).
+    /// A cache of at most `slots` sessions (`max.incremental.fetch.session.cache.slots`), which take at most
+    /// `max_bytes` together (`ottla.fetch.sessions.max.bytes`).
     pub fn new(slots: usize, max_bytes: usize, random: Arc<dyn Random>) -> Self {
         FetchSessionCache {
             slots,
@@ -181,7 +182,7 @@ impl FetchSessionCache {
         }
     }
 
-    /// As of now.
+    /// The current counters.
     pub fn counts(&self) -> FetchSessionCounts {
         let sessions: Vec<_> = lock(&self.sessions).values().map(|slot| slot.session.clone()).collect();
         FetchSessionCounts {
@@ -192,10 +193,10 @@ impl FetchSessionCache {
         }
     }
 
-    /// What the request with this session id and epoch asks for.
+    /// Returns the partitions to fetch for a request with this session id and epoch.
     ///
     /// # Errors
-    /// The answer's error; nothing has changed.
+    /// The error of the response; the session is unchanged.
     pub fn begin(
         &self,
         session_id: i32,
@@ -232,15 +233,16 @@ impl FetchSessionCache {
         };
         let too_large = has_grown && self.used_bytes.load(Ordering::Relaxed) > self.max_bytes;
         if partitions.is_empty() || partitions.len() > MOST_PARTITIONS || too_large {
-            // What outgrew its session is answered once more as a whole, and the client told that the session is over.
+            // The session is empty or too large: the response contains all partitions and tells the client that the
+            // session has ended.
             lock(&self.sessions).remove(&session_id);
             return Ok(FetchContext { partitions, kind: Kind::Sessionless });
         }
         Ok(FetchContext { partitions, kind: Kind::Incremental { id: session_id, session } })
     }
 
-    /// Takes note of the answer. `news` has one entry for each of the context's partitions, in their
-    /// order. Answers the session id for the client, and which of the partitions to tell it of.
+    /// Updates or creates the session after the read. `news` has one entry for each partition of the context, in the
+    /// same order. Returns the session id for the client, and for each partition whether the response must contain it.
     pub fn finish(&self, context: &FetchContext, news: &[PartitionNews], now: Duration) -> (i32, Vec<bool>) {
         debug_assert_eq!(context.partitions.len(), news.len());
         match &context.kind {
@@ -291,13 +293,13 @@ impl FetchSessionCache {
 }
 
 impl FetchContext {
-    /// Whether an answer without any news has anything to say at all.
+    /// Whether the response contains only changed partitions.
     pub fn is_incremental(&self) -> bool {
         matches!(self.kind, Kind::Incremental { .. })
     }
 }
 
-/// Named twice is named once, as the last time.
+/// If a partition is named twice, the last entry wins.
 fn unique(named: Vec<(FetchKey, FetchWanted)>) -> Vec<(FetchKey, FetchWanted)> {
     if named.len() < 2 {
         return named;
@@ -305,7 +307,7 @@ fn unique(named: Vec<(FetchKey, FetchWanted)>) -> Vec<(FetchKey, FetchWanted)> {
     named.into_iter().collect::<IndexMap<_, _>>().into_iter().collect()
 }
 
-/// Epochs count from 1 and start over there.
+/// Epochs wrap around to 1.
 fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
@@ -320,7 +322,7 @@ impl PartitionNews {
 }
 
 impl FetchSession {
-    /// Returns whether the session takes more memory than before.
+    /// Adds, changes and removes partitions. Returns whether the session takes more memory than before.
     fn update(&mut self, named: Vec<(FetchKey, FetchWanted)>, forgotten: &[FetchKey]) -> bool {
         if named.is_empty() && forgotten.is_empty() {
             return false;
@@ -363,7 +365,7 @@ impl FetchSession {
             }
         }
         if let Some(at) = last_with_records {
-            // What is named later comes after all that is known.
+            // Partitions that are added later come after all others.
             self.first = (at + 1) % self.partitions.len();
         }
         tells
@@ -394,12 +396,12 @@ mod tests {
     const ERROR: PartitionNews =
         PartitionNews { must_tell: true, has_records: false, is_error: true, high_watermark: -1, log_start_offset: -1 };
 
-    /// A session over partitions 0 to `count` - 1 of which nothing but high watermark 5 was told.
+    /// A session with partitions 0 to `count` - 1, for which only high watermark 5 was sent.
     fn opened(cache: &FetchSessionCache, count: i32) -> i32 {
         let named = (0..count).map(|p| (key(p), wanted(0))).collect();
         let context = cache.begin(0, 0, named, &[], false, Duration::ZERO).unwrap();
         let (id, tells) = cache.finish(&context, &vec![news(5, false); count as usize], Duration::ZERO);
-        assert_eq!(tells, vec![true; count as usize], "a full answer tells all");
+        assert_eq!(tells, vec![true; count as usize], "a full response must contain all partitions");
         assert_ne!(id, NO_SESSION);
         id
     }
@@ -439,7 +441,7 @@ mod tests {
         assert_eq!(begin(id, 1, true), Some(SessionError::TopicIdMix));
         assert_eq!(begin(id, 1, false), None);
         assert_eq!(begin(id, FINAL_EPOCH, false), None);
-        assert_eq!(begin(id, 2, false), Some(SessionError::NotFound), "closed");
+        assert_eq!(begin(id, 2, false), Some(SessionError::NotFound), "the session must be closed");
     }
 
     #[test]
@@ -469,7 +471,7 @@ mod tests {
         assert!(context.is_incremental());
         let context = cache.begin(id, 2, named(most + 1..most + 2), &[], false, Duration::ZERO).unwrap();
         let told = cache.finish(&context, &vec![news(5, false); most as usize + 1], Duration::ZERO);
-        assert_eq!(told, (NO_SESSION, vec![true; most as usize + 1]), "all of it, and that the session is over");
+        assert_eq!(told, (NO_SESSION, vec![true; most as usize + 1]), "all partitions, and the session must end");
         let gone = cache.begin(id, 3, vec![], &[], false, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
     }
@@ -491,12 +493,12 @@ mod tests {
         let opened = ids.iter().filter(|id| **id != NO_SESSION).count();
         assert!((3..20).contains(&opened), "{opened}");
         assert!(used() <= MAX_BYTES);
-        // A session that outgrows the rest is answered whole and ends; others stay as they are.
+        // A session that becomes too large gets a full response and ends; other sessions stay.
         let more = (1_000..9_000).map(|partition| (key(partition), wanted(0))).collect();
         let context = cache.begin(ids[0], 1, more, &[], false, Duration::ZERO).unwrap();
         assert!(!context.is_incremental() && context.partitions.len() == 9_000);
         assert!(cache.begin(ids[1], 1, vec![], &[], false, Duration::ZERO).unwrap().is_incremental());
-        // After two minutes the idle ones make room.
+        // After two minutes idle sessions are evicted.
         assert_ne!(open_at("late", 130), NO_SESSION);
         assert!(cache.counts().evicted > 0 || cache.counts().sessions == opened);
         for id in ids {

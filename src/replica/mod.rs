@@ -1,8 +1,9 @@
-//! Partitions as their leader sees them: who may append and read, up to where, and who waits.
+//! Owns the partitions of this broker: leadership, the bounds of reads and appends, and waiting requests.
 //!
-//! `state.rs` decides (pure), `partition.rs` holds the lock around log and state, `replica_manager.rs` turns metadata
-//! into open partitions, `backlog.rs` keeps those that are too many at once, `waiters.rs` wakes those who wait for
-//! offsets, `fetch_session.rs` remembers what a consumer fetches (KIP-227).
+//! `state.rs` decides (pure), `partition.rs` has the lock around log and state, `replica_manager.rs` opens partitions
+//! as the metadata requires, `backlog.rs` queues logs that are too many to open at once, `directories.rs` knows the log
+//! directories of partitions, `waiters.rs` wakes tasks that wait for watermarks, `fetch_session.rs` remembers the
+//! partitions that a consumer fetches (KIP-227), `producer_ids.rs` assigns producer ids.
 
 mod backlog;
 mod directories;

@@ -1,8 +1,8 @@
 //! One partition: the lock around its log and its replica state.
 //!
-//! Under the lock: decisions and page-cache writes, never an await, an fsync or a read of data.
-//! Watermarks are published as atomics for those who only look. Reads take a plan under the lock
-//! and carry it out outside of it.
+//! Under the lock there are only decisions and page-cache writes, never an await, an fsync or a read of data.
+//! Watermarks are also published as atomics, which can be read without the lock. A read makes a plan under the lock
+//! and executes it outside of the lock.
 //!
 //! Invariants: INV-L2 (log start ≤ last stable ≤ high watermark ≤ log end), INV-R3, INV-R5.
 
@@ -30,36 +30,36 @@ use crate::{
     types::{BrokerId, LeaderEpoch, Offset, ProducerId, TimestampMs, TopicId, TopicPartition},
 };
 
-/// Up to where a reader may see.
+/// The upper bound of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchIsolation {
-    /// A replica: all there is.
+    /// For a replica: up to the log end offset.
     LogEnd,
-    /// A consumer with `read_uncommitted`.
+    /// For a consumer with `read_uncommitted`.
     HighWatermark,
-    /// A consumer with `read_committed`.
+    /// For a consumer with `read_committed`.
     LastStable,
 }
 
-/// Why a partition cannot do what it is asked.
+/// The reason why a partition refuses a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PartitionError {
-    /// Another broker leads, or none.
+    /// Another broker is the leader, or there is no leader.
     #[error("this broker does not lead {0}")]
     NotLeader(TopicPartition),
-    /// F8: the client knows an older leader epoch.
+    /// F8: the client has sent an epoch older than the leader's.
     #[error("leader epoch {epoch} of {partition} is over, it is now {current}")]
     FencedLeaderEpoch { partition: TopicPartition, epoch: LeaderEpoch, current: LeaderEpoch },
-    /// F8: the client knows a newer leader epoch than we do.
+    /// F8: the client has sent an epoch newer than the leader's.
     #[error("leader epoch {epoch} of {partition} is not known here, it is {current}")]
     UnknownLeaderEpoch { partition: TopicPartition, epoch: LeaderEpoch, current: LeaderEpoch },
-    /// P2: too few replicas in sync to append with acks=all. Nothing was written.
+    /// P2: there are too few in-sync replicas to append with acks=all. Nothing was written.
     #[error("{in_sync} replicas of {partition} are in sync, acks=all needs {needed}")]
     NotEnoughReplicas { partition: TopicPartition, in_sync: usize, needed: i32 },
-    /// The log refused.
+    /// The log refused the batch.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// The read cannot be answered.
+    /// The log refused the read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The disk failed.
@@ -67,50 +67,50 @@ pub enum PartitionError {
     Storage(#[from] LogError),
 }
 
-/// How far a partition is, seen at one moment.
+/// The log start and end offsets and the watermarks of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
-    /// First offset that may be read.
+    /// The first offset that may be read.
     pub log_start_offset: Offset,
-    /// First offset of an open transaction; the high watermark where there is none.
+    /// The first offset of the oldest open transaction; the high watermark if there is none.
     pub last_stable_offset: Offset,
-    /// First offset that is not on all in-sync replicas.
+    /// The first offset that is not on all in-sync replicas.
     pub high_watermark: Offset,
-    /// The next record's offset.
+    /// The offset of the next record.
     pub log_end_offset: Offset,
 }
 
-/// What metadata has changed of this broker's role.
+/// The change of this broker's role by new metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeadershipChange {
-    /// It leads a new epoch.
+    /// The broker has become the leader in a new epoch.
     Gained,
-    /// It led and does not any more.
+    /// The broker is no longer the leader.
     Lost,
-    /// Neither.
+    /// The role has not changed.
     None,
 }
 
-/// What was appended, and by which leader.
+/// The result of an append.
 #[derive(Debug)]
 pub struct Appended {
-    /// As the log tells.
+    /// The log's information about the append.
     pub info: AppendInfo,
-    /// In which it was written.
+    /// The leader epoch of the appended batch.
     pub leader_epoch: LeaderEpoch,
 }
 
-/// What a fetch found, to be read outside of the lock.
+/// The result of a read under the lock; the data is read outside of it.
 pub struct PartitionRead {
-    /// At the moment of the read.
+    /// The watermarks at the time of the read.
     pub watermarks: Watermarks,
-    /// The data, not read yet; none where the client's log diverged.
+    /// The plan to read the data; `None` if the client's log has diverged.
     pub plan: Option<ReadPlan>,
-    /// F8: the newest epoch that is not newer than the client's, and its end here.
+    /// F8: the largest epoch not above the client's, and its end offset in this log.
     pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
 }
 
-/// See the module's documentation.
+/// One partition; see the head of this file.
 pub struct Partition {
     topic_partition: TopicPartition,
     topic_id: TopicId,
@@ -134,7 +134,7 @@ struct Published {
 }
 
 impl Partition {
-    /// A partition over an open log, which nobody leads yet.
+    /// A partition with an open log and without a leader.
     pub fn new(local: BrokerId, topic_id: TopicId, log: Log, high_watermark: Offset) -> Arc<Partition> {
         let mut state = ReplicaState::new(local, high_watermark);
         state.clamp(log.log_start_offset(), log.log_end_offset());
@@ -150,17 +150,17 @@ impl Partition {
         Arc::new(partition)
     }
 
-    /// Which partition this is.
+    /// The topic name and partition index.
     pub fn topic_partition(&self) -> &TopicPartition {
         &self.topic_partition
     }
 
-    /// The id of the topic it belongs to.
+    /// The id of the topic.
     pub fn topic_id(&self) -> TopicId {
         self.topic_id
     }
 
-    /// How far it is, without the lock. Each value is true by itself.
+    /// The current watermarks, read without the lock. The values may be from different moments.
     pub fn watermarks(&self) -> Watermarks {
         let load = |value: &AtomicI64| value.load(Ordering::Acquire);
         Watermarks {
@@ -171,18 +171,18 @@ impl Partition {
         }
     }
 
-    /// Has `waiter` woken at the next change of a watermark or of leadership.
+    /// Registers `waiter`, which the next change of a watermark or of leadership will wake.
     pub fn register(&self, waiter: &Arc<Waiter>) {
         self.waiters.register(waiter);
     }
 
-    /// How often a watermark or the leadership has changed. Where it is the same before a read and after
-    /// [`Partition::register`], the next change wakes.
+    /// The number of changes of a watermark or of leadership. If it is the same before a read and after
+    /// [`Partition::register`], the waiter misses no change.
     pub fn changes(&self) -> u64 {
         self.waiters.changes()
     }
 
-    /// Takes over what the metadata says of leadership.
+    /// Applies new metadata about the leadership.
     pub fn on_metadata(&self, leadership: Leadership) -> LeadershipChange {
         let mut inner = self.lock();
         let was_leader = inner.state.is_leader();
@@ -198,31 +198,31 @@ impl Partition {
         }
     }
 
-    /// Leader and epoch as known here, for hints to clients (KIP-951).
+    /// The current leader and leader epoch.
     pub fn leader(&self) -> (BrokerId, LeaderEpoch) {
         let inner = self.lock();
         (inner.state.leadership().leader, inner.state.leadership().leader_epoch)
     }
 
-    /// Whether this broker leads it.
+    /// Whether this broker is the leader.
     pub fn is_leader(&self) -> bool {
         self.lock().state.is_leader()
     }
 
-    /// The settings in force.
+    /// The current settings.
     pub fn log_config(&self) -> Arc<LogConfig> {
         self.lock().log.config().clone()
     }
 
-    /// Takes new settings; they hold from the next batch on.
+    /// Sets new settings, which apply from the next batch on.
     pub fn update_config(&self, config: Arc<LogConfig>) {
         self.lock().log.update_config(config);
     }
 
-    /// Appends a batch that `log::validate` has admitted. `all_replicas` is acks=all (P2).
+    /// Appends a batch that `log::validate` has accepted. `all_replicas` means acks=all (P2).
     ///
     /// # Errors
-    /// Nothing was written; after a fault of the disk the outcome is unknown.
+    /// Nothing was written; after a disk failure the outcome is unknown.
     pub fn append_as_leader(
         &self,
         batch: ValidatedBatch,
@@ -232,7 +232,7 @@ impl Partition {
         let mut inner = self.lock();
         let epoch = self.check_leader(&inner, None)?;
         if all_replicas {
-            // More than there are replicas cannot be asked for (`Partition.effectiveMinIsr`).
+            // The required number is at most the number of replicas (`Partition.effectiveMinIsr`).
             let replicas = inner.state.leadership().replicas.len() as i32;
             let (in_sync, needed) =
                 (inner.state.in_sync_replicas(), inner.log.config().min_insync_replicas.min(replicas));
@@ -253,7 +253,7 @@ impl Partition {
         Ok(Appended { info, leader_epoch: epoch })
     }
 
-    /// Reads for a consumer or replica (F2–F5, F8). The leader epochs are those the client knows, -1 for none.
+    /// Reads for a consumer or replica (F2–F5, F8). The leader epochs in `fetch` are the client's, or -1 if unknown.
     ///
     /// # Errors
     /// See [`PartitionError`].
@@ -293,7 +293,7 @@ impl Partition {
         })
     }
 
-    /// L4: the largest epoch not above `epoch`, and where it ends; `(-1, -1)` where there is none.
+    /// L4: returns the largest epoch not above `epoch`, and its end offset; `(-1, -1)` if there is none.
     ///
     /// # Errors
     /// See [`PartitionError`].
@@ -311,7 +311,7 @@ impl Partition {
         epochs_of_leader(inner).end_offset_for(epoch, inner.log.log_end_offset())
     }
 
-    /// What a search by time needs, to be carried out outside of the lock; and the watermarks to bound it by.
+    /// Returns a lookup by timestamp, which must run outside of the lock, and the watermarks that limit its result.
     ///
     /// # Errors
     /// See [`PartitionError`].
@@ -321,7 +321,7 @@ impl Partition {
         Ok((inner.log.timestamp_lookup(), self.watermarks()))
     }
 
-    /// An offset with the epoch of the leader that wrote it, or that will write it.
+    /// Returns an offset with the leader epoch of its record, or of the next record at this offset.
     ///
     /// # Errors
     /// See [`PartitionError`].
@@ -337,11 +337,11 @@ impl Partition {
         Ok(TimestampOffset { timestamp_ms: -1, offset, leader_epoch })
     }
 
-    /// A4: moves the start of the log up to `offset`, at most the high watermark (-1 stands for it).
-    /// Answers the start.
+    /// A4: increases the log start offset to `offset`, which may be at most the high watermark; -1 means the high
+    /// watermark. Returns the log start offset.
     ///
     /// # Errors
-    /// See [`PartitionError`]; an offset outside of the log is a read error.
+    /// See [`PartitionError`]. An offset outside of the log is a read error.
     pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, PartitionError> {
         let mut inner = self.lock();
         self.check_leader(&inner, None)?;
@@ -355,20 +355,21 @@ impl Partition {
         Ok(inner.log.log_start_offset())
     }
 
-    /// The producers that its log remembers.
+    /// The producer state of the log.
     pub fn producers(&self) -> Vec<(ProducerId, ProducerEntry)> {
         self.lock().log.producers().producers().iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
-    /// Bytes of all segments.
+    /// The size of all segments in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.lock().log.size_bytes()
     }
 
-    /// Ready when all below `offset` is durable. The flush is asked for at the call; one serves all who wait.
+    /// Waits until all records below `offset` are flushed. The call itself requests the flush; one flush serves all
+    /// waiting tasks.
     ///
     /// # Errors
-    /// The log directory is offline, or something was short.
+    /// The log directory is offline, or disk space, memory or file descriptors were short.
     pub fn flushed(
         self: &Arc<Self>,
         offset: Offset,
@@ -378,13 +379,14 @@ impl Partition {
         flushed(&owner, offset, tasks)
     }
 
-    /// Has what is there flushed by and by, for a producer that does not wait for it.
+    /// Requests a flush in the background, for a producer that does not wait for it.
     pub fn request_flush(self: &Arc<Self>, tasks: &Tasks) {
         let owner: Arc<dyn LogOwner> = self.clone();
         request_flush(&owner, tasks);
     }
 
-    /// Logs that a read failed, once a minute at most. An offline directory has been reported already.
+    /// Logs a failed read, at most once a minute. Offline directories are not logged, because they were reported
+    /// before.
     pub fn report_failed_read(&self, error: &PartitionError, now: Duration) {
         if matches!(
             error,
@@ -398,7 +400,7 @@ impl Partition {
         }
     }
 
-    /// Leads no longer, whatever comes: the topic is gone. Waiters are woken to find that out.
+    /// Ends the leadership for good, because the topic is deleted, and wakes all waiters.
     pub fn resign(&self) {
         let mut inner = self.lock();
         let leadership = inner.state.leadership().clone();
@@ -411,7 +413,7 @@ impl Partition {
         lock(&self.inner)
     }
 
-    /// The leader's epoch, if this broker leads and the client's epoch (-1: none given) is the same.
+    /// Returns the leader epoch if this broker is the leader and the client's epoch is the same or -1.
     fn check_leader(&self, inner: &Inner, client_epoch: Option<LeaderEpoch>) -> Result<LeaderEpoch, PartitionError> {
         let current = inner.state.leadership().leader_epoch;
         let partition = || self.topic_partition.clone();
@@ -422,7 +424,7 @@ impl Partition {
             epoch if epoch > current => {
                 Err(PartitionError::UnknownLeaderEpoch { partition: partition(), epoch, current })
             }
-            // Nobody leads a partition whose only directory has failed; the reason helps more
+            // A partition in a failed directory has no leader. The storage error is more useful to the client
             // (`HostedPartition.Offline`).
             _ if !inner.state.is_leader() => {
                 inner.log.context().check_online()?;
@@ -432,7 +434,7 @@ impl Partition {
         }
     }
 
-    /// Moves the high watermark as far as it goes and publishes. Answers whether readers can see more.
+    /// Updates the high watermark and publishes all watermarks. Returns whether the high watermark has increased.
     fn advance(&self, inner: &mut Inner) -> bool {
         let moved = inner.state.advance(inner.log.visible_end_offset());
         if let Some(high_watermark) = moved {
@@ -456,8 +458,8 @@ impl Partition {
     }
 }
 
-/// The epochs of the log, and that of a leader that has not written yet: it starts at the end
-/// (`UnifiedLog.assignEpochStartOffset`, which notes it on disk; here the first batch does).
+/// The epochs of the log, and the current epoch if the leader has not written yet: it starts at the log end offset
+/// (`UnifiedLog.assignEpochStartOffset` writes it to disk; here the first batch does).
 fn epochs_of_leader(inner: &Inner) -> Cow<'_, LeaderEpochs> {
     let known = inner.log.leader_epochs();
     let current = inner.state.leadership().leader_epoch;
@@ -469,14 +471,14 @@ fn epochs_of_leader(inner: &Inner) -> Cow<'_, LeaderEpochs> {
     Cow::Owned(epochs)
 }
 
-/// From where a client fetches, and what it believes of the log's history.
+/// The offset from which a client fetches, and the leader epochs that it knows.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchFrom {
-    /// The next offset the client wants.
+    /// The offset of the next record that the client wants.
     pub offset: Offset,
     /// The leader epoch that the client knows; -1 for no check.
     pub current_leader_epoch: LeaderEpoch,
-    /// The epoch of the last record it has; -1 for no check.
+    /// The leader epoch of the client's last record; -1 for no check.
     pub last_fetched_epoch: LeaderEpoch,
 }
 
@@ -484,7 +486,7 @@ impl LogOwner for Partition {
     fn with_log(&self, act: &mut dyn FnMut(&mut Log)) {
         let mut inner = self.lock();
         act(&mut inner.log);
-        // A flush may have been what readers, and appends that wait for them, were waiting for.
+        // A flush may have increased the high watermark, for which readers and appends wait.
         let moved = self.advance(&mut inner);
         drop(inner);
         if moved {
@@ -507,7 +509,7 @@ pub(crate) mod tests {
         sim::{SimClock, SimDisk},
     };
 
-    /// A partition on a simulated disk that this broker leads alone.
+    /// A partition on a simulated disk. This broker is the leader and the only replica.
     pub(crate) fn led_partition(config: LogConfig) -> Arc<Partition> {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
         let dir = std::path::Path::new("/a");

@@ -1,5 +1,5 @@
-//! Producer ids from blocks that the controller gives this broker (I6), so that handing one out is
-//! usually no more than counting.
+//! Assigns producer ids from blocks that the controller allocates to this broker (I6), so that most ids need no
+//! request to the controller.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::{
     types::{BrokerId, ProducerId},
 };
 
-/// Hands out producer ids.
+/// Assigns producer ids.
 pub struct ProducerIds {
     broker_id: BrokerId,
     metadata: Arc<Publisher>,
     controller: ControllerHandle,
-    /// What is left of the present block. Held across the request for the next one, so that many
-    /// who come at once ask once.
+    /// The unused ids of the current block. The lock is held during the request for the next block, so that many
+    /// concurrent callers cause only one request.
     block: tokio::sync::Mutex<ProducerIdsBlock>,
 }
 
 impl ProducerIds {
-    /// Nothing is asked of the controller before the first producer comes.
+    /// The first block is requested when the first producer needs an id.
     pub fn new(broker_id: BrokerId, metadata: Arc<Publisher>, controller: ControllerHandle) -> Self {
         ProducerIds {
             broker_id,
@@ -34,10 +34,10 @@ impl ProducerIds {
         }
     }
 
-    /// An id that nobody was given before.
+    /// Returns an id that was never assigned before.
     ///
     /// # Errors
-    /// The controller did not answer, or refused.
+    /// The controller did not reply, or refused the request.
     pub async fn next(&self) -> Result<ProducerId, ApiError> {
         let mut block = self.block.lock().await;
         if block.count == 0 {

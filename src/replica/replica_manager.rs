@@ -1,12 +1,11 @@
-//! All partitions of this broker, and how metadata opens, changes and removes them.
+//! Owns all partitions of this broker: opens, changes and removes them as the metadata requires.
 //!
-//! Lookups are by topic name or id; they share one entry per topic. Deltas arrive on the metadata
-//! thread, one at a time, and are done when the call returns: whoever created a topic finds its log.
-//! If a delta opens or removes very many logs, a task does that in portions, between which other deltas
-//! get their turn (`backlog.rs`); until then such a partition answers what clients try again. Who creates
-//! topics waits for its own ([`ReplicaManager::settled`]).
-//! A log that cannot be opened for a shortage (of room, of descriptors) is tried again with the next
-//! delta and every second until it is open.
+//! Lookups are by topic name or id; there is one entry per topic. The metadata thread applies deltas one at a time. A
+//! delta is complete when the call returns, so the creator of a topic finds its log. If a delta opens or removes very
+//! many logs, a task does this in portions, and other deltas are applied in between (`backlog.rs`). Until a log is
+//! open, its partition returns a retriable error, and CreateTopics waits for its own topics
+//! ([`ReplicaManager::settled`]). If a log cannot be opened because disk space or file descriptors are short, the next
+//! attempts are made at the next delta and every second.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,37 +33,37 @@ use crate::{
     types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
-/// A partition that this broker should have.
+/// A partition that this broker hosts according to the metadata.
 #[derive(Clone)]
 pub enum Hosted {
-    /// It is open.
+    /// The log is open.
     Online(Arc<Partition>),
-    /// It was created just now, and its log will be opened soon.
+    /// The partition is new, and its log will be opened soon.
     Opening,
-    /// Its log cannot be used: corrupt, on a failed disk, or not opened yet for a shortage. Said once in the log of the
-    /// broker.
+    /// The log cannot be used: it is corrupt, its disk has failed, or it is not open yet because of a shortage. The
+    /// broker has logged the reason once.
     Offline,
 }
 
-/// The partitions of one topic that this broker has.
+/// The partitions of one topic that this broker hosts.
 pub struct LocalTopic {
     /// The topic's id.
     pub id: TopicId,
     /// The topic's name.
     pub name: Arc<str>,
-    /// What is counted for it here.
+    /// The metrics of the topic on this broker.
     pub counters: TopicCounters,
     partitions: RwLock<Vec<Option<Hosted>>>,
 }
 
 impl LocalTopic {
-    /// The partition, if it is here.
+    /// The partition, if this broker hosts it.
     pub fn partition(&self, index: i32) -> Option<Hosted> {
         let partitions = lock::read(&self.partitions);
         partitions.get(usize::try_from(index).ok()?)?.clone()
     }
 
-    /// What is here, by index.
+    /// The hosted partitions with their indexes.
     pub fn hosted(&self) -> Vec<(i32, Hosted)> {
         let partitions = lock::read(&self.partitions);
         (0..).zip(partitions.iter()).filter_map(|(index, hosted)| Some((index, hosted.clone()?))).collect()
@@ -95,24 +94,24 @@ impl LocalTopic {
     }
 }
 
-/// Told when this broker becomes the leader of a partition, or loses one.
+/// A listener that is called when this broker becomes the leader of a partition or loses the leadership.
 pub trait LeadershipListener: Send + Sync {
-    /// The partition is led from here; its log is open.
+    /// This broker is now the leader; the log is open.
     fn on_become_leader(&self, partition: &TopicPartition);
-    /// The partition is not led from here any more.
+    /// This broker is no longer the leader.
     fn on_resign(&self, partition: &TopicPartition);
 }
 
-/// Logs that a shortage kept from being opened are tried again this often.
+/// The interval between two attempts to open logs that could not be opened because of a shortage.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-/// A delta opens and removes so many logs before it returns. That takes some 50 ms on a busy machine.
+/// The most logs that a delta opens and removes before it returns. This takes about 50 ms on a busy machine.
 const MOST_AT_ONCE: usize = 100;
-/// So many logs are opened or removed in a portion of the backlog.
+/// The number of logs that one portion of the backlog opens or removes.
 const PORTION: usize = 20;
-/// After so many failures in one turn the shortage is taken to last.
+/// After this many failures in one turn, the shortage is assumed to continue, and the turn ends.
 const MOST_FAILURES: usize = 16;
 
-/// See the module's documentation.
+/// All partitions of this broker; see the head of this file.
 pub struct ReplicaManager {
     broker_id: BrokerId,
     env: Env,
@@ -126,25 +125,26 @@ pub struct ReplicaManager {
     progress: Progress,
 }
 
-/// Held by whoever changes what is here: the metadata thread, or a turn of opening logs again.
+/// The lock of this struct is held while partitions change: by the metadata thread, the backlog task or the retry task.
 #[derive(Default)]
 struct Changes {
-    /// As of the last delta.
+    /// The image of the last delta.
     image: Arc<MetadataImage>,
-    /// Partitions whose logs a shortage kept from being opened, the longest untried first.
+    /// Partitions whose logs could not be opened because of a shortage, the least recently tried first.
     unopened: VecDeque<Unopened>,
-    /// A task tries them again.
+    /// Whether the retry task runs.
     is_retrying: bool,
-    /// What is still to be opened and removed of the last deltas.
+    /// The logs of the last deltas that must still be opened or removed.
     backlog: Backlog,
 }
 
-/// A partition whose log is to be opened.
+/// A partition whose log must be opened.
 #[derive(Clone, Copy)]
 pub(super) struct Unopened {
     topic_id: TopicId,
     index: i32,
-    /// As of the first try: what was there before this start does not become new by waiting.
+    /// The placement at the first attempt. A log that existed before this start must not count as new at a later
+    /// attempt.
     placement: Placement,
 }
 
@@ -155,7 +155,7 @@ struct Topics {
 }
 
 impl ReplicaManager {
-    /// No partitions yet; they come with the metadata.
+    /// A manager without partitions; the metadata adds them.
     pub fn new(
         broker_id: BrokerId,
         env: Env,
@@ -176,29 +176,29 @@ impl ReplicaManager {
         })
     }
 
-    /// Has `listener` told of changes of leadership from now on.
+    /// Adds a listener to changes of leadership.
     pub fn listen(&self, listener: Weak<dyn LeadershipListener>) {
         lock::lock(&self.listeners).push(listener);
     }
 
-    /// The topic of that name, if any of it is here.
+    /// The topic with this name, if this broker hosts partitions of it.
     pub fn topic(&self, name: &str) -> Option<Arc<LocalTopic>> {
         lock::read(&self.topics).by_name.get(name).cloned()
     }
 
-    /// The topic of that id, if any of it is here.
+    /// The topic with this id, if this broker hosts partitions of it.
     pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<LocalTopic>> {
         lock::read(&self.topics).by_id.get(&id).cloned()
     }
 
-    /// All topics of which there is something here, by name.
+    /// All topics of which this broker hosts partitions, sorted by name.
     pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
         let mut topics: Vec<_> = lock::read(&self.topics).by_id.values().cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
     }
 
-    /// The partition, if it is here and its log can be used.
+    /// The partition, if this broker hosts it and its log is open.
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         match self.topic(topic)?.partition(index)? {
             Hosted::Online(partition) => Some(partition),
@@ -222,7 +222,7 @@ impl ReplicaManager {
         local
     }
 
-    /// Removes a topic that is gone: nobody finds it any more, nobody leads its partitions, then its logs go.
+    /// Removes a deleted topic: first from the maps, then ends the leadership of its partitions, then deletes its logs.
     fn remove_topic(&self, changes: &mut Changes, topic: &TopicImage, is_large: bool) {
         let is_later = is_large || self.progress.is_pending(&topic.name);
         let removed = {
@@ -259,25 +259,25 @@ impl ReplicaManager {
         }
     }
 
-    /// Has the controller note in which directory each partition is, where it does not know, and which directories have
-    /// failed.
+    /// Reports to the controller the log directories of partitions that it does not know yet, and the failed
+    /// directories.
     ///
     /// # Errors
-    /// The controller cannot note it now; it is asked again with the next call.
+    /// The controller cannot handle the report now; the next call repeats it.
     pub async fn report_directories(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
         self.directories.report(controller, &self.log_manager).await
     }
 
-    /// Waits until [`ReplicaManager::report_directories`] has something to do.
+    /// Waits until [`ReplicaManager::report_directories`] has something to report.
     pub async fn directories_changed(&self) {
         self.directories.changed().await;
     }
 
-    /// Sets aside what is on disk and not in `image`, which must be up to date: what was deleted while this broker was
-    /// away, or just before it was killed.
+    /// Renames stray partition directories, which are on disk but not in `image`: their topics were deleted while this
+    /// broker was down, or just before it was killed. `image` must be up to date.
     ///
     /// # Errors
-    /// A fault of the disk.
+    /// The disk failed.
     pub fn set_aside_strays(&self, image: &MetadataImage) -> Result<(), LogError> {
         self.log_manager.set_aside_strays(|partition, topic_id| {
             let topic = image.topic(&partition.topic);
@@ -300,7 +300,7 @@ impl ReplicaManager {
         let Some(registered) = self.registered(topic, index) else { return };
         match local.partition(index) {
             Some(Hosted::Online(partition)) => self.change_leadership(&partition, registered),
-            // It will be opened as the image has it then.
+            // When its log is opened, the partition gets the leadership of the image at that time.
             Some(Hosted::Opening | Hosted::Offline) => {}
             None => {
                 let placement = self.directories.placement(registered);
@@ -330,7 +330,7 @@ impl ReplicaManager {
         };
         let partition = TopicPartition::new(topic.name.clone(), index);
         if error.is_shortage() {
-            tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until it can");
+            tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until the log is open");
             changes.unopened.push_back(unopened);
         } else {
             self.directories.on_refused(topic.id, &partition, registered, &error);
@@ -338,7 +338,7 @@ impl ReplicaManager {
         local.set(index, Hosted::Offline);
     }
 
-    /// What the metadata say of a partition that this broker should have.
+    /// The metadata of a partition, if this broker is a replica.
     fn registered<'a>(&self, topic: &'a TopicImage, index: i32) -> Option<&'a PartitionImage> {
         topic.partitions.get(&index).filter(|partition| partition.replicas.contains(&self.broker_id))
     }
@@ -365,12 +365,12 @@ impl ReplicaManager {
         }
     }
 
-    // --- more logs than can be opened or removed at once ---
+    // --- the backlog of logs that are too many to open or remove at once ---
 
-    /// Whether a delta opens and removes more logs than at once.
+    /// Whether a delta opens and removes more than [`MOST_AT_ONCE`] logs.
     fn is_large(&self, image: &MetadataImage, delta: &MetadataDelta) -> bool {
         if !self.directories.has_started() {
-            // The start waits for all logs.
+            // At the start, all logs are opened at once.
             return false;
         }
         let removed = delta.deleted_topics.values().map(|topic| topic.partitions.len());
@@ -389,7 +389,7 @@ impl ReplicaManager {
         changes.backlog.queue.push_back((name, work));
     }
 
-    /// Starts a task that works the backlog off, unless one runs.
+    /// Starts the task that processes the backlog, unless it already runs.
     fn arm_backlog(&self, backlog: &mut Backlog) {
         if backlog.queue.is_empty() || std::mem::replace(&mut backlog.is_worked_off, true) {
             return;
@@ -404,7 +404,7 @@ impl ReplicaManager {
         });
     }
 
-    /// One portion. Returns whether nothing is left to do.
+    /// Processes one portion of the backlog. Returns whether the backlog is empty.
     fn work_off(&self) -> bool {
         if self.progress.must_wait() {
             return false;
@@ -426,7 +426,7 @@ impl ReplicaManager {
 
     fn open_late(&self, changes: &mut Changes, unopened: Unopened) {
         let image = changes.image.clone();
-        // The topic may have been deleted meanwhile.
+        // The topic may have been deleted in the meantime.
         let topic = image.topic_by_id(unopened.topic_id).zip(self.topic_by_id(unopened.topic_id));
         let Some((topic, local)) = topic else { return };
         if let Some(registered) = self.registered(topic, unopened.index) {
@@ -434,12 +434,13 @@ impl ReplicaManager {
         }
     }
 
-    /// Ready when the logs of these topics are opened or removed, as far as they can be.
+    /// Waits until the backlog contains no logs of these topics. Logs that cannot be opened do not delay this.
     pub async fn settled(&self, topics: &[&str]) {
         self.progress.settled(topics).await;
     }
 
-    /// For the stop: removes what is still to be removed, and opens nothing more. The next start opens it.
+    /// For the shutdown: removes the logs in the backlog that must be removed, and opens no more logs. The next start
+    /// opens them.
     pub fn finish_removals(&self) {
         let changes = &mut *self.progress.before_portions(|| self.lock_changes());
         while let Some((name, work)) = changes.backlog.queue.pop_front() {
@@ -452,7 +453,7 @@ impl ReplicaManager {
 
     // --- logs that could not be opened ---
 
-    /// Tries to open each of them, up to `most_failures` failures.
+    /// Tries to open each log that could not be opened, and stops after `most_failures` failures.
     fn open_again(&self, changes: &mut Changes, most_failures: usize) {
         let image = changes.image.clone();
         let mut failures = 0;
@@ -466,7 +467,7 @@ impl ReplicaManager {
             let name = TopicPartition::new(topic.name.clone(), index);
             match self.open_hosted(&image, topic, &local, index, placement) {
                 Ok(partition) => {
-                    tracing::info!(partition = %name, "a log that could not be opened is open");
+                    tracing::info!(partition = %name, "opened a log that could not be opened before");
                     self.change_leadership(&partition, registered);
                 }
                 Err(error) if error.is_shortage() => {
@@ -481,7 +482,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Starts a task that tries until all of them are open, unless one runs.
+    /// Starts the task that retries until all logs are open, unless it already runs.
     fn arm_retry(&self, changes: &mut Changes) {
         if changes.unopened.is_empty() || std::mem::replace(&mut changes.is_retrying, true) {
             return;
@@ -498,7 +499,7 @@ impl ReplicaManager {
         });
     }
 
-    /// One turn of the task. Returns whether nothing is left to do.
+    /// One turn of the retry task. Returns whether no unopened logs are left.
     fn retry(&self) -> bool {
         let mut changes = self.lock_changes();
         self.open_again(&mut changes, MOST_FAILURES);
@@ -531,7 +532,7 @@ impl ReplicaManager {
         Ok(partition)
     }
 
-    /// A topic's settings over all layers.
+    /// The effective settings of a topic, from all layers.
     pub fn log_config(&self, image: &MetadataImage, topic: &str) -> LogConfig {
         let (cluster, broker) =
             (image.config(&ConfigResource::default_broker()), image.config(&ConfigResource::broker(self.broker_id)));
@@ -545,7 +546,7 @@ impl ReplicaManager {
             ConfigResourceType::Broker => self.topics(),
             _ => return,
         };
-        // Most topics have no settings of their own, and share what follows from the broker's.
+        // Most topics have no settings of their own, so they share one config.
         let mut shared = None;
         for topic in topics {
             let new = || Arc::new(self.log_config(image, &topic.name));
@@ -646,7 +647,7 @@ mod tests {
             self.manager.on_delta(&Arc::new(self.image.clone()), &delta);
         }
 
-        /// Makes a topic of two partitions, led from here.
+        /// Creates a topic with two partitions, of which this broker is the leader.
         fn create(&mut self, name: &str) -> Uuid {
             self.create_with(name, 2)
         }
@@ -667,22 +668,22 @@ mod tests {
             (0..2).all(|index| self.manager.partition(topic, index).is_some_and(|partition| partition.is_leader()))
         }
 
-        /// How many partitions of a topic are led from here.
+        /// The number of partitions of a topic of which this broker is the leader.
         fn led(&self, topic: &str) -> usize {
             let hosted = self.manager.topic(topic).map(|topic| topic.hosted()).unwrap_or_default();
             let is_led = |hosted: &Hosted| matches!(hosted, Hosted::Online(partition) if partition.is_leader());
             hosted.iter().filter(|(_, hosted)| is_led(hosted)).count()
         }
 
-        /// Directories whose name ends so.
+        /// The number of directories whose name ends with `suffix`.
         fn dirs(&self, suffix: &str) -> usize {
             let entries = self.disk.list(Path::new("/a")).unwrap();
             entries.iter().filter(|entry| entry.is_dir && entry.name.ends_with(suffix)).count()
         }
 
-        /// Lets the task that opens logs again have its turn.
+        /// Waits for the retry task and advances the clock to its next turn.
         async fn retry(&self) {
-            until("a task waits to open logs again", || self.clock.next_wake().is_some()).await;
+            until("the retry task sleeps", || self.clock.next_wake().is_some()).await;
             self.clock.advance(REOPEN_INTERVAL);
         }
 
@@ -706,7 +707,7 @@ mod tests {
             if world.is_led("t") {
                 continue;
             }
-            assert!(left < 11, "the last one leaves enough");
+            assert!(left < 11, "the last number of descriptors must be enough");
             world.retry().await;
             world.disk.set_faults(Faults::default());
             world.until_led("t").await;
@@ -722,7 +723,7 @@ mod tests {
         assert!(!world.is_led("t"));
         world.disk.set_capacity(u64::MAX);
         world.until_led("t").await;
-        // Its directories are as durable as those that were made at once.
+        // Its directories must be as durable as those that were created without a retry.
         let partition = world.manager.partition("t", 0).unwrap();
         crate::log::flush::with_log(&*partition, |log| log.flush()).unwrap();
         world.disk.crash();
@@ -738,7 +739,7 @@ mod tests {
         let deleted = world.create("u");
         world.disk.set_faults(Faults::default());
         world.apply(vec![RemoveTopicRecord { topic_id: deleted }.into()]);
-        assert!(world.is_led("t"), "without the timer");
+        assert!(world.is_led("t"), "the delta must open the log without the timer");
         assert!(world.manager.topic("u").is_none());
         assert!(world.manager.lock_changes().unopened.is_empty());
         world.env.tasks.shutdown().await;
@@ -748,20 +749,20 @@ mod tests {
     async fn very_many_logs_are_opened_and_removed_in_portions_and_in_order() {
         let mut world = World::new();
         world.create("first");
-        assert!(world.is_led("first"), "few are opened at once");
+        assert!(world.is_led("first"), "a few logs must be opened at once");
         let many = MOST_AT_ONCE as i32 * 3;
         let old = world.create_with("many", many);
-        // It is there, and answers what clients try again.
+        // The partition exists and returns a retriable error.
         assert!(matches!(world.manager.topic("many").unwrap().partition(many - 1), Some(Hosted::Opening)));
         world.manager.settled(&["many"]).await;
         assert_eq!(world.led("many"), many as usize);
-        // Deleted, and made again under its name before anything of it is removed; other topics come behind.
+        // Delete the topic and create it again before any of its logs is removed, then create another topic.
         let partition = world.manager.partition("many", 0).unwrap();
         world.apply(vec![RemoveTopicRecord { topic_id: old }.into()]);
         assert!(!partition.is_leader() && world.manager.topic("many").is_none());
         let new = world.create_with("many", many);
         world.create("behind");
-        assert_eq!(world.led("behind"), 2, "topics of other names do not wait");
+        assert_eq!(world.led("behind"), 2, "topics with other names must not wait");
         world.manager.settled(&["behind", "many"]).await;
         assert_eq!(world.led("many"), many as usize);
         assert_eq!((world.dirs("-delete"), world.dirs("-stray")), (many as usize, 0));

@@ -1,48 +1,48 @@
-//! What a replica knows of its partition's leadership and how far the in-sync replicas are: pure,
-//! events in, watermark out.
+//! The state of a replica: its partition's leadership, and the log end offsets of the in-sync replicas. It is pure:
+//! events come in, the high watermark comes out.
 //!
-//! Invariants: INV-R3 (the high watermark is the minimum over the in-sync replicas and never falls while
+//! Invariants: INV-R3 (the high watermark is the minimum over the in-sync replicas and never decreases while
 //! this broker leads), INV-R5 (acks=all needs `min.insync.replicas`).
 
 use std::collections::BTreeMap;
 
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
-/// A partition as the metadata image has it, as far as a replica needs it.
+/// The part of a partition's metadata that a replica needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leadership {
-    /// -1 where there is none.
+    /// -1 if there is none.
     pub leader: BrokerId,
-    /// Of that leader.
+    /// The epoch of this leader.
     pub leader_epoch: LeaderEpoch,
-    /// How often any of this has changed.
+    /// The number of changes of this metadata.
     pub partition_epoch: i32,
     /// All replicas, preferred leader first.
     pub replicas: Vec<BrokerId>,
-    /// Those in sync.
+    /// The in-sync replicas.
     pub isr: Vec<BrokerId>,
 }
 
-/// One replica's view.
+/// The state of one replica.
 #[derive(Debug)]
 pub struct ReplicaState {
     local: BrokerId,
     leadership: Leadership,
     high_watermark: Offset,
-    /// Where each follower's log ended when it last fetched in this leader epoch.
+    /// The log end offset of each follower at its last fetch in this leader epoch.
     follower_ends: BTreeMap<BrokerId, Offset>,
 }
 
 impl ReplicaState {
-    /// A replica that has been told nothing yet, with the high watermark that was checkpointed.
+    /// A replica without metadata, with the high watermark of the checkpoint.
     pub fn new(local: BrokerId, high_watermark: Offset) -> Self {
         let leadership =
             Leadership { leader: -1, leader_epoch: -1, partition_epoch: -1, replicas: Vec::new(), isr: Vec::new() };
         ReplicaState { local, leadership, high_watermark, follower_ends: BTreeMap::new() }
     }
 
-    /// Takes over what the metadata says. Answers whether this broker has become the leader of a new
-    /// epoch. News older than what is known are left out.
+    /// Applies new metadata. Returns whether this broker has become the leader in a new epoch. Metadata that is older
+    /// than the current one is ignored.
     pub fn on_metadata(&mut self, leadership: Leadership) -> bool {
         if leadership.partition_epoch < self.leadership.partition_epoch {
             return false;
@@ -55,27 +55,28 @@ impl ReplicaState {
         is_new_epoch && self.is_leader()
     }
 
-    /// Whether this broker leads.
+    /// Whether this broker is the leader.
     pub fn is_leader(&self) -> bool {
         self.leadership.leader == self.local
     }
 
-    /// What the metadata said last.
+    /// The current metadata.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
 
-    /// INV-R5: how many replicas are in sync.
+    /// INV-R5: the number of in-sync replicas.
     pub fn in_sync_replicas(&self) -> usize {
         self.leadership.isr.len()
     }
 
-    /// All below is on every in-sync replica.
+    /// All records below this offset are on every in-sync replica.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
 
-    /// The log has grown to `log_end_offset`, or a follower has. Answers the high watermark where it moved (INV-R3).
+    /// Updates the high watermark after the log has grown to `log_end_offset` or a follower has fetched. Returns the
+    /// high watermark if it has increased (INV-R3).
     pub fn advance(&mut self, log_end_offset: Offset) -> Option<Offset> {
         if !self.is_leader() {
             return None;
@@ -92,7 +93,7 @@ impl ReplicaState {
         })
     }
 
-    /// Keeps the watermark inside of the log after its start has moved or its end was cut.
+    /// Keeps the high watermark within the log after its start has moved or its end was truncated.
     pub fn clamp(&mut self, log_start_offset: Offset, log_end_offset: Offset) {
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end_offset);
     }
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn inv_r3_alone_in_sync_the_high_watermark_is_the_end_of_the_log() {
         let mut state = ReplicaState::new(1, 0);
-        assert_eq!(state.advance(5), None, "nobody leads yet");
+        assert_eq!(state.advance(5), None, "there is no leader yet");
         assert!(state.on_metadata(led_by(1, 0, &[1])));
         assert_eq!(state.advance(5), Some(5));
         assert_eq!(state.advance(5), None);

@@ -1,9 +1,9 @@
-//! Who is to be woken when something of a partition moves: fetches that wait for bytes, appends
-//! that wait to be replicated.
+//! The tasks that wait for a change of a partition: fetches that wait for records, and appends that wait for
+//! replication.
 //!
-//! No change may fall between looking at the state and waiting (the lost wake-up that makes a long poll
-//! late): a waiter is registered before the state is looked at, or changes are counted before the look and
-//! again after the waiter is registered. Waking runs no code of the waiter's: it only wakes its task.
+//! A change between the check of the state and the wait must not be lost, or a long poll would end late. So either
+//! the waiter is registered before the check, or the change counter is read before the check and again after the
+//! registration. A wake-up runs no code of the waiter; it only wakes its task.
 
 use std::{
     collections::HashMap,
@@ -17,17 +17,17 @@ use tokio::sync::Notify;
 
 use crate::env::lock::lock;
 
-/// One task that waits. It may be registered with many partitions; waking it twice is waking it once.
+/// A waiting task. It may be registered with many partitions; two wake-ups before it runs count as one.
 #[derive(Debug, Default)]
 pub struct Waiter(Notify);
 
 impl Waiter {
-    /// Nothing has happened yet.
+    /// A waiter without a wake-up.
     pub fn new() -> Arc<Waiter> {
         Arc::default()
     }
 
-    /// Ready after a wake-up since the last time this was ready.
+    /// Waits for a wake-up after the previous one.
     pub async fn woken(&self) {
         self.0.notified().await;
     }
@@ -40,25 +40,24 @@ impl Waiter {
 /// The waiters of one partition.
 #[derive(Debug, Default)]
 pub struct Waiters {
-    /// Written under the lock, after the change and before the waiters are woken.
+    /// The change counter. It is increased under the lock, after the change and before the waiters are woken.
     changes: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By address, so that thousands may wait and registering is still one step.
+    /// By address, so that a registration takes constant time even with thousands of waiters.
     by_address: HashMap<usize, Weak<Waiter>>,
-    /// The dropped ones are swept out when there are as many as this.
+    /// The number of entries at which dropped waiters are removed.
     sweep_at: usize,
 }
 
-/// Fewer are not worth a sweep.
+/// With fewer entries, dropped waiters are not removed.
 const LEAST_SWEEP: usize = 16;
 
 impl Waiters {
-    /// Has `waiter` woken at the next change. Registering twice is registering once; a waiter that is
-    /// dropped is forgotten.
+    /// Registers `waiter` for the next change. A second registration has no effect; a dropped waiter is removed later.
     pub fn register(&self, waiter: &Arc<Waiter>) {
         let mut waiting = lock(&self.waiting);
         waiting.by_address.insert(Arc::as_ptr(waiter) as usize, Arc::downgrade(waiter));
@@ -68,12 +67,12 @@ impl Waiters {
         }
     }
 
-    /// How often all were woken.
+    /// The number of changes so far.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Wakes and forgets all.
+    /// Wakes all waiters and removes them.
     pub fn wake_all(&self) {
         let mut waiting = lock(&self.waiting);
         self.changes.fetch_add(1, Ordering::Release);
@@ -96,7 +95,7 @@ mod tests {
         waiters.register(&waiter);
         waiters.wake_all();
         waiter.woken().await;
-        assert!(futures_util::FutureExt::now_or_never(waiter.woken()).is_none(), "one change, one wake-up");
+        assert!(futures_util::FutureExt::now_or_never(waiter.woken()).is_none(), "one change must cause one wake-up");
     }
 
     #[tokio::test]
@@ -105,7 +104,7 @@ mod tests {
         let changes = waiters.changes();
         waiters.wake_all();
         waiters.register(&waiter);
-        assert_ne!(waiters.changes(), changes, "it wakes nobody, so it must be seen");
+        assert_ne!(waiters.changes(), changes, "the counter must show a change that woke no waiter");
         assert!(futures_util::FutureExt::now_or_never(waiter.woken()).is_none());
         let changes = waiters.changes();
         waiters.register(&waiter);

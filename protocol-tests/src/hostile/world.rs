@@ -55,7 +55,7 @@ impl Size {
     pub fn configure(&self, options: BrokerOptions) -> BrokerOptions {
         options
             .set("ottla.groups.max.bytes", self.groups_max_bytes)
-            .expect_log("groups and offsets have reached ottla.groups.max.bytes, and may not grow")
+            .expect_log("groups and offsets have reached ottla.groups.max.bytes and cannot grow")
             .set("ottla.tail.cache.bytes", 1 << 20)
             .set("ottla.fetch.sessions.max.bytes", 4 << 20)
             .set("ottla.metadata.max.bytes", 8 << 20)

@@ -1,4 +1,4 @@
-//! What hostile or very large groups cost: one step does a bounded amount of work, and all of them together take a
+//! Tests with hostile or very large groups: one step does a bounded amount of work, and all groups together take a
 //! bounded amount of memory.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,7 +15,7 @@ use super::{
 use crate::types::TopicId;
 
 const MAX_RECORD_BYTES: usize = 1 << 20;
-/// Records that one step may write.
+/// The most records that one step may write.
 const MOST_RECORDS: usize = 2 * offsets::PAGE;
 
 struct World {
@@ -46,10 +46,10 @@ impl World {
         step
     }
 
-    /// The answer to the request itself.
+    /// Returns the reply to this request.
     fn output(&mut self, input: Input) -> Output {
         let replies = self.step(input).replies;
-        replies.into_iter().find(|reply| reply.request == RequestId(self.requests)).expect("an answer at once").output
+        replies.into_iter().find(|reply| reply.request == RequestId(self.requests)).expect("a reply at once").output
     }
 
     fn join(&mut self, request: JoinRequest) -> Result<Joined, GroupError> {
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// Runs what is due until `until_ms`; returns how many steps that took.
+    /// Runs all timers until `until_ms` and returns the number of steps.
     fn advance(&mut self, until_ms: i64) -> usize {
         let mut steps = 0;
         while let Some(deadline_ms) = self.shard.next_deadline_ms().filter(|at| *at <= until_ms) {
@@ -144,9 +144,9 @@ fn a_member_with_too_many_protocols_or_too_much_metadata_is_refused() {
     );
     let together = (0..=MAX_MEMBER_BYTES / MAX_RECORD_BYTES).map(|n| protocol(&n.to_string(), large(MAX_RECORD_BYTES)));
     assert_eq!(world.join(join("g", together.collect())), Err(GroupError::UnknownServerError));
-    assert_eq!((world.shard.group_count(), world.shard.memory_bytes()), (0, 0), "nothing is left of them");
+    assert_eq!((world.shard.group_count(), world.shard.memory_bytes()), (0, 0), "nothing must be left");
 
-    // A name that is given twice counts once.
+    // A protocol name that is given twice counts once.
     let twice = vec![protocol("range", "a"), protocol("range", "b"), protocol("sticky", "c")];
     world.step(Input::Join(join("g", twice), Uuid::nil()));
     let Output::Described(described) = world.output(Input::Describe(vec!["g".into()])) else { panic!() };
@@ -172,17 +172,17 @@ fn the_bytes_of_groups_stay_within_the_room_and_are_given_back() {
         let grown = world.shard.memory_bytes() - before;
         assert!(grown >= 10_000);
         world.shard.set_room(100_000_usize.saturating_sub(world.shard.memory_bytes()));
-        assert!(joined < 20, "the room is never used up");
+        assert!(joined < 20, "the room must be used up");
     }
     assert!(joined > 4 && world.shard.memory_bytes() < 120_000);
     assert_eq!(world.commit("other", 0..10, "m"), Err(GroupError::GroupMaxSizeReached));
-    // All members are gone once their sessions are over, and the empty groups at the next look for expired offsets.
+    // All members are removed when their sessions expire, and the empty groups at the next check for expired offsets.
     world.advance(3_600_000);
     assert_eq!((world.shard.group_count(), world.shard.memory_bytes()), (0, 0));
     world.shard.set_room(100_000);
     assert_eq!(world.commit("other", 0..10, "m"), Ok(()));
     world.shard.set_room(0);
-    assert_eq!(world.commit("other", 0..10, "n"), Ok(()), "what is there may be replaced");
+    assert_eq!(world.commit("other", 0..10, "n"), Ok(()), "an existing offset may be replaced");
     assert_eq!(world.commit("other", 0..10, "longer"), Err(GroupError::GroupMaxSizeReached));
     world.check_replay();
 }
@@ -233,7 +233,7 @@ fn a_group_of_many_offsets_is_read_expired_and_deleted_in_steps() {
     for first in (0..PARTITIONS).step_by(500) {
         world.commit("g", first..first + 500, "m").unwrap();
     }
-    // The first look after the retention deletes all offsets and the small groups, the next one the large group.
+    // The first check after the retention deletes all offsets and the small groups, the next one the large group.
     let steps = world.advance(8 * 24 * 3_600_000);
     assert!(steps > 10);
     assert_eq!((world.shard.group_count(), world.shard.memory_bytes()), (0, 0));
@@ -285,7 +285,7 @@ fn a_group_whose_record_could_not_be_stored_takes_no_more_members() {
         joined += 1;
         assert!(joined < 1_000);
     };
-    // Each has its client id in the record twice, once inside its member id.
+    // The record contains the client id of each member twice, once inside the member id.
     assert_eq!(joined, MAX_RECORD_BYTES as u128 / 20_000);
     let error = JoinError { error: GroupError::GroupMaxSizeReached, member_id: "".into() };
     assert_eq!(refused, Output::Joined(Err(error)));
@@ -301,7 +301,7 @@ fn the_sessions_of_thousands_of_members_that_expire_at_once_end_in_steps() {
     }
     let before = world.shard.memory_bytes();
     assert!(before > 5_000 * 100);
-    // Nobody syncs and nobody beats.
+    // No member sends SyncGroup or Heartbeat.
     let steps = world.advance(3_600_000);
     assert!(steps > MEMBERS as usize / 256, "{steps}");
     assert_eq!((world.shard.live_group_count(), world.shard.group_count()), (0, 0));

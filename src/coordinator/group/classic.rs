@@ -3,14 +3,14 @@
 //! ```text
 //!   Empty ──join──▶ PreparingRebalance ──all joined / timeout──▶ CompletingRebalance ──leader syncs──▶ Stable
 //!     ▲                │        ▲                                        │                               │
-//!     └──nobody left───┘        └────── join, leave, expiry, changed metadata ───────────────────────────┘
+//!     └──no members────┘        └────── join, leave, expiry, changed metadata ───────────────────────────┘
 //! ```
 //!
-//! Owns one live group: members, pending ids, the requests parked in it. Writes only through records in the
-//! [`Step`]; what survives a restart is the generation that its leader synced. Does not know about other
-//! groups, offsets, clocks or connections. The members and their counts are `classic/members.rs`, JoinGroup is
-//! `classic/join.rs`, SyncGroup `classic/sync.rs`. The behaviour is that of Apache's `ClassicGroup` and
-//! `GroupMetadataManager`; where ours is deliberately different a comment says so.
+//! Owns one live group: its members, pending member ids and waiting requests. It writes only records in the
+//! [`Step`]; only a generation that the leader has synced survives a restart. It has no access to other
+//! groups, offsets, clocks or connections. Leaves the members and their counts to `classic/members.rs`, JoinGroup to
+//! `classic/join.rs` and SyncGroup to `classic/sync.rs`. The behavior is that of Apache's `ClassicGroup` and
+//! `GroupMetadataManager`; a comment marks each deliberate difference.
 
 mod join;
 mod members;
@@ -37,26 +37,26 @@ use super::{
 };
 use crate::types::TimestampMs;
 
-/// How long a new member's JoinGroup may stay parked: its session cannot expire before it knows its id, and
-/// a client that gave up must not stay in the rebalance for ever.
+/// How long a new member's JoinGroup may wait. The client sends no heartbeats before it knows its member id, and a
+/// client that gave up must not stay in the rebalance forever.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 
-/// Between two attempts to finish a join phase that nobody rejoined; also keeps a client's zero rebalance
-/// timeout from turning into a busy loop.
+/// The least time between two attempts to complete a join phase in which no member rejoined. It prevents a busy loop
+/// if a client sets the rebalance timeout to zero.
 const MIN_JOIN_RETRY_MS: i32 = 100;
 
-/// A live group takes about this much in memory besides its members.
+/// The approximate memory of a live group without its members.
 const GROUP_OVERHEAD_BYTES: usize = 1024;
-/// A member id that was handed out, or a subscribed topic, takes about this much besides its text.
+/// The approximate memory of a pending member id or a subscribed topic, without its text.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-/// What a step may touch besides the group itself.
+/// The state outside the group that a step may use.
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a GroupConfig,
     pub(crate) now: Now,
     pub(crate) timers: &'a mut Timers,
     pub(crate) step: &'a mut Step,
-    /// Largest record that the log accepts.
+    /// The size of the largest record that the log accepts.
     pub(crate) max_record_bytes: usize,
 }
 
@@ -71,19 +71,19 @@ pub(crate) struct ClassicGroup {
     protocol_name: Option<Arc<str>>,
     leader: Option<Arc<str>>,
     members: Members,
-    /// Protocol name → how many members offer it.
+    /// Protocol name → the number of members that offer it.
     supported_protocols: BTreeMap<Arc<str>, usize>,
     /// Instance id → member id.
     static_members: BTreeMap<Arc<str>, Arc<str>>,
-    /// Ids handed out by MEMBER_ID_REQUIRED and not used yet (KIP-394).
+    /// Member ids that were sent with MEMBER_ID_REQUIRED and are not used yet (KIP-394).
     pending_join: BTreeSet<Arc<str>>,
-    /// What those ids take in memory, about.
+    /// The approximate memory of these ids.
     pending_join_bytes: usize,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_sync: BTreeSet<Arc<str>>,
-    /// Topics of the generation's subscriptions; `None` when unknown or not a consumer group.
+    /// The topics of the generation's subscriptions; `None` if unknown or not a consumer group.
     subscribed_topics: Option<BTreeSet<Arc<str>>>,
-    /// What those topics take in memory, about.
+    /// The approximate memory of these topics.
     subscribed_topics_bytes: usize,
     /// Set while the first rebalance of an empty group waits for more members.
     initial_rebalance: Option<InitialRebalance>,
@@ -97,7 +97,7 @@ struct InitialRebalance {
 }
 
 impl ClassicGroup {
-    /// A group that nobody has heard of before.
+    /// A new, empty group.
     pub(crate) fn new(group_id: Arc<str>, timestamp_ms: TimestampMs) -> Self {
         ClassicGroup {
             group_id,
@@ -119,7 +119,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The group as its last durable generation left it: Stable with members, else Empty.
+    /// The group as of its last durable generation: Stable if it has members, else Empty.
     pub(crate) fn from_value(group_id: Arc<str>, value: &GroupMetadataValue) -> Self {
         let mut group = ClassicGroup::new(group_id, value.current_state_timestamp_ms);
         group.generation_id = value.generation_id;
@@ -158,7 +158,7 @@ impl ClassicGroup {
         group
     }
 
-    /// Starts the sessions of a group that was loaded: its members may be gone, or may just not have noticed.
+    /// Starts the sessions of a loaded group. Its members may be gone, or may not have noticed the reload.
     pub(crate) fn start_sessions(&self, now: Now, timers: &mut Timers) {
         for member in self.members.iter() {
             let deadline_ms = now.monotonic_ms + i64::from(member.session_timeout_ms);
@@ -220,7 +220,7 @@ impl ClassicGroup {
         self.subscribed_topics.is_some()
     }
 
-    /// Whether the topic's offsets are in use. Unknown subscriptions of consumers count as "all topics".
+    /// Whether the topic's offsets are in use. If the subscriptions of a consumer group are unknown, all topics count.
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match &self.subscribed_topics {
             Some(topics) => topics.contains(topic),
@@ -228,7 +228,7 @@ impl ClassicGroup {
         }
     }
 
-    /// What the live group takes in memory, about.
+    /// The approximate memory of the live group.
     pub(crate) fn memory_bytes(&self) -> usize {
         GROUP_OVERHEAD_BYTES
             + self.group_id.len()
@@ -237,12 +237,12 @@ impl ClassicGroup {
             + self.subscribed_topics_bytes
     }
 
-    /// What the member takes of that; 0 if there is no such member.
+    /// The member's share of it; 0 if there is no such member.
     pub(crate) fn member_memory_bytes(&self, member_id: &str) -> usize {
         self.members.get(member_id).map_or(0, Member::memory_bytes)
     }
 
-    /// True when nothing would be lost by forgetting the live group: the log has it all.
+    /// Whether the live group may be dropped, because its whole state is in the log.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == GroupState::Empty && self.pending_join.is_empty()
     }
@@ -334,7 +334,7 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// Whether these offsets may be committed; a member's commit also keeps its session alive.
+    /// Checks that the member may commit offsets. A commit also keeps the member's session alive.
     pub(crate) fn validate_offset_commit(
         &mut self,
         context: &mut Context<'_>,
@@ -354,7 +354,7 @@ impl ClassicGroup {
             return Err(GroupError::UnknownMemberId);
         }
         if self.state == GroupState::CompletingRebalance {
-            // The member has joined but not synced; it will find out by rejoining.
+            // The member has joined but not synced; it must rejoin.
             return Err(GroupError::RebalanceInProgress);
         }
         if matches!(self.state, GroupState::Stable | GroupState::PreparingRebalance) {
@@ -426,9 +426,9 @@ impl ClassicGroup {
         self.prepare_rebalance(context, "members did not sync");
     }
 
-    // ---- small things ----------------------------------------------------------------------------------
+    // ---- helpers ---------------------------------------------------------------------------------------
 
-    /// Removes a member or a pending id, its timer, and whatever it waits for.
+    /// Removes a member or a pending id with its timer, and ends its waiting requests with an error.
     fn remove_member(&mut self, context: &mut Context<'_>, member_id: &Arc<str>) {
         context.timers.cancel(&self.session_key(member_id));
         self.forget_pending_id(member_id);
@@ -436,7 +436,7 @@ impl ClassicGroup {
         let Some(mut member) = self.members.remove(member_id) else { return };
         self.count_protocols(&member.protocols, false);
         if let Some(join) = member.awaiting_join.take() {
-            // The client, if it still lives, starts over with a new id.
+            // If the client is still alive, it joins again with a new member id.
             let error = JoinError { error: GroupError::UnknownMemberId, member_id: "".into() };
             context.step.reply(join, Output::Joined(Err(error)));
         }
@@ -464,7 +464,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Cancels every timer of a group that is deleted.
+    /// Cancels all timers of a deleted group.
     pub(crate) fn cancel_timers(&self, timers: &mut Timers) {
         timers.cancel(&self.join_key());
         timers.cancel(&self.sync_key());
@@ -508,7 +508,7 @@ impl ClassicGroup {
         TimerKey::Sync { group_id: self.group_id.clone() }
     }
 
-    /// The only place where the state changes; see the picture at the top.
+    /// The only place where the state changes; see the diagram at the top.
     fn transition_to(&mut self, next: GroupState, now: Now) {
         let valid = match next {
             GroupState::Empty => matches!(self.state, GroupState::PreparingRebalance),

@@ -1,6 +1,7 @@
-//! Reading and writing the primitives of Kafka's coordinator records, plain and flexible (compact).
+//! Reads and writes the primitive types of Kafka's coordinator records, in non-flexible and flexible (compact)
+//! versions.
 //!
-//! Every read is bounded by the record; nothing is allocated from a count found on disk.
+//! No read goes beyond the record, and no memory is allocated by a count from disk.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use crate::types::TopicId;
 
-/// Why bytes of a record cannot be what their version says.
+/// The reason why the bytes of a record do not match their version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CodecError {
     #[error("the record ends too early")]
@@ -25,7 +26,7 @@ pub enum CodecError {
 /// A cursor over one key or value.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    /// Compact lengths and tagged fields (KIP-482).
+    /// Whether lengths are compact and structs have tagged fields (KIP-482).
     flexible: bool,
 }
 
@@ -85,7 +86,7 @@ impl<'a> Reader<'a> {
         Err(CodecError::BadVarint)
     }
 
-    /// A length as this version writes it; `None` is null. `wide` lengths are int32 when not compact.
+    /// Reads a length in the format of this version; `None` is null. `wide` lengths are int32 if not compact.
     fn length(&mut self, wide: bool) -> Result<Option<usize>, CodecError> {
         let length = if self.flexible {
             i64::from(self.unsigned_varint()?) - 1
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
         self.take(length).map(Bytes::copy_from_slice)
     }
 
-    /// The count of an array whose elements take at least `element_bytes` each.
+    /// Reads the length of an array whose elements take at least `element_bytes` each.
     pub(crate) fn array_length(&mut self, element_bytes: usize) -> Result<usize, CodecError> {
         let count = self.length(true)?.ok_or(CodecError::BadLength)?;
         if count.saturating_mul(element_bytes) > self.remaining() {
@@ -134,7 +135,7 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    /// Walks the tagged fields; `known` is called with each tag and a reader over exactly its bytes.
+    /// Reads the tagged fields. Calls `known` with each tag and a reader over exactly its bytes.
     pub(crate) fn tagged_fields(
         &mut self,
         mut known: impl FnMut(u32, &mut Reader<'a>) -> Result<(), CodecError>,
@@ -194,16 +195,16 @@ impl Writer {
         self.bytes.push(value as u8);
     }
 
-    /// Lengths come from requests that were decoded within the same limits, so they fit; a longer one is cut
-    /// by nobody and would be our bug.
+    /// Lengths come from requests that were decoded with the same limits, so they fit. A longer one is a bug and
+    /// panics.
     fn length(&mut self, length: Option<usize>, wide: bool) {
         if self.flexible {
             let compact = length.map_or(0, |length| length + 1);
-            self.unsigned_varint(u32::try_from(compact).expect("a record field is shorter than 4 GiB"));
+            self.unsigned_varint(u32::try_from(compact).expect("a record field must be shorter than 4 GiB"));
         } else if wide {
-            self.int32(length.map_or(-1, |l| i32::try_from(l).expect("a bytes field is shorter than 2 GiB")));
+            self.int32(length.map_or(-1, |l| i32::try_from(l).expect("a bytes field must be shorter than 2 GiB")));
         } else {
-            self.int16(length.map_or(-1, |l| i16::try_from(l).expect("a string field is shorter than 32 KiB")));
+            self.int16(length.map_or(-1, |l| i16::try_from(l).expect("a string field must be shorter than 32 KiB")));
         }
     }
 
@@ -225,7 +226,7 @@ impl Writer {
         self.length(Some(count), true);
     }
 
-    /// One tagged field and the end of its struct.
+    /// Writes the tagged fields of a struct, which has at most this one.
     pub(crate) fn single_tagged_field(&mut self, tag: u32, field: Option<TopicId>) {
         match field {
             None => self.unsigned_varint(0),

@@ -1,5 +1,5 @@
-//! The topics inside a consumer's subscription (`ConsumerProtocolSubscription`), the only part of a member's
-//! metadata that the broker looks into: offsets of topics in use neither expire nor can be deleted.
+//! Reads the topics of a consumer's subscription (`ConsumerProtocolSubscription`). The broker reads no other part of a
+//! member's metadata. Offsets of subscribed topics do not expire and cannot be deleted.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,15 +7,15 @@ use bytes::Bytes;
 
 use super::codec::{CodecError, Reader};
 
-/// Topics that are read of a group's subscriptions, all different lists together. A group with more counts as one
-/// whose topics are not known.
+/// The most topics that are read from all different subscriptions of a group. If there are more, the group's topics
+/// count as unknown.
 const MAX_TOPICS: usize = 20_000;
 
-/// The topics of a group's subscriptions, put together member by member.
+/// The topics of a group's subscriptions, collected member by member.
 #[derive(Debug, Default)]
 pub(crate) struct SubscribedTopics {
     topics: BTreeSet<Arc<str>>,
-    /// Lists that were read already: most members of a group subscribe to the same topics.
+    /// The lists that were already read: most members of a group subscribe to the same topics.
     lists: BTreeSet<Bytes>,
     read: usize,
 }
@@ -46,7 +46,7 @@ impl SubscribedTopics {
     }
 }
 
-/// The names of one subscription, each with its length in front.
+/// The encoded topic names of one subscription, each with its length.
 fn topic_list(metadata: &Bytes) -> Result<Bytes, CodecError> {
     let mut subscription = Reader::new(metadata);
     if subscription.int16()? < 0 {
@@ -60,7 +60,7 @@ fn topic_list(metadata: &Bytes) -> Result<Bytes, CodecError> {
     Ok(metadata.slice(start..metadata.len() - subscription.remaining()))
 }
 
-/// A version 0 subscription, as tests and simulated members write it.
+/// A version 0 subscription for tests and simulated members.
 #[cfg(test)]
 pub(crate) fn subscription(topics: &[&str]) -> Bytes {
     let mut writer = super::codec::Writer::new(0, false);

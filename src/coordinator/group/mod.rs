@@ -1,9 +1,9 @@
-//! Group coordination in domain types: what a request asks, what it is answered, and the settings.
+//! The domain types of group coordination: requests, results, errors and settings.
 //!
-//! Owns the vocabulary shared by the machine ([`shard`], [`classic`], [`offsets`]), the runtime and the API
-//! handlers. Leaves wire versions to `api/`, record schemas to [`records`], and time, disk and waiting to
+//! Owns the types shared by the state machine ([`shard`], [`classic`], [`offsets`]), the runtime and the API
+//! handlers. Leaves request versions to `api/`, record schemas to [`records`], and time, disk and waiting to
 //! `coordinator::runtime`. Invariants: INV-G1 (one owner of a partition per generation), INV-G2 (generations never
-//! fall), INV-G3 (OffsetFetch returns the last committed offset or a later one), INV-G4 (replaying the log gives
+//! decrease), INV-G3 (OffsetFetch returns the last committed offset or a later one), INV-G4 (replaying the log gives
 //! the live state).
 
 mod classic;
@@ -29,39 +29,39 @@ use crate::{
     types::{Offset, TimestampMs, TopicId},
 };
 
-/// The protocol type of consumers; the broker looks into their subscriptions to know which topics are in use.
+/// The protocol type of consumers. The broker reads their subscriptions to learn which topics are in use.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
-/// The settings of the group coordinator; fields are Kafka's keys with dots as underscores, unless said otherwise.
+/// The settings of the group coordinator. A field has the name of Kafka's setting, unless its comment says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupConfig {
-    /// Smallest session timeout a classic member may ask for.
+    /// The smallest session timeout that a classic member may request.
     pub group_min_session_timeout_ms: i32,
-    /// Largest session timeout a classic member may ask for.
+    /// The largest session timeout that a classic member may request.
     pub group_max_session_timeout_ms: i32,
     /// How long the first rebalance of an empty group waits for more members.
     pub group_initial_rebalance_delay_ms: i32,
-    /// Members a classic group may have.
+    /// The most members of a classic group.
     pub group_max_size: usize,
-    /// Characters of metadata that an offset commit may carry.
+    /// The most characters of metadata in an offset commit.
     pub offset_metadata_max_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
-    /// How often expired offsets are looked for.
+    /// The interval between two checks for expired offsets.
     pub offsets_retention_check_interval_ms: i64,
-    /// How long an answer waits for its records to be replicated.
+    /// How long a response waits for its records to be replicated.
     pub offsets_commit_timeout_ms: i32,
-    /// Partitions of `__consumer_offsets` while it does not exist yet.
+    /// The number of partitions with which `__consumer_offsets` will be created.
     pub offsets_topic_num_partitions: i32,
-    /// Bytes read at a time while a partition is loaded.
+    /// The number of bytes per read while a partition is loaded.
     pub offsets_load_buffer_size: usize,
-    /// Groups one partition of `__consumer_offsets` may hold. Kafka has no such bound.
+    /// The most groups in one partition of `__consumer_offsets`. Kafka has no such limit.
     pub max_groups_per_partition: usize,
-    /// What all groups and offsets of the broker may take in memory. Kafka has no such bound.
+    /// The most memory for all groups and offsets of the broker. Kafka has no such limit.
     pub max_bytes: usize,
-    /// Damaged places of `__consumer_offsets` that are passed over: a partition and an offset, or all of a partition.
+    /// Damaged records of `__consumer_offsets` that are skipped: a partition and an offset, or a whole partition.
     pub accepted_loss: BTreeSet<(i32, Option<Offset>)>,
-    /// Member ids handed out but not yet used for joining, per group. Kafka has no such bound.
+    /// The most member ids per group that were assigned but not yet used to join. Kafka has no such limit.
     pub max_pending_members: usize,
 }
 
@@ -107,8 +107,7 @@ impl From<&BrokerConfig> for GroupConfig {
     }
 }
 
-/// What can be wrong with a request to the group coordinator. Each variant is one of Kafka's error codes;
-/// the number is Kafka's.
+/// The errors of a request to the group coordinator. Each variant is one of Kafka's error codes, with Kafka's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum GroupError {
     /// UNKNOWN_SERVER_ERROR(-1): the group's state does not fit into one record.
@@ -150,7 +149,7 @@ pub enum GroupError {
     /// GROUP_ID_NOT_FOUND(69)
     #[error("the group does not exist")]
     GroupIdNotFound,
-    /// MEMBER_ID_REQUIRED(79): join again with the member id of the answer (KIP-394).
+    /// MEMBER_ID_REQUIRED(79): the client must join again with the member id of the response (KIP-394).
     #[error("join again with the given member id")]
     MemberIdRequired,
     /// GROUP_MAX_SIZE_REACHED(81)
@@ -165,12 +164,12 @@ pub enum GroupError {
     /// UNSTABLE_OFFSET_COMMIT(88): an open transaction holds a newer offset (KIP-447).
     #[error("a transaction with a newer offset is open")]
     UnstableOffsetCommit,
-    /// GROUP_AUTHORIZATION_FAILED(30): decided before the coordinator is asked.
+    /// GROUP_AUTHORIZATION_FAILED(30): checked before the request reaches the coordinator.
     #[error("the client may not use the group")]
     GroupAuthorizationFailed,
 }
 
-/// One assignment protocol a member offers; `metadata` is opaque to the broker.
+/// An assignment protocol that a member offers; the broker does not interpret `metadata`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberProtocol {
     pub name: Arc<str>,
@@ -193,9 +192,9 @@ pub struct JoinRequest {
     pub protocol_type: Arc<str>,
     /// In the member's order of preference.
     pub protocols: Vec<MemberProtocol>,
-    /// Version 4 and later: a dynamic member must come back with the id it is given (KIP-394).
+    /// Version 4 and later: a dynamic member must join again with the id that it gets (KIP-394).
     pub requires_known_member_id: bool,
-    /// Version 9 and later: a static leader that came back can be told to skip the assignment (KIP-814).
+    /// Version 9 and later: the response may tell a returning static leader to skip the assignment (KIP-814).
     pub supports_skip_assignment: bool,
     /// Why the member joins (KIP-800).
     pub reason: Option<Arc<str>>,
@@ -214,7 +213,7 @@ pub struct Joined {
     pub members: Vec<JoinedMember>,
 }
 
-/// A member as its leader sees it.
+/// A member in the list for the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinedMember {
     pub member_id: Arc<str>,
@@ -222,7 +221,7 @@ pub struct JoinedMember {
     pub metadata: Bytes,
 }
 
-/// A refused JoinGroup; `member_id` goes into the answer (for MEMBER_ID_REQUIRED it is the new id).
+/// A refused JoinGroup. The response contains `member_id`; for MEMBER_ID_REQUIRED it is the new id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinError {
     pub error: GroupError,
@@ -259,14 +258,14 @@ pub struct HeartbeatRequest {
     pub group_instance_id: Option<Arc<str>>,
 }
 
-/// LeaveGroup; versions before 3 carry one member.
+/// LeaveGroup; versions before 3 have exactly one member.
 #[derive(Debug, Clone)]
 pub struct LeaveRequest {
     pub group_id: Arc<str>,
     pub members: Vec<LeavingMember>,
 }
 
-/// A member to remove: by id, or by instance id with an empty member id.
+/// A member to remove, by member id, or by instance id if the member id is empty.
 #[derive(Debug, Clone)]
 pub struct LeavingMember {
     pub member_id: Arc<str>,
@@ -274,7 +273,7 @@ pub struct LeavingMember {
     pub reason: Option<Arc<str>>,
 }
 
-/// What became of one member of a LeaveGroup.
+/// The result of one member of a LeaveGroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftMember {
     pub member_id: Arc<str>,
@@ -282,7 +281,7 @@ pub struct LeftMember {
     pub error: Option<GroupError>,
 }
 
-/// OffsetCommit of topics and partitions that the caller has found to exist.
+/// OffsetCommit. The caller has checked that the topics and partitions exist.
 #[derive(Debug, Clone)]
 pub struct CommitOffsetsRequest {
     pub group_id: Arc<str>,
@@ -293,7 +292,7 @@ pub struct CommitOffsetsRequest {
     pub group_instance_id: Option<Arc<str>>,
     /// Versions 2–4: how long to keep the offset instead of the broker's retention.
     pub retention_time_ms: Option<i64>,
-    /// Decides between ILLEGAL_GENERATION (≤ 8) and GROUP_ID_NOT_FOUND (9+) for an absent group.
+    /// If the group does not exist, the error is ILLEGAL_GENERATION up to version 8, and GROUP_ID_NOT_FOUND from 9 on.
     pub api_version: i16,
     pub topics: Vec<CommitTopic>,
 }
@@ -330,7 +329,7 @@ pub struct FetchOffsetsRequest {
     pub member_id: Option<Arc<str>>,
     /// -1 when not given.
     pub member_epoch: i32,
-    /// Answer UNSTABLE_OFFSET_COMMIT where a transaction is open (KIP-447).
+    /// Return UNSTABLE_OFFSET_COMMIT for partitions with an open transaction (KIP-447).
     pub require_stable: bool,
     pub topics: Vec<FetchOffsetsTopic>,
 }
@@ -351,7 +350,7 @@ pub struct FetchedTopic {
     pub partitions: Vec<FetchedOffset>,
 }
 
-/// A committed offset; -1 where there is none.
+/// A committed offset; -1 if there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedOffset {
     pub partition: i32,
@@ -361,14 +360,14 @@ pub struct FetchedOffset {
     pub error: Option<GroupError>,
 }
 
-/// OffsetDelete of topics and partitions that the caller has found to exist.
+/// OffsetDelete. The caller has checked that the topics and partitions exist.
 #[derive(Debug, Clone)]
 pub struct DeleteOffsetsRequest {
     pub group_id: Arc<str>,
     pub topics: Vec<(Arc<str>, Vec<i32>)>,
 }
 
-/// States of a classic group, under Kafka's names.
+/// The states of a classic group, with Kafka's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupState {
     Empty,
@@ -398,16 +397,16 @@ impl GroupState {
     }
 }
 
-/// What a coordinator holds.
+/// The number of groups and offsets of a coordinator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupCounts {
-    /// Groups in each state.
+    /// The number of groups in each state.
     pub groups: BTreeMap<GroupState, usize>,
-    /// Offsets that they have committed.
+    /// The number of committed offsets of all groups.
     pub offsets: usize,
 }
 
-/// The kind of a group, as ListGroups names it.
+/// The type of a group, as in ListGroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupType {
     Classic,
@@ -421,7 +420,7 @@ impl GroupType {
     }
 }
 
-/// A group as DescribeGroups shows it. A missing group is `Err(GroupIdNotFound)` in its place.
+/// A group as in DescribeGroups. A missing group is an `Err(GroupIdNotFound)` instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedGroup {
     pub group_id: Arc<str>,
@@ -433,7 +432,7 @@ pub struct DescribedGroup {
 }
 
 impl DescribedGroup {
-    /// What an answer takes to tell it, about.
+    /// The approximate size of the group in a response.
     pub fn size_bytes(&self) -> usize {
         const STRUCT_BYTES: usize = 200;
         let members = self.members.iter().map(|member| {
@@ -455,27 +454,27 @@ pub struct DescribedMember {
     pub assignment: Bytes,
 }
 
-/// A row of ListGroups.
+/// A group as in ListGroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedGroup {
     pub group_id: Arc<str>,
-    /// Empty for a group that only holds offsets.
+    /// Empty for a group that only has offsets.
     pub protocol_type: Arc<str>,
     pub state: GroupState,
     pub group_type: GroupType,
 }
 
-/// Which groups ListGroups wants.
+/// The filter of ListGroups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupFilter {
-    /// `None` wants all.
+    /// `None` means all states.
     states: Option<BTreeSet<GroupState>>,
-    /// `None` wants all.
+    /// `None` means all types.
     types: Option<BTreeSet<GroupType>>,
 }
 
 impl GroupFilter {
-    /// Names are compared without case; no names at all want everything, and unknown names want nothing.
+    /// Names are case-insensitive. An empty list means no filter; an unknown name matches no group.
     pub fn new<'a>(states: impl Iterator<Item = &'a str>, types: impl Iterator<Item = &'a str>) -> Self {
         GroupFilter {
             states: wanted(states, &GroupState::ALL, |state| state.as_str()),
@@ -501,15 +500,15 @@ fn wanted<'a, T: Copy + Ord>(
     Some(names.filter_map(find).collect())
 }
 
-/// The two clocks a step sees: wall time goes into records, monotonic time drives the timers, so that a
-/// changed wall clock expires nobody's session.
+/// The two clocks of a step. Records contain wall-clock time; timers use monotonic time, so that a change of the
+/// wall clock expires no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub timestamp_ms: TimestampMs,
     pub monotonic_ms: i64,
 }
 
-/// Names one waiting request inside a shard; the runtime maps it to the task that waits.
+/// The id of a waiting request in a shard. The runtime maps it to the waiting task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 

@@ -1,8 +1,8 @@
-//! Committed offsets, and those that open transactions hold back.
+//! Committed offsets, and the pending offsets of open transactions.
 //!
-//! Owns the map (group, topic, partition) → offset, how records change it, how a fetch reads it, which offsets are
-//! expired, and what all of it takes in memory. Who may commit is decided by the group; which topics exist, by the
-//! caller. Whatever walks over many offsets does so in pages: a page says where the next one starts.
+//! Owns the map (group, topic, partition) → offset: how records change it, how a fetch reads it, which offsets have
+//! expired, and how much memory it takes. The group decides which members may commit; the caller checks that topics
+//! exist. Operations over many offsets work in pages; each page returns the position of the next one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,20 +18,20 @@ use super::{
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
 const NO_OFFSET: i64 = -1;
-/// A group, a topic and an offset take about this much in memory besides their texts: the entry, what the maps around
-/// it leave empty, and a name's counters.
+/// The approximate memory of a group, a topic and an offset without their strings: the entry, unused capacity of the
+/// maps, and the reference counters of a name.
 const GROUP_OVERHEAD_BYTES: usize = 192;
 const TOPIC_OVERHEAD_BYTES: usize = 128;
 const OFFSET_OVERHEAD_BYTES: usize = size_of::<(i32, OffsetAndMetadata)>() + 96;
 
-/// Offsets that one step looks at, and records that it writes, where there may be many.
+/// The most offsets that one step visits, and the most records that it writes, in operations over many offsets.
 pub(crate) const PAGE: usize = 500;
 
-/// A committed offset and where in the log it stands.
+/// A committed offset and the position of its record in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OffsetAndMetadata {
     pub(crate) value: OffsetCommitValue,
-    /// The record's own offset: of a transactional and a plain commit, the later record wins.
+    /// The offset of the record. If there is a transactional and a plain commit, the later record wins.
     pub(crate) record_offset: Offset,
 }
 
@@ -41,7 +41,7 @@ impl OffsetAndMetadata {
     }
 }
 
-/// Where a page over the offsets of one group ended: the last topic and partition that it looked at.
+/// The end of a page over the offsets of one group: the last topic and partition of the page.
 pub type OffsetPosition = (Arc<str>, i32);
 
 type TopicOffsets = SmallMap<Arc<str>, SmallMap<i32, OffsetAndMetadata>>;
@@ -51,28 +51,28 @@ type PendingPartitions = BTreeMap<Arc<str>, BTreeMap<i32, BTreeSet<ProducerId>>>
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offsets {
     committed: BTreeMap<Arc<str>, TopicOffsets>,
-    /// Written by transactions that have not ended.
+    /// Offsets written by open transactions.
     pending: BTreeMap<ProducerId, BTreeMap<Arc<str>, TopicOffsets>>,
-    /// Which transactions have something pending for a partition.
+    /// The transactions that have a pending offset for a partition.
     open_transactions: BTreeMap<Arc<str>, PendingPartitions>,
-    /// How many are committed.
+    /// The number of committed offsets.
     committed_count: usize,
-    /// What the committed and the pending ones take in memory, about.
+    /// The approximate memory of committed and pending offsets.
     memory_bytes: usize,
 }
 
 impl Offsets {
-    /// How many are committed.
+    /// The number of committed offsets.
     pub(crate) fn len(&self) -> usize {
         self.committed_count
     }
 
-    /// What they take in memory, about.
+    /// The approximate memory of committed and pending offsets.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
-    /// How much more memory these offsets would take than what is committed now.
+    /// Returns how much the memory would grow if these offsets were committed.
     pub(crate) fn growth_bytes<'a>(
         &self,
         group_id: &str,
@@ -90,7 +90,7 @@ impl Offsets {
         group_bytes + topic_bytes + growth.sum::<usize>()
     }
 
-    /// `producer_id` is set when the record stands in a transactional batch.
+    /// `producer_id` is set if the record is in a transactional batch.
     pub(crate) fn put(
         &mut self,
         group_id: &Arc<str>,
@@ -128,7 +128,7 @@ impl Offsets {
         }
     }
 
-    /// A tombstone: the offset and all that is pending for it are gone.
+    /// Applies a tombstone: removes the committed offset and all pending ones.
     pub(crate) fn remove(&mut self, group_id: &str, topic: &str, partition: i32) {
         if let Some(freed) = remove_offset(&mut self.committed, group_id, topic, partition) {
             self.committed_count -= 1;
@@ -152,7 +152,7 @@ impl Offsets {
         }
     }
 
-    /// The transaction's marker: its offsets become visible, or vanish.
+    /// Applies a transaction marker: commits or drops the transaction's pending offsets.
     pub(crate) fn end_transaction(&mut self, producer_id: ProducerId, committed: bool) {
         for (group_id, topics) in self.pending.remove(&producer_id).unwrap_or_default() {
             self.memory_bytes -= GROUP_OVERHEAD_BYTES + group_id.len();
@@ -197,12 +197,12 @@ impl Offsets {
         topics.and_then(|topics| topics.get(topic)).is_some_and(|partitions| partitions.contains_key(&partition))
     }
 
-    /// True when a tombstone for the partition would remove something.
+    /// Whether a tombstone for the partition would remove an offset.
     pub(crate) fn contains(&self, group_id: &str, topic: &str, partition: i32) -> bool {
         self.get(group_id, topic, partition).is_some() || self.is_unstable(group_id, topic, partition)
     }
 
-    /// The offsets asked for, in the order asked for.
+    /// Returns the requested offsets, in the order of the request.
     pub(crate) fn fetch(
         &self,
         group_id: &str,
@@ -229,7 +229,7 @@ impl Offsets {
             .collect()
     }
 
-    /// A page of all offsets of the group, and where the next page starts.
+    /// Returns a page of the group's offsets, and the position of the next page.
     pub(crate) fn fetch_all(
         &self,
         group_id: &str,
@@ -246,7 +246,7 @@ impl Offsets {
             };
             match fetched_topics.last_mut().filter(|topic| topic.name == *name) {
                 Some(topic) => topic.partitions.push(offset),
-                // The committed topic id would not fit the topic of that name if it was created anew.
+                // If the topic was deleted and recreated, the committed topic id would be the wrong one.
                 None => {
                     let partitions = vec![offset];
                     fetched_topics.push(FetchedTopic { name: name.clone(), topic_id: TopicId::ZERO, partitions });
@@ -256,7 +256,8 @@ impl Offsets {
         (fetched_topics, next)
     }
 
-    /// Tombstones for what the group has, pending offsets included, or for a page of it. Returns whether that is all.
+    /// Writes tombstones for the group's committed and pending offsets, at most for one page. Returns whether these are
+    /// all.
     pub(crate) fn tombstones_of_group(&self, group_id: &Arc<str>, records: &mut Vec<Record>) -> bool {
         let mut partitions: BTreeSet<(&Arc<str>, i32)> = BTreeSet::new();
         for (topic, offsets) in self.committed.get(group_id).into_iter().flat_map(SmallMap::iter) {
@@ -277,8 +278,9 @@ impl Offsets {
         is_all
     }
 
-    /// Tombstones for the offsets of deleted topics, in the groups from `from` on or in a page of them; returns where
-    /// to go on. Offsets without a topic id (written before Kafka 4.3) go by the name alone.
+    /// Writes tombstones for the offsets of deleted topics in the groups from `from` on, at most for one page. Returns
+    /// the group at which to continue. Offsets without a topic id (written before Kafka 4.3) are matched by topic name
+    /// only.
     pub(crate) fn tombstones_of_topics(
         &self,
         deleted: &DeletedTopics,
@@ -297,7 +299,7 @@ impl Offsets {
             looked_at += 1 + deleted.0.len().min(topics.len());
             for (topic, partition) in deleted.of_group(topics) {
                 if found.len() >= PAGE {
-                    // Once these are gone, the same group goes on.
+                    // The next page continues with the same group, after these offsets are deleted.
                     next = Some(group_id.clone());
                     break 'groups;
                 }
@@ -305,7 +307,7 @@ impl Offsets {
             }
         }
         if next.is_none() {
-            // Transactions are few, and none is open for long.
+            // There are few transactions, and none is open for long.
             for (group_id, topics) in self.pending.values().flatten() {
                 found.extend(deleted.of_group(topics).map(|(topic, partition)| (group_id, topic, partition)));
             }
@@ -314,8 +316,8 @@ impl Offsets {
         next
     }
 
-    /// Tombstones for the group's expired offsets, or those of a page of its offsets. `since` says since when an offset
-    /// is unused, `None` that it is in use.
+    /// Writes tombstones for the expired offsets in a page of the group's offsets. `since` returns the time since which
+    /// an offset is unused, or `None` if it is in use.
     pub(crate) fn expire(
         &self,
         group_id: &Arc<str>,
@@ -343,16 +345,16 @@ impl Offsets {
     }
 }
 
-/// What a look for expired offsets came to.
+/// The result of a check for expired offsets.
 pub(crate) struct ExpiredPage {
-    /// The group would have no offsets left. Of a group with more than one page this is said the next time.
+    /// The group will have no offsets left. If the group has more than one page, only the next check reports this.
     pub(crate) all_expired: bool,
     pub(crate) looked_at: usize,
-    /// Where to go on.
+    /// The position of the next page.
     pub(crate) next: Option<OffsetPosition>,
 }
 
-/// Topics that are gone: names, and the ids that they had.
+/// Deleted topics: their names, each with the ids of the deleted topics of that name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeletedTopics(BTreeMap<Arc<str>, BTreeSet<TopicId>>);
 
@@ -371,7 +373,7 @@ impl DeletedTopics {
         self.0.is_empty()
     }
 
-    /// The partitions of deleted topics that a group has offsets for.
+    /// Returns the partitions of deleted topics for which a group has offsets.
     fn of_group<'a>(&'a self, topics: &'a TopicOffsets) -> impl Iterator<Item = (&'a Arc<str>, i32)> {
         let by_topic = self.0.len() < topics.len();
         let few = self.0.keys().filter(move |_| by_topic).filter_map(|name| topics.get_key_value(name));
@@ -388,7 +390,7 @@ impl DeletedTopics {
 
 type Page<'a> = Vec<(&'a Arc<str>, i32, &'a OffsetAndMetadata)>;
 
-/// At most [`PAGE`] offsets behind `after`, and where the page behind them starts.
+/// Returns at most [`PAGE`] offsets after the position `after`, and the position of the next page.
 fn page<'a>(topics: Option<&'a TopicOffsets>, after: Option<&OffsetPosition>) -> (Page<'a>, Option<OffsetPosition>) {
     let first_topic = after.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(topic));
     let mut page = Vec::new();
@@ -418,7 +420,7 @@ fn entry<'a, V: Default>(map: &'a mut BTreeMap<Arc<str>, V>, key: &Arc<str>) -> 
     map.entry(key.clone()).or_default()
 }
 
-/// Returns how much memory that frees; `None` if there is no such offset.
+/// Returns the freed memory in bytes; `None` if there is no such offset.
 fn remove_offset(
     groups: &mut BTreeMap<Arc<str>, TopicOffsets>,
     group_id: &str,
@@ -439,7 +441,7 @@ fn remove_offset(
     Some(freed)
 }
 
-/// The topic was deleted and created anew since the commit (O7).
+/// Whether the topic was deleted and recreated after the commit (O7).
 fn of_another_topic(offset: &OffsetAndMetadata, topic_id: TopicId) -> bool {
     let stored = offset.value.topic_id;
     stored != TopicId::ZERO && topic_id != TopicId::ZERO && stored != topic_id

@@ -1,9 +1,9 @@
-//! The records of `__consumer_offsets` in Kafka's schemas, so that Kafka's own tools read our log and we
-//! read a log that Kafka wrote.
+//! The records of `__consumer_offsets` in Kafka's schemas. Kafka's tools can read Ottla's log, and Ottla can
+//! read a log that Kafka has written.
 //!
-//! Written: OffsetCommit value v4 (v1 when the client gave a retention), GroupMetadata value v3, as Apache
-//! Kafka 4.3 does. Read: OffsetCommit v0–4 under key types 0 and 1, GroupMetadata v0–4. Records of other
-//! kinds (KIP-848, KIP-932, KIP-1071) are reported as unknown, never as errors.
+//! Writes OffsetCommit value v4 (v1 if the client set a retention) and GroupMetadata value v3, like Apache
+//! Kafka 4.3. Reads OffsetCommit v0–4 with key types 0 and 1, and GroupMetadata v0–4. Records of other
+//! types (KIP-848, KIP-932, KIP-1071) are reported as unknown, never as errors.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const OFFSET_COMMIT: i16 = 1;
 const GROUP_METADATA: i16 = 2;
 
 const OFFSET_COMMIT_VALUE_VERSION: i16 = 4;
-/// Only version 1 carries an expire timestamp.
+/// Only version 1 has an expire timestamp.
 const OFFSET_COMMIT_VALUE_VERSION_WITH_RETENTION: i16 = 1;
 const GROUP_METADATA_VALUE_VERSION: i16 = 3;
 
@@ -33,16 +33,16 @@ pub enum Record {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommitValue {
     pub offset: i64,
-    /// -1 when unknown.
+    /// -1 if unknown.
     pub leader_epoch: i32,
     pub metadata: Arc<str>,
     pub commit_timestamp_ms: TimestampMs,
-    /// Set when the client asked for its own retention.
+    /// Set if the client requested a retention.
     pub expire_timestamp_ms: Option<TimestampMs>,
     pub topic_id: TopicId,
 }
 
-/// A classic group at the moment its generation became durable.
+/// A classic group as of the moment when its generation became durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMetadataValue {
     /// Empty for a group without members that never had a type.
@@ -50,7 +50,7 @@ pub struct GroupMetadataValue {
     pub generation_id: i32,
     pub protocol_name: Option<Arc<str>>,
     pub leader: Option<Arc<str>>,
-    /// When the group entered its state; -1 when unknown (versions 0 and 1).
+    /// When the group entered its state; -1 if unknown (versions 0 and 1).
     pub current_state_timestamp_ms: TimestampMs,
     pub members: Vec<MemberMetadata>,
 }
@@ -68,17 +68,17 @@ pub struct MemberMetadata {
     pub assignment: Bytes,
 }
 
-/// What a key and a value turned out to be.
+/// A decoded key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     Record(Record),
-    /// A record type or value version this broker does not know: skipped, as Kafka does.
+    /// The broker does not know the record type or value version. It skips the record, like Kafka.
     Unknown {
         record_type: i16,
     },
 }
 
-/// Why a record of a known type cannot be read.
+/// The reason why a record of a known type cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
     #[error("a record of the group coordinator has no key")]
@@ -88,7 +88,7 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// The key as it is written.
+    /// Returns the encoded key.
     pub fn key(&self) -> Vec<u8> {
         match self {
             Record::OffsetCommit { group_id, topic, partition, .. } => {
@@ -106,7 +106,7 @@ impl Record {
         }
     }
 
-    /// The value as it is written; `None` for a tombstone.
+    /// Returns the encoded value; `None` for a tombstone.
     pub fn value(&self) -> Option<Vec<u8>> {
         match self {
             Record::OffsetCommit { value, .. } => value.as_ref().map(OffsetCommitValue::encode),
@@ -114,7 +114,7 @@ impl Record {
         }
     }
 
-    /// Reads a key and value as found in the log.
+    /// Decodes a key and value from the log.
     pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Decoded, RecordError> {
         let mut key = Reader::new(key.ok_or(RecordError::MissingKey)?);
         let record_type = key.int16()?;
@@ -162,7 +162,7 @@ impl OffsetCommitValue {
         value.finish()
     }
 
-    /// `None` for a version this broker does not know.
+    /// Returns `None` if the broker does not know the version.
     fn decode(bytes: &[u8]) -> Result<Option<Self>, CodecError> {
         let mut value = Reader::new(bytes);
         let version = value.int16()?;
@@ -215,7 +215,7 @@ impl GroupMetadataValue {
         value.finish()
     }
 
-    /// `None` for a version this broker does not know.
+    /// Returns `None` if the broker does not know the version.
     fn decode(bytes: &[u8]) -> Result<Option<Self>, CodecError> {
         let mut value = Reader::new(bytes);
         let version = value.int16()?;
@@ -244,7 +244,7 @@ impl GroupMetadataValue {
         }))
     }
 
-    /// Bytes of the value when written, to find out beforehand whether it fits into a batch.
+    /// An upper bound of the encoded size, used to check whether the record fits into a batch.
     pub(crate) fn size_bytes(&self) -> usize {
         let members: usize = self
             .members
@@ -281,7 +281,7 @@ impl MemberMetadata {
             group_instance_id,
             client_id,
             client_host,
-            // Version 0 has no rebalance timeout: the session timeout stands for it.
+            // Version 0 has no rebalance timeout, so the session timeout is used.
             rebalance_timeout_ms: if rebalance_timeout_ms == -1 { session_timeout_ms } else { rebalance_timeout_ms },
             session_timeout_ms,
             subscription,
@@ -356,7 +356,7 @@ mod tests {
         reads(key, value, record);
     }
 
-    // All bytes below come from Apache Kafka 4.3.1's own serializers.
+    // The serializers of Apache Kafka 4.3.1 produced all bytes below.
 
     #[test]
     fn offsets_are_written_as_apache_writes_them() {

@@ -1,8 +1,8 @@
-//! Script tests of the shard: each `testdata/<name>.txt` holds commands and, under `----`, what they led to.
-//! `UPDATE=1 cargo test` rewrites the outcomes; the diff is then what a reviewer reads.
+//! Script tests of the shard: each `testdata/<name>.txt` contains commands and, under `----`, their outcomes.
+//! `UPDATE=1 cargo test` rewrites the outcomes, and a reviewer reads the diff.
 //!
-//! `#7` stands for the seventh UUID drawn, so a member id reads `c-#7`. Records are applied as they are
-//! written, and `restart` builds the shard anew from them and demands the same durable state (INV-G4).
+//! `#7` means the seventh generated UUID, so a member id is `c-#7`. Records are applied when they are
+//! written. `restart` builds a new shard from them and checks that its durable state is the same (INV-G4).
 #![allow(clippy::disallowed_methods)] // Tests read and rewrite their scripts.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
@@ -68,7 +68,7 @@ fn run_script(name: &str) {
                 outcome += &runner.run(command);
             }
         }
-        // The old outcome is dropped, the new one takes its place.
+        // Skips the old outcome; the new one replaces it.
         while lines.next_if(|line| !line.is_empty()).is_some() {}
         write!(actual, "----\n{outcome}").unwrap();
     }
@@ -131,7 +131,7 @@ fn topic_id(number: u128) -> TopicId {
     TopicId(Uuid::from_u128(number))
 }
 
-/// `range:t1+t2,sticky:t1` → protocols with consumer subscriptions; `range:!junk` → metadata as given.
+/// `range:t1+t2,sticky:t1` → protocols with consumer subscriptions; `range:!junk` → the text itself as metadata.
 fn protocols(text: &str) -> Vec<MemberProtocol> {
     text.split(',')
         .filter(|part| !part.is_empty())
@@ -177,7 +177,7 @@ impl Runner {
     }
 
     fn run(&mut self, line: &str) -> String {
-        // `#7` in arguments becomes the UUID that it stands for.
+        // Replaces `#7` in arguments with the UUID.
         let line: String = {
             let mut parts = line.split('#');
             let mut expanded = parts.next().unwrap_or_default().to_owned();
@@ -358,13 +358,13 @@ impl Runner {
         let mut printed = String::new();
         for record in step.records {
             let decoded = Record::decode(Some(&record.key()), record.value().as_deref()).unwrap();
-            assert_eq!(decoded, Decoded::Record(record.clone()), "a record reads back as it was written");
+            assert_eq!(decoded, Decoded::Record(record.clone()), "a record must read back as it was written");
             writeln!(printed, "write {}", print_record(&record)).unwrap();
             self.shard.apply(self.log.len() as i64, None, &record);
             self.log.push(record);
         }
         for reply in step.replies {
-            let label = self.requests.remove(&reply.request).expect("a request is answered once");
+            let label = self.requests.remove(&reply.request).expect("a request must get only one reply");
             let text = print_output(&reply.output);
             if label != "tick" {
                 writeln!(printed, "{label}: {text}").unwrap();

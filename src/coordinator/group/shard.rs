@@ -1,8 +1,8 @@
-//! One partition of `__consumer_offsets` as a pure machine: dispatch, group creation and deletion, expiry.
+//! One partition of `__consumer_offsets` as a pure state machine: dispatch, group creation and deletion, expiration.
 //!
-//! [`Shard::step`] decides on the durable state (`&Hard`) and changes only the volatile one (`&mut Soft`);
-//! [`Shard::apply`] is the only writer of durable state and runs alike live and at load (INV-G4). After a failed
-//! append the whole shard is thrown away and loaded again, so a step may assume that its records get written.
+//! [`Shard::step`] reads the durable state (`&Hard`) and changes only the volatile state (`&mut Soft`).
+//! Only [`Shard::apply`] changes the durable state, both live and during a load (INV-G4). After a failed append the
+//! whole shard is dropped and loaded again, so a step may assume that its records are written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,31 +23,31 @@ use super::{
 };
 use crate::types::{Offset, ProducerId, TimestampMs, TopicId};
 
-/// Strings of records have 16-bit lengths, those of flexible requests do not.
+/// Strings in records have 16-bit lengths; strings in flexible requests may be longer.
 const MAX_STRING_BYTES: usize = i16::MAX as usize;
 /// A generated member id is a client or instance id, a dash and a UUID.
 const MEMBER_ID_SUFFIX_BYTES: usize = 37;
-/// Protocols that a member may offer. Clients offer one for each of their assignors, and none has ten.
+/// The most protocols that a member may offer. Clients offer one per assignor, and no client has as many as ten.
 pub const MAX_PROTOCOLS: usize = 100;
-/// What one member's protocols may take together, names and metadata.
+/// The most bytes of one member's protocols, names and metadata together.
 pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
-/// Timers that one step runs.
+/// The most timers that one step runs.
 const MAX_TIMERS_PER_STEP: usize = 256;
-/// A group's record takes about this much in memory besides its strings and bytes, and one of its members.
+/// The approximate memory of a group's record, and of a member in it, without strings and bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
 const MEMBER_OVERHEAD_BYTES: usize = 256;
 
-/// What happens to a shard.
+/// The inputs of a shard.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// The UUID is the random part of the member id, should one be needed.
+    /// The UUID is the random part of a new member id, if one is needed.
     Join(JoinRequest, Uuid),
     Sync(SyncRequest),
     Heartbeat(HeartbeatRequest),
     Leave(LeaveRequest),
     CommitOffsets(CommitOffsetsRequest),
     FetchOffsets(FetchOffsetsRequest),
-    /// A page of all offsets of a group.
+    /// Fetches a page of a group's offsets.
     FetchAllOffsets {
         group_id: Arc<str>,
         require_stable: bool,
@@ -55,23 +55,23 @@ pub enum Input {
     },
     DeleteOffsets(DeleteOffsetsRequest),
     Describe(Vec<Arc<str>>),
-    /// A page of the groups, those behind `after`.
+    /// Lists a page of the groups after `after`.
     List {
         filter: Arc<GroupFilter>,
         after: Option<Arc<str>>,
     },
-    /// Deletes a group, or the first of its offsets if it has many.
+    /// Deletes a group. If it has many offsets, one step deletes only some of them.
     DeleteGroup(Arc<str>),
-    /// Deletes the offsets of deleted topics in a page of the groups, those from `from` on.
+    /// Deletes the offsets of deleted topics in a page of the groups from `from` on.
     TopicsDeleted {
         topics: Arc<DeletedTopics>,
         from: Option<Arc<str>>,
     },
-    /// Some deadline may have passed.
+    /// A timer may be due.
     Tick,
 }
 
-/// The answer to an input.
+/// The result of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     Joined(Result<Joined, JoinError>),
@@ -81,40 +81,40 @@ pub enum Output {
     /// OffsetCommit and OffsetDelete.
     Outcomes(Result<Vec<TopicOutcome>, GroupError>),
     Fetched(Result<Vec<FetchedTopic>, GroupError>),
-    /// A page of offsets, and where the next one starts.
+    /// A page of offsets, and the position of the next page.
     FetchedPage(Vec<FetchedTopic>, Option<OffsetPosition>),
     Described(Vec<Result<DescribedGroup, GroupError>>),
-    /// A page of groups, and where the next one starts.
+    /// A page of groups, and the group after which the next page starts.
     Listed(Vec<ListedGroup>, Option<Arc<str>>),
     Deleted(Result<Deletion, GroupError>),
-    /// Where to go on with the offsets of deleted topics.
+    /// The group at which the deletion of the offsets of deleted topics must continue.
     Swept(Option<Arc<str>>),
     Done,
 }
 
-/// How far the deletion of a group has come.
+/// The progress of the deletion of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     Done,
-    /// Some of its offsets are left: ask again.
+    /// Some offsets are left; the caller must repeat the input.
     Begun,
 }
 
-/// An answer and when it may be given.
+/// A reply to a request, and when it may be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub request: RequestId,
-    /// Wait until all that the shard has written so far, this step included, is committed.
+    /// Send the reply only when all records that the shard has written so far, including this step's, are committed.
     pub after_commit: bool,
     pub output: Output,
 }
 
-/// What a step decided.
+/// The decisions of a step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Step {
     pub records: Vec<Record>,
     pub replies: Vec<Reply>,
-    /// The bound that refused something, for the log.
+    /// The limit that refused the input, as a message for the log.
     pub no_room: Option<&'static str>,
 }
 
@@ -128,11 +128,11 @@ impl Step {
     }
 }
 
-/// What the log says.
+/// The durable state, built from the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hard {
     groups: BTreeMap<Arc<str>, GroupMetadataValue>,
-    /// What the records of groups take in memory, about.
+    /// The approximate memory of the groups' records.
     groups_bytes: usize,
     offsets: Offsets,
 }
@@ -157,20 +157,20 @@ fn record_bytes(group_id: &str, value: &GroupMetadataValue) -> usize {
     RECORD_OVERHEAD_BYTES + group_id.len() + value.size_bytes() + members
 }
 
-/// What is lost with the process: live groups, parked requests (inside them) and timers.
+/// The volatile state: live groups with their waiting requests, and timers. It is lost when the process ends.
 #[derive(Debug, Default)]
 struct Soft {
-    /// Groups with members or pending ids; any other is rebuilt from its record when needed.
+    /// The groups with members or pending ids. Any other group is rebuilt from its record when needed.
     groups: BTreeMap<Arc<str>, ClassicGroup>,
-    /// What the live groups take in memory, about.
+    /// The approximate memory of the live groups.
     groups_bytes: usize,
     timers: Timers,
     expiration_scheduled: bool,
-    /// How far the look for expired offsets has come, while one is under way.
+    /// The position of the check for expired offsets, if one is in progress.
     expiration_at: Option<ExpirationPosition>,
 }
 
-/// Groups before this one, and its offsets up to the position, have been looked at.
+/// The check has visited all groups before this one, and this group's offsets up to the position.
 #[derive(Debug, Clone)]
 struct ExpirationPosition {
     group_id: Arc<str>,
@@ -182,19 +182,20 @@ struct ExpirationPosition {
 pub struct Shard {
     config: Arc<GroupConfig>,
     max_record_bytes: usize,
-    /// How much more memory the groups may take.
+    /// The number of bytes by which the memory of the groups may grow.
     room_bytes: usize,
     hard: Hard,
     soft: Soft,
 }
 
 impl Shard {
-    /// An empty shard, ready for [`Shard::apply`]; `max_record_bytes` is the largest value the log takes.
+    /// An empty shard, ready for [`Shard::apply`]; `max_record_bytes` is the size of the largest value that the log
+    /// accepts.
     pub fn new(config: Arc<GroupConfig>, max_record_bytes: usize) -> Self {
         Shard { config, max_record_bytes, room_bytes: usize::MAX, hard: Hard::default(), soft: Soft::default() }
     }
 
-    /// Ends the load: groups with members come alive and their sessions start.
+    /// Ends the load: makes the groups with members live and starts their sessions.
     pub fn on_loaded(&mut self, now: Now) {
         for (group_id, value) in &self.hard.groups {
             if !value.members.is_empty() {
@@ -208,7 +209,7 @@ impl Shard {
         }
     }
 
-    /// Decides what follows from the input. The caller appends the records, applies them, and answers.
+    /// Decides on an input. The caller appends the records, applies them, and sends the replies.
     pub fn step(&mut self, now: Now, request: RequestId, input: Input) -> Step {
         let mut step = Step::default();
         let mut transition = Transition {
@@ -229,11 +230,11 @@ impl Shard {
         step
     }
 
-    /// Takes one record of the log into the durable state. `producer_id` is set in transactional batches.
+    /// Applies one record of the log to the durable state. `producer_id` is set for records in transactional batches.
     pub fn apply(&mut self, offset: Offset, producer_id: Option<ProducerId>, record: &Record) {
         match record {
             Record::OffsetCommit { group_id, topic, partition, value: Some(value) } => {
-                // A commit without a group makes one that only holds offsets.
+                // An offset commit for an unknown group creates a group that only has offsets.
                 if !self.hard.groups.contains_key(group_id) {
                     self.hard.put_group(group_id, offsets_only_group(value.commit_timestamp_ms));
                 }
@@ -252,34 +253,34 @@ impl Shard {
         }
     }
 
-    /// Takes the end of a transaction into the durable state.
+    /// Applies the end of a transaction to the durable state.
     pub fn apply_transaction_end(&mut self, producer_id: ProducerId, committed: bool) {
         self.hard.offsets.end_transaction(producer_id, committed);
     }
 
-    /// When a [`Input::Tick`] is due, in monotonic milliseconds.
+    /// The time when the next [`Input::Tick`] is due, in monotonic milliseconds.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         self.soft.timers.next_deadline_ms()
     }
 
-    /// What groups and offsets take in memory, about.
+    /// The approximate memory of groups and offsets.
     pub fn memory_bytes(&self) -> usize {
         self.hard.groups_bytes + self.hard.offsets.memory_bytes() + self.soft.groups_bytes
     }
 
-    /// Says how much more the steps from now on may add to that.
+    /// Sets the number of bytes by which the next steps may increase the memory.
     pub fn set_room(&mut self, room_bytes: usize) {
         self.room_bytes = room_bytes;
     }
 
-    /// Groups the partition holds.
+    /// The number of groups in the partition.
     pub fn group_count(&self) -> usize {
         self.hard.groups.len()
     }
 
-    /// Adds what the partition holds to `counts`.
+    /// Adds the partition's groups and offsets to `counts`.
     pub fn count(&self, counts: &mut GroupCounts) {
-        // Groups without members are not alive, but are there.
+        // Groups that exist but are not live are Empty.
         let alive = self.soft.groups.values().map(ClassicGroup::state);
         let (live, all) = (self.soft.groups.len(), self.hard.groups.len());
         for state in alive.chain(std::iter::repeat_n(GroupState::Empty, all.saturating_sub(live))) {
@@ -337,7 +338,7 @@ fn fits(text: &str) -> bool {
     text.len() <= MAX_STRING_BYTES
 }
 
-/// One step in the making.
+/// A step in progress.
 struct Transition<'a> {
     config: &'a GroupConfig,
     max_record_bytes: usize,
@@ -346,7 +347,8 @@ struct Transition<'a> {
     soft: &'a mut Soft,
     now: Now,
     step: &'a mut Step,
-    /// Groups that may be forgotten when the step ends; not earlier, as their records are not applied yet.
+    /// Live groups that may be dropped at the end of the step. If they were dropped earlier, this step would rebuild
+    /// them from records that are not up to date yet.
     idle: Vec<Arc<str>>,
 }
 
@@ -404,7 +406,8 @@ impl Transition<'_> {
 
     // ---- live groups -----------------------------------------------------------------------------------
 
-    /// Runs `act` on the live group, waking it from its record if need be; `None` if there is no such group.
+    /// Runs `act` on the live group, which is rebuilt from its record if necessary. Returns `None` if there is no such
+    /// group.
     fn with_group<T>(
         &mut self,
         group_id: &str,
@@ -439,7 +442,7 @@ impl Transition<'_> {
         }
     }
 
-    /// Looks at a group without waking it.
+    /// Runs `look` on a group without making it live.
     fn look_at<T>(&self, group_id: &str, look: impl FnOnce(&ClassicGroup) -> T) -> Option<T> {
         match self.soft.groups.get(group_id) {
             Some(group) => Some(look(group)),
@@ -455,20 +458,20 @@ impl Transition<'_> {
     }
 
     fn may_create_group(&mut self) -> Result<(), GroupError> {
-        // Live groups have a record too, so the durable ones are all there are.
+        // Live groups have a record too, so the durable groups are all groups.
         if self.hard.groups.len() < self.config.max_groups_per_partition {
             return Ok(());
         }
-        self.step.no_room = Some("a partition of __consumer_offsets has as many groups as it may have");
+        self.step.no_room = Some("a partition of __consumer_offsets has reached its maximum number of groups");
         Err(GroupError::GroupMaxSizeReached)
     }
 
-    /// Whether the groups may take so many bytes more.
+    /// Returns an error if the memory of the groups may not grow by `more_bytes`.
     fn check_room(&mut self, more_bytes: usize) -> Result<(), GroupError> {
         if more_bytes == 0 || more_bytes <= self.room_bytes {
             return Ok(());
         }
-        self.step.no_room = Some("groups and offsets have reached ottla.groups.max.bytes, and may not grow");
+        self.step.no_room = Some("groups and offsets have reached ottla.groups.max.bytes and cannot grow");
         Err(GroupError::GroupMaxSizeReached)
     }
 
@@ -496,7 +499,7 @@ impl Transition<'_> {
         }
     }
 
-    /// Whether the group exists already.
+    /// Returns whether the group already exists.
     fn validate_join(&mut self, request: &JoinRequest) -> Result<bool, GroupError> {
         if request.group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
@@ -520,7 +523,7 @@ impl Transition<'_> {
         Ok(false)
     }
 
-    /// How much more memory the group would take with this member as it is now.
+    /// Returns how much the memory of the group would grow if this member joined or rejoined.
     fn growth_of_join(&self, request: &JoinRequest) -> usize {
         let group = self.soft.groups.get(&request.group_id);
         let now_bytes = group.map_or(0, |group| group.member_memory_bytes(&request.member_id));
@@ -533,7 +536,7 @@ impl Transition<'_> {
         let group_id = request.group_id.clone();
         let group = ClassicGroup::new(group_id.clone(), self.now.timestamp_ms);
         self.soft.insert(group);
-        // Like Kafka, write the group down at once: it exists from its first JoinGroup on, even a refused one.
+        // Like Kafka, write the group's record at once: the group exists after its first JoinGroup, even a refused one.
         let value = GroupMetadataValue {
             protocol_type: Arc::default(),
             generation_id: 0,
@@ -594,8 +597,8 @@ impl Transition<'_> {
         let now_ms = self.now.timestamp_ms;
         let expire_timestamp_ms =
             request.retention_time_ms.map(|retention_time_ms| now_ms.saturating_add(retention_time_ms));
-        // The record version with an expire timestamp has no topic id and no epoch: what a restart would lose
-        // is not remembered either (INV-G4).
+        // The record version with an expire timestamp has no topic id and no epoch. They would be lost at a restart,
+        // so they are not stored in memory either (INV-G4).
         let has_retention = expire_timestamp_ms.is_some();
         let mut outcomes = Vec::with_capacity(request.topics.len());
         self.step.records.reserve_exact(request.topics.iter().map(|topic| topic.partitions.len()).sum());
@@ -646,14 +649,14 @@ impl Transition<'_> {
         match checked {
             Some(result) => result,
             None if !fits(&request.group_id) => Err(GroupError::InvalidGroupId),
-            // The Admin client, or a consumer without group management: the commit makes the group.
+            // The Admin client, or a consumer without group management: the commit creates the group.
             None if generation_id < 0 => self.may_create_group(),
             None if request.api_version >= 9 => Err(GroupError::GroupIdNotFound),
             None => Err(GroupError::IllegalGeneration),
         }
     }
 
-    /// Kafka counts the characters of a Java string, which are UTF-16 units.
+    /// Kafka counts the characters of a Java string, which are UTF-16 code units.
     fn metadata_is_too_large(&self, metadata: &str) -> bool {
         let limit = self.config.offset_metadata_max_bytes;
         !fits(metadata) || (metadata.len() > limit && metadata.encode_utf16().count() > limit)
@@ -670,7 +673,7 @@ impl Transition<'_> {
         }
         let names: Vec<&str> = topics.iter().map(|(name, _)| &**name).collect();
         let subscribed = self.look_at(&group_id, |group| {
-            // The topics in use are known for consumers only.
+            // The subscribed topics are only known for consumer groups.
             if group.state() != GroupState::Empty && !group.uses_consumer_protocol() {
                 return Err(GroupError::NonEmptyGroup);
             }
@@ -691,7 +694,7 @@ impl Transition<'_> {
         Ok(outcomes)
     }
 
-    // ---- the Admin client's view -----------------------------------------------------------------------
+    // ---- describe, list, delete ------------------------------------------------------------------------
 
     fn describe(&self, group_id: &str) -> Result<DescribedGroup, GroupError> {
         self.look_at(group_id, ClassicGroup::describe).ok_or(GroupError::GroupIdNotFound)
@@ -735,9 +738,9 @@ impl Transition<'_> {
         }
     }
 
-    // ---- time ------------------------------------------------------------------------------------------
+    // ---- timers ----------------------------------------------------------------------------------------
 
-    /// Runs timers that are due; the next step goes on where there are many.
+    /// Runs the timers that are due. If there are too many, the next step continues.
     fn tick(&mut self) {
         for _ in 0..MAX_TIMERS_PER_STEP {
             let Some(key) = self.soft.timers.pop_due(self.now.monotonic_ms) else { return };
@@ -759,8 +762,8 @@ impl Transition<'_> {
         }
     }
 
-    /// Tombstones for what nobody used for the retention time, and for groups that have nothing left (O5). Looks at a
-    /// page of groups and offsets, and is due again at once until it has seen all.
+    /// Writes tombstones for offsets that were unused for the retention time, and for groups without offsets and
+    /// members (O5). Visits one page of groups and offsets; until it has visited all, the timer is due again at once.
     fn expire_offsets(&mut self) {
         self.soft.expiration_scheduled = false;
         let hard = self.hard;
@@ -792,7 +795,7 @@ impl Transition<'_> {
         self.soft.timers.schedule(TimerKey::OffsetExpiration, self.now.monotonic_ms);
     }
 
-    /// Where to go on in this group, and how many offsets were looked at.
+    /// Returns the position of the next page in this group, and the number of visited offsets.
     fn expire_offsets_of(
         &mut self,
         group_id: &Arc<str>,
@@ -814,7 +817,7 @@ impl Transition<'_> {
     }
 }
 
-/// Since when the group does not use this offset; `None` while it does.
+/// Returns the time since which the group does not use this offset; `None` if the offset is in use.
 fn unused_since(group: &ClassicGroup, topic: &str, value: &OffsetCommitValue) -> Option<i64> {
     if group.is_subscribed_to(topic) {
         return None;
@@ -829,12 +832,12 @@ fn unused_since(group: &ClassicGroup, topic: &str, value: &OffsetCommitValue) ->
     }
 }
 
-/// A member that offers too much is refused before anything is done with it.
+/// Refuses a member with too many or too large protocols before any other check.
 fn check_protocols(protocols: &[MemberProtocol], max_record_bytes: usize) -> Result<(), GroupError> {
     if protocols.len() > MAX_PROTOCOLS {
         return Err(GroupError::InconsistentGroupProtocol);
     }
-    // The metadata of the protocol that is chosen goes into the group's record.
+    // The group's record contains the metadata of the chosen protocol.
     let fits = protocols.iter().all(|protocol| protocol.metadata.len() <= max_record_bytes);
     if fits && protocols_bytes(protocols) <= MAX_MEMBER_BYTES { Ok(()) } else { Err(GroupError::UnknownServerError) }
 }

@@ -1,6 +1,7 @@
-//! Two hundred members that join, sync, beat, commit, leave, crash and come back at random, and a coordinator
-//! that restarts from its log: within a generation no partition has two owners (INV-G1), the log gives the
-//! live state (INV-G4), a fetch returns the last commit (INV-G3); and once the faults stop, the group becomes Stable.
+//! Two hundred members randomly join, sync, send heartbeats, commit, leave, crash and come back, and the coordinator
+//! restarts from its log. The test checks that within a generation no partition has two owners (INV-G1), that replaying
+//! the log gives the live state (INV-G4), that a fetch returns the last commit (INV-G3), and that the group becomes
+//! Stable after the faults stop.
 //!
 //! A failing run prints its seed; add it to `SEEDS`.
 
@@ -49,7 +50,7 @@ struct Client {
     member_id: Arc<str>,
     generation_id: i32,
     owned: Vec<usize>,
-    /// Counts incarnations: what is under way for an older one is void.
+    /// Counts the restarts of the client. Events for an earlier life are ignored.
     life: u64,
 }
 
@@ -154,7 +155,7 @@ impl Simulation {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Wake { client, life } if self.clients[client].life == life => self.wake(client),
-            // A request of a client that has died may still arrive.
+            // A request of a crashed client may still arrive.
             Event::Arrive { client, life, input } => self.step(Some((client, life)), *input),
             Event::Answer { client, life, output } if self.clients[client].life == life => {
                 self.on_answer(client, *output);
@@ -198,7 +199,7 @@ impl Simulation {
 
     fn on_record(&mut self, record: &Record) {
         if let Record::GroupMetadata { value: Some(value), .. } = record {
-            assert!(value.generation_id >= self.highest_generation, "INV-G2: a durable generation fell");
+            assert!(value.generation_id >= self.highest_generation, "INV-G2: a durable generation must not decrease");
             self.rebalances += usize::from(value.generation_id > self.highest_generation);
             self.highest_generation = value.generation_id;
         }
@@ -268,7 +269,7 @@ impl Simulation {
 
     fn rejoin(&mut self, client: usize, error: GroupError) {
         let me = &mut self.clients[client];
-        // A client that starts over ignores what it has asked before.
+        // A client that starts over ignores the responses to its earlier requests.
         me.life += 1;
         me.phase = Phase::Away;
         me.owned.clear();
@@ -307,7 +308,7 @@ impl Simulation {
         me.generation_id = joined.generation_id;
         me.phase = Phase::Syncing;
         let leads = joined.leader == joined.member_id && !joined.skip_assignment;
-        assert!(!leads || !joined.members.is_empty(), "a leader sees the members");
+        assert!(!leads || !joined.members.is_empty(), "a leader must get the members");
         let mut assignments: Vec<(Arc<str>, Vec<u8>)> =
             joined.members.iter().filter(|_| leads).map(|member| (member.member_id.clone(), Vec::new())).collect();
         if !assignments.is_empty() {
@@ -330,7 +331,7 @@ impl Simulation {
         let me = &mut self.clients[client];
         me.phase = Phase::Stable;
         me.owned = assignment.iter().map(|byte| usize::from(*byte)).collect();
-        // A static member keeps what it owns over its restarts: the instance is the owner.
+        // A static member keeps its partitions when it restarts, so the instance id is the owner.
         let owner = me.instance_id.clone().unwrap_or_else(|| me.member_id.clone());
         for partition in &me.owned {
             let first = self.owners.entry((me.generation_id, *partition)).or_insert_with(|| owner.clone());
@@ -359,7 +360,7 @@ impl Simulation {
             }
             _ => {}
         }
-        // Gone without a word, or with one; back after a while, knowing nothing.
+        // The client crashes, or has just sent LeaveGroup, and comes back later without its member id.
         let me = &mut self.clients[client];
         me.life += 1;
         me.phase = Phase::Away;
@@ -392,8 +393,8 @@ impl Simulation {
         let step = self.shard.step(self.now(), RequestId(0), Input::Describe(vec!["g".into()]));
         let Output::Described(described) = &step.replies[0].output else { panic!("not described") };
         let group = described[0].as_ref().unwrap();
-        assert_eq!(group.state, GroupState::Stable, "the group settles");
-        assert_eq!(group.members.len(), MEMBERS, "everybody is in");
+        assert_eq!(group.state, GroupState::Stable, "the group must become Stable");
+        assert_eq!(group.members.len(), MEMBERS, "all clients must be members");
         let mut owned: Vec<usize> = Vec::new();
         for client in &self.clients {
             assert_eq!(client.phase, Phase::Stable, "{client:?}");
@@ -401,14 +402,14 @@ impl Simulation {
             owned.extend(&client.owned);
         }
         owned.sort_unstable();
-        assert_eq!(owned, (0..PARTITIONS).collect::<Vec<_>>(), "each partition has one owner");
+        assert_eq!(owned, (0..PARTITIONS).collect::<Vec<_>>(), "each partition must have one owner");
         assert!(self.rebalances > 10, "the run rebalanced {} times only", self.rebalances);
         let fetch = Input::FetchAllOffsets { group_id: "g".into(), require_stable: false, after: None };
         let step = self.shard.step(self.now(), RequestId(1), fetch);
         let Output::FetchedPage(topics, None) = &step.replies[0].output else { panic!("not fetched") };
         let fetched: BTreeMap<i32, i64> =
             topics[0].partitions.iter().map(|offset| (offset.partition, offset.committed_offset)).collect();
-        assert_eq!(fetched, self.committed, "INV-G3: a fetch returns the last commit");
+        assert_eq!(fetched, self.committed, "INV-G3: a fetch must return the last commit");
         assert_eq!(self.shard.live_group_count(), 1);
     }
 }

@@ -1,14 +1,14 @@
-//! A sorted map that mostly has one entry or a few.
+//! A sorted map for mostly one entry or a few.
 //!
-//! A node of a `BTreeMap` has room for eleven entries, so that of a group with one offset nine tenths would be empty.
-//! This map keeps few entries in a vector of their number, and more of them in a `BTreeMap`.
+//! A node of a `BTreeMap` has room for eleven entries, so for a group with one offset most of it would be unused.
+//! This map keeps a few entries in a vector without spare capacity, and more entries in a `BTreeMap`.
 
 use std::{borrow::Borrow, collections::BTreeMap, ops::Bound};
 
-/// More are kept in a `BTreeMap`: the vector is moved with each change.
+/// The most entries in the vector. More are kept in a `BTreeMap`, because a change of the vector moves its entries.
 const FEW: usize = 8;
 
-/// See the module.
+/// A sorted map; see the head of this file.
 #[derive(Debug, Clone)]
 pub(super) struct SmallMap<K, V>(Entries<K, V>);
 
@@ -64,7 +64,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
-    /// Returns the value that was there.
+    /// Returns the previous value.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match &mut self.0 {
             Entries::Few(few) => match find(few, &key) {
@@ -84,7 +84,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         None
     }
 
-    /// Returns the value that was there.
+    /// Returns the previous value.
     pub(super) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -95,12 +95,12 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
-    /// In the order of the keys.
+    /// The entries in the order of their keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.from(Bound::Unbounded::<&K>)
     }
 
-    /// In the order of the keys, those from `start` on.
+    /// The entries from `start` on, in the order of their keys.
     pub(super) fn from<'a, Q: Ord + ?Sized>(&'a self, start: Bound<&Q>) -> impl Iterator<Item = (&'a K, &'a V)>
     where
         K: Borrow<Q> + 'a,
@@ -121,7 +121,7 @@ impl<K: Ord, V> SmallMap<K, V> {
 }
 
 impl<K, V> SmallMap<K, V> {
-    /// In the order of the keys.
+    /// The entries in the order of their keys.
     pub(super) fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         let (few, many) = match self.0 {
             Entries::Few(few) => (few, None),
@@ -171,7 +171,7 @@ mod tests {
             for (key, value) in expected {
                 again.insert(key, value);
             }
-            prop_assert_eq!(map, again, "however many there were before");
+            prop_assert_eq!(map, again, "a map must equal one with the same entries");
         }
     }
 }

@@ -1,25 +1,25 @@
-//! Timers as data: what is due when. Nothing here waits; the runtime asks for [`Timers::next_deadline_ms`] and
-//! hands back a tick. Keys replace each other, as in Kafka's `CoordinatorTimer`.
+//! Timers as data: keys with deadlines. Nothing here waits; the runtime reads [`Timers::next_deadline_ms`] and sends a
+//! tick. Scheduling a key again replaces its deadline, as in Kafka's `CoordinatorTimer`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-/// What a timer is about.
+/// The events that timers stand for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKey {
-    /// A member (or a member id handed out) was not heard of within its session timeout.
+    /// The session of a member or of a pending member id has expired.
     Session { group_id: Arc<str>, member_id: Arc<str> },
     /// The join phase of a group is over.
     Join { group_id: Arc<str> },
     /// The sync phase of a generation is over.
     Sync { group_id: Arc<str> },
-    /// Time to look for expired offsets.
+    /// The next check for expired offsets.
     OffsetExpiration,
 }
 
-/// Deadlines in monotonic milliseconds, ordered.
+/// The deadlines in monotonic milliseconds, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     deadlines: BTreeMap<TimerKey, i64>,

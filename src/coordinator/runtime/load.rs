@@ -1,9 +1,9 @@
-//! Reading a partition of `__consumer_offsets` into a shard.
+//! Loads a partition of `__consumer_offsets` into a shard.
 //!
-//! Owns what damage does. With a damaged batch commits are lost, and a group that went on from an older commit would
-//! not know. So the whole partition is refused (NOT_COORDINATOR, as Kafka refuses it), and one line tells all that is
-//! damaged and what to do; a person may accept the loss of exactly that (`ottla.accept.group.loss`). Groups of other
-//! partitions are served. What a loaded shard does is the business of `runtime.rs`.
+//! Owns the handling of damaged batches. Their commits are lost, and a group would silently continue from an older
+//! commit. So all requests for the partition are refused (NOT_COORDINATOR, like in Kafka), and one log line lists the
+//! damage and the remedies; an operator may accept exactly this loss (`ottla.accept.group.loss`). Groups of other
+//! partitions are served. Leaves loaded shards to `runtime.rs`.
 
 use std::io;
 
@@ -17,26 +17,26 @@ use crate::{
     types::GROUP_METADATA_TOPIC,
 };
 
-/// What a compressed batch of a log that another broker wrote may grow to.
+/// The maximum decompressed size of a batch. Another broker may have written the log.
 const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
-/// A load for which files or memory were short is tried again after so long.
+/// The delay before the next attempt of a load that failed because files or memory were short.
 const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
-/// So many damaged places are named; if there are more, the partition is named as a whole.
+/// The most damaged batches that are listed. If there are more, the setting names the whole partition.
 const MOST_NAMED: usize = 16;
 
-/// Why a partition cannot be loaded.
+/// The reason why a partition cannot be loaded.
 #[derive(Debug, Error)]
 pub(super) enum LoadError {
-    #[error("the partition is not on this broker")]
+    #[error("this broker does not host the partition")]
     NotHere,
     #[error("cannot read the log: {0}")]
     Read(#[from] io::Error),
     #[error("the log has no batch at offset {0}")]
     NoProgress(Offset),
     #[error(
-        "{} of its batches are damaged, the first at offset {} ({}); what groups committed in them is lost. All groups of this \
-         partition are refused, those of other partitions are served. Put the directory {GROUP_METADATA_TOPIC}-{partition} back \
-         from a backup; or, to go on without those commits, start with --set ottla.accept.group.loss={}",
+        "{} of its batches are damaged, the first at offset {} ({}); the commits in them are lost. All groups of this partition \
+         are refused; groups of other partitions are served. Restore the directory {GROUP_METADATA_TOPIC}-{partition} from a \
+         backup; or, to continue without these commits, start with --set ottla.accept.group.loss={}",
         damages.len(), damages[0].offset, damages[0].reason, acceptance(*partition, damages)
     )]
     Damaged { partition: i32, damages: Vec<Damage> },
@@ -48,15 +48,15 @@ impl LoadError {
     }
 }
 
-/// A batch that cannot be used, or bytes that are none.
+/// A damaged batch, or bytes that are not a batch.
 #[derive(Debug)]
 pub(super) struct Damage {
-    /// Where the log goes on behind the last good batch.
+    /// The offset after the last valid batch.
     offset: Offset,
     reason: String,
 }
 
-/// The value of `ottla.accept.group.loss` that accepts all of it.
+/// The value of `ottla.accept.group.loss` that accepts all these damages.
 fn acceptance(partition: i32, damages: &[Damage]) -> String {
     if damages.len() > MOST_NAMED {
         return partition.to_string();
@@ -87,7 +87,7 @@ impl Inner {
         });
     }
 
-    /// Reads the whole log, a buffer at a time, decoding beside the async threads.
+    /// Reads the whole log, one buffer at a time, and decodes it on the blocking pool.
     async fn read_log(&self, cell: &Cell, load: u64) -> Result<(Shard, Offset), LoadError> {
         let partition = cell.partition;
         let started = self.env.clock.monotonic();
@@ -108,7 +108,7 @@ impl Inner {
                             next = replay.next;
                             continue;
                         }
-                        Ok(()) => (Damage { offset: next, reason: "no batch is there".into() }, None),
+                        Ok(()) => (Damage { offset: next, reason: "there is no batch".into() }, None),
                         Err(BadBatch { reason, next_offset }) => (Damage { offset: replay.next, reason }, next_offset),
                     }
                 }
@@ -130,7 +130,7 @@ impl Inner {
                     offset = bad.offset,
                     goes_on_at = resume,
                     reason = bad.reason,
-                    "a damaged batch of {GROUP_METADATA_TOPIC} is passed over, as ottla.accept.group.loss says"
+                    "skipped a damaged batch of {GROUP_METADATA_TOPIC}, because ottla.accept.group.loss accepts the loss"
                 );
             } else {
                 damages.push(bad);
@@ -144,7 +144,7 @@ impl Inner {
             tracing::warn!(
                 partition,
                 records = replay.skipped,
-                "skipped records of {GROUP_METADATA_TOPIC} that this version does not know"
+                "skipped records of {GROUP_METADATA_TOPIC} that this broker does not know or cannot read"
             );
         }
         let took_ms = self.env.clock.monotonic().saturating_sub(started).as_millis();
@@ -164,7 +164,7 @@ impl Inner {
     }
 }
 
-/// A shard being built from its log.
+/// A shard that is being built from its log.
 struct Replay {
     shard: Shard,
     next: Offset,
@@ -175,12 +175,12 @@ struct Replay {
 /// A batch that cannot be replayed.
 struct BadBatch {
     reason: String,
-    /// Where the next one starts, if the batch's own word for that can be trusted.
+    /// The offset of the next batch, if the batch's header can be trusted.
     next_offset: Option<Offset>,
 }
 
 impl Replay {
-    /// Replays up to the first bad batch, at which `next` stays.
+    /// Replays all batches up to the first damaged one, and leaves `next` at that one.
     fn replay(&mut self, bytes: &[u8]) -> Result<(), BadBatch> {
         for batch in iter_batches(bytes) {
             if batch.last_offset() >= self.next {
@@ -227,8 +227,8 @@ impl Replay {
         Ok(())
     }
 
-    /// The end of a transaction: key int16 version, int16 type (0 abort, 1 commit). Other control records
-    /// say nothing about groups.
+    /// Applies a transaction marker: key int16 version, int16 type (0 abort, 1 commit). Other control records
+    /// do not concern groups.
     fn replay_marker(&mut self, producer_id: Option<i64>, key: Option<&[u8]>) {
         if let (Some(producer_id), Some(&[_, _, 0, kind @ (0 | 1), ..])) = (producer_id, key) {
             self.shard.apply_transaction_end(producer_id, kind == 1);

@@ -1,16 +1,16 @@
-//! Cuts the topics of a request into slices, so that no step under a shard's lock has many partitions to deal with, and
-//! puts the outcomes together again.
+//! Splits the topics of a request into slices, so that no step under a shard's lock handles too many partitions, and
+//! joins the results again.
 
 use std::sync::Arc;
 
 use crate::coordinator::group::{CommitPartition, CommitTopic, FetchOffsetsTopic, FetchedTopic, TopicOutcome};
 
-/// Partitions, groups or members that one step deals with.
+/// The most partitions or members that one step handles.
 pub(super) const ITEMS_PER_STEP: usize = 500;
 
-/// A topic and partitions of it.
+/// A topic and its partitions in a request.
 pub(super) trait Partitions: Sized {
-    /// What is asked of one partition.
+    /// The request for one partition.
     type Partition;
 
     fn partitions(&mut self) -> &mut Vec<Self::Partition>;
@@ -55,15 +55,15 @@ impl Partitions for (Arc<str>, Vec<i32>) {
     }
 }
 
-/// Topics that one step deals with.
+/// The topics that one step handles.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Slice<T> {
     pub(super) topics: Vec<T>,
-    /// The first topic has partitions in the slice before, too.
+    /// The first topic also has partitions in the previous slice.
     pub(super) continues: bool,
 }
 
-/// At least one slice, with at most `most` partitions in each; a topic without partitions counts as one.
+/// Returns at least one slice, each with at most `most` partitions; a topic without partitions counts as one.
 pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>> {
     let mut slices = Vec::new();
     let (mut slice, mut room) = (Slice { topics: Vec::new(), continues: false }, most);
@@ -74,7 +74,7 @@ pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>
             slice.topics.push(topic);
             continue;
         }
-        // Each partition moves once, however many slices the topic is in.
+        // Each partition is moved only once, even if the topic is in many slices.
         let mut partitions = std::mem::take(topic.partitions()).into_iter();
         while left > room {
             if room > 0 {
@@ -91,7 +91,7 @@ pub(super) fn slices<T: Partitions>(topics: Vec<T>, most: usize) -> Vec<Slice<T>
     slices
 }
 
-/// What became of a topic's partitions.
+/// The results of a topic's partitions.
 pub(super) trait Outcomes {
     fn append(&mut self, rest: Self);
 }
@@ -108,7 +108,7 @@ impl Outcomes for FetchedTopic {
     }
 }
 
-/// Adds the outcomes of the next slice.
+/// Appends the results of the next slice.
 pub(super) fn join<T: Outcomes>(all: &mut Vec<T>, next: Vec<T>, continues: bool) {
     let mut next = next.into_iter();
     if continues && let (Some(last), Some(first)) = (all.last_mut(), next.next()) {

@@ -1,21 +1,21 @@
-//! Deletes the offsets of deleted topics, in the background and a page of groups at a time: the metadata thread only
-//! leaves word here.
+//! Deletes the offsets of deleted topics in the background, one page of groups at a time. The metadata thread only
+//! adds the topics to a queue.
 
 use std::sync::Arc;
 
 use super::{Cell, CellState, Inner, Input, Output, unexpected};
 use crate::{coordinator::group::DeletedTopics, env::lock, types::TopicId};
 
-/// Topics whose offsets are still to be deleted.
+/// The topics whose offsets must be deleted.
 #[derive(Default)]
 pub(super) struct Queue {
     topics: Vec<(Arc<str>, TopicId)>,
-    /// A task is at work, and looks here again before it ends.
+    /// A sweep task is running, and checks the queue again before it ends.
     is_swept: bool,
 }
 
 impl Inner {
-    /// Returns at once.
+    /// Adds the topics to the queue and returns at once.
     pub(super) fn enqueue_deleted(self: &Arc<Self>, topics: Vec<(Arc<str>, TopicId)>) {
         let mut queue = lock::lock(&self.deleted);
         queue.topics.extend(topics);
@@ -54,7 +54,7 @@ impl Inner {
                 Ok(Output::Swept(None)) => return,
                 Ok(other) => unexpected(&other),
                 Err(error) => {
-                    tracing::debug!(partition = cell.partition, %error, "offsets of deleted topics stay for now");
+                    tracing::debug!(partition = cell.partition, %error, "cannot delete the offsets of deleted topics now");
                     return;
                 }
             };
@@ -64,7 +64,7 @@ impl Inner {
 }
 
 impl Cell {
-    /// Leaves the topics for the end of a load that is under way; false if there is none.
+    /// If the partition is loading, keeps the topics for the end of the load; else returns false.
     fn remembers_deleted(&self, topics: &[(Arc<str>, TopicId)]) -> bool {
         match &mut *self.lock() {
             CellState::Loading { deleted_topics, .. } => {

@@ -1,4 +1,4 @@
-//! The shell against a log in memory that can hold back commits and fail, and a clock that is set by hand.
+//! Tests of the runtime with an in-memory log that can hold back commits and fail, and a manual clock.
 #![allow(clippy::disallowed_methods)] // Tests start tasks of their own.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -23,7 +23,7 @@ const PARTITION: i32 = 0;
 #[derive(Default)]
 struct MemoryLog {
     batches: Mutex<Vec<Bytes>>,
-    /// Offsets below are committed; `None` commits at once.
+    /// Offsets below this one are committed; `None` commits every offset at once.
     committed_below: Mutex<Option<watch::Sender<Offset>>>,
     fail_with: Mutex<Option<WriteError>>,
     hold_reads: AtomicBool,
@@ -40,7 +40,7 @@ impl MemoryLog {
         batches.last().map_or(0, |bytes| BatchView::parse(bytes).unwrap().next_offset())
     }
 
-    /// Puts a batch at the end, as it is but for its base offset.
+    /// Appends a batch, of which only the base offset is changed.
     fn push(&self, batch: &[u8]) {
         let mut bytes = batch.to_vec();
         bytes[..8].copy_from_slice(&self.end().to_be_bytes());
@@ -202,7 +202,7 @@ impl World {
         below.as_ref().unwrap().send_replace(Offset::MAX);
     }
 
-    /// Lets everything run that can.
+    /// Lets all tasks run that can.
     async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -218,7 +218,7 @@ impl World {
         self.spawn(async move { coordinator.join(request).await })
     }
 
-    /// A group with one member in generation 1, assigned.
+    /// Makes a Stable group with one member in generation 1.
     async fn stable_group(&self, group_id: &str) -> Joined {
         let joining = self.join(group_id);
         self.settle().await;
@@ -303,7 +303,7 @@ fn fetch_request(group_id: &str, topics: Vec<FetchOffsetsTopic>) -> FetchOffsets
 async fn m7_groups_are_placed_as_apache_places_them() {
     let world = World::new();
     world.coordinator.set_partition_count(50);
-    // Utils.abs("…".hashCode()) % 50 in Java; the third one's hash is Integer.MIN_VALUE.
+    // Utils.abs("…".hashCode()) % 50 in Java; the hash of the third id is Integer.MIN_VALUE.
     for (group_id, partition) in [("", 0), ("my-group", 12), ("polygenelubricants", 0), ("größe", 7)] {
         assert_eq!(world.coordinator.partition_for(group_id), partition, "{group_id}");
     }
@@ -313,7 +313,7 @@ async fn m7_groups_are_placed_as_apache_places_them() {
 async fn g3_a_join_waits_for_the_clock_and_an_idle_coordinator_for_nothing() {
     let world = World::loaded().await;
     world.settle().await;
-    assert_eq!(world.clock.sleepers.load(Ordering::SeqCst), 0, "nobody waits for a time while there is no group");
+    assert_eq!(world.clock.sleepers.load(Ordering::SeqCst), 0, "the timer must not sleep while there is no group");
     let joining = world.join("g");
     world.settle().await;
     assert!(!joining.is_finished());
@@ -323,7 +323,7 @@ async fn g3_a_join_waits_for_the_clock_and_an_idle_coordinator_for_nothing() {
     world.advance(Duration::from_millis(1));
     assert_eq!(joining.await.unwrap().unwrap().generation_id, 1);
     world.settle().await;
-    assert_eq!(world.clock.sleepers.load(Ordering::SeqCst), 1, "one task waits, whatever the number of timers");
+    assert_eq!(world.clock.sleepers.load(Ordering::SeqCst), 1, "only one task must sleep for all timers");
 }
 
 #[tokio::test]
@@ -412,14 +412,14 @@ async fn g10_after_a_failed_append_the_shard_is_what_the_log_says() {
     world.settle().await;
     *world.log.fail_with.lock().unwrap() = Some(WriteError::NotEnoughReplicas);
 
-    // A commit changes nothing but what it writes: its failure concerns nobody else.
+    // A failed offset commit changes no volatile state, so it affects no other request.
     let refused = world.coordinator.commit_offsets(commit_request("other", 0..1, 8)).await;
     assert_eq!(refused, Err(GroupError::CoordinatorNotAvailable));
     world.settle().await;
     assert!(!parked.is_finished());
     assert_eq!(world.committed_offset("other").await, 7);
 
-    // The last member leaves, which cannot be written: everything is as before, and those who waited come again.
+    // LeaveGroup of the last member cannot be written: the group's state is as before, and waiting requests fail.
     let member = LeavingMember { member_id: joined.member_id.clone(), group_instance_id: None, reason: None };
     let leaving = LeaveRequest { group_id: "g".into(), members: vec![member] };
     assert_eq!(world.coordinator.leave(leaving.clone()).await, Err(GroupError::CoordinatorNotAvailable));
@@ -430,7 +430,7 @@ async fn g10_after_a_failed_append_the_shard_is_what_the_log_says() {
     assert_eq!(world.coordinator.leave(leaving).await.unwrap()[0].error, None);
     assert_eq!(world.coordinator.describe(vec!["g".into()]).await[0].as_ref().unwrap().state, GroupState::Empty);
 
-    // A leader that was deposed does not load again; the metadata will say who leads.
+    // After NotLeader the partition is not loaded again; the metadata will name the new leader.
     *world.log.fail_with.lock().unwrap() = Some(WriteError::NotLeader);
     assert_eq!(world.coordinator.join(join_request("new")).await.unwrap_err().error, GroupError::NotCoordinator);
     *world.log.fail_with.lock().unwrap() = None;
@@ -448,7 +448,7 @@ async fn g10_groups_and_offsets_are_there_after_a_restart() {
     world.load().await;
     assert_eq!(world.committed_offset("offsets").await, 199);
     world.coordinator.heartbeat(heartbeat_request("g", &joined)).await.unwrap();
-    // Sessions run on: without heartbeats the member is gone.
+    // Sessions continue after the load: without heartbeats the member is removed.
     world.advance(Duration::from_secs(10));
     world.settle().await;
     let gone = world.coordinator.heartbeat(heartbeat_request("g", &joined)).await;
@@ -473,7 +473,7 @@ async fn o2_a_large_commit_is_written_in_batches_that_the_topic_takes() {
     assert_eq!(world.log.records().len(), 1000);
     let fetched = world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap();
     assert_eq!(fetched[0].partitions.len(), 1000);
-    // And back again: the tombstones too.
+    // The tombstones are written in several batches, too.
     assert_eq!(world.coordinator.delete(vec!["g".into()]).await, [("g".into(), None)]);
     assert_eq!(world.coordinator.fetch_all_offsets(&"g".into(), false).await.unwrap(), []);
 }
@@ -485,7 +485,7 @@ async fn o7_offsets_of_deleted_topics_go_even_while_loading() {
     world.coordinator.commit_offsets(commit_request("g", 0..1, 5)).await.unwrap();
     world.coordinator.on_topics_deleted(vec![("t".into(), TopicId(uuid::Uuid::from_u128(2)))]);
     world.settle().await;
-    assert_eq!(world.committed_offset("g").await, 5, "another topic's offset of that name stays");
+    assert_eq!(world.committed_offset("g").await, 5, "the offset of another topic with the same name must stay");
     world.coordinator.on_topics_deleted(vec![("t".into(), TopicId(uuid::Uuid::from_u128(1)))]);
     world.settle().await;
     assert_eq!(world.committed_offset("g").await, -1);
@@ -539,7 +539,7 @@ async fn all_shards_share_one_budget_and_give_back_what_they_took() {
     world.load().await;
     let refused = loop {
         let number = world.log.appended_batches.load(Ordering::SeqCst);
-        assert!(number < 10_000, "the budget is never used up");
+        assert!(number < 10_000, "the budget must be used up");
         if let Err(error) = world.coordinator.commit_offsets(commit_request(&format!("g{number}"), 0..1, 3)).await {
             break error;
         }
@@ -620,7 +620,7 @@ async fn o4_logs_of_apache_kafka_are_loaded_with_transactions_compression_and_un
     log.push(&commit_batch("superseded", 6));
     log.push(&marker(7, 1));
     log.push(&marker(8, 0));
-    // A KIP-848 group's record, and one that cannot be read.
+    // A record of a KIP-848 group, and one that cannot be decoded.
     log.push(&batch_of(BatchOptions::default(), &[(vec![0, 3, 0, 1, b'g'], Some(vec![0, 0, 0, 0, 0, 1, 0]))]));
     log.push(&batch_of(BatchOptions::default(), &[(vec![0, 1, 0, 99], None)]));
     let world = World::over(log);
@@ -657,7 +657,7 @@ async fn g10_what_is_damaged_is_passed_over_only_if_its_loss_is_accepted() {
             log.push(&batch);
         }
         log.push(&commit_batch("superseded", 3));
-        // The checksum is right, and what it covers is no gzip.
+        // The checksum is correct, but the records are not valid gzip.
         let mut garbage = compressed(Compression::Gzip, &commit_batch("lost", 4)).to_vec();
         garbage[HEADER_BYTES] ^= 0xff;
         let crc = crate::protocol::record_batch::crc32c(&garbage[21..]);
@@ -673,7 +673,7 @@ async fn g10_what_is_damaged_is_passed_over_only_if_its_loss_is_accepted() {
         world.load().await;
         world
     };
-    // The two bad batches with a wrong checksum are one place: nothing good is between them.
+    // The two batches with a wrong checksum count as one damage, because there is no valid batch between them.
     for accepted in [&[][..], &[(0, Some(1))], &[(0, Some(4))], &[(1, None)], &[(1, Some(1)), (1, Some(4))]] {
         let world = load(accepted).await;
         let refused = world.coordinator.commit_offsets(commit_request("before", 0..1, 1)).await;

@@ -1,4 +1,4 @@
-//! JoinGroup and the join phase: who becomes a member, when all are there, and the generation that follows.
+//! JoinGroup and the join phase: admits members, waits until all have joined, and starts the next generation.
 
 use indexmap::IndexMap;
 
@@ -10,7 +10,8 @@ impl ClassicGroup {
         if !self.accepts_joining_member(context, &request) {
             self.refuse_join(context, id, "".into(), GroupError::GroupMaxSizeReached);
             if self.members.contains(&request.member_id) {
-                // Apache forgets the member but lets the others wait for the rebalance timeout; nothing is won by it.
+                // Apache removes the member too, but then lets the others wait for the rebalance timeout, to no
+                // benefit.
                 self.remove_member(context, &request.member_id);
                 self.maybe_complete_join_phase(context);
             }
@@ -31,14 +32,14 @@ impl ClassicGroup {
         let config = context.config;
         let member = self.members.get(&request.member_id);
         if member.is_none() && self.least_record_bytes_with(request) > context.max_record_bytes {
-            // Its generations could never be stored.
+            // The record of its generations would be too large for the log.
             return false;
         }
         let known = member.is_some() || self.pending_join.contains(&request.member_id);
         let has_room_for_id = known || self.pending_join.len() < config.max_pending_members;
         match self.state {
             GroupState::Empty | GroupState::Dead => has_room_for_id,
-            // Counting those who wait, not the members, kicks out the last to rejoin after the limit was lowered.
+            // Counts only members that have rejoined. If the limit was lowered, the last ones to rejoin are removed.
             GroupState::PreparingRebalance => {
                 member.is_some_and(|member| member.awaiting_join.is_some())
                     || (has_room_for_id && self.members.awaiting_join_count() < config.group_max_size)
@@ -49,8 +50,8 @@ impl ClassicGroup {
         }
     }
 
-    /// What the members would take at least in the group's record, were this one among them. A static member that comes
-    /// back without its id takes the place of the old one.
+    /// The least size of the group's record if this member were added. A static member that comes back without its
+    /// member id replaces the old one.
     fn least_record_bytes_with(&self, request: &JoinRequest) -> usize {
         let replaces = request.group_instance_id.as_ref().is_some_and(|id| self.static_members.contains_key(id));
         let added = if replaces { 0 } else { request.client_id.len() + request.client_host.len() };
@@ -101,7 +102,7 @@ impl ClassicGroup {
         let member_id = request.member_id.clone();
         if self.pending_join.contains(&member_id) {
             if request.group_instance_id.is_some() {
-                // Ids are handed out to dynamic members only.
+                // Only dynamic members get pending ids.
                 self.refuse_join(context, id, member_id, GroupError::UnknownMemberId);
             } else {
                 self.add_member(context, id, request, member_id);
@@ -115,12 +116,12 @@ impl ClassicGroup {
         let unchanged = self.members.get(&member_id).is_some_and(|member| member.protocols == request.protocols);
         match self.state {
             GroupState::PreparingRebalance => self.update_member_and_rebalance(context, id, request),
-            // The member may have missed the answer of this generation's JoinGroup.
+            // The member may have missed this generation's JoinGroup response.
             GroupState::CompletingRebalance if unchanged => {
                 let joined = self.joined(&member_id, false);
                 context.step.reply(id, Output::Joined(Ok(joined)));
             }
-            // A leader rejoins to have the assignment done anew, for instance when partitions were added.
+            // A leader that rejoins asks for a new assignment, for instance because partitions were added.
             GroupState::Stable if unchanged && !self.is_leader(&member_id) => {
                 let joined = self.joined(&member_id, false);
                 context.step.reply(id, Output::Joined(Ok(joined)));
@@ -181,14 +182,14 @@ impl ClassicGroup {
         });
         let Some((replaced, superseded)) = updated else { return };
         if let Some(superseded) = superseded {
-            // The client asked again on another connection; Apache never answers the first request.
+            // The client sent JoinGroup again on another connection; Apache never answers the first request.
             let error = JoinError { error: GroupError::RebalanceInProgress, member_id: request.member_id };
             context.step.reply(superseded, Output::Joined(Err(error)));
         }
         self.count_protocols(&replaced, false);
     }
 
-    /// A static member came back without its id: it takes over the old one's place (KIP-345).
+    /// A static member that came back without its member id replaces the old one (KIP-345).
     fn replace_static_member(
         &mut self,
         context: &mut Context<'_>,
@@ -207,10 +208,10 @@ impl ClassicGroup {
                 let keeps_protocol = self.select_protocol() == self.protocol_name;
                 if keeps_protocol && self.to_value().size_bytes() <= context.max_record_bytes {
                     self.members.update(&member_id, |member| member.awaiting_join = None);
-                    // A rebalance is avoided: the old assignment stays, only the id changes, durably.
+                    // No rebalance is needed: the old assignment stays, and the new member id is written to the log.
                     let mut joined = self.joined(&member_id, supports_skip_assignment);
                     if !supports_skip_assignment {
-                        // Told that it leads, an old client would assign anew and sync in vain (KIP-814).
+                        // An old client that learns it is the leader would compute a new assignment in vain (KIP-814).
                         joined.leader = old_leader;
                         joined.members = Vec::new();
                     }
@@ -220,7 +221,7 @@ impl ClassicGroup {
                     self.prepare_rebalance_or_complete_join(context, "a static member changes the protocol");
                 }
             }
-            // The leader may be assigning to the old id right now.
+            // The leader may just be computing an assignment for the old id.
             GroupState::CompletingRebalance => self.prepare_rebalance(context, "a static member came back"),
             GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {
                 self.maybe_complete_join_phase(context);
@@ -309,7 +310,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Ends the join phase once everybody is there; the first rebalance of an empty group always waits out its delay.
+    /// Completes the join phase when all members have joined. The initial rebalance of an empty group always waits for
+    /// its whole delay.
     pub(super) fn maybe_complete_join_phase(&mut self, context: &mut Context<'_>) {
         let waits = self.state == GroupState::PreparingRebalance && self.initial_rebalance.is_none();
         if waits && self.has_all_members_joined() {
@@ -326,7 +328,7 @@ impl ClassicGroup {
         self.initial_rebalance = None;
         self.remove_members_that_did_not_rejoin(context);
         if !self.elect_joined_leader() && !self.members.is_empty() {
-            // Only static members that nobody heard of are left: wait until one comes or all sessions expire.
+            // Only static members are left, and none has rejoined: wait until one does or all sessions expire.
             let retry_ms = self.rebalance_timeout_ms().max(MIN_JOIN_RETRY_MS);
             self.schedule(context, self.join_key(), retry_ms);
             return;
@@ -337,7 +339,7 @@ impl ClassicGroup {
             context.step.records.push(self.to_record());
             return;
         }
-        // Not above debug: clients decide how many groups there are and how often they rebalance.
+        // Debug level, because clients decide how many groups there are and how often they rebalance.
         tracing::debug!(
             group = &*self.group_id,
             generation = self.generation_id,
@@ -379,13 +381,14 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader must be one of those who wait, or nobody would assign. False when nobody waits.
+    /// Makes a member that has joined the leader, because the leader must compute the assignment. Returns false if no
+    /// member has joined.
     fn elect_joined_leader(&mut self) -> bool {
         let joined = |member: &Member| member.awaiting_join.is_some();
         if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(joined) {
             return true;
         }
-        // linear: once for each generation
+        // linear: once per generation
         match self.members.iter().find(|member| joined(member)) {
             Some(member) => {
                 self.leader = Some(member.member_id.clone());
@@ -404,7 +407,8 @@ impl ClassicGroup {
         self.transition_to(next, now);
     }
 
-    /// The protocol that most members prefer among those that all support; ties go to the one voted for first.
+    /// Returns the protocol that most members prefer among those that all support. If there is a tie, the protocol with
+    /// the first vote wins.
     fn select_protocol(&self) -> Option<Arc<str>> {
         let mut votes: IndexMap<&Arc<str>, usize> = IndexMap::new();
         let first = self.members.iter().next()?;
@@ -417,7 +421,7 @@ impl ClassicGroup {
             }
         }
         let most = votes.values().copied().max()?;
-        // linear: there are at most MAX_PROTOCOLS, and once for each generation
+        // linear: at most MAX_PROTOCOLS, once per generation
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
     }
 

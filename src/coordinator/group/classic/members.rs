@@ -1,8 +1,8 @@
-//! The members of one group: in the order they joined, found by id, and counted.
+//! The members of one group, in the order in which they joined and by member id.
 //!
-//! Owns the counts that a step asks for again and again (who waits for the join phase, what the members take in
-//! memory and at least in the group's record), so that no step walks over all members for them. Every change of a
-//! member goes through [`Members::update`] or [`Members::update_all`], which keep the counts.
+//! Owns the counts that steps often need (the members that wait in the join phase, the memory of all members, and the
+//! least size of the group's record), so that no step iterates over all members for them. Every change of a member
+//! goes through [`Members::update`] or [`Members::update_all`], which update the counts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,11 +10,11 @@ use bytes::Bytes;
 
 use super::super::{MemberProtocol, RequestId};
 
-/// A member takes about this much in memory besides its strings and bytes: the entry, its timer and its place in maps.
+/// The approximate memory of a member without its strings and bytes: the struct, its timer and its map entries.
 const MEMBER_OVERHEAD_BYTES: usize = 1024;
-/// A protocol takes about this much besides its name and metadata.
+/// The approximate memory of a protocol without its name and metadata.
 const PROTOCOL_OVERHEAD_BYTES: usize = 128;
-/// Two timeouts, and the lengths of six strings and byte fields.
+/// The bytes of two timeouts and of the lengths of six string and bytes fields.
 const RECORD_OVERHEAD_BYTES: usize = 24;
 
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(super) struct Member {
     pub(super) assignment: Bytes,
     pub(super) awaiting_join: Option<RequestId>,
     pub(super) awaiting_sync: Option<RequestId>,
-    /// Has not been answered its first JoinGroup yet.
+    /// The member waits for the response to its first JoinGroup.
     pub(super) is_new: bool,
 }
 
@@ -40,7 +40,8 @@ impl Member {
         chosen.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
     }
 
-    /// A parked member cannot send heartbeats, so its session does not run; a new one can vanish, though.
+    /// A member that waits for a response sends no heartbeats, so its session must not expire. A new member may have
+    /// disconnected, so its session can expire.
     pub(super) fn has_satisfied_heartbeat(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
     }
@@ -50,19 +51,19 @@ impl Member {
         self.member_id.len() + instance_id + self.client_id.len() + self.client_host.len()
     }
 
-    /// What the member takes in memory, about.
+    /// The approximate memory of the member.
     pub(super) fn memory_bytes(&self) -> usize {
         MEMBER_OVERHEAD_BYTES + self.names_bytes() + protocols_bytes(&self.protocols) + self.assignment.len()
     }
 
-    /// What the member takes at least in the group's record, whatever protocol is chosen.
+    /// The least size of the member in the group's record, for any chosen protocol.
     pub(super) fn least_record_bytes(&self) -> usize {
         let least = self.protocols.iter().map(|protocol| protocol.metadata.len()).min().unwrap_or(0);
         RECORD_OVERHEAD_BYTES + self.names_bytes() + least
     }
 }
 
-/// What the protocols of a member take in memory, about.
+/// The approximate memory of a member's protocols.
 pub(crate) fn protocols_bytes(protocols: &[MemberProtocol]) -> usize {
     protocols.iter().map(|protocol| PROTOCOL_OVERHEAD_BYTES + protocol.name.len() + protocol.metadata.len()).sum()
 }
@@ -86,7 +87,7 @@ impl Members {
         self.in_order.is_empty()
     }
 
-    /// In the order they joined.
+    /// The members in the order in which they joined.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.in_order.values()
     }
@@ -107,7 +108,7 @@ impl Members {
         self.in_order.get(self.positions.get(member_id)?)
     }
 
-    /// Members whose JoinGroup waits for the end of the join phase.
+    /// The number of members whose JoinGroup waits for the end of the join phase.
     pub(super) fn awaiting_join_count(&self) -> usize {
         self.awaiting_join
     }
@@ -120,7 +121,7 @@ impl Members {
         self.least_record_bytes
     }
 
-    /// Adds a member behind the others.
+    /// Adds a member at the end.
     pub(super) fn push(&mut self, member: Member) {
         let position = self.next_position;
         self.next_position += 1;
@@ -131,7 +132,7 @@ impl Members {
         self.take(member_id).map(|(_, member)| member)
     }
 
-    /// Gives a member another id; it keeps its place.
+    /// Changes the id of a member, which keeps its position.
     pub(super) fn rename(&mut self, member_id: &str, new_member_id: &Arc<str>, change: impl FnOnce(&mut Member)) {
         let Some((position, mut member)) = self.take(member_id) else { return };
         member.member_id = new_member_id.clone();
@@ -139,7 +140,7 @@ impl Members {
         self.put(position, member);
     }
 
-    /// Changes one member, but not its id. `None` if there is no such member.
+    /// Changes one member, but not its id. Returns `None` if there is no such member.
     pub(super) fn update<T>(&mut self, member_id: &str, change: impl FnOnce(&mut Member) -> T) -> Option<T> {
         let (position, mut member) = self.take(member_id)?;
         let result = change(&mut member);

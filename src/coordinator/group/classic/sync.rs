@@ -1,4 +1,4 @@
-//! SyncGroup: the leader's assignment is stored, then told to all who wait for it.
+//! SyncGroup: stores the leader's assignment, then sends it to all members that wait for it.
 
 use super::*;
 
@@ -47,7 +47,7 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// The leader's assignment makes the generation durable; nobody is answered before (G6).
+    /// Stores the leader's assignment, which makes the generation durable. No member gets a response before that (G6).
     fn store_assignment(&mut self, context: &mut Context<'_>, mut assignments: BTreeMap<Arc<str>, Bytes>) {
         self.members.update_all(|member| {
             member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
