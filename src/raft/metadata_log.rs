@@ -159,9 +159,9 @@ fn without_rolls(config: &LogConfig) -> LogConfig {
 }
 
 /// Tells the operator what to do if the metadata log has lost acknowledged records.
-pub(super) const WAY_OUT: &str = "Nothing was changed. Restore the directory __cluster_metadata-0 from a backup; or, to continue \
-     with the rest of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are then \
-     unknown are renamed to …-stray, their data is kept";
+pub(super) const WAY_OUT: &str = "Nothing was changed. Restore the directory __cluster_metadata-0 from a backup; or, to \
+     continue with the rest of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are \
+     then unknown are renamed to …-stray, their data is kept";
 
 /// Refuses an empty metadata log if something shows that the cluster is not new.
 fn refuse_loss(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
