@@ -338,7 +338,11 @@ mod tests {
     #[test]
     fn a_broker_registers_fenced_and_is_unfenced_by_its_heartbeat() {
         let mut image = MetadataImage { cluster_id: "cluster".into(), ..Default::default() };
-        assert_eq!(register(&mut image, registration(1)), Ok(100), "the broker epoch is the offset of the registration");
+        assert_eq!(
+            register(&mut image, registration(1)),
+            Ok(100),
+            "the broker epoch is the offset of the registration"
+        );
         assert!(image.broker(1).unwrap().fenced);
         assert_eq!(heartbeat(&mut image, false, false), BrokerState { is_fenced: false, should_shut_down: false });
         assert!(image.broker(1).unwrap().is_active());

@@ -120,9 +120,17 @@ mod tests {
         let mut image = image_with_brokers(&[1]);
         edit_broker(&mut image, 1, |broker| broker.directories = vec![A, B]);
         add_topic(&mut image, "t", &[&[1]]);
-        assert_eq!(directory_of(image.partition("t", 0).unwrap(), 1), Some(UNASSIGNED), "with two directories the broker must choose");
+        assert_eq!(
+            directory_of(image.partition("t", 0).unwrap(), 1),
+            Some(UNASSIGNED),
+            "with two directories the broker must choose"
+        );
         assert_eq!(assign(&mut image, B), 1);
-        assert_eq!((leader(&image), assign(&mut image, B)), ((1, 0), 0), "the leader stays, and the second assignment changes nothing");
+        assert_eq!(
+            (leader(&image), assign(&mut image, B)),
+            ((1, 0), 0),
+            "the leader stays, and the second assignment changes nothing"
+        );
         edit_broker(&mut image, 1, |broker| broker.directories = vec![A]);
         assert!(!has_online_directory(&image, image.partition("t", 0).unwrap(), 1));
         assert_eq!(assign(&mut image, LOST), 1);

@@ -248,7 +248,10 @@ mod tests {
             let mut reader = FrameReader::new(10 * MIB);
             assert_eq!(reader.next_frame_bytes(&mut source).await.unwrap(), Some(10 * MIB));
             reader.read_some(&mut source).await.unwrap();
-            assert!(reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES, "the buffer is not larger than the frame");
+            assert!(
+                reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES,
+                "the buffer is not larger than the frame"
+            );
             let large = reader.next_frame(&mut source).await.unwrap().unwrap();
             // The frame is the only owner of its buffer, so it can become a vector without a copy.
             assert!(large.is_unique());

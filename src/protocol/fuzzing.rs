@@ -130,7 +130,11 @@ pub fn record_batch(data: &[u8]) {
         let readable = RecordIter::new(&plain, batch.record_count()).map_while(Result::ok).count();
         if let Ok(opened) = batch.compression().map(|codec| open(codec, batch.records_bytes(), OpenLimits::STORED)) {
             let walk = RecordWalk::new(opened.expect("the same bytes were decompressed before"), batch.record_count());
-            assert_eq!(walk.map_while(Result::ok).count(), readable, "RecordWalk and RecordIter must find the same records");
+            assert_eq!(
+                walk.map_while(Result::ok).count(),
+                readable,
+                "RecordWalk and RecordIter must find the same records"
+            );
         }
         let mut builder = BatchBuilder::new(BatchOptions::default());
         for record in RecordIter::new(&plain, batch.record_count()) {

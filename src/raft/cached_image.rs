@@ -322,7 +322,9 @@ mod tests {
         let (opening, is_opening) = mpsc::channel();
         let opener = move || {
             opening.send(thread::current().id()).unwrap();
-            may_open.recv_timeout(Duration::from_secs(10)).expect("the caller continues while the store is being opened");
+            may_open
+                .recv_timeout(Duration::from_secs(10))
+                .expect("the caller continues while the store is being opened");
             Ok(Box::new(Shared(opened.clone())) as Box<dyn MetadataStore>)
         };
         let mut cached = CachedImage::new(&tasks, Stored::new(Box::new(opener), None));

@@ -205,7 +205,11 @@ async fn a_restart_raises_epoch_broker_epoch_and_leader_epochs_and_keeps_the_res
     assert!(after.broker(1).unwrap().epoch > before.broker(1).unwrap().epoch);
     assert_eq!(after.partition("t", 0).unwrap().leader_epoch, 2);
     assert!(after.provenance.last_contained_epoch > before.provenance.last_contained_epoch);
-    assert_eq!(node.log.flushes(), 3, "one for the start, one for the topic, one for the second start with its registration");
+    assert_eq!(
+        node.log.flushes(),
+        3,
+        "one for the start, one for the topic, one for the second start with its registration"
+    );
     second.stop().await;
 }
 
