@@ -1,5 +1,5 @@
-//! The broker's settings that are known and checked but have no effect here, each group with the
-//! reason that a person is told once at start. A setting that gets an effect moves to `broker.rs`.
+//! The broker's settings that are known and checked but have no effect. Each group has a reason, which is logged once
+//! at the start if one of its settings is given. If a setting gets an effect, it moves to `broker.rs`.
 
 use super::{
     broker::{ANY_NAMES, SOME_NAMES},
@@ -8,7 +8,7 @@ use super::{
 };
 
 rows! {
-    /// Node.id is what names this broker.
+    /// node.id identifies this broker.
     NODE, "Identity", Effect::None("node.id is what names this broker"), {
         ["broker.id"] Int = "1",
             Any, High, ReadOnly,
@@ -267,7 +267,7 @@ rows! {
 }
 
 rows! {
-    /// Settings whose being ignored would be dangerous.
+    /// Settings that would be dangerous to ignore.
     REFUSED, "Refused", Effect::Refused("Ottla cannot do what it asks for yet, and ignoring it would mislead"), {
         ["authorizer.class.name"] String = "",
             Any, Low, ReadOnly,
@@ -366,7 +366,7 @@ rows! {
 }
 
 rows! {
-    /// A waiting request is removed at the moment it is done.
+    /// A waiting request is removed as soon as it is done, so there is no purge.
     PURGATORY, "Purgatory", Effect::None("a waiting request is removed at the moment it is done"), {
         ["delete.records.purgatory.purge.interval.requests"] Int = "1",
             Any, Medium, ReadOnly,
@@ -903,7 +903,7 @@ rows! {
 }
 
 rows! {
-    /// It belongs to the inside of Apache Kafka.
+    /// Settings for internals of Apache Kafka.
     INTERNALS, "Internals", Effect::None("it belongs to the inside of Apache Kafka"), {
         ["log.initial.task.delay.ms"] Long = "30000",
             AtLeast(0), Low, ReadOnly internal,
@@ -954,7 +954,7 @@ rows! {
 }
 
 rows! {
-    /// Metadata snapshots are written by size and the log before them is dropped.
+    /// A metadata snapshot is written after a number of bytes, and the log before it is deleted.
     SNAPSHOTS, "Metadata snapshots", Effect::None("a snapshot is written by size, and what it holds is dropped from the log"), {
         ["metadata.log.max.snapshot.interval.ms"] Long = "3600000",
             AtLeast(0), High, ReadOnly,
@@ -968,7 +968,7 @@ rows! {
     }
 }
 
-/// The groups, in the order of the documentation.
+/// The groups, in the order of the docs.
 pub(super) const GROUPS: &[&[Definition]] = &[
     NODE,
     TLS,

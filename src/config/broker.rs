@@ -1,8 +1,7 @@
-//! The broker's settings that Ottla reads: the fields of [`BrokerConfig`], and the broker-wide
-//! defaults of the topics' settings. What is known but without effect is in `accepted.rs`.
+//! The broker's settings that Ottla uses: the fields of [`BrokerConfig`], and the broker-wide defaults of the topics'
+//! settings. Leaves settings without effect to `accepted.rs`.
 //!
-//! To add a setting, add a row and read its field where it acts; `UPDATE=1 cargo test config`
-//! rewrites config.toml and the docs.
+//! To add a setting, add a row and use its field; `UPDATE=1 cargo test config` rewrites config.toml and the docs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +13,16 @@ use super::{
     value::Validator::{self, *},
 };
 
-/// Names without repetition.
+/// A list of names without duplicates; it may be empty.
 pub(super) const ANY_NAMES: Validator = Distinct { allowed: &[], may_be_empty: true };
-/// At least one name, without repetition.
+/// At least one name, without duplicates.
 pub(super) const SOME_NAMES: Validator = Distinct { allowed: &[], may_be_empty: false };
-/// Cleanup policies; none of them keeps everything (KIP-1161).
+/// Cleanup policies. An empty list keeps all segments (KIP-1161).
 pub(super) const POLICIES: Validator = Distinct { allowed: &["compact", "delete"], may_be_empty: true };
 
 settings! {
-    /// The broker's settings, resolved over all their sources. Fields are named as Kafka's keys,
-    /// dots as underscores.
+    /// The broker's settings, resolved over all sources. The fields have the names of Kafka's settings, with
+    /// underscores for dots.
     #[derive(Clone, Debug, PartialEq)]
     pub struct BrokerConfig, rows FIELDS {
         section "Identity" {
@@ -237,7 +236,7 @@ settings! {
 }
 
 rows! {
-    /// What a topic's setting is where the topic does not have it (`ServerTopicConfigSynonyms`).
+    /// The broker settings that give the defaults of topics' settings (`ServerTopicConfigSynonyms`).
     TOPIC_DEFAULTS, "Defaults of topics", Effect::TopicDefault, {
         ["log.cleanup.policy"] List = "delete",
             POLICIES, Medium, ClusterWide,
@@ -365,7 +364,7 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// The data directories: `log.dirs`, or `log.dir` where that is not set.
+    /// The data directories: `log.dirs`, or `log.dir` if that is not set.
     pub fn data_dirs(&self) -> Vec<PathBuf> {
         self.log_dirs.as_ref().unwrap_or(&self.log_dir).iter().map(PathBuf::from).collect()
     }
@@ -378,10 +377,10 @@ impl BrokerConfig {
         }
     }
 
-    /// Host and port of `ottla.http.listener`, where it is set; no host is every interface.
+    /// Host and port of `ottla.http.listener`, if it is set. No host means all interfaces.
     ///
     /// # Errors
-    /// A sentence with the setting and its wrong value.
+    /// A sentence with the setting and its invalid value.
     pub fn http_listener(&self) -> Result<Option<(Option<String>, u16)>, String> {
         let names = [
             ("ottla.http.listener", &self.ottla_http_listener),
@@ -396,10 +395,10 @@ impl BrokerConfig {
         parsed.map(Some).ok_or_else(|| format!("{name} is '{text}', which is not host:port"))
     }
 
-    /// `ottla.accept.group.loss`: a partition and an offset, or all of a partition.
+    /// `ottla.accept.group.loss`: pairs of a partition and an offset; without an offset the whole partition.
     ///
     /// # Errors
-    /// What is neither, in a sentence.
+    /// A sentence with the entry that is neither.
     pub fn accepted_group_loss(&self) -> Result<BTreeSet<(i32, Option<i64>)>, String> {
         let places = self.ottla_accept_group_loss.iter().map(|place| place.trim()).filter(|place| !place.is_empty());
         places
@@ -422,7 +421,7 @@ impl BrokerConfig {
     /// `max.connections.per.ip.overrides` by host name or address.
     ///
     /// # Errors
-    /// What is not `host:count`, in a sentence.
+    /// A sentence with the entry that is not `host:count`.
     pub fn connection_overrides(&self) -> Result<BTreeMap<String, i32>, String> {
         let pairs = self.max_connections_per_ip_overrides.split(',').map(str::trim).filter(|pair| !pair.is_empty());
         pairs

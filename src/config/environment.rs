@@ -1,20 +1,20 @@
-//! `KAFKA_…` variables, as the official container image maps them to settings.
+//! Maps `KAFKA_…` variables to settings, like the official container image.
 //!
-//! `KAFKA_LOG_SEGMENT_BYTES` is `log.segment.bytes`: the prefix goes, upper case becomes lower,
-//! `_` a dot, `__` an underscore, `___` a dash. `KAFKA_CFG_…` (Bitnami's prefix) is the same.
+//! `KAFKA_LOG_SEGMENT_BYTES` is `log.segment.bytes`: the prefix is removed, upper case becomes lower case, `_` a dot,
+//! `__` an underscore, `___` a dash. `KAFKA_CFG_…` (Bitnami's prefix) means the same.
 
-/// What a variable is to us.
+/// The meaning of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Variable {
-    /// A setting of this name.
+    /// A setting with this name.
     Setting(String),
-    /// The cluster's id.
+    /// The cluster id.
     ClusterId,
-    /// Nothing: another program's, or one that only the Java image understands.
+    /// None: the variable belongs to another program or only to the Java image.
     Ignored,
 }
 
-/// What only scripts of the Java image and the JVM understand.
+/// Variables that only the scripts of the Java image and the JVM use.
 const IMAGE_ONLY: &[&str] = &[
     "KAFKA_VERSION",
     "KAFKA_HEAP_OPTS",
@@ -37,7 +37,7 @@ const IMAGE_ONLY: &[&str] = &[
     "KAFKA_SSL_TRUSTSTORE_CREDENTIALS",
 ];
 
-/// Says what a variable means.
+/// Returns the meaning of a variable.
 pub(super) fn classify(name: &str, value: &str) -> Variable {
     if name == "CLUSTER_ID" || name == "KAFKA_KRAFT_CLUSTER_ID" {
         return Variable::ClusterId;
@@ -52,8 +52,8 @@ pub(super) fn classify(name: &str, value: &str) -> Variable {
     Variable::Setting(dotted.replace("...", "-").replace("..", "_"))
 }
 
-/// Kubernetes tells every pod of a service named `kafka` or `kafka-…` by `KAFKA_SERVICE_HOST`,
-/// `KAFKA_PORT=tcp://…` and the like.
+/// For a service named `kafka` or `kafka-…`, Kubernetes sets `KAFKA_SERVICE_HOST`, `KAFKA_PORT=tcp://…` and similar
+/// variables in every pod.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = value.starts_with("tcp://") || value.starts_with("udp://");
     let port = name.find("_PORT_").map(|at| &name[at + "_PORT_".len()..]);
@@ -63,8 +63,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || port.is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The image derives `listeners` from the advertised ones where only those are given: the same
-/// names and ports, on every interface.
+/// If only advertised listeners are given, the image derives `listeners` from them: the same names and ports, on all
+/// interfaces.
 pub(super) fn listeners_from_advertised(advertised: &str) -> String {
     let on_every_interface = |listener: &str| match (listener.split_once("://"), listener.rsplit_once(':')) {
         (Some((name, _)), Some((_, port))) => format!("{name}://0.0.0.0:{port}"),

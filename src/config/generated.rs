@@ -1,5 +1,5 @@
-//! What is written from the tables: config.toml and docs/generated/configs.md. Tests keep both
-//! equal to the tables; `UPDATE=1 cargo test --lib config::generated` rewrites them.
+//! Generates config.toml and docs/generated/configs.md from the tables. Tests check that both files are current;
+//! `UPDATE=1 cargo test --lib config::generated` rewrites them.
 
 use std::{fmt::Write, path::Path};
 
@@ -20,7 +20,7 @@ const HEAD: &str = "\
 # and must stay so. This file is written from the tables in src/config.
 ";
 
-/// The broker's settings in the order of the files, without what Kafka does not document.
+/// The broker's settings in the order of the files, without those that Kafka does not document.
 fn broker_rows() -> impl Iterator<Item = &'static Definition> {
     let tables = [broker::FIELDS, broker::TOPIC_DEFAULTS].into_iter().chain(accepted::GROUPS.iter().copied());
     tables.flatten().filter(|row| !row.internal)
@@ -33,15 +33,15 @@ fn config_toml() -> String {
         if row.section != section {
             section = row.section;
             let rule = "-".repeat(90 - section.len());
-            write!(file, "\n# ---- {section} {rule}\n").expect("strings take all");
+            write!(file, "\n# ---- {section} {rule}\n").expect("a String cannot fail");
             match row.effect {
-                Effect::None(reason) => writeln!(file, "# Without effect: {reason}.").expect("strings take all"),
-                Effect::Refused(reason) => writeln!(file, "# Refused: {reason}.").expect("strings take all"),
+                Effect::None(reason) => writeln!(file, "# Without effect: {reason}.").expect("a String cannot fail"),
+                Effect::Refused(reason) => writeln!(file, "# Refused: {reason}.").expect("a String cannot fail"),
                 Effect::Used | Effect::TopicDefault => {}
             }
         }
-        write!(file, "\n{}", comment(&describe(row))).expect("strings take all");
-        writeln!(file, "{}", assignment(row)).expect("strings take all");
+        write!(file, "\n{}", comment(&describe(row))).expect("a String cannot fail");
+        writeln!(file, "{}", assignment(row)).expect("a String cannot fail");
     }
     file
 }
@@ -54,7 +54,7 @@ fn describe(row: &Definition) -> String {
     text
 }
 
-/// Wrapped at about 100 columns.
+/// Makes a comment that is wrapped at about 100 columns.
 fn comment(text: &str) -> String {
     let mut lines = String::new();
     let mut line = String::from("#");
@@ -103,12 +103,12 @@ fn docs() -> String {
         ("Client metrics", CLIENT_METRICS.iter().collect()),
     ];
     for (title, rows) in tables {
-        write!(page, "\n## {title}\n").expect("strings take all");
+        write!(page, "\n## {title}\n").expect("a String cannot fail");
         let mut section = ("", Effect::Used);
         for row in rows {
             if (row.section, row.effect) != section {
                 section = (row.section, row.effect);
-                write!(page, "\n### {}\n\n", heading(row)).expect("strings take all");
+                write!(page, "\n### {}\n\n", heading(row)).expect("a String cannot fail");
                 page.push_str("| Setting | Type | Default | Valid values | Update | |\n|---|---|---|---|---|---|\n");
             }
             page.push_str(&table_line(row, title == "Broker"));
@@ -145,7 +145,7 @@ fn table_line(row: &Definition, is_broker: bool) -> String {
     format!("| `{}` | {value_type} | {default} | {bounds} | {update} | {text} |\n", row.name)
 }
 
-/// Compares a file of the repository with what it should be, or rewrites it where `UPDATE` is set.
+/// Checks that a file of the repository has the given content, or writes it if `UPDATE` is set.
 fn assert_current(file: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("UPDATE").is_some() {

@@ -1,5 +1,5 @@
-//! The settings of groups (KIP-848, KIP-932, KIP-1071) and of client metrics (KIP-714). They are
-//! stored and described; what they steer is not served yet.
+//! The settings of groups (KIP-848, KIP-932, KIP-1071) and of client metrics (KIP-714). They are stored and described;
+//! the features that use them are not supported yet.
 
 use super::{
     broker::ANY_NAMES,
@@ -8,7 +8,7 @@ use super::{
 };
 
 rows! {
-    /// A group's settings, with the broker settings that stand in for them (`GroupConfig`).
+    /// A group's settings, with the broker settings that give their defaults (`GroupConfig`).
     GROUP, "Group", Effect::None("only classic groups are served yet"), {
         ["consumer.session.timeout.ms"] Int = "45000",
             AtLeast(1), Medium, ClusterWide,

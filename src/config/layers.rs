@@ -1,7 +1,8 @@
-//! Which value holds: a topic's own < the broker's dynamic one < the cluster's dynamic one < the
-//! static one < the default, each with its source and synonyms as DescribeConfigs tells them.
+//! Finds the effective value of a setting. The first of these wins: the topic's own value, the broker's dynamic value,
+//! the cluster's dynamic value, the static value, the default. Each has a source and synonyms, as in the response to
+//! DescribeConfigs.
 //!
-//! Pure: the dynamic values come from the caller's metadata image. Kafka's rules are those of
+//! The functions are pure: the dynamic values come from the caller's metadata image. The rules are those of Kafka's
 //! `DynamicBrokerConfig` and `ConfigHelper`.
 
 use std::{
@@ -18,12 +19,12 @@ use super::{
     value::{ConfigType, Value},
 };
 
-/// Settings as the metadata log has them: names and texts.
+/// Settings as in the metadata log: names and texts.
 pub type Configs = BTreeMap<String, String>;
 
 static NONE: Configs = BTreeMap::new();
 
-/// Where a value comes from, numbered as in DescribeConfigs.
+/// The source of a value, with Kafka's number in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 #[allow(missing_docs)]
@@ -38,39 +39,39 @@ pub enum ConfigSource {
     Group = 8,
 }
 
-/// One of the values that a setting could have.
+/// One of the values that are given for a setting under one of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigSynonym {
-    /// The setting it stands under.
+    /// The name under which the value is given.
     pub name: String,
-    /// Its text; `None` where it is sensitive.
+    /// Its text; `None` if it is sensitive.
     pub value: Option<String>,
-    /// Where it comes from.
+    /// The source of the value.
     pub source: ConfigSource,
 }
 
-/// A setting as DescribeConfigs tells it.
+/// A setting as in the response to DescribeConfigs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigEntry {
-    /// The setting.
+    /// The name of the setting.
     pub name: String,
-    /// The value that holds; `None` where there is none or it is sensitive.
+    /// The effective value; `None` if there is none or it is sensitive.
     pub value: Option<String>,
-    /// Where it comes from.
+    /// The source of the value.
     pub source: ConfigSource,
-    /// Whether the value must not be shown.
+    /// Whether the value must not be sent to clients.
     pub is_sensitive: bool,
-    /// Whether it only changes by a restart.
+    /// Whether it can change only with a restart.
     pub read_only: bool,
-    /// The values that it could have, the one that holds first.
+    /// All given values, the effective one first.
     pub synonyms: Vec<ConfigSynonym>,
-    /// Its type; `None` for a setting that is not known.
+    /// Its type; `None` if the setting is unknown.
     pub config_type: Option<ConfigType>,
-    /// A sentence about it.
+    /// Its description.
     pub documentation: Option<&'static str>,
 }
 
-/// The layers below a topic's own settings.
+/// The layers of settings below a topic's own.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigLayers<'a> {
     statics: &'a StaticConfigs,
@@ -85,22 +86,22 @@ impl<'a> ConfigLayers<'a> {
         ConfigLayers { statics, cluster: cluster.unwrap_or(&NONE), broker: broker.unwrap_or(&NONE) }
     }
 
-    /// Without dynamic settings.
+    /// Layers without dynamic settings.
     pub fn of_static(statics: &'a StaticConfigs) -> Self {
         ConfigLayers::new(statics, None, None)
     }
 
-    /// The same with other dynamic settings of the cluster.
+    /// The same layers with other dynamic settings of the cluster.
     pub(super) fn with_cluster(self, cluster: &'a Configs) -> Self {
         ConfigLayers { cluster, ..self }
     }
 
-    /// The same with other dynamic settings of this broker.
+    /// The same layers with other dynamic settings of this broker.
     pub(super) fn with_broker(self, broker: &'a Configs) -> Self {
         ConfigLayers { broker, ..self }
     }
 
-    /// The number that holds for a broker setting, where it is one.
+    /// The effective value of a broker setting, if it is a number.
     pub(super) fn broker_number(&self, name: &str) -> Option<i64> {
         match self.broker_value(broker_setting(name)?)? {
             Value::Short(number) => Some(number.into()),
@@ -110,27 +111,27 @@ impl<'a> ConfigLayers<'a> {
         }
     }
 
-    /// What holds for a broker setting, printed.
+    /// The effective value of a broker setting, as text.
     pub(super) fn broker_text(&self, name: &str) -> Option<String> {
         self.broker_value(broker_setting(name)?).map(|value| value.to_string())
     }
 
-    /// The broker's settings.
+    /// The effective settings of the broker.
     pub fn broker_config(&self) -> BrokerConfig {
         BrokerConfig::from_values(&mut |name| self.broker_value(broker_setting(name)?))
     }
 
-    /// What a topic without settings of its own has.
+    /// The settings of a topic that has none of its own.
     pub fn log_defaults(&self) -> LogConfig {
         self.log_config(&NONE)
     }
 
-    /// What a topic with these settings of its own has.
+    /// The effective settings of a topic with these own settings.
     pub fn log_config(&self, topic: &Configs) -> LogConfig {
         LogConfig::from_values(&mut |name| self.topic_value(topic_settings()[name], topic))
     }
 
-    /// The entries of a topic whose name `wanted` takes.
+    /// The entries of a topic for the settings that `wanted` accepts.
     pub fn describe_topic(&self, topic: &Configs, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
         let shown = topic_settings().values().filter(|row| wanted(row.name) && is_shown(row, topic));
         shown
@@ -146,8 +147,8 @@ impl<'a> ConfigLayers<'a> {
             .collect()
     }
 
-    /// The entries of a topic as the controller tells them when it creates one (`KafkaConfigSchema`):
-    /// texts as they were given, with the source of whichever synonym was, and without synonyms.
+    /// The entries of a topic as in the response to CreateTopics (`KafkaConfigSchema`): the texts as they were given,
+    /// with the source of the synonym that was found, and without synonyms.
     pub fn effective_topic(&self, topic: &Configs, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
         let shown = topic_settings().values().filter(|row| wanted(row.name) && is_shown(row, topic));
         shown
@@ -178,7 +179,7 @@ impl<'a> ConfigLayers<'a> {
         (row.default_value().map(|value| value.to_string()), ConfigSource::Default)
     }
 
-    /// The entries of this broker whose name `wanted` takes.
+    /// The entries of this broker for the settings that `wanted` accepts.
     pub fn describe_broker(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
         let mut names: BTreeSet<&str> =
             broker_settings().values().filter(|row| !row.internal).map(|row| row.name).collect();
@@ -187,7 +188,7 @@ impl<'a> ConfigLayers<'a> {
         names.into_iter().filter(|name| wanted(name)).map(|name| self.describe_broker_setting(name)).collect()
     }
 
-    /// The entries of the cluster's dynamic settings whose name `wanted` takes.
+    /// The entries of the cluster's dynamic settings that `wanted` accepts.
     pub fn describe_cluster_default(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
         let of_cluster = |synonym: &ConfigSynonym| synonym.source == ConfigSource::DynamicDefaultBroker;
         let names = self.cluster.iter().filter(|(name, _)| wanted(name));
@@ -202,7 +203,7 @@ impl<'a> ConfigLayers<'a> {
             .collect()
     }
 
-    /// The entries of a group whose name `wanted` takes.
+    /// The entries of a group for the settings that `wanted` accepts.
     pub fn describe_group(&self, group: &Configs, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
         let shown = group_settings().values().filter(|row| wanted(row.name));
         shown
@@ -221,14 +222,14 @@ impl<'a> ConfigLayers<'a> {
             .collect()
     }
 
-    /// The value that holds for a broker setting.
+    /// The effective value of a broker setting.
     fn broker_value(&self, row: &Definition) -> Option<Value> {
         for layer in [self.broker, self.cluster] {
-            // A text that does not parse is not applied, as in Kafka: it may have been valid when it was stored.
+            // As in Kafka, a text that does not parse is ignored: it may have been valid when it was stored.
             if let Some(Ok(value)) = layer.get(row.name).map(|text| row.parse(text)) {
                 return Some(value);
             }
-            // A dynamic setting hides what is given under its other names in the layers below.
+            // A dynamic setting hides the values of its other names in the layers below.
             if is_hidden(row.name, layer) {
                 return row.default_value();
             }
@@ -243,7 +244,8 @@ impl<'a> ConfigLayers<'a> {
         own_value(row, topic).or_else(|| self.standing_in(row))
     }
 
-    /// What the broker's settings say where a topic or group says nothing (`KafkaConfig.extractLogConfigMap`).
+    /// The value from the broker's settings, used if the topic or group has none of its own
+    /// (`KafkaConfig.extractLogConfigMap`).
     fn standing_in(&self, row: &Definition) -> Option<Value> {
         let mut synonyms = row.synonyms.iter();
         let value = synonyms.find_map(|synonym| {
@@ -286,8 +288,8 @@ impl<'a> ConfigLayers<'a> {
         dynamic.map(String::as_str).or_else(|| self.statics.get(name))
     }
 
-    /// The values that a broker setting could have, over its synonyms and the layers. As in
-    /// Kafka, what stands before the first value of the very name is left out.
+    /// The given values of a broker setting, over its synonyms and the layers. As in Kafka, the values before the first
+    /// one under exactly this name are left out.
     fn synonyms(&self, name: &str, is_sensitive: bool) -> Vec<ConfigSynonym> {
         let names = synonym_names(name);
         let mut found = Vec::new();
@@ -310,7 +312,7 @@ impl<'a> ConfigLayers<'a> {
     }
 }
 
-/// The entries of a client metrics subscription whose name `wanted` takes.
+/// The entries of a client metrics subscription for the settings that `wanted` accepts.
 pub fn describe_client_metrics(subscription: &Configs, wanted: &dyn Fn(&str) -> bool) -> Vec<ConfigEntry> {
     let shown = client_metrics_settings().values().filter(|row| wanted(row.name));
     shown
@@ -322,7 +324,7 @@ pub fn describe_client_metrics(subscription: &Configs, wanted: &dyn Fn(&str) -> 
         .collect()
 }
 
-/// A number in another unit; other texts as they are.
+/// Converts a number to another unit; other texts stay unchanged.
 fn scaled(text: String, factor: i64) -> String {
     match text.trim().parse::<i64>() {
         Ok(number) if factor != 1 => number.saturating_mul(factor).to_string(),
@@ -369,7 +371,7 @@ fn entry(
     }
 }
 
-/// Names for the same setting, in the order in which they win.
+/// The names of the same setting. The first one that is given wins.
 const SHARED: [&[&str]; 3] = [
     &["log.roll.ms", "log.roll.hours"],
     &["log.roll.jitter.ms", "log.roll.jitter.hours"],
@@ -377,10 +379,10 @@ const SHARED: [&[&str]; 3] = [
 ];
 const LISTENER_PREFIX: &str = "listener.name.";
 
-/// Whether a layer gives a setting under another of its names ([`synonym_names`]). This is asked for each setting of
-/// each topic when the broker's settings change, so it looks only where such names can be.
+/// Whether a layer has the setting under another of its names ([`synonym_names`]). This is called for each setting of
+/// each topic when the broker's settings change, so it checks only the names that are possible.
 fn is_hidden(name: &str, layer: &Configs) -> bool {
-    // linear: a handful of constants
+    // linear: a few constants
     let shared = SHARED.iter().find(|names| names.contains(&name)).into_iter().copied().flatten();
     let flush = (name == "log.flush.scheduler.interval.ms").then_some(&"log.flush.interval.ms");
     let mut others = shared.chain(flush).filter(|other| **other != name);
@@ -389,10 +391,10 @@ fn is_hidden(name: &str, layer: &Configs) -> bool {
     others.any(|other| layer.contains_key(*other)) || of_listeners.any(|key| base_name(key) == name)
 }
 
-/// The names under which a broker setting may be given, in the order in which they win
+/// The names under which a broker setting may be given; the first one that is given wins
 /// (`DynamicBrokerConfig.brokerConfigSynonyms`).
 pub(super) fn synonym_names(name: &str) -> Vec<&str> {
-    // linear: a handful of constants
+    // linear: a few constants
     if let Some(names) = SHARED.iter().find(|names| names.contains(&name)) {
         return names.to_vec();
     }
@@ -405,8 +407,7 @@ pub(super) fn synonym_names(name: &str) -> Vec<&str> {
     }
 }
 
-/// `listener.name.<listener>.<setting>` without its prefix, and without the SASL mechanism that some have before the
-/// setting.
+/// Removes the prefix of `listener.name.<listener>.<setting>`, and the SASL mechanism that some settings have after it.
 pub(super) fn base_name(name: &str) -> &str {
     const BY_MECHANISM: [&str; 5] = [
         "sasl.jaas.config",
@@ -418,7 +419,7 @@ pub(super) fn base_name(name: &str) -> &str {
     let Some((_, base)) = name.strip_prefix(LISTENER_PREFIX).and_then(|rest| rest.split_once('.')) else {
         return name;
     };
-    // linear: a handful of constants
+    // linear: a few constants
     BY_MECHANISM.into_iter().find(|setting| base.ends_with(setting)).unwrap_or(base)
 }
 
@@ -503,7 +504,7 @@ mod tests {
 
     #[test]
     fn a5_synonyms_before_the_very_name_are_left_out_as_in_kafka() {
-        // Kafka 4.3.1 answers exactly so with log.retention.hours=100 in its file.
+        // Kafka 4.3.1 sends exactly this response with log.retention.hours=100 in its file.
         let statics = StaticConfigs::of([("log.retention.hours", "100")]);
         let layers = ConfigLayers::of_static(&statics);
         let topic = configs([("retention.ms", "5000")]);

@@ -1,4 +1,4 @@
-//! Where to listen and what to tell clients, resolved from `listeners`, `advertised.listeners`,
+//! Resolves the addresses to listen on and those for clients, from `listeners`, `advertised.listeners`,
 //! `listener.security.protocol.map`, `controller.listener.names` and the quorum's voters.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -8,7 +8,7 @@ use super::broker::BrokerConfig;
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// A name or an address, an IPv6 address without brackets.
+    /// A host name or an address. An IPv6 address has no brackets.
     pub host: String,
     /// The port.
     pub port: u16,
@@ -29,27 +29,27 @@ impl fmt::Display for Endpoint {
 pub struct Listener {
     /// The name, in upper case.
     pub name: String,
-    /// The host to bind; `None` is every interface.
+    /// The host to bind; `None` means all interfaces.
     pub host: Option<String>,
-    /// The port to bind; 0 picks a free one.
+    /// The port to bind; 0 means a free one.
     pub port: u16,
-    /// Whether it belongs to the controller and is not told to clients.
+    /// Whether it belongs to the controller and is not sent to clients.
     pub is_controller: bool,
-    /// What clients are told; `None` is the address that each of them reached us on. A port of
-    /// 0 stands for the one that was picked.
+    /// The endpoint that clients get; with `None` each client gets the address to which it has connected. Port 0 means
+    /// the port that was bound.
     pub advertised: Option<Endpoint>,
 }
 
-/// All that is listened on.
+/// All listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listeners {
-    /// In the order given.
+    /// The listeners in the order of the setting.
     pub all: Vec<Listener>,
-    /// The name of the one that brokers use among themselves.
+    /// The name of the listener for traffic between brokers.
     pub inter_broker: String,
 }
 
-/// `NAME://host:port` as given.
+/// A parsed `NAME://host:port`.
 struct Parsed {
     name: String,
     host: Option<String>,
@@ -60,7 +60,7 @@ impl Listeners {
     /// Resolves the settings.
     ///
     /// # Errors
-    /// What is wrong, in a sentence that names the setting.
+    /// The problem, in a sentence that names the setting.
     pub(super) fn resolve(config: &BrokerConfig, map_is_given: bool) -> Result<Listeners, String> {
         let controllers = upper(&config.controller_listener_names);
         let protocols = security_protocols(config, &controllers, map_is_given)?;
@@ -91,7 +91,7 @@ impl Listeners {
         Ok(Listeners { all, inter_broker })
     }
 
-    /// Those that serve clients.
+    /// The listeners that serve clients.
     pub fn for_clients(&self) -> impl Iterator<Item = &Listener> {
         self.all.iter().filter(|listener| !listener.is_controller)
     }
@@ -158,13 +158,13 @@ fn parse(text: &str) -> Option<Parsed> {
 fn distinct_names(key: &str, parsed: &[Parsed]) -> Result<(), String> {
     for (index, one) in parsed.iter().enumerate() {
         if parsed[..index].iter().any(|other| other.name == one.name) {
-            return Err(format!("Each listener must have a different name, {key}: {} is there twice", one.name));
+            return Err(format!("Each listener must have a different name, {key}: {} occurs twice", one.name));
         }
     }
     Ok(())
 }
 
-/// Two listeners may share a port only where one has an IPv4 address and the other an IPv6 one (KIP-797).
+/// Two listeners may share a port only if one has an IPv4 address and the other an IPv6 address (KIP-797).
 fn distinct_ports(given: &[String], parsed: &[Parsed]) -> Result<(), String> {
     let family =
         |one: &Parsed| one.host.as_deref().and_then(|host| host.parse().ok()).map(|address: IpAddr| address.is_ipv4());
@@ -207,7 +207,8 @@ fn check_advertised(advertised: &[Parsed], bound: &[Parsed], controllers: &[Stri
     Ok(())
 }
 
-/// `inter.broker.listener.name`, or the PLAINTEXT listener, or, since one node talks to no other, the first one.
+/// Returns `inter.broker.listener.name`, or the PLAINTEXT listener, or else the first one: a single node does not
+/// connect to other nodes.
 fn inter_broker(config: &BrokerConfig, all: &[Listener]) -> Result<String, String> {
     let names: Vec<&str> =
         all.iter().filter(|listener| !listener.is_controller).map(|listener| listener.name.as_str()).collect();
@@ -227,10 +228,10 @@ fn inter_broker(config: &BrokerConfig, all: &[Listener]) -> Result<String, Strin
         return Err(format!("security.inter.broker.protocol is {protocol}, but TLS and SASL are not served yet"));
     }
     let name = names.iter().find(|name| **name == "PLAINTEXT").or(names.first());
-    name.map(|name| (*name).to_owned()).ok_or_else(|| "listeners has none for clients".to_owned())
+    name.map(|name| (*name).to_owned()).ok_or_else(|| "listeners has no listener for clients".to_owned())
 }
 
-/// The quorum is this node alone, until there are clusters.
+/// Checks that this node is the only voter, since clusters are not supported yet.
 fn check_voters(config: &BrokerConfig) -> Result<(), String> {
     let key = "controller.quorum.voters";
     for voter in &config.controller_quorum_voters {

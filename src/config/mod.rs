@@ -1,7 +1,7 @@
 //! Settings: their tables, sources and resolved forms.
 //!
-//! A setting is one row of a table (`table.rs`), in `broker.rs`, `topic.rs`, `group.rs` or, where
-//! Kafka has it but Ottla does nothing with it, in `accepted.rs`.
+//! A setting is one row of a table (`table.rs`), in `broker.rs`, `topic.rs`, `group.rs` or, if Kafka has it but it has
+//! no effect in Ottla, in `accepted.rs`.
 
 mod accepted;
 pub mod broker;

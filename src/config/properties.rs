@@ -1,15 +1,15 @@
-//! The syntax of Java's `.properties` files, as `java.util.Properties.load` reads it.
+//! The parser of Java's `.properties` files, like `java.util.Properties.load`.
 
 /// One setting of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Where it starts, counted from 1.
+    /// The first line of the setting, counted from 1.
     pub(super) line: usize,
     pub(super) key: String,
     pub(super) value: String,
 }
 
-/// Reads a file. Bytes are UTF-8, or ISO 8859-1 as Java has it where they are not.
+/// Parses a file. The bytes are read as UTF-8, or, if they are invalid, as ISO 8859-1 like in Java.
 pub(super) fn parse(bytes: &[u8]) -> Vec<Entry> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -18,8 +18,8 @@ pub(super) fn parse(bytes: &[u8]) -> Vec<Entry> {
     logical_lines(&text).into_iter().map(|(line, text)| entry(line, &text)).collect()
 }
 
-/// Lines without comments and blank ones, those ending in an odd number of backslashes joined
-/// with the next one, whose leading white space is dropped.
+/// Returns the logical lines, without comments and blank lines. A line that ends in an odd number of backslashes is
+/// joined with the next one, whose leading white space is dropped.
 fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let text = text.replace("\r\n", "\n");
     let mut lines = Vec::new();
@@ -71,7 +71,7 @@ fn entry(line: usize, text: &str) -> Entry {
 fn unescape(text: &str) -> String {
     let mut chars = text.chars();
     let mut plain = String::with_capacity(text.len());
-    // Java's strings are UTF-16: a pair of \u escapes may be one character.
+    // Java's strings are UTF-16, so two \u escapes may be one character.
     let mut units: Vec<u16> = Vec::new();
     let flush = |units: &mut Vec<u16>, plain: &mut String| {
         plain.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));

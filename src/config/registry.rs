@@ -1,4 +1,4 @@
-//! Finding a setting's row by its name, and the nearest name to one that does not exist.
+//! Finds the row of a setting by its name, and the nearest existing name for an unknown one.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -51,22 +51,22 @@ pub fn client_metrics_settings() -> &'static BTreeMap<&'static str, &'static Def
     &CLIENT_METRICS
 }
 
-/// A broker setting, also one that exists only at run time.
+/// Returns the row of a broker setting, including those that exist only at run time.
 pub(super) fn broker_setting(name: &str) -> Option<&'static Definition> {
     BROKER.get(name).or_else(|| DYNAMIC_ONLY.get(name)).copied()
 }
 
-/// The broker setting whose name is nearest to `unknown`, if any is near enough to be what was meant.
+/// Returns the broker setting whose name is nearest to `unknown`, if it is similar enough for a suggestion.
 pub fn nearest_setting(unknown: &str) -> Option<&'static str> {
     let allowed = (unknown.len() / 4).clamp(2, 8);
     let candidates = BROKER.keys().map(|known| (edits(unknown, known), *known));
     let nearest = candidates.min_by_key(|(edits, _)| *edits).filter(|(edits, _)| *edits <= allowed);
-    // A topic's name for a broker's setting is the other common slip.
+    // The other common mistake is to use the topic setting's name for a broker setting.
     let synonym = || TOPIC.get(unknown).and_then(|definition| definition.synonyms.first()).map(|synonym| synonym.name);
     synonym().or(nearest.map(|(_, known)| known))
 }
 
-/// Levenshtein's distance.
+/// The Levenshtein distance.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,7 +1,7 @@
-//! Where settings come from and which of them wins: default < config.toml < server.properties <
-//! `KAFKA_…` environment < `--set`; each value keeps its origin for errors and for people.
+//! The sources of settings and their order: default < config.toml < server.properties < `KAFKA_…` environment <
+//! `--set`. Each value keeps its origin, for error messages.
 //!
-//! What a value means is `value.rs`; what changes at run time is laid over this by `layers.rs`.
+//! Leaves the parsing of values to `value.rs`, and dynamic changes to `layers.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use super::{
     topic::LogConfig,
 };
 
-/// Where a value was given.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of a file, counted from 1.
@@ -42,12 +42,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value as it was given.
+/// A value from one of the sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
-    /// The text, not parsed.
+    /// The text, which is not parsed yet.
     pub text: String,
-    /// Where.
+    /// The origin of the text.
     pub origin: Origin,
 }
 
@@ -63,22 +63,22 @@ impl StaticConfigs {
         self.given.get(name).map(|given| given.text.as_str())
     }
 
-    /// All that was given, by name.
+    /// All given settings, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Given)> {
         self.given.iter().map(|(name, given)| (name.as_str(), given))
     }
 
-    /// Settings for a test or a tool, without files.
+    /// Makes settings for a test or a tool, without files.
     pub fn of<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> StaticConfigs {
         let given = |text: &str| Given { text: text.to_owned(), origin: Origin::CommandLine };
         StaticConfigs { given: settings.into_iter().map(|(name, text)| (name.to_owned(), given(text))).collect() }
     }
 }
 
-/// What the command line says about settings.
+/// The arguments of the command line about settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
-    /// `--config`, in order: config.toml where the name ends in `.toml`, server.properties otherwise.
+    /// `--config`, in order. A file whose name ends in `.toml` is a config.toml, any other a server.properties.
     pub config_files: Vec<PathBuf>,
     /// `--set`, in order, each `key=value`.
     pub overrides: Vec<String>,
@@ -89,27 +89,27 @@ pub struct Arguments {
 pub struct Settings {
     /// The broker's settings.
     pub broker: BrokerConfig,
-    /// What a topic without own settings has.
+    /// The settings of a topic that has none of its own.
     pub log: LogConfig,
-    /// Where to listen.
+    /// The addresses to listen on.
     pub listeners: Listeners,
-    /// What was given, for DescribeConfigs and for changes at run time.
+    /// The given settings, for DescribeConfigs and for dynamic changes.
     pub statics: StaticConfigs,
-    /// The id to give a new cluster, if one was named.
+    /// The id for a new cluster, if one is given.
     pub cluster_id: Option<String>,
-    /// What a person should know: settings without effect, one line for each reason.
+    /// Notes for the operator: settings without effect, one line for each reason.
     pub notes: Vec<String>,
 }
 
-/// What is wrong with the settings, all of it at once.
+/// All problems of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("\n"))]
 pub struct SettingsError {
-    /// A sentence each, with its origin in front.
+    /// One sentence per problem, with the origin before it.
     pub problems: Vec<String>,
 }
 
-/// Keys of Kafka before 4.0, which its files still often have.
+/// Settings that Kafka 4 has removed, but that configuration files still often have.
 const REMOVED: &[&str] = &[
     "advertised.host.name",
     "advertised.port",
@@ -151,7 +151,7 @@ const REMOVED: &[&str] = &[
     "zookeeper.set.acl",
 ];
 
-/// Keys that plugins read, or that belong to one listener, or to ZooKeeper.
+/// Prefixes of settings of plugins, of a single listener, or of ZooKeeper.
 const FOREIGN_PREFIXES: &[&str] = &[
     "allow.everyone.if.no.acl.found",
     "client.quota.callback.",
@@ -171,7 +171,7 @@ impl Settings {
     /// Reads all sources. Without `--config`, `./config.toml` is read if it is there.
     ///
     /// # Errors
-    /// Every problem found, with the place it was found at.
+    /// All problems with their origins.
     pub fn load(
         arguments: &Arguments,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -185,11 +185,11 @@ impl Settings {
     }
 }
 
-/// Settings while their sources are read.
+/// The settings while the sources are read.
 #[derive(Default)]
 struct Gathering {
     given: BTreeMap<String, Given>,
-    /// Variables that name no setting.
+    /// Notes about variables that name no setting.
     ignored: Vec<String>,
     cluster_id: Option<String>,
     problems: Vec<String>,
@@ -206,7 +206,7 @@ impl Gathering {
             }
             return;
         }
-        // Whatever their order on the command line, properties win over TOML.
+        // Properties win over TOML, regardless of their order on the command line.
         let (toml, properties): (Vec<_>, Vec<_>) = arguments.config_files.iter().partition(|path| is_toml(path));
         for path in toml.into_iter().chain(properties) {
             match read_file(path) {
@@ -239,7 +239,7 @@ impl Gathering {
                 Variable::Ignored => {}
                 Variable::ClusterId if value.is_empty() => {}
                 Variable::ClusterId => self.cluster_id = Some(value),
-                // The image takes an empty KAFKA_LISTENERS for none.
+                // As in the image, an empty KAFKA_LISTENERS counts as not set.
                 Variable::Setting(key) if key == "listeners" && value.is_empty() => {}
                 Variable::Setting(key) => {
                     has_listeners |= key == "listeners";
@@ -267,7 +267,7 @@ impl Gathering {
         }
     }
 
-    /// Takes a value over one that was given before, if the key is known.
+    /// Stores a value, which replaces an earlier one. An unknown key is a problem.
     fn give(&mut self, key: String, text: String, origin: Origin) {
         if !is_known(&key) {
             let hint = match nearest_setting(&key) {
@@ -275,7 +275,8 @@ impl Gathering {
                 None => String::new(),
             };
             let unknown = format!("{origin}: unknown setting {key}{hint}");
-            // What other programs and images call KAFKA_… is not a mistake of anybody's; Kafka passes over it too.
+            // Other programs and images use KAFKA_… variables too, so an unknown one is not an error; Kafka ignores
+            // them as well.
             match origin {
                 Origin::Environment(_) => self.ignored.push(format!("without effect: {unknown}")),
                 _ => self.problems.push(unknown),
@@ -310,12 +311,12 @@ impl Gathering {
     }
 
     fn check_values(&mut self) {
-        // One address is this node's own, as in the file that Kafka comes with.
+        // A single address is this node's own, as in the server.properties file of Kafka.
         let quorum = self.given.get("controller.quorum.bootstrap.servers");
         if let Some(given) = quorum.filter(|given| given.text.contains(',')) {
-            let reason = "clusters of several nodes are not served yet";
+            let reason = "clusters of several nodes are not supported yet";
             let problem =
-                format!("{}: controller.quorum.bootstrap.servers names more than one: {reason}", given.origin);
+                format!("{}: controller.quorum.bootstrap.servers names more than one address: {reason}", given.origin);
             self.problems.push(problem);
         }
         for (name, given) in &self.given {
@@ -337,7 +338,7 @@ impl Gathering {
         }
     }
 
-    /// `node.id` and `broker.id` are one setting with two names (`AbstractKafkaConfig.populateSynonyms`).
+    /// `node.id` and `broker.id` are two names of one setting (`AbstractKafkaConfig.populateSynonyms`).
     fn join_node_and_broker_id(&mut self) {
         match (self.given.get("node.id").cloned(), self.given.get("broker.id").cloned()) {
             (Some(node), None) => drop(self.given.insert("broker.id".to_owned(), node)),
@@ -350,7 +351,7 @@ impl Gathering {
         }
     }
 
-    /// One line for each reason why something given has no effect.
+    /// Returns one line for each reason why given settings have no effect.
     fn notes(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (name, given) in &self.given {
@@ -395,13 +396,13 @@ fn is_default(definition: &Definition, printed: &str) -> bool {
     }
 }
 
-/// What must hold between settings at start.
+/// Checks the conditions between settings at the start.
 fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     let mut problems = requirements(broker, log);
     let roles: BTreeSet<&str> = broker.process_roles.iter().map(String::as_str).collect();
     if roles != BTreeSet::from(["broker", "controller"]) {
         problems.push(
-            "process.roles must be broker,controller: nodes with only one role come with clusters, which are not served yet"
+            "process.roles must be broker,controller: clusters, in which a node may have only one role, are not supported yet"
                 .to_owned(),
         );
     }
@@ -414,12 +415,12 @@ fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     problems.extend(broker.http_listener().err());
     let metadata_dir = broker.metadata_dir();
     if !broker.data_dirs().contains(&metadata_dir) {
-        problems.push(format!("metadata.log.dir must be one of log.dirs, and {} is not", metadata_dir.display()));
+        problems.push(format!("metadata.log.dir must be one of log.dirs, but {} is not", metadata_dir.display()));
     }
     problems
 }
 
-/// What must hold between settings at any time (`KafkaConfig.validateValues`).
+/// Checks the conditions between settings that must always hold (`KafkaConfig.validateValues`).
 pub(super) fn requirements(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     let requirements = [
         (log.segment_ms >= 1, "log.roll.ms must be greater than or equal to 1"),
@@ -445,7 +446,7 @@ pub(super) fn requirements(broker: &BrokerConfig, log: &LogConfig) -> Vec<String
 mod tests {
     use super::*;
 
-    /// Loads from files that are only texts.
+    /// Loads settings from files that are given as texts.
     fn load(
         files: &[(&str, &str)],
         config_files: &[&str],
@@ -464,7 +465,7 @@ mod tests {
     }
 
     fn problems(result: Result<Settings, SettingsError>) -> Vec<String> {
-        result.expect_err("it should not load").problems
+        result.expect_err("the load must fail").problems
     }
 
     #[test]
@@ -484,7 +485,7 @@ mod tests {
         ];
         let environment = [("KAFKA_LOG_ROLL_MS", "3"), ("KAFKA_LOG_DIRS", "/c"), ("CLUSTER_ID", "abc")];
         let settings =
-            load(&files, &["b.properties", "a.toml"], &environment, &["log.dirs=/d"]).expect("all sources are right");
+            load(&files, &["b.properties", "a.toml"], &environment, &["log.dirs=/d"]).expect("all sources are valid");
         let given = |name: &str| {
             let (_, given) = settings.statics.iter().find(|(given, _)| *given == name).expect(name);
             (given.text.clone(), given.origin.to_string())
@@ -502,8 +503,8 @@ mod tests {
     #[test]
     fn config_toml_beside_us_is_read_only_without_config_files() {
         let files = [("config.toml", "num.partitions = 7"), ("other.toml", "node.id = 5")];
-        assert_eq!(load(&files, &[], &[], &[]).expect("it is right").broker.num_partitions, 7);
-        let other = load(&files, &["other.toml"], &[], &[]).expect("it is right");
+        assert_eq!(load(&files, &[], &[], &[]).expect("the settings are valid").broker.num_partitions, 7);
+        let other = load(&files, &["other.toml"], &[], &[]).expect("the settings are valid");
         assert_eq!((other.broker.num_partitions, other.broker.node_id), (1, 5));
         assert_eq!(other.statics.get("broker.id"), Some("5"));
         assert!(problems(load(&[], &["missing.toml"], &[], &[]))[0].starts_with("missing.toml: cannot be read"));
@@ -546,7 +547,7 @@ mod tests {
                 "super.users=User:a",
             ],
         )
-        .expect("all are known");
+        .expect("all settings are known");
         assert_eq!(
             settings.notes,
             [
@@ -622,7 +623,7 @@ mod tests {
         assert_eq!((listeners.all[0].host.as_deref(), listeners.all[0].port), (Some("0.0.0.0"), 19092));
     }
 
-    /// What `config/server.properties` of Apache Kafka 4.3.1 sets.
+    /// The settings in `config/server.properties` of Apache Kafka 4.3.1.
     const SHIPPED: &str = "process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=localhost:9093

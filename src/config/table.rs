@@ -1,12 +1,12 @@
-//! The form of the settings' tables: one row says everything about a setting.
+//! The format of the settings' tables: one row defines everything about a setting.
 //!
-//! `settings!` makes a struct with one typed field per row, `rows!` a list without fields for
-//! what Ottla knows but does not read. Both make [`Definition`]s, from which everything else
-//! follows: parsing, DescribeConfigs, the validation of changes, config.toml, the docs.
+//! `settings!` makes a struct with one typed field per row. `rows!` makes a list without fields, for settings that
+//! Ottla knows but does not read. Both make [`Definition`]s, which are used for parsing, DescribeConfigs, the
+//! validation of changes, config.toml and the docs.
 
 use super::value::{ConfigType, InvalidValue, Validator, Value};
 
-/// How much an operator should care.
+/// Kafka's importance of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Importance {
@@ -15,7 +15,7 @@ pub enum Importance {
     Low,
 }
 
-/// Whether a running broker takes a new value (KIP-226).
+/// Whether a setting can change while the broker runs (KIP-226).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateMode {
     /// Only at start.
@@ -36,68 +36,68 @@ impl std::fmt::Display for UpdateMode {
     }
 }
 
-/// What a setting does here.
+/// The effect of a setting in Ottla.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It is read.
+    /// The setting is used.
     Used,
-    /// It is the default of a topic's setting, which is read.
+    /// It is the default of a topic's setting, which is used.
     TopicDefault,
-    /// It is known and checked but changes nothing, for this reason.
+    /// It is known and checked but has no effect, for this reason.
     None(&'static str),
-    /// A value other than the default is refused, for this reason: ignoring it would be dangerous.
+    /// Any value except the default is refused for this reason, since it would be dangerous to ignore it.
     Refused(&'static str),
 }
 
-/// The value of a setting that nobody has set.
+/// The default value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
-    /// None.
+    /// No value.
     Null,
     /// This text.
     Text(&'static str),
 }
 
-/// A broker setting that stands in for a topic's one that is not set.
+/// A broker setting whose value a topic gets if its own setting is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Synonym {
     /// The broker setting's name.
     pub name: &'static str,
-    /// What one of its units is in the topic setting's unit: 3,600,000 for hours to milliseconds.
+    /// The factor from its unit to the topic setting's unit: 3,600,000 from hours to milliseconds.
     pub factor: i64,
 }
 
-/// All there is to know of a setting.
+/// The definition of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Definition {
-    /// Kafka's name of it, or one that starts with `ottla.`.
+    /// Kafka's name, or one that starts with `ottla.`.
     pub name: &'static str,
-    /// Its type.
+    /// The type of its values.
     pub value_type: ConfigType,
-    /// Its default.
+    /// The value if it is not set.
     pub default: Default,
-    /// What a value must satisfy.
+    /// The condition that a value must meet.
     pub validator: Validator,
-    /// How much to care.
+    /// Kafka's importance.
     pub importance: Importance,
-    /// Whether it changes at run time.
+    /// Whether it can change at run time.
     pub update: UpdateMode,
-    /// One that Kafka does not document; shown only where it is set.
+    /// Whether Kafka does not document it. It is then shown only if it is set.
     pub internal: bool,
-    /// One sentence.
+    /// A description in one sentence.
     pub doc: &'static str,
-    /// What it does here.
+    /// Its effect in Ottla.
     pub effect: Effect,
-    /// The title that config.toml and the docs put it under.
+    /// The title of its section in config.toml and the docs.
     pub section: &'static str,
-    /// Why the default is not Kafka's.
+    /// The reason if the default differs from Kafka's.
     pub deviation: Option<&'static str>,
-    /// The broker settings behind a topic's one, in the order in which they win.
+    /// The broker settings that give the default of a topic's setting; the first one that is set wins.
     pub synonyms: &'static [Synonym],
 }
 
 impl Definition {
-    /// Reads and checks a text given for this setting.
+    /// Parses and checks a text for this setting.
     ///
     /// # Errors
     /// Kafka's message.
@@ -105,11 +105,11 @@ impl Definition {
         super::value::parse(self.name, text, self.value_type, self.validator)
     }
 
-    /// The default, parsed.
+    /// The parsed default.
     pub fn default_value(&self) -> Option<Value> {
         match self.default {
             Default::Null => None,
-            // A default that its own row refuses is a bug that the first test of the table shows.
+            // A default that is invalid for its own row is a bug, which the tests of the table find.
             Default::Text(text) => Some(self.parse(text).unwrap_or_else(|error| panic!("{error}"))),
         }
     }
@@ -120,11 +120,11 @@ impl Definition {
     }
 }
 
-/// A Rust type that a setting can have as a field.
+/// A Rust type of a field for a setting.
 pub(super) trait FieldType: Sized {
-    /// Kafka's type of it.
+    /// Kafka's type of the setting.
     const TYPE: ConfigType;
-    /// Takes the value, `None` where the setting has none and the type must have one.
+    /// Converts the value. Returns `None` if the value is missing and the type needs one.
     fn take(value: Option<Value>) -> Option<Self>;
 }
 
@@ -162,10 +162,9 @@ impl<T: FieldType> FieldType for Option<T> {
     }
 }
 
-/// A struct of typed fields and the list of their definitions, from one row each:
-/// `["key"] field: type = "default", validator, importance, update mode, "doc";` with
-/// `= null` for no default, and `deviation "why"` and `synonyms [..]` behind the doc. Rows stand
-/// in sections, whose titles config.toml and the docs show.
+/// Makes a struct of typed fields and the list of their definitions. Each row is `["key"] field: type = "default",
+/// validator, importance, update mode, "doc";` with `= null` for no default, and `deviation "why"` and `synonyms [..]`
+/// after the doc. Rows are in sections, whose titles appear in config.toml and the docs.
 macro_rules! settings {
     (
         $(#[$meta:meta])*
@@ -194,7 +193,7 @@ macro_rules! settings {
         ];
 
         impl $struct {
-            /// Takes each field's value from where the caller finds it by the setting's name.
+            /// Makes the struct. `value` returns the value of a setting by its name.
             pub(super) fn from_values(
                 value: &mut dyn FnMut(&'static str) -> Option<$crate::config::value::Value>,
             ) -> Self {
@@ -207,7 +206,7 @@ macro_rules! settings {
     };
 }
 
-/// A list of definitions without fields that share what they do here:
+/// Makes a list of definitions without fields that all have the same effect. Each row is
 /// `["key"] Type = "default", validator, importance, update mode, "doc";`.
 macro_rules! rows {
     (

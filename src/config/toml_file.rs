@@ -1,4 +1,4 @@
-//! The syntax of config.toml: Kafka's names as dotted keys, as quoted keys or as nested tables.
+//! The parser of config.toml: Kafka's names are dotted keys, quoted keys or nested tables.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::properties::Entry;
 
-/// Reads a file into one entry for each value, its key the path to it.
+/// Parses a file. Returns one entry for each value; its key is the path to the value.
 ///
 /// # Errors
-/// Line and message, where the file is not TOML or a value is not of a kind that settings have.
+/// Line and message, if the file is not TOML or a value has a type that no setting accepts.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Entry>, (usize, String)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = line_of(bytes, error.valid_up_to());
@@ -34,11 +34,11 @@ fn flatten(bytes: &[u8], prefix: &str, table: &DeTable<'_>, entries: &mut Vec<En
             DeValue::Table(inner) => flatten(bytes, &key, inner, entries)?,
             DeValue::Array(elements) => {
                 let texts: Option<Vec<String>> = elements.iter().map(|element| scalar(element.get_ref())).collect();
-                let texts = texts.ok_or((line, format!("{key} holds something that no setting takes")))?;
+                let texts = texts.ok_or((line, format!("{key} contains a value of a type that no setting accepts")))?;
                 entries.push(Entry { line, key, value: texts.join(",") });
             }
             other => {
-                let text = scalar(other).ok_or((line, format!("{key} is of a kind that no setting takes")))?;
+                let text = scalar(other).ok_or((line, format!("{key} has a type that no setting accepts")))?;
                 entries.push(Entry { line, key, value: text });
             }
         }

@@ -1,5 +1,4 @@
-//! A topic's settings: the fields of [`LogConfig`], with the broker settings that stand in for
-//! those that a topic does not have.
+//! A topic's settings: the fields of [`LogConfig`], with the broker settings that give their defaults.
 
 use super::{
     broker::POLICIES,
@@ -7,7 +6,7 @@ use super::{
     value::{ConfigType, Validator::*, Value},
 };
 
-/// `cleanup.policy`. Neither means that segments are kept for ever.
+/// `cleanup.policy`. With neither of them, segments are kept forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanupPolicy {
     /// Keep the last record of each key.
@@ -19,7 +18,7 @@ pub struct CleanupPolicy {
 /// `compression.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompressionType {
-    /// As the producer sent it.
+    /// The codec of the producer's batch.
     Producer,
     /// Stored uncompressed.
     Uncompressed,
@@ -86,7 +85,7 @@ impl FieldType for TimestampType {
 }
 
 settings! {
-    /// A topic's settings, resolved over all layers. Fields are named as Kafka's keys.
+    /// A topic's settings, resolved over all layers. The fields have the names of Kafka's settings.
     #[derive(Clone, Debug, PartialEq)]
     pub struct LogConfig, rows FIELDS {
         section "Topic" {

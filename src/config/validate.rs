@@ -1,8 +1,7 @@
-//! Whether a change of dynamic settings may be stored: the checks of CreateTopics, AlterConfigs and
-//! IncrementalAlterConfigs, with Kafka's messages (`LogConfig.validate`, `DynamicBrokerConfig`,
-//! `GroupConfig`, `ClientMetricsConfigs`).
+//! Checks changes of dynamic settings for CreateTopics, AlterConfigs and IncrementalAlterConfigs, with Kafka's messages
+//! (`LogConfig.validate`, `DynamicBrokerConfig`, `GroupConfig`, `ClientMetricsConfigs`).
 //!
-//! Pure. Who may change what, whether the resource exists and what is written is the controller's.
+//! The functions are pure. Leaves permissions, the existence of the resource and the records to the controller.
 
 use std::collections::BTreeSet;
 
@@ -35,19 +34,19 @@ impl From<InvalidValue> for Refusal {
     }
 }
 
-/// Which brokers a dynamic broker setting is for.
+/// The brokers to which a dynamic broker setting applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokerScope {
-    /// All of them: the resource named "".
+    /// All brokers: the resource named "".
     Cluster,
-    /// This one.
+    /// Only this broker.
     ThisBroker,
 }
 
-/// Checks all the settings that a topic would have of its own.
+/// Checks all own settings that a topic would have.
 ///
 /// # Errors
-/// INVALID_CONFIG for an unknown name, a value that its setting does not take, or values that do not go together.
+/// INVALID_CONFIG for an unknown name, an invalid value, or values that contradict each other.
 pub fn validate_topic_configs(layers: &ConfigLayers<'_>, topic: &Configs) -> Result<(), Refusal> {
     if let Some(unknown) = topic.keys().find(|name| !topic_settings().contains_key(name.as_str())) {
         return Err(Refusal::InvalidConfig(format!("Unknown topic config name: {unknown}")));
@@ -73,10 +72,10 @@ pub fn validate_topic_configs(layers: &ConfigLayers<'_>, topic: &Configs) -> Res
     Ok(())
 }
 
-/// Checks all the settings that a group would have of its own.
+/// Checks all own settings that a group would have.
 ///
 /// # Errors
-/// INVALID_CONFIG, as for topics; the broker's `group.*.min.*` and `group.*.max.*` bound them.
+/// INVALID_CONFIG, as for topics. The limits are the broker's `group.*.min.*` and `group.*.max.*`.
 pub fn validate_group_configs(layers: &ConfigLayers<'_>, group: &Configs) -> Result<(), Refusal> {
     if let Some(unknown) = group.keys().find(|name| !group_settings().contains_key(name.as_str())) {
         return Err(Refusal::InvalidConfig(format!("Unknown group config name: {unknown}")));
@@ -90,7 +89,7 @@ pub fn validate_group_configs(layers: &ConfigLayers<'_>, group: &Configs) -> Res
         _ => group_settings()[name].synonyms.first().and_then(|synonym| broker(synonym.name)),
     };
     for name in BOUNDED_GROUP_SETTINGS {
-        // The assignment interval's default is dynamic, so Kafka checks it only where the group has its own.
+        // The default of the assignment interval is dynamic, so Kafka checks it only if the group has its own value.
         if name.ends_with("assignment.interval.ms") && !group.contains_key(*name) {
             continue;
         }
@@ -117,7 +116,7 @@ pub fn validate_group_configs(layers: &ConfigLayers<'_>, group: &Configs) -> Res
     Ok(())
 }
 
-/// The settings of groups that the broker bounds, in the order in which Kafka checks them.
+/// The group settings that the broker limits, in the order in which Kafka checks them.
 const BOUNDED_GROUP_SETTINGS: &[&str] = &[
     "consumer.heartbeat.interval.ms",
     "consumer.session.timeout.ms",
@@ -176,7 +175,7 @@ pub fn validate_client_metrics_configs(subscription: &str, configs: &Configs) ->
     Ok(())
 }
 
-/// Whether the brackets of a regular expression close: what makes a pattern one that Java refuses in practice.
+/// Whether all brackets of a regular expression are closed. In practice Java refuses a pattern only if they are not.
 fn is_balanced(pattern: &str) -> bool {
     let (mut open, mut in_class, mut escaped) = (0_i32, false, false);
     for c in pattern.chars() {
@@ -197,11 +196,10 @@ fn is_balanced(pattern: &str) -> bool {
     open == 0 && !in_class && !escaped && !pattern.starts_with(['*', '+', '?'])
 }
 
-/// Checks all the dynamic settings that this broker, or all brokers, would have. `layers` are
-/// those that hold now.
+/// Checks all the dynamic settings that this broker, or all brokers, would have. `layers` are the current ones.
 ///
 /// # Errors
-/// INVALID_REQUEST, as Kafka has it (KAFKA-13609), even where the value is what is wrong.
+/// INVALID_REQUEST even for an invalid value, as in Kafka (KAFKA-13609).
 pub fn validate_broker_configs(
     layers: &ConfigLayers<'_>,
     scope: BrokerScope,
@@ -239,7 +237,7 @@ fn check_broker_change(layers: &ConfigLayers<'_>, scope: BrokerScope, proposed: 
     };
     check_together(&changed)?;
     check_against_running(layers, &changed).map_err(|problem| {
-        // Kafka wraps the exceptions of its reconfigurable parts in exactly this odd way.
+        // Kafka wraps the exceptions of its reconfigurable parts in exactly this form.
         format!(
             "Invalid value org.apache.kafka.common.config.ConfigException: {problem} for configuration \
              Invalid dynamic configuration"
@@ -247,7 +245,7 @@ fn check_broker_change(layers: &ConfigLayers<'_>, scope: BrokerScope, proposed: 
     })
 }
 
-/// The settings of TLS stores, which change only for one listener (`SslConfigs.RECONFIGURABLE_CONFIGS`).
+/// The settings of TLS stores, which can change only for a single listener (`SslConfigs.RECONFIGURABLE_CONFIGS`).
 fn is_reloadable_tls(name: &str) -> bool {
     const STORES: [&str; 10] = [
         "ssl.keystore.type",
@@ -275,7 +273,7 @@ fn is_for_one_broker(name: &str) -> bool {
     broker_setting(name).is_some_and(|row| row.update == UpdateMode::PerBroker)
 }
 
-/// What must hold between the values (`KafkaConfig.validateValues`).
+/// Checks the conditions between the values (`KafkaConfig.validateValues`).
 fn check_together(changed: &ConfigLayers<'_>) -> Result<(), String> {
     let broker = changed.broker_config();
     let problems = sources::requirements(&broker, &changed.log_defaults());
@@ -313,7 +311,7 @@ fn check_cordoned(changed: &ConfigLayers<'_>, broker: &BrokerConfig) -> Result<(
     ))
 }
 
-/// What the parts of a running broker refuse (their `validateReconfiguration`).
+/// Checks the limits of the parts of a running broker (their `validateReconfiguration`).
 fn check_against_running(layers: &ConfigLayers<'_>, changed: &ConfigLayers<'_>) -> Result<(), String> {
     const POOLS: [&str; 5] = [
         "num.network.threads",
@@ -407,7 +405,7 @@ mod tests {
         with_layers(|layers| validate_group_configs(layers, &configs(settings)))
     }
 
-    // The messages of the tests below are Apache Kafka 4.3.1's answers to the same requests.
+    // The messages in the tests below are those of Apache Kafka 4.3.1 for the same requests.
 
     #[test]
     fn a1_a6_topic_settings_are_refused_in_kafkas_words() {
@@ -436,7 +434,7 @@ mod tests {
             &[("remote.storage.enable", "true")],
             "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
         );
-        // The first in Kafka's own order, not the alphabet's.
+        // The first error in Kafka's own order, not in alphabetical order.
         refused(
             &[("retention.ms", "abc"), ("segment.bytes", "abc")],
             "Invalid value abc for configuration segment.bytes: Not a number of type INT",

@@ -1,12 +1,11 @@
-//! What a setting's text means: parsing, checking and printing as Kafka's `ConfigDef` does.
+//! Parses, checks and prints the values of settings like Kafka's `ConfigDef`.
 //!
-//! The messages are Kafka's own, since clients show them to people and tests compare them.
-//! Which settings there are is the tables' business (`table.rs`), which of two values wins is
-//! that of `layers.rs`.
+//! The messages are Kafka's own, since clients show them and tests compare them. Leaves the list of settings to the
+//! tables (`table.rs`), and the precedence of values to `layers.rs`.
 
 use std::{collections::BTreeSet, fmt};
 
-/// The type of a setting, with the number it has in a DescribeConfigs answer.
+/// The type of a setting, with its number in a DescribeConfigs response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum ConfigType {
@@ -14,11 +13,11 @@ pub enum ConfigType {
     Boolean = 1,
     /// Text, trimmed.
     String = 2,
-    /// 32 bits.
+    /// A number of 32 bits.
     Int = 3,
-    /// 16 bits.
+    /// A number of 16 bits.
     Short = 4,
-    /// 64 bits.
+    /// A number of 64 bits.
     Long = 5,
     /// A floating point number.
     Double = 6,
@@ -74,11 +73,11 @@ impl fmt::Display for Value {
     }
 }
 
-/// A value that its setting does not take; the message is Kafka's `ConfigException`.
+/// A value that is invalid for its setting, with the message of Kafka's `ConfigException`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidValue {
-    /// The whole message, with the setting's name.
+    /// The whole message, including the setting's name.
     pub message: String,
 }
 
@@ -92,26 +91,26 @@ impl InvalidValue {
     }
 }
 
-/// What a value must satisfy beyond its type.
+/// A condition that a value must meet in addition to its type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Validator {
-    /// Nothing.
+    /// No condition.
     Any,
     /// At least this number.
     AtLeast(i64),
     /// Between these numbers, both allowed.
     Between(i64, i64),
-    /// Between these numbers, both allowed; for DOUBLE.
+    /// Between these numbers, both allowed, for DOUBLE.
     Within(f64, f64),
     /// gzip's levels: 1 to 9, or -1 for its default.
     GzipLevel,
     /// One of these texts.
     OneOf(&'static [&'static str]),
-    /// One of these texts in any case.
+    /// One of these texts, in upper or lower case.
     OneOfIgnoringCase(&'static [&'static str]),
-    /// Texts, each of which counts once, none of them empty; of these where any are named.
+    /// A list of texts that are not empty. Duplicates are removed. If `allowed` has texts, only these are valid.
     Distinct {
-        /// The texts allowed; any where empty.
+        /// The valid texts; any text if this is empty.
         allowed: &'static [&'static str],
         /// Whether the list may be empty.
         may_be_empty: bool,
@@ -190,7 +189,7 @@ impl fmt::Display for Validator {
 /// Reads a setting's text (`ConfigDef.parseType`), then checks it.
 ///
 /// # Errors
-/// Kafka's message, naming the setting and the value.
+/// Kafka's message, with the setting and the value.
 pub(super) fn parse(
     name: &str,
     text: &str,
@@ -199,7 +198,7 @@ pub(super) fn parse(
 ) -> Result<Value, InvalidValue> {
     let mut value = parse_type(name, text, value_type)?;
     if let (Validator::Distinct { .. }, Value::List(values)) = (validator, &mut value) {
-        // What is there twice counts once (KIP-1161).
+        // Duplicates are removed (KIP-1161).
         let mut seen = BTreeSet::new();
         values.retain(|value| seen.insert(value.clone()));
     }
@@ -223,7 +222,7 @@ fn parse_type(name: &str, text: &str, value_type: ConfigType) -> Result<Value, I
     }
 }
 
-/// The elements of a LIST: separated by commas with any white space around them.
+/// The elements of a LIST, which are separated by commas with any white space around them.
 pub(super) fn split_list(text: &str) -> Vec<String> {
     let text = java_trim(text);
     if text.is_empty() {
@@ -232,7 +231,7 @@ pub(super) fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(|element| java_trim(element).to_owned()).collect()
 }
 
-/// `String.trim`: everything up to and including the blank, at both ends.
+/// Java's `String.trim`: removes all characters up to U+0020 at both ends.
 fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
@@ -312,7 +311,7 @@ fn share_offset_reset(name: &str, text: &str) -> Result<(), InvalidValue> {
     Err(InvalidValue::new(name, text, reason))
 }
 
-/// Whether `java.time.Duration.parse` takes the text and Kafka takes the duration: `PnDTnHnMn.nS`, not negative.
+/// Whether `java.time.Duration.parse` accepts the text and Kafka accepts the duration: `PnDTnHnMn.nS`, not negative.
 fn is_iso_duration(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     let Some(rest) = upper.strip_prefix('P') else {
@@ -359,7 +358,7 @@ fn parse_java_double(text: &str) -> Option<f64> {
     if text.chars().all(plain) { text.parse().ok() } else { None }
 }
 
-/// `Double.toString`: plain digits between 0.001 and 10,000,000, scientific with an `E` beyond.
+/// Java's `Double.toString`: plain digits between 0.001 and 10,000,000, otherwise scientific notation with an `E`.
 fn java_double(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -377,7 +376,7 @@ fn java_double(value: f64) -> String {
     format!("{mantissa}{point}E{exponent}")
 }
 
-/// A bound of [`Validator::Within`] as Kafka's tables write it: `0`, `1`, `0.5`.
+/// Prints a bound of [`Validator::Within`] like Kafka's tables: `0`, `1`, `0.5`.
 fn trimmed(bound: f64) -> String {
     format!("{bound}")
 }

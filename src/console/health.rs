@@ -1,16 +1,16 @@
-//! Whether the broker is of use: `failure` for supervisors that restart it, `unready` for those that send clients to
-//! it.
+//! The health of the broker: `failure` is for supervisors that restart it, `unready` for load balancers that send
+//! clients to it.
 
 use crate::api::Parts;
 
-/// No log directory can be written or read any more.
+/// No log directory can be read or written any more.
 pub const ALL_DIRS_OFFLINE: &str = "all log directories are offline";
 /// The thread of the metadata quorum has ended.
 pub const QUORUM_FAILED: &str = "the metadata quorum has failed";
 const STOPPING: &str = "the broker is stopping";
 const NOT_REGISTERED: &str = "the metadata does not list this broker as active yet";
 
-/// What a supervisor must know of a broker.
+/// The state of a broker that its supervisor must know.
 pub(super) struct Health {
     pub(super) is_stopping: bool,
     pub(super) all_dirs_offline: bool,
@@ -29,7 +29,7 @@ impl Health {
         }
     }
 
-    /// Why a restart is needed. The quorum of a broker that stops ends in order: that is no failure.
+    /// Why a restart is needed. While the broker stops, the end of the quorum is normal and not a failure.
     pub(super) fn failure(&self) -> Option<&'static str> {
         match self {
             Health { all_dirs_offline: true, .. } => Some(ALL_DIRS_OFFLINE),

@@ -1,7 +1,7 @@
 //! HTTP/1.1 for the console: one GET or HEAD per connection, then the connection ends. hyper reads and writes the
 //! messages.
 //!
-//! Bounded: connections by number, the head of a request by size, and each connection by time from its start to its
+//! Limits the number of connections, the size of a request's head, and the time of a connection from its start to its
 //! last byte. A request with a body is refused before the body is read.
 
 use std::{
@@ -30,12 +30,12 @@ use crate::env::{
 };
 
 const MAX_CONNECTIONS: usize = 16;
-/// The least that hyper takes. A longer head is answered with 431.
+/// The minimum that hyper accepts. The response to a longer head is 431.
 const MAX_HEAD_BYTES: usize = 8 << 10;
 const MAX_HEADERS: usize = 64;
-/// For the request and its answer. A client that sends or reads slowly is cut.
+/// The time limit for request and response. The connection of a slower client is closed.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// How long accepting rests after an error.
+/// The pause after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 pub(super) struct Server {
@@ -49,7 +49,7 @@ impl Server {
     pub(super) async fn run(self, listener: Box<dyn Listener>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Clients without a place wait in the system's backlog.
+            // Further clients wait in the system's backlog.
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, client)) => {
@@ -62,7 +62,7 @@ impl Server {
                     });
                 }
                 Err(error) => {
-                    // Mostly there are no file descriptors left; connections that end free some.
+                    // Usually no file descriptors are left. Connections that end will free some.
                     tracing::error!(%error, "cannot accept a connection of the console");
                     self.clock.sleep_until(self.clock.monotonic() + ACCEPT_RETRY).await;
                 }
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-/// Serves one connection to its end; the error says why it was cut.
+/// Serves one connection until its end. The error is the reason why it was closed early.
 async fn serve(stream: Box<dyn Stream>, pages: Arc<Pages>, clock: &dyn Clock) -> Result<(), String> {
     let service = service_fn(|request| {
         let pages = pages.clone();
@@ -82,7 +82,7 @@ async fn serve(stream: Box<dyn Stream>, pages: Arc<Pages>, clock: &dyn Clock) ->
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .auto_date_header(false)
-        // Our own limit below covers it, on the broker's clock.
+        // CONNECTION_LIMIT below covers it, with the broker's clock.
         .header_read_timeout(None)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
@@ -95,7 +95,7 @@ async fn serve(stream: Box<dyn Stream>, pages: Arc<Pages>, clock: &dyn Clock) ->
 async fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Text> {
     let page = match *request.method() {
         Method::GET | Method::HEAD if request.body().is_end_stream() => pages.get(request.uri().path()).await,
-        Method::GET | Method::HEAD => Page::line(StatusCode::PAYLOAD_TOO_LARGE, "A request has no body here."),
+        Method::GET | Method::HEAD => Page::line(StatusCode::PAYLOAD_TOO_LARGE, "A request must not have a body."),
         _ => Page::line(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed."),
     };
     let mut response = Response::new(Text(Some(page.text.into())));
@@ -108,7 +108,7 @@ async fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Text> {
     response
 }
 
-/// The whole body of an answer.
+/// The whole body of a response.
 struct Text(Option<Bytes>);
 
 impl Body for Text {
@@ -151,12 +151,12 @@ mod tests {
         }
     }
 
-    /// One connection of a console whose broker starts.
+    /// One connection to a console whose broker is starting.
     async fn connect(clock: &SimClock) -> (DuplexStream, tokio::task::JoinHandle<Result<(), String>>) {
         let (client, server) = duplex(1 << 20);
         let clock = clock.clone();
         let serving = tokio::spawn(async move { serve(Box::new(server), Arc::default(), &clock).await });
-        // It has started to wait, so that time can pass.
+        // The server has started to wait, so that the clock can be advanced.
         tokio::task::yield_now().await;
         (client, serving)
     }
@@ -169,7 +169,7 @@ mod tests {
         answer
     }
 
-    /// The status line of the answer.
+    /// The status line of the response.
     async fn status(request: &str) -> String {
         ask(request.as_bytes()).await.lines().next().unwrap_or_default().to_owned()
     }
@@ -246,7 +246,7 @@ mod tests {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        assert!(!serving.is_finished(), "the answer is longer than what the pipe takes");
+        assert!(!serving.is_finished(), "the response is longer than the pipe's buffer");
         clock.advance(CONNECTION_LIMIT);
         assert!(serving.await.unwrap().is_err());
     }

@@ -1,8 +1,8 @@
 //! The HTTP pages of a broker, for monitoring and for supervisors: /metrics, /health and /ready.
 //!
 //! [`Console`] owns the listening socket and the tasks that serve it. It starts before the broker's parts exist and
-//! stops after them, so that a probe gets an answer while the broker starts and while it stops. `http.rs` speaks HTTP
-//! and keeps the bounds, `pages.rs` chooses the page, `health.rs` judges the broker, `scrape.rs` writes the metrics.
+//! stops after them, so that a probe gets a response while the broker starts and stops. `http.rs` handles HTTP and its
+//! limits, `pages.rs` chooses the page, `health.rs` checks the broker, and `scrape.rs` writes the metrics.
 
 mod health;
 mod http;
@@ -26,10 +26,10 @@ pub struct Console {
 }
 
 impl Console {
-    /// Listens on an address and serves the pages there; port 0 lets the system pick.
+    /// Listens on an address and serves the pages there; with port 0 the system chooses the port.
     ///
     /// # Errors
-    /// The address is taken, or it is not this machine's.
+    /// The address is in use, or does not belong to this machine.
     pub fn start(env: &Env, address: SocketAddr) -> io::Result<Console> {
         let listener = env.net.listen(address)?;
         let address = listener.local_addr()?;
@@ -40,12 +40,12 @@ impl Console {
         Ok(Console { address, tasks, pages })
     }
 
-    /// The address with the port that the system picked.
+    /// The address with the port that the system has chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The broker has started: from now on the pages tell its state.
+    /// Must be called when the broker has started. From now on the pages show its state.
     pub fn set_started(&self, parts: &Arc<Parts>) {
         self.pages.set_started(parts);
     }

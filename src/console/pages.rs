@@ -1,4 +1,4 @@
-//! Which page a path has, and what stands on it. A page says in one line why its status is not 200.
+//! The pages and their paths. If the status is not 200, the page gives the reason in one line.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,13 +10,13 @@ use crate::{api::Parts, metrics};
 const TEXT: &str = "text/plain; charset=utf-8";
 const STARTING: &str = "the broker is starting";
 
-/// The pages; until the broker has started they only say so.
+/// The pages. Until the broker has started they only report that it is starting.
 #[derive(Default)]
 pub(super) struct Pages {
     parts: OnceLock<Arc<Parts>>,
 }
 
-/// One answer.
+/// One response.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) status: StatusCode,
@@ -25,7 +25,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// A page of one line.
+    /// A page with one line.
     pub(super) fn line(status: StatusCode, line: &str) -> Page {
         Page { status, content_type: TEXT, text: format!("{line}\n") }
     }
@@ -50,7 +50,7 @@ impl Pages {
             ("/metrics", Some(parts)) => metrics(parts).await,
             ("/health", Some(parts)) => Page::verdict("healthy", Health::of(parts).failure()),
             ("/ready", Some(parts)) => Page::verdict("ready", Health::of(parts).unready()),
-            // A recovery may take long: a supervisor must not restart the broker because of it.
+            // A recovery may take long. A supervisor must not restart the broker because of it.
             ("/health", None) => Page::line(StatusCode::OK, STARTING),
             ("/metrics" | "/ready", None) => Page::line(StatusCode::SERVICE_UNAVAILABLE, STARTING),
             _ => Page::line(StatusCode::NOT_FOUND, "The pages are /metrics, /health and /ready."),
@@ -61,7 +61,7 @@ impl Pages {
 async fn metrics(parts: &Arc<Parts>) -> Page {
     let tasks = parts.env.tasks.clone();
     let parts = parts.clone();
-    // Many partitions are many lines, and each line takes a look under a lock.
+    // There is a line for each partition, and each needs a lock, so this may take long.
     let text = tasks.blocking("scrape", move || scrape::page(&parts).into_text()).await;
     Page { status: StatusCode::OK, content_type: metrics::Page::CONTENT_TYPE, text }
 }

@@ -1,4 +1,5 @@
-//! The page of metrics: one arm for each row of the table. Counters are read, everything else is looked up now.
+//! The page of metrics, with one arm for each row of the table. Counters are read; all other values are computed at
+//! this moment.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// All metrics as of now. Waits for locks that are held briefly, and reads a few files of the kernel.
+/// Returns all current metrics. Waits for locks that are held briefly, and reads a few files of the kernel.
 pub(super) fn page(parts: &Parts) -> Page {
     let moment = Moment::of(parts);
     let mut page = Page::default();
@@ -27,7 +28,7 @@ pub(super) fn page(parts: &Parts) -> Page {
     page
 }
 
-/// What several metrics are told from.
+/// The state from which the metrics are computed.
 struct Moment<'a> {
     parts: &'a Parts,
     image: Arc<MetadataImage>,
@@ -38,11 +39,11 @@ struct Moment<'a> {
     process: Process,
 }
 
-/// A partition of this broker.
+/// A partition on this broker.
 struct Here {
     topic: Arc<str>,
     index: i32,
-    /// `None` where its log cannot be used.
+    /// `None` if its log cannot be used.
     partition: Option<Arc<Partition>>,
     leads: bool,
     replicas: usize,
@@ -117,7 +118,7 @@ impl<'a> Moment<'a> {
 
             MetricId::Connections => {
                 for listener in &parts.metrics.listeners {
-                    // Read in this order, no connection is closed before it is opened.
+                    // `closed` is read first, so that it never exceeds `opened`.
                     let closed = listener.closed.get();
                     to.labelled(&[&listener.name], listener.opened.get().saturating_sub(closed));
                 }
@@ -238,7 +239,7 @@ fn api_name(key: i16) -> &'static str {
     api::api(key).map_or("unknown", |api| api.name)
 }
 
-/// Kafka's name of a code: UNKNOWN_TOPIC_OR_PARTITION.
+/// Kafka's name of an error code, such as UNKNOWN_TOPIC_OR_PARTITION.
 fn error_name(code: i16) -> String {
     let Some(error) = code.err() else { return "NONE".to_owned() };
     let mut name = String::new();
@@ -251,7 +252,7 @@ fn error_name(code: i16) -> String {
     name
 }
 
-/// What Linux says of us; elsewhere nothing is known.
+/// The state of the process from Linux's /proc; on other systems the values are unknown.
 struct Process {
     cpu_seconds: Option<f64>,
     resident_bytes: Option<u64>,
@@ -278,7 +279,7 @@ struct Stat {
 }
 
 impl Stat {
-    /// proc(5): the fields after the name, which may hold anything, in parentheses.
+    /// proc(5): the fields come after the process name in parentheses, which may contain any character.
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
         let field = |number: usize| fields.get(number - 3)?.trim().parse::<u64>().ok();

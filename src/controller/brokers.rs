@@ -1,8 +1,8 @@
 //! Brokers: registration, fencing, heartbeats, controlled shutdown.
 //!
-//! Owns the record side of Apache's `ClusterControlManager` (registrations, directories that fail while the broker
-//! runs) and the broker half of `ReplicationControlManager`. When a silent broker counts as dead comes with the
-//! cluster; with one node nobody is there to notice.
+//! Owns the records of Apache's `ClusterControlManager` (registrations, log directories that fail while the broker
+//! runs) and the broker half of `ReplicationControlManager`. Does not fence a broker whose heartbeats stop: with one
+//! node no other controller could notice that.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ use crate::{
 const FENCE: i8 = 1;
 const UNFENCE: i8 = -1;
 
-/// BrokerRegistration: a broker process introduces itself. It starts fenced.
+/// BrokerRegistration: a new broker process registers. It starts fenced.
 #[derive(Debug, Clone)]
 pub struct RegisterBroker {
     pub cluster_id: String,
@@ -45,9 +45,9 @@ pub struct RegisterBroker {
 /// The broker epoch, which is the offset of the registration.
 pub type RegisterBrokerReply = Result<i64, ApiError>;
 
-/// A new incarnation first loses all leaderships of the old one, as Apache's `handleBrokerShutdown` has it while ELR is
-/// off; with the unfencing that follows each partition's leader epoch rises, so that nobody mistakes what the old
-/// process had for what the new one has.
+/// A new incarnation first loses all leaderships of the old one, as in Apache's `handleBrokerShutdown` with ELR off. It
+/// gets them back when it is unfenced. So each partition's leader epoch rises, and the log ends of the two processes
+/// are not confused.
 pub fn register_broker(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -153,7 +153,7 @@ fn registration_record(request: &RegisterBroker) -> RegisterBrokerRecord {
     }
 }
 
-/// BrokerHeartbeat: what the broker wants to be.
+/// BrokerHeartbeat: the state that the broker asks for.
 #[derive(Debug, Clone)]
 pub struct BrokerHeartbeat {
     pub broker_id: BrokerId,
@@ -165,7 +165,7 @@ pub struct BrokerHeartbeat {
 }
 
 impl BrokerHeartbeat {
-    /// Of a broker that wants to serve.
+    /// The heartbeat of a broker that wants to serve.
     pub fn new(broker_id: BrokerId, broker_epoch: i64) -> Self {
         BrokerHeartbeat {
             broker_id,
@@ -177,7 +177,7 @@ impl BrokerHeartbeat {
     }
 }
 
-/// What the broker is now.
+/// The state of the broker after a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerState {
     pub is_fenced: bool,
@@ -210,7 +210,7 @@ pub fn broker_heartbeat(
     let updates = |change| leader_and_isr_updates(image, context.schema, change);
     let leave = BrokerChange { remove: Some(request.broker_id), add: None };
     let (mut records, is_fenced, should_shut_down) = if request.want_shut_down {
-        // It may go at once when nothing is led by it any more; until then it is "in controlled shutdown".
+        // The broker leads nothing after these records, so it may shut down at once.
         let mut records = Vec::new();
         if !broker.fenced {
             if !broker.in_controlled_shutdown {
@@ -236,9 +236,9 @@ pub fn broker_heartbeat(
     Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down }) }
 }
 
-/// Apache: `handleDirectoriesOffline`. The registration loses the directories, and partitions whose leader kept them
-/// there get another one, or none; the last in-sync replica stays in the ISR. A broker that loses its last directory
-/// ends by itself.
+/// Apache: `handleDirectoriesOffline`. Removes the directories from the registration. Partitions whose leader has its
+/// replica there get another leader, or none; the last in-sync replica stays in the ISR. A broker that loses its last
+/// directory stops itself.
 fn directories_offline(
     image: &MetadataImage,
     context: &StepContext<'_>,
@@ -278,7 +278,7 @@ pub(super) fn check_broker_epoch(
     }
 }
 
-/// UnregisterBroker: a broker that will not come back.
+/// UnregisterBroker: removes a broker that will not come back.
 #[derive(Debug, Clone)]
 pub struct UnregisterBroker {
     pub broker_id: BrokerId,
@@ -338,7 +338,11 @@ mod tests {
     #[test]
     fn a_broker_registers_fenced_and_is_unfenced_by_its_heartbeat() {
         let mut image = MetadataImage { cluster_id: "cluster".into(), ..Default::default() };
-        assert_eq!(register(&mut image, registration(1)), Ok(100), "the epoch is the offset");
+        assert_eq!(
+            register(&mut image, registration(1)),
+            Ok(100),
+            "the broker epoch is the offset of the registration"
+        );
         assert!(image.broker(1).unwrap().fenced);
         assert_eq!(heartbeat(&mut image, false, false), BrokerState { is_fenced: false, should_shut_down: false });
         assert!(image.broker(1).unwrap().is_active());
@@ -400,9 +404,9 @@ mod tests {
         assert_eq!(fail(&mut image, &[b]), 2);
         assert_eq!(image.broker(1).unwrap().directories, [a]);
         assert_eq!((state(&image, "in-a"), state(&image, "in-b")), ((1, 0, vec![1]), (-1, 1, vec![1])));
-        assert_eq!(fail(&mut image, &[b]), 0, "once is enough");
-        assert_eq!(fail(&mut image, &[a, b]), 0, "the broker ends without its last directory");
-        // The next start finds the directory in order.
+        assert_eq!(fail(&mut image, &[b]), 0, "a failed directory is recorded only once");
+        assert_eq!(fail(&mut image, &[a, b]), 0, "the broker stops itself when its last directory fails");
+        // At the next start the directory works again.
         register(&mut image, RegisterBroker { log_dirs: vec![a, b], ..registration(9) }).unwrap();
         heartbeat(&mut image, false, false);
         assert_eq!((state(&image, "in-a").0, state(&image, "in-b").0), (1, 1));

@@ -1,5 +1,4 @@
-//! Client quotas as they are stored (Apache: `ClientQuotaControlManager`). Who is throttled by them is `quota`'s
-//! business.
+//! Changes of the stored client quotas (Apache: `ClientQuotaControlManager`). Quotas are not enforced yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +12,7 @@ pub const USER: &str = "user";
 pub const CLIENT_ID: &str = "client-id";
 pub const IP: &str = "ip";
 
-/// What one entity's quotas become.
+/// The changes of one entity's quotas.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuotaAlteration {
     /// Entity type and name; None is the default of the type.
@@ -30,17 +29,17 @@ pub struct AlterClientQuotas {
 }
 
 impl AlterClientQuotas {
-    /// Those that are altered, each once.
+    /// The altered entities, without duplicates.
     pub fn entities(&self) -> impl Iterator<Item = ClientQuotaEntity> {
         let entities = self.alterations.iter().map(|alteration| alteration.entity.iter().cloned().collect());
         entities.collect::<BTreeSet<ClientQuotaEntity>>().into_iter()
     }
 }
 
-/// Entity by entity, in the order of their first mention.
+/// One result per entity, in the order in which the request first names them.
 pub type AlterClientQuotasReply = Vec<(ClientQuotaEntity, Result<(), ApiError>)>;
 
-/// A11.
+/// A11: sets and removes client quotas.
 pub fn alter_client_quotas(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -50,7 +49,7 @@ pub fn alter_client_quotas(
     let mut reply: AlterClientQuotasReply = Vec::new();
     let mut positions: BTreeMap<ClientQuotaEntity, usize> = BTreeMap::new();
     for alteration in request.alterations {
-        // As in the wire's reader, a type named twice keeps its last name.
+        // If an entity type is named twice, the last entry wins, as in Kafka.
         let entity: ClientQuotaEntity = alteration.entity.into_iter().collect();
         if let Some(position) = positions.get(&entity) {
             reply[*position].1 =
@@ -67,7 +66,7 @@ pub fn alter_client_quotas(
     Step { records, reply }.without_records_if(request.validate_only)
 }
 
-/// As Java prints a ClientQuotaEntity.
+/// Formats the entity like `ClientQuotaEntity.toString` in Java.
 fn describe(entity: &ClientQuotaEntity) -> String {
     let entries: Vec<String> =
         entity.iter().map(|(kind, name)| format!("{kind}={}", name.as_deref().unwrap_or("null"))).collect();
@@ -82,7 +81,7 @@ fn alter_entity(
     let mut seen = BTreeSet::new();
     for (key, _) in ops {
         if !seen.insert(key) {
-            // Kafka first says "Duplicate quota key", then overwrites that with this.
+            // Kafka first sets the error "Duplicate quota key" and then overwrites it with this one.
             return Err(ApiError::invalid_request(format!("Ignoring duplicate entity {}", describe(entity))));
         }
     }
@@ -125,7 +124,7 @@ fn validate_entity(entity: &ClientQuotaEntity) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The most an integral quota may be; a fraction is allowed where there is none.
+/// The keys with the upper bound of an integer quota. A key without a bound allows fractions.
 type QuotaKeys = &'static [(&'static str, Option<f64>)];
 
 const USER_AND_CLIENT_KEYS: QuotaKeys = &[
@@ -139,7 +138,7 @@ const IP_KEYS: QuotaKeys = &[("connection_creation_rate", Some(i32::MAX as f64))
 fn keys_for(entity: &ClientQuotaEntity) -> Result<QuotaKeys, ApiError> {
     match entity.get(IP) {
         None => Ok(USER_AND_CLIENT_KEYS),
-        // The missing space is Kafka's.
+        // The missing space is also in Kafka's message.
         Some(_) if entity.len() > 1 => Err(ApiError::invalid_request(
             "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId",
         )),
@@ -150,8 +149,8 @@ fn keys_for(entity: &ClientQuotaEntity) -> Result<QuotaKeys, ApiError> {
     }
 }
 
-/// Kafka asks the resolver; a controller that decides by what a name server says today would not be a pure machine, so
-/// a well-formed host name is enough here.
+/// Kafka asks the resolver. The controller must be deterministic and cannot ask a name server, so any well-formed host
+/// name is accepted.
 fn is_ip_or_host(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
@@ -220,7 +219,7 @@ mod tests {
         assert_eq!(image.client_quotas[&entity][rate], 10.0);
         assert_eq!(alter(&mut image, alteration(user, &[(rate, None), ("request_percentage", None)])), Ok(2));
         assert!(image.client_quotas.is_empty());
-        assert_eq!(alter(&mut image, alteration(user, &[(rate, None)])), Ok(0), "removing what is not there");
+        assert_eq!(alter(&mut image, alteration(user, &[(rate, None)])), Ok(0), "removing an absent key");
         assert_eq!(
             alter(&mut image, alteration(&[("ip", Some("10.0.0.1"))], &[("connection_creation_rate", Some(3.0))])),
             Ok(1)

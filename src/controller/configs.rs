@@ -1,8 +1,7 @@
 //! Dynamic settings of topics, brokers, client metrics and groups (Apache: `ConfigurationControlManager`).
 //!
-//! Owns what an alteration does to the stored values; what a value may be is the schema's (`config`), and which broker
-//! settings can change while it runs is checked by the broker that gets the request
-//! (`api/incremental_alter_configs.rs`).
+//! Owns the changes of stored values. Leaves the check of a value to the schema (`config`). The broker that receives
+//! the request checks whether a broker setting can change while it runs (`api/incremental_alter_configs.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +13,8 @@ use crate::metadata::{
     records::{ConfigRecord, MetadataRecord},
 };
 
-/// Settings that one resource may have: five times what there is to set. Every change of a resource looks at all of
-/// them.
+/// At most this many settings per resource, since every change of a resource checks all of them. It is five times the
+/// number of settings that exist.
 const MAX_CONFIGS_PER_RESOURCE: usize = 2_000;
 
 /// What to do with one key.
@@ -30,7 +29,7 @@ pub enum AlterOp {
 }
 
 impl AlterOp {
-    /// None for a number that Kafka does not know.
+    /// Returns None for a number that Kafka does not define.
     pub fn from_id(id: i8) -> Option<Self> {
         Some(match id {
             0 => AlterOp::Set,
@@ -61,17 +60,17 @@ pub struct IncrementalAlterConfigs {
     pub validate_only: bool,
 }
 
-/// AlterConfigs: everything not named is deleted. Resources are distinct.
+/// AlterConfigs: settings that the request does not name are deleted. Resources are distinct.
 #[derive(Debug, Clone, Default)]
 pub struct LegacyAlterConfigs {
     pub resources: Vec<(ConfigResource, BTreeMap<String, String>)>,
     pub validate_only: bool,
 }
 
-/// Resource by resource, in the order of the request.
+/// One result per resource, in the order of the request.
 pub type AlterConfigsReply = Vec<Result<(), ApiError>>;
 
-/// A6: each resource is changed whole or not at all.
+/// A6: all changes of a resource are made, or none.
 pub fn incremental_alter_configs(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -84,7 +83,7 @@ pub fn incremental_alter_configs(
     collect(image, context, altered, request.validate_only)
 }
 
-/// A6, the older API.
+/// A6 for AlterConfigs, which replaces all settings of a resource.
 pub fn legacy_alter_configs(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -115,7 +114,7 @@ fn collect(
     Step { records, reply }.without_records_if(validate_only)
 }
 
-/// The records that change one resource. `is_new` where the resource is being created by the same step.
+/// Returns the records that change one resource. `is_new` is true if the same step creates the resource.
 pub(super) fn alter_resource(
     image: &MetadataImage,
     schema: &dyn ConfigSchema,
@@ -151,7 +150,7 @@ pub(crate) fn change_list(current: &str, op: AlterOp, operand: &str) -> String {
             parts.extend(operand.split(',').filter(|part| present.insert(part)));
         }
         AlterOp::Subtract => {
-            // Each mention takes one of the present parts away, the first.
+            // Each part of the operand removes one matching part of the list, the first.
             let mut mentions: BTreeMap<&str, usize> = BTreeMap::new();
             operand.split(',').for_each(|part| *mentions.entry(part).or_default() += 1);
             parts.retain(|part| match mentions.get_mut(part) {
@@ -167,7 +166,8 @@ pub(crate) fn change_list(current: &str, op: AlterOp, operand: &str) -> String {
     parts.join(",")
 }
 
-/// Validates the values a resource would have and gives the records that make it so; None deletes a key.
+/// Validates the values that the resource would have, and returns the records for the change. The value None deletes a
+/// key.
 fn write_resource(
     image: &MetadataImage,
     schema: &dyn ConfigSchema,
@@ -185,7 +185,7 @@ fn write_resource(
             );
             return Err(ApiError::invalid_config(message));
         }
-        // Brokers reload on a record even where the value stays (KAFKA-14136).
+        // A record makes brokers reload, even if the value is the same (KAFKA-14136).
         let is_change = current.get(&name) != value.as_ref() || resource.resource_type == ConfigResourceType::Broker;
         match &value {
             Some(value) => _ = all.insert(name.clone(), value.clone()),
@@ -208,7 +208,7 @@ fn write_resource(
     Ok(records)
 }
 
-/// Apache: `ControllerConfigurationValidator`, the part about names.
+/// The part of Apache's `ControllerConfigurationValidator` about resource names.
 fn validate_resource(resource: &ConfigResource) -> Result<(), ApiError> {
     match resource.resource_type {
         ConfigResourceType::Topic if resource.name.is_empty() => {
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(
             alter(&mut image, topic(), "retention.ms", AlterOp::Set, Some("5")),
             Ok(0),
-            "nothing new, nothing written"
+            "an unchanged value writes no record"
         );
         assert_eq!(value(&image, "retention.ms").as_deref(), Some("5"));
         assert_eq!(alter(&mut image, topic(), "retention.ms", AlterOp::Delete, None), Ok(1));
@@ -379,7 +379,7 @@ mod tests {
             let request = IncrementalAlterConfigs { resources: vec![good.clone(), bad.clone()], validate_only };
             with_context(|context| incremental_alter_configs(&image, context, request))
         };
-        assert_eq!(run(false).records.len(), 1, "nothing of the bad resource");
+        assert_eq!(run(false).records.len(), 1, "no record for the invalid resource");
         let step = run(true);
         assert!(step.records.is_empty() && step.reply[0].is_ok() && step.reply[1].is_err());
     }

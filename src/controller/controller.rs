@@ -1,19 +1,19 @@
-//! The controller's requests, and which file answers each.
+//! The controller's requests, and the function that decides each.
 
 use super::{Step, StepContext, brokers, client_quotas, configs, directories, features, producer_ids, topics};
 use crate::metadata::image::MetadataImage;
 
 macro_rules! requests {
     ($( $(#[$doc:meta])* $variant:ident($request:ty) -> $reply:ty = $step:path; )*) => {
-        /// Everything the controller can be asked.
+        /// A request to the controller.
         #[derive(Debug, Clone)]
         pub enum Request { $( $(#[$doc])* $variant($request), )* }
 
-        /// The answer of the request of the same name.
+        /// The reply to the request of the same name.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Reply { $( $variant($reply), )* }
 
-        /// Decides one request. Pure but for the entropy in `context`.
+        /// Decides one request. A pure function except for the entropy in `context`.
         pub fn step(image: &MetadataImage, context: &mut StepContext<'_>, request: Request) -> Step<Reply> {
             match request {
                 $( Request::$variant(request) => {
@@ -42,7 +42,7 @@ macro_rules! requests {
 /// Ties a request to the type of its reply.
 pub trait ControllerRequest: Into<Request> {
     type Reply;
-    /// The typed reply; None only where somebody mixed up replies.
+    /// Returns the typed reply; None if `reply` belongs to another kind of request, which is a bug.
     fn reply(reply: Reply) -> Option<Self::Reply>;
 }
 

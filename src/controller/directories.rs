@@ -1,7 +1,8 @@
-//! In which of its log directories a broker keeps each replica (KIP-858).
+//! The assignment of replicas to the log directories of a broker (KIP-858).
 //!
-//! Owns the record side of Apache's `ReplicationControlManager.handleAssignReplicasToDirs`. What it is good for: a
-//! partition whose directory a broker registers without has no leader, and is never made anew under its name.
+//! Owns the records of Apache's `ReplicationControlManager.handleAssignReplicasToDirs`. Purpose: if a broker registers
+//! without a directory, the partitions in that directory have no leader, and the broker does not create them again,
+//! empty.
 
 use std::collections::BTreeMap;
 
@@ -20,21 +21,21 @@ use crate::{
     types::{BrokerId, TopicId},
 };
 
-/// Kafka's `DirectoryId`: an old replica whose directory nobody told.
+/// Kafka's `DirectoryId`: an old replica whose directory was never reported.
 pub const MIGRATING: Uuid = Uuid::nil();
-/// Kafka's `DirectoryId`: the broker still has to choose.
+/// Kafka's `DirectoryId`: the broker has not chosen a directory yet.
 pub const UNASSIGNED: Uuid = Uuid::from_u128(1);
 /// Kafka's `DirectoryId`: the directory is offline.
 pub const LOST: Uuid = Uuid::from_u128(2);
 
-/// The directory of the replica on `broker` as the metadata has it; `None` where there is no such replica.
+/// The directory of the replica on `broker` in the metadata; `None` if there is no such replica.
 pub fn directory_of(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
     // linear: a partition has a few replicas
     let at = partition.replicas.iter().position(|replica| *replica == broker)?;
     partition.directories.get(at).copied()
 }
 
-/// Apache: `LeaderAcceptor`, the part about directories.
+/// The part of Apache's `LeaderAcceptor` about directories.
 pub fn has_online_directory(image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
     let Some(registration) = image.broker(broker) else { return false };
     match directory_of(partition, broker) {
@@ -44,7 +45,7 @@ pub fn has_online_directory(image: &MetadataImage, partition: &PartitionImage, b
     }
 }
 
-/// AssignReplicasToDirs: a broker tells where it has put its replicas.
+/// AssignReplicasToDirs: a broker reports the directories of its replicas.
 #[derive(Debug, Clone)]
 pub struct AssignReplicasToDirs {
     pub broker_id: BrokerId,
@@ -55,7 +56,7 @@ pub struct AssignReplicasToDirs {
 
 pub type AssignReplicasToDirsReply = Result<(), ApiError>;
 
-/// Replicas that are gone meanwhile are passed over. Who can lead now, does; who cannot any more, does not.
+/// Stores the directories and elects new leaders where needed. Replicas that no longer exist are skipped.
 pub fn assign_replicas_to_dirs(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -119,14 +120,22 @@ mod tests {
         let mut image = image_with_brokers(&[1]);
         edit_broker(&mut image, 1, |broker| broker.directories = vec![A, B]);
         add_topic(&mut image, "t", &[&[1]]);
-        assert_eq!(directory_of(image.partition("t", 0).unwrap(), 1), Some(UNASSIGNED), "with two there is a choice");
+        assert_eq!(
+            directory_of(image.partition("t", 0).unwrap(), 1),
+            Some(UNASSIGNED),
+            "with two directories the broker must choose"
+        );
         assert_eq!(assign(&mut image, B), 1);
-        assert_eq!((leader(&image), assign(&mut image, B)), ((1, 0), 0), "the leader stays, and once is enough");
+        assert_eq!(
+            (leader(&image), assign(&mut image, B)),
+            ((1, 0), 0),
+            "the leader stays, and the second assignment changes nothing"
+        );
         edit_broker(&mut image, 1, |broker| broker.directories = vec![A]);
         assert!(!has_online_directory(&image, image.partition("t", 0).unwrap(), 1));
         assert_eq!(assign(&mut image, LOST), 1);
-        assert_eq!(leader(&image), (-1, 1), "nobody has it");
-        // Found again, in another directory.
+        assert_eq!(leader(&image), (-1, 1), "no replica is online");
+        // The replica is found again in another directory.
         assert_eq!(assign(&mut image, A), 1);
         assert_eq!(leader(&image), (1, 2));
     }

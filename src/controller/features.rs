@@ -1,8 +1,8 @@
-//! Finalized features: what a new cluster starts with and what UpdateFeatures may change (Apache:
+//! Finalized features: the levels of a new cluster and the changes that UpdateFeatures allows (Apache:
 //! `FeatureControlManager`).
 //!
-//! Only what works is supported: a feature missing here counts as level 0 everywhere, and clients then keep to the
-//! older protocol.
+//! Only features that work are supported. A feature that is missing here has level 0, and clients then use the older
+//! protocol.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::{
     types::BrokerId,
 };
 
-/// The level new clusters get: Kafka 4.3-IV0.
+/// The level of new clusters: Kafka 4.3-IV0.
 pub const LATEST_METADATA_VERSION: i16 = 30;
-/// The lowest level whose records are still read: Kafka 3.3-IV3.
+/// The lowest level whose records can be read: Kafka 3.3-IV3.
 pub const MINIMUM_METADATA_VERSION: i16 = 7;
-/// Voters live in the log (KIP-853), so that one node can grow into three.
+/// The voters are stored in the log (KIP-853), so that a quorum of one can grow to three.
 pub const KRAFT_VERSION: i16 = 1;
 
 /// Name → supported (min, max), as brokers register it and ApiVersions reports it.
@@ -33,7 +33,7 @@ pub fn supported_features() -> BTreeMap<String, (i16, i16)> {
     ])
 }
 
-/// Kafka's features that join `supported_features` when they work. Until then their level is 0.
+/// Kafka's features that Ottla does not support yet. Their level is 0.
 const FEATURES_TO_COME: [&str; 5] =
     ["transaction.version", "group.version", "eligible.leader.replicas.version", "share.version", "streams.version"];
 
@@ -46,7 +46,7 @@ pub fn bootstrap_records() -> Vec<MetadataRecord> {
     ]
 }
 
-/// The wire's upgrade types.
+/// The upgrade types of the UpdateFeatures request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeType {
     Unknown,
@@ -95,7 +95,7 @@ fn check_update(
         .map_err(|reason| format!("Invalid update version {level} for feature {name}. {reason}"))?;
     let current = image.feature_level(name);
     if name == METADATA_VERSION_FEATURE && level < current {
-        // Records of an older level are read, but none are written.
+        // Ottla can read records of an older level but cannot write them.
         let reason = match upgrade_type {
             UpgradeType::UnsafeDowngrade => "Unsafe metadata downgrade is not supported in this version.",
             _ => "Refusing to perform the requested downgrade because it might delete metadata information.",
@@ -178,7 +178,7 @@ mod tests {
         );
         let downgrade = refused("metadata.version", 20, UpgradeType::SafeDowngrade).message.unwrap();
         assert!(downgrade.contains("Unsupported metadata.version downgrade from 30 to 20. Refusing"), "{downgrade}");
-        assert_eq!(update("group.version", 0, UpgradeType::Upgrade), Ok(()), "the level that it has");
+        assert_eq!(update("group.version", 0, UpgradeType::Upgrade), Ok(()), "its current level");
         let unknown = refused("nope", 0, UpgradeType::Upgrade).message.unwrap();
         assert!(unknown.ends_with("Invalid update version 0 for feature nope. Feature nope not found."), "{unknown}");
         assert!(

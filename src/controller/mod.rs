@@ -1,9 +1,9 @@
-//! The controller: a pure machine over metadata records, one file per control manager of Kafka's.
+//! The controller: a deterministic state machine over metadata records, with one file per control manager of Kafka.
 //!
-//! `step` looks at the image (its hard state) and decides: records to write and the reply to give once they are
-//! committed and applied. It never changes the image; `metadata::image` does, the same way live and at replay. Who
-//! proposes, persists and publishes is `raft::driver`. Error codes and messages are Kafka's own, so its clients' texts
-//! and tests hold.
+//! `step` reads the image and decides the records to write and the reply to send once they are committed and applied.
+//! It never changes the image: `metadata::image` applies records, in the same way live and at replay. `raft::driver`
+//! proposes, persists and publishes. Error codes and messages are Kafka's own, because clients and their tests depend
+//! on them.
 
 pub mod brokers;
 pub mod client_quotas;
@@ -36,7 +36,8 @@ use crate::{
 /// Apache: `QuorumController.MAX_RECORDS_PER_USER_OP`.
 pub const MAX_RECORDS_PER_USER_OP: usize = 10_000;
 
-/// Apache: `ApiError`. An error code with the text that goes to the client; no text means the code's own.
+/// Apache: `ApiError`. An error code with the message for the client. Without a message, the default text of the code
+/// is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     pub error: ResponseError,
@@ -48,7 +49,7 @@ impl ApiError {
         ApiError { error, message: Some(message.into()) }
     }
 
-    /// Kafka leaves the message out where it would only repeat the code's own text.
+    /// For errors where Kafka sends no message, because it would only repeat the text of the code.
     pub fn code_only(error: ResponseError) -> Self {
         ApiError { error, message: None }
     }
@@ -66,7 +67,7 @@ impl ApiError {
     }
 }
 
-/// What the controller is configured with.
+/// The settings of the controller.
 #[derive(Debug, Clone)]
 pub struct ControllerSettings {
     /// `node.id`.
@@ -96,26 +97,26 @@ impl Default for ControllerSettings {
     }
 }
 
-/// One effective setting of a topic, as CreateTopics 5+ answers it (KIP-525).
+/// One effective setting of a topic, as in the response to CreateTopics version 5 and later (KIP-525).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveConfig {
     pub name: String,
-    /// None where it is sensitive or has no value.
+    /// None if it is sensitive or has no value.
     pub value: Option<String>,
     pub read_only: bool,
-    /// The wire's id: 1 topic, 2 broker, 3 default broker, 4 static, 5 default.
+    /// The `ConfigSource` id in the response: 1 topic, 2 broker, 3 default broker, 4 static, 5 default.
     pub source: i8,
     pub is_sensitive: bool,
 }
 
-/// What the controller must know of the settings' tables (Apache: `KafkaConfigSchema` and
+/// The controller's access to the tables of settings (Apache: `KafkaConfigSchema` and
 /// `ControllerConfigurationValidator`).
 pub trait ConfigSchema: Send + Sync {
-    /// Checks all values that `resource` would have (`configs`); its name and type included.
+    /// Checks the name and type of `resource`, and all values (`configs`) that it would have.
     fn validate(&self, resource: &ConfigResource, configs: &BTreeMap<String, String>) -> Result<(), ApiError>;
-    /// Whether values can be appended to and subtracted from.
+    /// Whether the setting is a list, so that APPEND and SUBTRACT are allowed.
     fn is_list(&self, resource_type: ConfigResourceType, key: &str) -> bool;
-    /// The default, printed; None where there is none.
+    /// The default as text; None if there is none.
     fn default_value(&self, resource_type: ConfigResourceType, key: &str) -> Option<String>;
     /// All settings of a topic with these overrides, sorted by name.
     fn effective_topic_configs(
@@ -123,7 +124,7 @@ pub trait ConfigSchema: Send + Sync {
         image: &MetadataImage,
         overrides: &BTreeMap<String, String>,
     ) -> Vec<EffectiveConfig>;
-    /// The value of one topic-level key in effect for a topic with these overrides.
+    /// The effective value of one topic-level key for a topic with these overrides.
     fn effective_topic_value(
         &self,
         image: &MetadataImage,
@@ -132,14 +133,14 @@ pub trait ConfigSchema: Send + Sync {
     ) -> Option<String>;
 }
 
-/// Randomness for ids and placement: chosen once by the active controller, then written into records.
+/// Randomness for ids and replica placement. The active controller draws the values once and writes them into records.
 pub trait Entropy {
     /// A number from 0 to `bound` - 1.
     fn below(&mut self, bound: usize) -> usize;
     fn uuid(&mut self) -> Uuid;
 }
 
-/// What a step may look at beside the image.
+/// The inputs of a step besides the image.
 pub struct StepContext<'a> {
     pub settings: &'a ControllerSettings,
     pub schema: &'a dyn ConfigSchema,
@@ -149,7 +150,7 @@ pub struct StepContext<'a> {
     pub next_write_offset: Offset,
 }
 
-/// What a step decided: Apache's `ControllerResult`. Records are written as one batch.
+/// The result of a step: Apache's `ControllerResult`. The records are written as one batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step<R> {
     pub records: Vec<MetadataRecord>,
@@ -175,7 +176,7 @@ pub(crate) fn too_many_records() -> ApiError {
     ApiError::new(ResponseError::PolicyViolation, "Unable to perform excessively large batch operation.")
 }
 
-/// Whether what a step decided may be written: it is not too much at a time, and the cluster stays within its bounds.
+/// Checks that the records of a step fit into one batch and that the cluster stays within its limits.
 pub(crate) fn check_records(
     image: &MetadataImage,
     settings: &ControllerSettings,

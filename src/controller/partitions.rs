@@ -1,7 +1,7 @@
-//! Where replicas go and who leads: placement, manual assignments, leader election.
+//! Replica placement, manual assignments and leader election.
 //!
-//! Owns Apache's `StripedReplicaPlacer`, `PartitionChangeBuilder` and the checks of manual assignments. Leaves which
-//! partitions are concerned to `topics.rs` and `brokers.rs`.
+//! Owns the logic of Apache's `StripedReplicaPlacer` and `PartitionChangeBuilder`, and the checks of manual
+//! assignments. Leaves the requests that cause changes to `topics.rs`, `brokers.rs` and `directories.rs`.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ fn is_active(image: &MetadataImage, broker: BrokerId) -> bool {
     image.broker(broker).is_some_and(|broker| broker.is_active())
 }
 
-/// The members of an assignment that can be in sync from the start.
+/// The replicas of an assignment whose brokers are active, so that they can be in sync from the start.
 pub(super) fn active_replicas(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<BrokerId> {
     replicas.iter().copied().filter(|broker| is_active(image, *broker)).collect()
 }
@@ -92,7 +92,7 @@ pub(crate) fn validate_manual_assignment(
     }
 }
 
-/// Brokers of one kind in one rack, handed out in turn from a random start.
+/// The fenced or the unfenced brokers of one rack. `next` returns them in turn, from a random start.
 #[derive(Default)]
 struct BrokerList {
     brokers: Vec<BrokerId>,
@@ -133,8 +133,8 @@ struct Rack {
     unfenced: BrokerList,
 }
 
-/// Apache: `StripedReplicaPlacer.RackList`. Spreads leaders over racks and brokers, replicas over racks; a fenced
-/// broker is taken only when nothing else is left, and never for a leader.
+/// Apache: `StripedReplicaPlacer.RackList`. Spreads leaders over racks and brokers, and replicas over racks. A fenced
+/// broker is used only if no other is left, and never as the leader.
 struct RackList {
     racks: Vec<Rack>,
     broker_count: usize,
@@ -174,9 +174,9 @@ impl RackList {
         }
     }
 
-    /// One partition's replicas. The checks of `place` guarantee that both loops end.
+    /// Returns the replicas of one partition. The checks in `place` guarantee that both loops end.
     fn place(&mut self, replication_factor: usize, entropy: &mut dyn Entropy) -> Vec<BrokerId> {
-        // As many assignments as unfenced brokers: shuffle, so that they do not repeat.
+        // After as many assignments as there are unfenced brokers, shuffle, so that the assignments do not repeat.
         if self.epoch == self.unfenced_count && self.unfenced_count > 1 {
             self.shuffle(entropy);
             self.epoch = 0;
@@ -191,7 +191,7 @@ impl RackList {
                 first_rack = (first_rack + 1) % racks;
             }
         }
-        // The leader's rack has had its turn.
+        // The rack of the leader is skipped once.
         let (mut skip, mut rack) = (Some(first_rack), self.offset);
         while brokers.len() < replication_factor {
             if skip == Some(rack) {
@@ -214,15 +214,15 @@ fn shuffle<T>(items: &mut [T], entropy: &mut dyn Entropy) {
     }
 }
 
-/// Replicas for `count` new partitions. The text of the error is Kafka's, without its prefix.
+/// Returns the replicas for `count` new partitions. The error is Kafka's text without its prefix.
 pub(super) fn place(
     image: &MetadataImage,
     count: usize,
     replication_factor: i16,
     entropy: &mut dyn Entropy,
 ) -> Result<Vec<Vec<BrokerId>>, String> {
-    // Apache's UsableBrokerIterator: brokers in controlled shutdown count as fenced ones here only through isActive,
-    // later.
+    // As in Apache's UsableBrokerIterator, brokers in controlled shutdown are usable here; the later check of
+    // `is_active` keeps them out of the ISR.
     let usable =
         || image.brokers.values().map(|broker| broker.as_ref()).filter(|broker| has_uncordoned_directory(broker));
     let brokers = usable().count();
@@ -251,12 +251,12 @@ fn has_uncordoned_directory(broker: &BrokerRegistration) -> bool {
     broker.directories.is_empty() || broker.directories.iter().any(|directory| !cordoned.contains(directory))
 }
 
-/// What happens to brokers, as far as elections must know it before the image does.
+/// A change of a broker that is not in the image yet but that elections must respect.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BrokerChange {
-    /// Leaves the ISRs and leads no more.
+    /// The broker leaves all ISRs and loses its leaderships.
     pub(super) remove: Option<BrokerId>,
-    /// May lead although the image still shows it fenced.
+    /// The broker may lead although it is still fenced in the image.
     pub(super) add: Option<BrokerId>,
 }
 
@@ -268,7 +268,7 @@ impl BrokerChange {
     }
 }
 
-/// Apache: `generateLeaderAndIsrUpdates`. New leaders and ISRs for every partition that `change` concerns.
+/// Apache: `generateLeaderAndIsrUpdates`. Returns new leaders and ISRs for all partitions that `change` affects.
 pub(super) fn leader_and_isr_updates(
     image: &MetadataImage,
     schema: &dyn ConfigSchema,
@@ -289,7 +289,7 @@ pub(super) fn leader_and_isr_updates(
     records
 }
 
-/// New leaders, or none, for the partitions that `broker` has in directories which are offline now.
+/// Elects new leaders, or none, for the partitions whose replica on `broker` is in an offline directory.
 pub(super) fn leaders_without_directories(
     image: &MetadataImage,
     schema: &dyn ConfigSchema,
@@ -316,7 +316,7 @@ pub(super) fn unclean_election_enabled(image: &MetadataImage, schema: &dyn Confi
         .is_some_and(|value| value == "true")
 }
 
-/// Apache: `PartitionChangeBuilder.build` (with ELR off, without reassignment). None where nothing changes.
+/// Apache: `PartitionChangeBuilder.build` (with ELR off, without reassignment). None if nothing changes.
 pub(super) fn partition_change(
     image: &MetadataImage,
     topic: &TopicImage,
@@ -349,7 +349,7 @@ pub(super) fn partition_change(
             record.leader_recovery_state = if partition.leader_recovery_state == 1 { -1 } else { 1 };
         }
     }
-    // The last in-sync replica stays in the ISR: it alone is known to have everything.
+    // The last in-sync replica stays in the ISR: only this replica is known to have all committed records.
     if record.isr.is_none() && !target_isr.is_empty() && target_isr != partition.isr {
         record.isr = Some(target_isr);
     }
@@ -369,7 +369,7 @@ mod tests {
         let mut leaders: Vec<i32> = placed.iter().map(|replicas| replicas[0]).collect();
         leaders[..3].sort();
         leaders[3..].sort();
-        assert_eq!(leaders, [1, 2, 3, 1, 2, 3], "each broker leads as often as the others: {placed:?}");
+        assert_eq!(leaders, [1, 2, 3, 1, 2, 3], "all brokers lead equally often: {placed:?}");
         assert!(placed.iter().all(|replicas| replicas[0] != replicas[1]));
     }
 
@@ -433,7 +433,7 @@ mod tests {
         edit_broker(&mut image, 1, |broker| broker.fenced = true);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
-        // Now the other one goes too, and 1 comes back: it is not in sync.
+        // Now broker 2 fails too, and broker 1 comes back, but it is not in sync.
         let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(2), add: None });
         apply(&mut image, &records);
         edit_broker(&mut image, 2, |broker| broker.fenced = true);

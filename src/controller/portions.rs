@@ -1,8 +1,9 @@
-//! How a large request becomes portions: the controller decides one at a time, and others get their turn in between.
+//! Splits a large request into portions. The controller decides one portion at a time, so that other requests get their
+//! turn in between.
 //!
-//! Owns which parts of a request belong together (a topic with all its partitions, all mentions of one topic or
-//! entity), and what is too much to be asked for at once. A request within the bounds is decided as if it were one
-//! step, except that each portion is written on its own. Pure, as the steps are.
+//! Owns the rules which parts of a request stay together (a topic with all its partitions, all entries for one topic or
+//! entity), and the limits of one request. A request within the limits is decided as if it were one step, except that
+//! each portion is written separately. The functions are pure, like the steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,19 +22,19 @@ use crate::{
     types::TopicId,
 };
 
-/// Work of one portion, in records that are written or things that are looked at. A single topic may be more.
+/// The maximum weight of one portion: the number of records written or items checked. A single topic may exceed it.
 const PORTION: usize = 500;
-/// A topic that is created costs about as much as so many partitions: all its settings are looked up.
+/// The weight of a created topic, in partitions: all its settings are looked up.
 const TOPIC_WEIGHT: usize = 10;
 
-/// The portions of a request, and the topics that it names more than once.
+/// The portions of a request, and the names of topics that occur more than once in it.
 #[derive(Debug)]
 pub struct Portions<R> {
     pub portions: Vec<R>,
     pub duplicates: BTreeSet<String>,
 }
 
-/// Packs items into portions, in their order.
+/// Packs the items into portions and keeps their order.
 fn pack<T>(items: Vec<T>, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let (mut portions, mut portion, mut used) = (Vec::new(), Vec::new(), 0);
     for item in items {
@@ -55,7 +56,7 @@ fn check_count(count: usize) -> Result<(), ApiError> {
 
 impl CreateTopics {
     /// # Errors
-    /// That of the whole request: it asks for more than one batch may hold.
+    /// An error of the whole request, if it needs more records than one batch may contain.
     pub fn into_portions(self, settings: &ControllerSettings) -> Result<Portions<Self>, ApiError> {
         check_count(self.topics.len())?;
         let (topics, duplicates) = partition_duplicates(self.topics, |topic| &topic.name);
@@ -75,7 +76,7 @@ impl CreateTopics {
 
 impl CreatePartitions {
     /// # Errors
-    /// That of the whole request: it asks for more than one batch may hold.
+    /// An error of the whole request, if it needs more records than one batch may contain.
     pub fn into_portions(self, image: &MetadataImage) -> Result<Portions<Self>, ApiError> {
         check_count(self.topics.len())?;
         let (topics, duplicates) = partition_duplicates(self.topics, |topic| &topic.name);
@@ -93,10 +94,10 @@ impl CreatePartitions {
 }
 
 impl DeleteTopics {
-    /// All mentions of one topic, be it by name or by id, come into one portion.
+    /// All entries for one topic, by name or by id, stay in one portion.
     ///
     /// # Errors
-    /// That of the whole request: it names more topics than one batch may hold.
+    /// An error of the whole request, if it needs more records than one batch may contain.
     pub fn into_portions(self, image: &MetadataImage) -> Result<Vec<Self>, ApiError> {
         check_count(self.topics.len())?;
         let mut by_topic: BTreeMap<(TopicId, Option<String>), Vec<TopicReference>> = BTreeMap::new();
@@ -116,7 +117,7 @@ impl DeleteTopics {
 
 impl IncrementalAlterConfigs {
     /// # Errors
-    /// That of the whole request: it changes more than one batch may hold.
+    /// An error of the whole request, if it needs more records than one batch may contain.
     pub fn into_portions(self) -> Result<Vec<Self>, ApiError> {
         check_count(self.resources.iter().map(|(_, changes)| changes.len().max(1)).sum())?;
         let portions = pack(self.resources, |(_, changes)| 1 + changes.len()).into_iter();
@@ -127,7 +128,7 @@ impl IncrementalAlterConfigs {
 
 impl LegacyAlterConfigs {
     /// # Errors
-    /// That of the whole request: it changes more than one batch may hold.
+    /// An error of the whole request, if it needs more records than one batch may contain.
     pub fn into_portions(self) -> Result<Vec<Self>, ApiError> {
         check_count(self.resources.iter().map(|(_, configs)| configs.len().max(1)).sum())?;
         let portions = pack(self.resources, |(_, configs)| 1 + configs.len()).into_iter();
@@ -137,10 +138,10 @@ impl LegacyAlterConfigs {
 }
 
 impl AlterClientQuotas {
-    /// All mentions of one entity come into one portion.
+    /// All entries for one entity stay in one portion.
     ///
     /// # Errors
-    /// That of each entity: the request changes more than one batch may hold.
+    /// The entities and an error for each of them, if the request needs more records than one batch may contain.
     pub fn into_portions(self) -> Result<Vec<Self>, (BTreeSet<ClientQuotaEntity>, ApiError)> {
         let mut positions: BTreeMap<ClientQuotaEntity, usize> = BTreeMap::new();
         let mut by_entity: Vec<Vec<QuotaAlteration>> = Vec::new();

@@ -1,4 +1,4 @@
-//! Producer ids, handed to brokers in blocks (Apache: `ProducerIdControlManager`).
+//! Allocation of producer ids to brokers, in blocks (Apache: `ProducerIdControlManager`).
 
 use kafka_protocol::error::ResponseError;
 
@@ -18,7 +18,7 @@ pub struct AllocateProducerIds {
     pub broker_epoch: i64,
 }
 
-/// Ids from `first` to `first + count - 1`, never given to anybody else.
+/// The ids from `first` to `first + count - 1`, which are never allocated again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerIdsBlock {
     pub first: ProducerId,

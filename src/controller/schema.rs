@@ -1,5 +1,5 @@
-//! The controller's view of the settings' tables: which settings there are, what their values may be, and
-//! what is in effect for a topic. The rules are `config`'s.
+//! The controller's access to the tables of settings: the settings that exist, their valid values, and the effective
+//! values of a topic. Leaves the rules to `config`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,14 +13,14 @@ use crate::{
     types::BrokerId,
 };
 
-/// [`ConfigSchema`] over the tables of `config`.
+/// Implements [`ConfigSchema`] with the tables of `config`.
 pub struct SettingsSchema {
     broker_id: BrokerId,
     statics: Arc<StaticConfigs>,
 }
 
 impl SettingsSchema {
-    /// For the broker that was started with these settings.
+    /// The schema of the broker that was started with these settings.
     pub fn new(broker_id: BrokerId, statics: Arc<StaticConfigs>) -> Self {
         SettingsSchema { broker_id, statics }
     }
@@ -52,8 +52,8 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// What a running broker can take. `layers` are its settings now, `configs` all dynamic settings that it (or, without
-/// `per_broker`, every broker) would have.
+/// Checks whether a running broker can take a change. `layers` are its current settings. `configs` are all dynamic
+/// settings that it would have (or, without `per_broker`, that every broker would have).
 pub fn validate_broker_change(layers: &ConfigLayers<'_>, configs: &Configs, per_broker: bool) -> Result<(), ApiError> {
     let scope = if per_broker { BrokerScope::ThisBroker } else { BrokerScope::Cluster };
     Ok(config::validate_broker_configs(layers, scope, configs)?)
@@ -66,13 +66,13 @@ impl ConfigSchema for SettingsSchema {
             ConfigResourceType::Topic => config::validate_topic_configs(&layers, configs)?,
             ConfigResourceType::Group => config::validate_group_configs(&layers, configs)?,
             ConfigResourceType::ClientMetrics => config::validate_client_metrics_configs(&resource.name, configs)?,
-            // The broker that was asked has checked what may change while it runs (`validate_broker_change`).
+            // The broker that received the request has already checked the change (`validate_broker_change`).
             ConfigResourceType::Broker | ConfigResourceType::BrokerLogger | ConfigResourceType::Unknown => {}
         }
         Ok(())
     }
 
-    /// Only of topics and brokers: for other resources Kafka's controller has no types and so no lists.
+    /// Only topics and brokers have lists: Kafka's controller has no types for the settings of other resources.
     fn is_list(&self, resource_type: ConfigResourceType, key: &str) -> bool {
         matches!(resource_type, ConfigResourceType::Topic | ConfigResourceType::Broker)
             && definition(resource_type, key).is_some_and(|definition| definition.value_type == ConfigType::List)

@@ -1,8 +1,8 @@
-//! What is still decided while the disk of the metadata log is full.
+//! The requests that are still allowed while the disk of the metadata log is full.
 //!
-//! The disk keeps some room for the metadata log (`raft::driver`). Here it is decided who may use it: whoever frees
-//! space, since that is the way out, and whoever says what this broker cannot serve. All other requests are refused
-//! until there is room.
+//! Some disk space is reserved for the metadata log (`raft::driver`). Owns the rule which requests may use it: those
+//! that free space, since only they end the shortage, and those by which a broker reports its state. All other requests
+//! are refused until there is room.
 
 use super::{
     Request,
@@ -10,19 +10,19 @@ use super::{
 };
 use crate::metadata::image::{ConfigResource, ConfigResourceType};
 
-/// What a request may take of the room that is kept for the time in which the disk is full.
+/// The part of the reserved disk space that a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
-    /// Nothing: it is refused.
+    /// Nothing: the request is refused.
     None,
-    /// A part, since it can be repeated without end: the rest stays for deletions.
+    /// A part of it, since such requests can be repeated without end. The rest stays reserved for deletions.
     Part,
-    /// All.
+    /// All of it.
     All,
 }
 
 impl Request {
-    /// What the request may take of the reserve.
+    /// The part of the reserve that this request may use.
     pub fn reserve(&self) -> Reserve {
         match self {
             Request::DeleteTopics(_) => Reserve::All,
@@ -34,7 +34,7 @@ impl Request {
             Request::LegacyAlterConfigs(LegacyAlterConfigs { resources, .. }) => part_if(
                 resources.iter().all(|(resource, configs)| configs.keys().all(|key| decides_on_space(resource, key))),
             ),
-            // The broker itself asks these: which replicas it has, whether it is there.
+            // The broker itself sends these to report its state and its replicas.
             Request::RegisterBroker(_)
             | Request::BrokerHeartbeat(_)
             | Request::UnregisterBroker(_)
@@ -52,8 +52,8 @@ fn part_if(allowed: bool) -> Reserve {
     if allowed { Reserve::Part } else { Reserve::None }
 }
 
-/// Whether a setting says how much is kept of a log. Whether a change of it lowers that is not asked: the record is as
-/// small.
+/// Whether the setting limits the size of a log. It does not matter whether a change lowers or raises it: both records
+/// are small.
 fn decides_on_space(resource: &ConfigResource, key: &str) -> bool {
     let key = match resource.resource_type {
         ConfigResourceType::Topic => key,

@@ -1,4 +1,5 @@
-//! Helpers of the controller's tests: images with brokers and topics, a small settings schema, countable randomness.
+//! Helpers of the controller's tests: images with brokers and topics, a small settings schema, deterministic
+//! randomness.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +25,7 @@ impl Entropy for TestEntropy {
     }
 }
 
-/// Knows `retention.ms` (a number), `cleanup.policy` (a list) and `unclean.leader.election.enable`.
+/// A schema with `retention.ms` (a number), `cleanup.policy` (a list) and `unclean.leader.election.enable`.
 pub(crate) struct TestSchema;
 
 impl ConfigSchema for TestSchema {
@@ -94,7 +95,7 @@ pub(crate) fn with_settings<R>(settings: ControllerSettings, run: impl FnOnce(&m
 pub(crate) fn apply(image: &mut MetadataImage, records: &[MetadataRecord]) {
     let mut delta = MetadataDelta::default();
     for record in records {
-        // Through bytes, so that what a step decides is also what a replay reads.
+        // The records are encoded and decoded, so that tests apply the same records as a replay.
         let record = MetadataRecord::decode(&record.to_bytes()).unwrap();
         image.apply(&record, &mut delta).unwrap();
     }

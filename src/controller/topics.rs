@@ -1,7 +1,7 @@
-//! Topics: create, delete, more partitions, and their names.
+//! Topics: creation, deletion, adding partitions, and the check of names.
 //!
-//! Owns the topic half of Apache's `ReplicationControlManager` and the request checks of `ControllerApis`. Where
-//! replicas go is `partitions.rs`, what settings may say `configs.rs`.
+//! Owns the topic half of Apache's `ReplicationControlManager` and the request checks of `ControllerApis`. Leaves the
+//! placement of replicas to `partitions.rs` and the check of settings to `configs.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -25,13 +25,13 @@ const MAX_NAME_LENGTH: usize = 249;
 /// Apache: `ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`.
 const MAX_PARTITIONS_PER_BATCH: usize = 10_000;
 
-/// Apache: `Topic.validate` (M3). The text is that of the InvalidTopicException.
+/// Apache: `Topic.validate` (M3). The messages are those of the InvalidTopicException.
 pub fn validate_topic_name(name: &str) -> Result<(), ApiError> {
     let reason = match name {
         "" => "the empty string is not allowed".to_owned(),
         "." => "'.' is not allowed".to_owned(),
         ".." => "'..' is not allowed".to_owned(),
-        // Java counts UTF-16 units.
+        // Java counts UTF-16 code units.
         name if name.encode_utf16().count() > MAX_NAME_LENGTH => {
             format!("the length of '{name}' is longer than the max allowed length {MAX_NAME_LENGTH}")
         }
@@ -51,7 +51,7 @@ pub struct CreatableTopic {
     pub num_partitions: i32,
     /// -1 for `default.replication.factor`, or with manual assignments.
     pub replication_factor: i16,
-    /// Manual assignments: partition and its replicas.
+    /// Manual assignments: each partition with its replicas.
     pub assignments: Vec<(i32, Vec<BrokerId>)>,
     pub configs: Vec<(String, Option<String>)>,
 }
@@ -63,7 +63,7 @@ pub struct CreateTopics {
     pub validate_only: bool,
 }
 
-/// What a created topic became.
+/// The properties of a created topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreatedTopic {
     pub topic_id: TopicId,
@@ -73,10 +73,10 @@ pub struct CreatedTopic {
     pub configs: Vec<EffectiveConfig>,
 }
 
-/// Topic by topic; an error of the whole request outside.
+/// One result per topic, or an error of the whole request.
 pub type CreateTopicsReply = Result<Vec<(String, Result<CreatedTopic, ApiError>)>, ApiError>;
 
-/// A1. Every topic on its own: one that cannot be created does not keep the others back.
+/// A1: creates topics. A topic that cannot be created does not affect the others.
 pub fn create_topics(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -87,7 +87,7 @@ pub fn create_topics(
         return Step::reply(Err(error));
     }
     let (mut records, mut replies) = (Vec::new(), Vec::new());
-    // Two names in one request may not collide either; Kafka only looks at existing topics, and so do we.
+    // Like Kafka, this checks for collisions with existing topics only, not between two names of one request.
     for topic in topics {
         let result = if topic.name == CLUSTER_METADATA_TOPIC {
             Err(ApiError::invalid_request(format!(
@@ -105,7 +105,7 @@ pub fn create_topics(
     Step { records, reply: Ok(replies) }.without_records_if(request.validate_only)
 }
 
-/// Takes out every element whose key occurs more than once; returns those keys.
+/// Removes all elements whose key occurs more than once, and returns those keys.
 pub(super) fn partition_duplicates<T>(elements: Vec<T>, key: impl Fn(&T) -> &String) -> (Vec<T>, BTreeSet<String>) {
     let (mut seen, mut duplicates) = (HashSet::new(), BTreeSet::new());
     for element in &elements {
@@ -169,7 +169,7 @@ fn create_topic(
     };
     let topic_id = TopicId(context.entropy.uuid());
     records.push(TopicRecord { name: topic.name.clone(), topic_id: topic_id.0 }.into());
-    // Settings before partitions: who opens the log then knows them.
+    // The settings come before the partitions, so that they are known when the log is opened.
     records.extend(config_records);
     let (num_partitions, replication_factor) =
         (assignments.len() as i32, assignments.first().map_or(0, |(replicas, _)| replicas.len()) as i16);
@@ -198,7 +198,7 @@ fn creation_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, 
     }
 }
 
-/// Replicas and ISR, partition by partition.
+/// Replicas and ISR of each partition.
 type Assignments = Vec<(Vec<BrokerId>, Vec<BrokerId>)>;
 
 fn manual_assignments(image: &MetadataImage, topic: &CreatableTopic) -> Result<Assignments, ApiError> {
@@ -283,7 +283,7 @@ fn place_active(
     place(image, count, factor, context.entropy)?.into_iter().map(with_isr).collect()
 }
 
-/// A topic by name or by id, as DeleteTopics 6+ names it. Before version 6 the id is zero.
+/// A topic by name or by id, as in DeleteTopics version 6 and later. Before version 6 the id is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicReference {
     pub name: Option<String>,
@@ -296,7 +296,7 @@ pub struct DeleteTopics {
     pub topics: Vec<TopicReference>,
 }
 
-/// The fate of one topic of the request.
+/// The result for one topic of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeletedTopic {
     pub name: Option<String>,
@@ -304,10 +304,10 @@ pub struct DeletedTopic {
     pub result: Result<(), ApiError>,
 }
 
-/// Topic by topic; an error of the whole request outside.
+/// One result per topic, or an error of the whole request.
 pub type DeleteTopicsReply = Result<Vec<DeletedTopic>, ApiError>;
 
-/// A2.
+/// A2: deletes topics.
 pub fn delete_topics(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -383,7 +383,7 @@ pub fn delete_topics(
     }
 }
 
-/// What was named once, and what more than once.
+/// The items that occur once, and those that occur more than once.
 struct Occurrences<T> {
     once: BTreeSet<T>,
     repeated: BTreeSet<T>,
@@ -407,13 +407,13 @@ impl<T: Ord + Clone> Occurrences<T> {
     }
 }
 
-/// One topic that gets more partitions.
+/// One topic to which partitions are added.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NewPartitions {
     pub name: String,
-    /// The new total.
+    /// The new total number of partitions.
     pub count: i32,
-    /// Replicas of each added partition; None leaves placing to the controller.
+    /// Replicas of each added partition. With None the controller places them.
     pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
@@ -424,10 +424,10 @@ pub struct CreatePartitions {
     pub validate_only: bool,
 }
 
-/// Topic by topic; an error of the whole request outside.
+/// One result per topic, or an error of the whole request.
 pub type CreatePartitionsReply = Result<Vec<(String, Result<(), ApiError>)>, ApiError>;
 
-/// A3.
+/// A3: adds partitions to topics.
 pub fn create_partitions(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -456,8 +456,9 @@ fn add_partitions(
     let topic = image.topic(&request.name).ok_or(ApiError::code_only(ResponseError::UnknownTopicOrPartition))?;
     let current = topic.partitions.len() as i32;
     if is_internal_topic(&request.name) {
-        // A group is kept in the partition that the number of partitions gives: after a change all would be lost.
-        // Apache does it; its kafka-topics refuses it for the offsets topic, in these words.
+        // A group is stored in the partition that is its hash modulo the number of partitions, so after a change all
+        // groups would be lost. Apache's broker allows the change; its kafka-topics tool refuses it for the offsets
+        // topic with this message.
         let message = format!("The number of partitions for the internal topic {} cannot be changed.", request.name);
         return Err(ApiError::new(ResponseError::InvalidRequest, message));
     }
@@ -490,7 +491,8 @@ fn add_partitions(
     let factor = topic.partitions.values().next().map_or(0, |partition| partition.replicas.len());
     let assignments = match &request.assignments {
         Some(assignments) => manual_additions(image, assignments, current, factor)?,
-        // Unlike CreateTopics, Kafka hands the placer's reason on without a prefix here, but prefixes its own.
+        // Here, unlike in CreateTopics, Kafka passes on the placer's reason without a prefix, but prefixes its own
+        // reason.
         None => place(image, additional, factor as i16, context.entropy)
             .map_err(|reason| ApiError::new(ResponseError::InvalidReplicationFactor, reason))?
             .into_iter()
@@ -598,7 +600,7 @@ mod tests {
         let prohibited = "Creation of internal topic __cluster_metadata is prohibited.";
         assert_eq!(replies["__cluster_metadata"], Err(error(ResponseError::InvalidRequest, prohibited)));
         assert!(replies["new"].is_ok());
-        assert_eq!(step.records.len(), 2, "only the good one is written");
+        assert_eq!(step.records.len(), 2, "only the valid topic is written");
     }
 
     #[test]
@@ -831,7 +833,7 @@ mod tests {
         let id = image.topic_id("b").unwrap();
         apply(&mut image, &[RemoveTopicRecord { topic_id: id.0 }.into()]);
         assert_eq!(image.size.partitions, 8);
-        // A long name and a long setting count by their bytes.
+        // A long name and a long setting count with their bytes.
         let long = CreatableTopic {
             configs: vec![("cleanup.policy".into(), Some("x".repeat(1_000)))],
             ..topic(&"n".repeat(249), 1, 1)

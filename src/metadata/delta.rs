@@ -1,4 +1,4 @@
-//! What differs between two metadata images: told to subscribers, who look the values up in the image.
+//! The difference between two metadata images. Subscribers get it and look up the values in the image.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use super::image::{ClientQuotaEntity, ConfigResource, MetadataImage, TopicImage};
 use crate::types::{BrokerId, TopicId};
 
-/// What happened to one topic between two images.
+/// The changes of one topic between two images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicDelta {
     pub name: Arc<str>,
@@ -24,12 +24,12 @@ impl TopicDelta {
     }
 }
 
-/// What differs between the image before and the image now. The values are in the image; here is where to look.
+/// The difference between the previous image and the current one. It names what changed; the values are in the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MetadataDelta {
     /// New and changed topics.
     pub topics: BTreeMap<TopicId, TopicDelta>,
-    /// Topics that are gone, as they were. (A name may be there again in `topics`, with another id: remove first, then
+    /// Deleted topics, as they were before. (The same name may be in `topics` with another id, so remove first, then
     /// create.)
     pub deleted_topics: BTreeMap<TopicId, Arc<TopicImage>>,
     pub configs: BTreeSet<ConfigResource>,
@@ -40,7 +40,7 @@ pub struct MetadataDelta {
 }
 
 impl MetadataDelta {
-    /// From nothing to `image`: what a subscriber is told first.
+    /// The delta from an empty image to `image`, which a new subscriber gets first.
     pub fn from_empty(image: &MetadataImage) -> Self {
         let topics = image.topics.by_name.values().map(|topic| {
             let partitions = topic.partitions.keys().copied().collect();
@@ -61,7 +61,7 @@ impl MetadataDelta {
         *self == MetadataDelta::default()
     }
 
-    /// Adds what changed after this delta: the sum leads from the image before this one to the image after `later`.
+    /// Adds the changes of a later delta. The sum leads from the image before this delta to the image after `later`.
     pub fn merge(&mut self, later: &MetadataDelta) {
         for (id, topic) in &later.deleted_topics {
             let never_seen = self.topics.remove(id).is_some_and(|topic| topic.created);

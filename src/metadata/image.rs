@@ -1,11 +1,12 @@
-//! What the cluster is, at one offset of the metadata log: the immutable image. What changed is told in `delta.rs`.
+//! The immutable image of the cluster's metadata at one offset of the metadata log. Leaves changes between images to
+//! `delta.rs`.
 //!
-//! Owns: `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), how each record changes it
-//! (total: no clock, no randomness; the same code runs live, at replay and in the controller), its way back to records
-//! (snapshots, the store) and its checksum (INV-M2: equal offset, equal image). Leaves deciding to `controller`,
-//! publishing to `publisher.rs`. Maps are persistent ones (`imbl`) whose values are shared: cloning an image costs a
-//! few pointers, and a change copies the changed topic or the changed resource's settings and the path to it, however
-//! many others there are.
+//! Owns `MetadataImage` (brokers, topics, settings, quotas, features, producer ids), the effect of each record on it
+//! (deterministic, without clock or randomness; the same code runs live, at replay and in the controller), its
+//! conversion to records (for snapshots and the store) and its checksum (INV-M2: equal offset, equal image). Leaves
+//! decisions to `controller` and publication to `publisher.rs`. The maps are persistent (`imbl`) and share their
+//! values: a clone of an image copies a few pointers. A change copies only the changed topic or the changed resource's
+//! settings and the path to it, no matter how many others there are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +25,12 @@ use crate::{
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs, TopicId},
 };
 
-/// Apache: `MetadataProvenance`. Where in the log an image stands.
+/// Apache: `MetadataProvenance`. The position of an image in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provenance {
-    /// The last record contained; -1 before the first.
+    /// The offset of the last record in the image; -1 if there is none.
     pub last_contained_offset: Offset,
-    /// The leader epoch of that record; -1 before the first.
+    /// The leader epoch of that record; -1 if there is none.
     pub last_contained_epoch: LeaderEpoch,
     /// When that record's batch was appended, in ms.
     pub last_contained_log_time_ms: TimestampMs,
@@ -69,7 +70,7 @@ impl ConfigResourceType {
     }
 }
 
-/// What settings hang on. A broker resource with an empty name is the default of all brokers.
+/// A resource that has settings. A broker resource with an empty name has the defaults of all brokers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConfigResource {
     pub resource_type: ConfigResourceType,
@@ -89,24 +90,24 @@ impl ConfigResource {
         Self::new(ConfigResourceType::Broker, id.to_string())
     }
 
-    /// Settings of all brokers that have none of their own.
+    /// The resource for the settings of all brokers, which a broker's own settings override.
     pub fn default_broker() -> Self {
         Self::new(ConfigResourceType::Broker, "")
     }
 }
 
-/// Where a broker listens.
+/// An endpoint of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub listener: String,
-    /// Empty where the broker answers each client with the address it came in on (`advertised.listeners` unset).
+    /// Empty if each client gets the address to which it has connected (`advertised.listeners` unset).
     pub host: String,
     pub port: u16,
     /// Kafka's `SecurityProtocol` id: 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL.
     pub security_protocol: i16,
 }
 
-/// A broker as it registered last.
+/// The last registration of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerRegistration {
     pub id: BrokerId,
@@ -124,7 +125,7 @@ pub struct BrokerRegistration {
 }
 
 impl BrokerRegistration {
-    /// Apache's `isActive`: may lead partitions and be in their ISR.
+    /// Apache's `isActive`: whether the broker may lead partitions and be in their ISR.
     pub fn is_active(&self) -> bool {
         !self.fenced && !self.in_controlled_shutdown
     }
@@ -144,7 +145,7 @@ pub struct PartitionImage {
     pub adding_replicas: Vec<BrokerId>,
     pub elr: Vec<BrokerId>,
     pub last_known_elr: Vec<BrokerId>,
-    /// -1 where there is none.
+    /// -1 if there is none.
     pub leader: BrokerId,
     pub leader_recovery_state: i8,
     pub leader_epoch: LeaderEpoch,
@@ -168,8 +169,8 @@ impl PartitionImage {
         }
     }
 
-    /// Apache: `PartitionRegistration.merge`. Absent fields stay; naming a leader, even the old one, bumps the leader
-    /// epoch.
+    /// Apache: `PartitionRegistration.merge`. Absent fields do not change. If the record names a leader, even the old
+    /// one, the leader epoch rises.
     fn merge(&mut self, record: &PartitionChangeRecord) {
         let replace = |field: &mut Vec<BrokerId>, change: &Option<Vec<BrokerId>>| {
             if let Some(change) = change {
@@ -214,7 +215,7 @@ impl PartitionImage {
     }
 }
 
-/// One directory per replica; where the record tells none, Kafka's `DirectoryId.MIGRATING` (the zero id) stands.
+/// One directory per replica. If the record has none, all are Kafka's `DirectoryId.MIGRATING` (the zero id).
 fn directories_of(directories: &[Uuid], replicas: usize) -> Vec<Uuid> {
     if directories.len() == replicas { directories.to_vec() } else { vec![Uuid::nil(); replicas] }
 }
@@ -232,26 +233,26 @@ pub struct TopicImage {
 pub struct TopicsImage {
     pub by_name: OrdMap<Arc<str>, Arc<TopicImage>>,
     pub by_id: OrdMap<TopicId, Arc<str>>,
-    /// Names with `.` or `_`, by their form with only `_` (metrics cannot tell those apart).
+    /// Names with `.` or `_`, by their form with only `_` (they collide in the names of metrics).
     colliding: OrdMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
 impl TopicsImage {
-    /// An existing topic that differs from `name` only in `.` against `_`; `name` itself counts too.
+    /// An existing topic that is equal to `name` if `.` and `_` count as equal. This may be `name` itself.
     pub fn collision(&self, name: &str) -> Option<&Arc<str>> {
         self.colliding.get(&*unify_collision_chars(name)?)?.first()
     }
 }
 
-/// Apache: `Topic.unifyCollisionChars`; None where the name has no such character.
+/// Apache: `Topic.unifyCollisionChars`; None if the name has neither character.
 fn unify_collision_chars(name: &str) -> Option<String> {
     name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
-/// Whom a quota concerns: entity type → name, None for the default of that type.
+/// The entity of a quota: entity type → name; None is the default of that type.
 pub type ClientQuotaEntity = BTreeMap<String, Option<String>>;
 
-/// A record that cannot follow on the image before it: the log is damaged or not ours.
+/// A record that cannot be applied to the image: the log is damaged or belongs to another cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     #[error("{record} names topic id {topic_id}, which does not exist")]
@@ -260,14 +261,14 @@ pub enum ImageError {
     UnknownPartition { topic: Arc<str>, partition: i32 },
     #[error("topic {0} is created a second time")]
     DuplicateTopic(String),
-    #[error("{record} names broker {broker_id} at epoch {broker_epoch}, which is not registered")]
+    #[error("{record} names broker {broker_id} with epoch {broker_epoch}, which is not registered")]
     UnknownBroker { record: &'static str, broker_id: BrokerId, broker_epoch: i64 },
-    #[error("{0} is of a feature that this version does not have")]
+    #[error("{0} belongs to a feature that this version does not support")]
     Unsupported(&'static str),
 }
 
-/// How large an image is, or a part of it: its partitions, and about the bytes of all names and settings as records.
-/// Derived from the image, so that what is counted in is counted out.
+/// The size of an image or of a part of it: its partitions, and the approximate bytes of all names and settings as
+/// records. It is computed from the image, so that a removal subtracts what the creation has added.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImageSize {
     pub partitions: usize,
@@ -301,13 +302,13 @@ impl ImageSize {
     }
 }
 
-/// What the cluster is, at one offset of the metadata log.
+/// The metadata of the cluster at one offset of the metadata log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetadataImage {
-    /// Empty until known; never in the log itself.
+    /// Empty until known. It is not in the log.
     pub cluster_id: Arc<str>,
     pub provenance: Provenance,
-    /// The finalized level of kraft.version: it comes from control records, not from a FeatureLevelRecord.
+    /// The finalized level of kraft.version. It comes from control records, not from a FeatureLevelRecord.
     pub kraft_version: i16,
     pub brokers: Arc<BTreeMap<BrokerId, Arc<BrokerRegistration>>>,
     pub topics: TopicsImage,
@@ -315,11 +316,11 @@ pub struct MetadataImage {
     pub client_quotas: OrdMap<Arc<ClientQuotaEntity>, BTreeMap<String, f64>>,
     /// Finalized features above level 0.
     pub features: Arc<BTreeMap<String, i16>>,
-    /// The first producer id that no broker has been given yet.
+    /// The first producer id that is not allocated to a broker yet.
     pub next_producer_id: i64,
-    /// The broker and its epoch that got the last block of producer ids.
+    /// The id and epoch of the broker that got the last block of producer ids.
     pub last_producer_ids: Option<(BrokerId, i64)>,
-    /// How large all of it is.
+    /// The size of the whole image.
     pub size: ImageSize,
 }
 
@@ -353,7 +354,7 @@ impl MetadataImage {
         self.brokers.values().filter(|broker| !broker.fenced)
     }
 
-    /// The settings made for one resource; none is no entry.
+    /// The dynamic settings of one resource; None if it has none.
     pub fn config(&self, resource: &ConfigResource) -> Option<&BTreeMap<String, String>> {
         self.configs.get(resource).map(Arc::as_ref)
     }
@@ -362,7 +363,7 @@ impl MetadataImage {
         self.config(&ConfigResource::topic(topic))
     }
 
-    /// The finalized level; 0 where the feature is off.
+    /// The finalized level; 0 if the feature is off.
     pub fn feature_level(&self, name: &str) -> i16 {
         self.features.get(name).copied().unwrap_or(0)
     }
@@ -378,7 +379,7 @@ impl MetadataImage {
         self.provenance.last_contained_offset
     }
 
-    /// What the image would grow by with these records, of which the image has none yet.
+    /// The growth of the image if these records were applied. The image must not contain them yet.
     pub fn growth(&self, records: &[MetadataRecord]) -> ImageSize {
         let mut growth = ImageSize::default();
         for record in records {
@@ -407,7 +408,7 @@ impl MetadataImage {
         growth
     }
 
-    /// Applies one record, and notes in `delta` what it touched. The provenance is the caller's to move.
+    /// Applies one record and adds its changes to `delta`. The caller must update the provenance.
     pub fn apply(&mut self, record: &MetadataRecord, delta: &mut MetadataDelta) -> Result<(), ImageError> {
         match record {
             MetadataRecord::RegisterBroker(record) => self.apply_register_broker(record, delta),
@@ -438,8 +439,8 @@ impl MetadataImage {
                 self.last_producer_ids = Some((record.broker_id, record.broker_epoch));
                 delta.producer_ids = true;
             }
-            // A transaction over several batches is only written while a new log is set up, and no half of it is ever
-            // served.
+            // A transaction over several batches is written only while a new log is set up, and an incomplete one is
+            // never served.
             MetadataRecord::NoOp(_)
             | MetadataRecord::BeginTransaction(_)
             | MetadataRecord::EndTransaction(_)
@@ -514,7 +515,7 @@ impl MetadataImage {
         delta: &mut MetadataDelta,
     ) -> Result<(), ImageError> {
         self.change_broker("BrokerRegistrationChangeRecord", record.broker_id, record.broker_epoch, delta, |broker| {
-            // 1 is "now yes", -1 "now no", 0 "as it was" (BrokerRegistrationFencingChange).
+            // 1 means fence, -1 unfence, 0 no change (BrokerRegistrationFencingChange).
             match record.fenced {
                 1 => broker.fenced = true,
                 -1 => broker.fenced = false,
@@ -605,7 +606,7 @@ impl MetadataImage {
             }
             delta.configs.insert(resource);
         }
-        // A topic that came and went within one delta never had a log.
+        // A topic that is created and removed within one delta never had a log.
         let never_seen = delta.topics.remove(&id).is_some_and(|topic| topic.created);
         if !never_seen {
             delta.deleted_topics.insert(id, topic);
@@ -685,8 +686,8 @@ impl MetadataImage {
         delta.features = true;
     }
 
-    /// The image as records, in the order of Apache's `MetadataImage.write`: applied to an empty image they give this
-    /// one.
+    /// Converts the image to records, in the order of Apache's `MetadataImage.write`. Applied to an empty image, they
+    /// give an equal image.
     pub fn to_records(&self) -> Vec<MetadataRecord> {
         let mut records = self.feature_records();
         records.extend(self.brokers.values().map(|broker| broker_record(broker)));
@@ -704,7 +705,7 @@ impl MetadataImage {
     }
 
     pub(super) fn feature_records(&self) -> Vec<MetadataRecord> {
-        // metadata.version first: it decides how the rest is read (Apache: FeaturesImage.write).
+        // metadata.version comes first, since it decides how the other records are read (Apache: FeaturesImage.write).
         let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (name, level) in self.features.iter() {
             let records = if name == super::METADATA_VERSION_FEATURE { &mut first } else { &mut rest };
@@ -744,7 +745,7 @@ impl MetadataImage {
         Some(ProducerIdsRecord { broker_id, broker_epoch, next_producer_id: self.next_producer_id }.into())
     }
 
-    /// CRC-32C over everything the image says: equal images have equal checksums (INV-M2).
+    /// CRC-32C over the whole content of the image: equal images have equal checksums (INV-M2).
     pub fn checksum(&self) -> u32 {
         let mut bytes = Vec::new();
         for record in self.to_records() {
@@ -756,7 +757,7 @@ impl MetadataImage {
     }
 }
 
-/// An entity in the form of ClientQuotaRecord.
+/// Converts an entity to the form of ClientQuotaRecord.
 pub(crate) fn quota_entity_data(entity: &ClientQuotaEntity) -> Vec<QuotaEntityData> {
     entity
         .iter()
@@ -904,7 +905,7 @@ mod tests {
             &mut again,
             vec![ConfigRecord { resource_type: 4, resource_name: "".into(), name: "x".into(), value: None }.into()],
         );
-        assert_ne!(again.checksum(), image.checksum(), "another image has another checksum");
+        assert_ne!(again.checksum(), image.checksum(), "different images have different checksums");
     }
 
     #[test]
@@ -922,11 +923,8 @@ mod tests {
         apply_all(&mut image, vec![change.into()]);
         let partition = image.partition("c", 0).unwrap();
         assert_eq!((partition.leader_epoch, partition.partition_epoch, partition.isr.len()), (1, 2, 0));
-        assert_eq!(before.partition("c", 0).unwrap().leader_epoch, 0, "an image handed out never changes");
-        assert!(
-            Arc::ptr_eq(before.topic("a.b").unwrap(), image.topic("a.b").unwrap()),
-            "what did not change is shared"
-        );
+        assert_eq!(before.partition("c", 0).unwrap().leader_epoch, 0, "a cloned image never changes");
+        assert!(Arc::ptr_eq(before.topic("a.b").unwrap(), image.topic("a.b").unwrap()), "unchanged topics are shared");
     }
 
     fn topic_with_a_setting(number: u32) -> Vec<MetadataRecord> {

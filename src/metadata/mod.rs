@@ -1,10 +1,11 @@
-//! What the cluster is: Kafka's metadata records, the immutable image they add up to, its store and its publisher.
+//! The metadata of the cluster: Kafka's metadata records, the immutable image that is built from them, its store and
+//! its publisher.
 
 /// The feature by which Kafka versions its metadata records.
 pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
 
-/// Its finalized level says whether voters live in the log (KIP-853). It comes from a control record, never from a
-/// FeatureLevelRecord.
+/// Its finalized level says whether the voters are stored in the log (KIP-853). It comes from a control record, never
+/// from a FeatureLevelRecord.
 pub const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 
 pub mod delta;

@@ -1,9 +1,8 @@
-//! Hands each new image to everybody who reads it.
+//! Publishes each new image to readers and subscribers.
 //!
-//! Owns: the current image (readers take a snapshot per request) and the order in which subscribers hear of a change:
-//! first the image is swapped, then each subscriber is told, in the order in which they subscribed (`broker.rs` writes
-//! that order down), and only then does whoever asked for the change get an answer. One thread publishes: the raft
-//! driver.
+//! Owns the current image (readers take a snapshot per request) and the order of the steps of a change: first the image
+//! is swapped, then the subscribers are called in the order in which they subscribed (`broker.rs` defines that order),
+//! and only then is the request for the change answered. Only the thread of the raft driver publishes.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,14 +11,14 @@ use arc_swap::ArcSwap;
 use super::{delta::MetadataDelta, image::MetadataImage};
 use crate::env::lock::lock;
 
-/// Somebody who must act when metadata changes.
+/// A component that must act when metadata change.
 pub trait Subscriber: Send + Sync {
-    /// `image` is already what readers see; `delta` is what changed since the last call. Runs on the metadata thread:
-    /// every answer of the controller waits for it.
+    /// Handles a change. Readers already see `image`; `delta` has the changes since the last call. Runs on the metadata
+    /// thread, so every response of the controller waits for it.
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta);
 }
 
-/// The current image and who is told of the next.
+/// The current image and its subscribers.
 #[derive(Default)]
 pub struct Publisher {
     image: ArcSwap<MetadataImage>,
@@ -31,12 +30,13 @@ impl Publisher {
         Arc::default()
     }
 
-    /// The image as of now; it never changes under the reader.
+    /// Returns the current image, which is immutable.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.image.load_full()
     }
 
-    /// Adds a subscriber behind those there are. It is told the whole present image first, before this returns.
+    /// Adds a subscriber after the existing ones. Before this returns, the subscriber is called with the whole current
+    /// image.
     pub fn subscribe(&self, subscriber: Arc<dyn Subscriber>) {
         let mut subscribers = lock(&self.subscribers);
         let image = self.image.load_full();
@@ -47,10 +47,10 @@ impl Publisher {
         subscribers.push(subscriber);
     }
 
-    /// Swaps the image, then tells the subscribers in order.
+    /// Swaps the image, then calls the subscribers in order.
     pub(crate) fn publish(&self, image: MetadataImage, delta: &MetadataDelta) {
-        // Held throughout: a subscriber that comes meanwhile must see this image either in its first call or in its
-        // second.
+        // The lock is held until the end, so that a concurrent subscriber gets this image either in its first or in its
+        // second call.
         let subscribers = lock(&self.subscribers);
         let image = Arc::new(image);
         self.image.store(image.clone());
@@ -71,7 +71,7 @@ mod tests {
 
     impl Subscriber for Heard {
         fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
-            assert!(Arc::ptr_eq(image, &self.2.image()), "the image is swapped before anybody is told");
+            assert!(Arc::ptr_eq(image, &self.2.image()), "the image is swapped before subscribers are called");
             self.1.lock().unwrap().push(format!("{} {}", self.0, delta.configs.len()));
         }
     }

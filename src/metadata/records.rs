@@ -1,8 +1,8 @@
-//! Kafka's metadata records: what the metadata log and its snapshots are made of.
+//! Kafka's metadata records, the content of the metadata log and its snapshots.
 //!
-//! Owns: the 28 record types of Kafka 4.3's `common/metadata/*.json`, their frame (unsigned varints: frame version 1,
-//! type, version; then the flexible message) and which version of each is written. Leaves to `image.rs` what a record
-//! changes. Kafka's own `kafka-dump-log --cluster-metadata-decoder` reads what this file writes.
+//! Owns the record types of Kafka 4.3's `common/metadata/*.json`, their frame (unsigned varints: frame version 1, type,
+//! version; then the flexible message) and the version in which each is written. Leaves the effect of a record to
+//! `image.rs`. Kafka's `kafka-dump-log --cluster-metadata-decoder` can read these records.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::wire::{Blob, Reader, RecordError, record_struct, write_unsigned_varin
 
 const FRAME_VERSION: u32 = 1;
 
-/// `PartitionChangeRecord.leader`: leave the leader and its epoch as they are.
+/// `PartitionChangeRecord.leader`: the leader and its epoch do not change.
 pub const NO_LEADER_CHANGE: i32 = -2;
 /// A partition without leader (Apache: `LeaderConstants.NO_LEADER`).
 pub const NO_LEADER: i32 = -1;
@@ -139,12 +139,12 @@ metadata_records! {
 }
 
 impl MetadataRecord {
-    /// The version Kafka 4.3's controller writes at metadata.version 30.
+    /// The version that Kafka 4.3's controller writes at metadata.version 30.
     pub fn version(&self) -> i16 {
         match self {
             MetadataRecord::RegisterBroker(_) => 4,
             MetadataRecord::Partition(_) | MetadataRecord::PartitionChange(_) => 2,
-            // Kafka picks the lowest version that has the field it sets.
+            // Kafka writes the lowest version that has the fields that are set.
             MetadataRecord::BrokerRegistrationChange(record) if record.cordoned_log_dirs.is_some() => 3,
             MetadataRecord::BrokerRegistrationChange(record) if !record.log_dirs.is_empty() => 2,
             MetadataRecord::BrokerRegistrationChange(record) if record.in_controlled_shutdown != 0 => 1,
@@ -167,7 +167,7 @@ impl MetadataRecord {
         out
     }
 
-    /// Reads one framed record; all bytes must belong to it.
+    /// Reads one framed record. No bytes may follow it.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut input = Reader::new(bytes);
         let frame_version = input.unsigned_varint()?;
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_lying_count_is_an_error_and_not_an_allocation() {
-        // A ConfigRecord whose name claims 2^28 bytes, and a PartitionRecord whose replicas do.
+        // A ConfigRecord whose name has a declared length of 2^28, and a PartitionRecord with that many replicas.
         assert!(MetadataRecord::decode(&[1, 4, 0, 2, 0xff, 0xff, 0xff, 0x7f]).is_err());
         let mut bytes = vec![1, 3, 0, 0, 0, 0, 0];
         bytes.extend([0; 16]);

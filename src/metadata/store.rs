@@ -1,10 +1,10 @@
-//! The applied metadata, kept so that a restart need not replay the whole log.
+//! A store of the applied metadata, so that a restart need not replay the whole log.
 //!
-//! Owns: the `MetadataStore` trait, its layout (one key per broker, topic, block of partitions, resource, quota
-//! entity), the sled and the in-memory implementation. What it holds is a cache of the metadata log (INV-M4: never
-//! ahead of it): every value carries a version and a CRC-32C, the whole a checksum; image and applied offset change in
-//! one atomic batch. Anything wrong with it is answered by throwing it away: `raft::driver` rebuilds it from snapshot
-//! and log. Only `checkpoint` syncs; nothing relies on more.
+//! Owns the `MetadataStore` trait, its layout (one key per broker, topic, block of partitions, resource, quota entity),
+//! and the implementations in sled and in memory. The store is a cache of the metadata log (INV-M4: never ahead of it).
+//! Every value has a version and a CRC-32C, and there is a checksum over all entries. Image and applied offset change
+//! in one atomic batch. A store with any fault is discarded: `raft::driver` rebuilds it from snapshot and log. Only
+//! `checkpoint` syncs.
 
 use std::{
     any::Any,
@@ -27,7 +27,8 @@ use crate::{
 };
 
 const VALUE_VERSION: u8 = 1;
-/// Partitions per value: keeps values near a page, so that one ISR change does not rewrite a large topic.
+/// Partitions per value. It keeps values near the size of a page, so that one ISR change does not rewrite a large
+/// topic.
 const PARTITIONS_PER_VALUE: i32 = 32;
 
 const META_KEY: &[u8] = &[0];
@@ -39,26 +40,27 @@ const CONFIG: u8 = 5;
 const QUOTA: u8 = 6;
 const PRODUCER_IDS: u8 = 7;
 
-/// Why the store cannot be used. Every one of them is answered by a rebuild.
+/// Why the store cannot be used. After each of these errors it is rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]
     Engine(String),
     #[error("the value of key {key:02x?} is damaged: {reason}")]
     Damaged { key: Vec<u8>, reason: String },
-    #[error("keys are missing or left over (checksum {actual:016x}, expected {expected:016x})")]
+    #[error("keys are missing or obsolete (checksum {actual:016x}, expected {expected:016x})")]
     Checksum { expected: u64, actual: u64 },
     #[error("io: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// Keeps the applied image across restarts. See the head of the file for what that is worth.
+/// Keeps the applied image across restarts; see the head of the file.
 pub trait MetadataStore: Send {
-    /// The image as stored; None where nothing is stored yet. The cluster id is not part of it.
+    /// Loads the stored image; None if nothing is stored yet. The cluster id is not part of it.
     fn load(&mut self) -> Result<Option<MetadataImage>, StoreError>;
-    /// Takes over what `delta` names from `image`, and the offset of `image`, in one atomic step. Not durable yet.
+    /// Stores the parts of `image` that `delta` names, and its offset, in one atomic step. They are durable after
+    /// `checkpoint`.
     fn apply(&mut self, image: &MetadataImage, delta: &MetadataDelta) -> Result<(), StoreError>;
-    /// Makes all that was applied durable.
+    /// Makes all applied changes durable.
     fn checkpoint(&mut self) -> Result<(), StoreError>;
 }
 
@@ -95,7 +97,7 @@ fn quota_key(entity: &ClientQuotaEntity) -> Vec<u8> {
     key(QUOTA, &[&encoded])
 }
 
-/// version, CRC-32C of key and payload, payload.
+/// The value of an entry: version, CRC-32C of key and payload, payload.
 fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(payload.len() + 5);
     value.push(VALUE_VERSION);
@@ -123,7 +125,7 @@ fn seal_records(key: Vec<u8>, records: impl IntoIterator<Item = MetadataRecord>)
         write_unsigned_varint(bytes.len() as u32, &mut payload);
         payload.extend(bytes);
     }
-    // Nothing left to say under this key: it goes.
+    // No records are left under this key, so it is deleted.
     let value = (!payload.is_empty()).then(|| seal(&key, &payload));
     (key, value)
 }
@@ -181,7 +183,8 @@ fn seal_block(topic: &TopicImage, block: i32) -> Change {
     seal_records(partitions_key(topic.id, block), records)
 }
 
-/// What one entry adds to the checksum over all: order does not matter, so it is kept up by subtraction and addition.
+/// The part of one entry in the checksum over all entries. The order does not matter, so the checksum is updated by
+/// subtraction and addition.
 fn weight(key: &[u8], value: &[u8]) -> u64 {
     let crc = u64::from(crc32c(&[key, value].concat()));
     (crc << 32 | u64::from(crc32c(value))).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -209,7 +212,7 @@ fn read_meta(value: &[u8]) -> Result<(Provenance, u64), StoreError> {
     read().map_err(|error| StoreError::Damaged { key: META_KEY.to_vec(), reason: error.to_string() })
 }
 
-/// Builds the image from all entries in key order; returns it with the checksum of the entries.
+/// Builds the image from all entries, which must come in key order. Returns it with the checksum of the entries.
 fn load_entries<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     entries: impl Iterator<Item = Result<(K, V), StoreError>>,
 ) -> Result<Option<(MetadataImage, u64)>, StoreError> {
@@ -239,7 +242,7 @@ fn load_entries<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     }
 }
 
-/// The store of tests and simulations: same layout, a map.
+/// The store of tests and simulations: a map with the same layout.
 #[derive(Clone, Default)]
 pub struct MemStore {
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -278,12 +281,12 @@ pub struct SledStore {
     sum: u64,
 }
 
-/// sled's errors are text to us: none of them is handled differently from another.
+/// Keeps only the text of sled's errors, since all of them are handled alike.
 fn engine(error: sled::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
-/// sled asserts where it should return; a damaged file must not stop the broker.
+/// Runs `work` and converts a panic to an error: sled panics on damaged files, which must not stop the broker.
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = |panic: &Box<dyn Any + Send>| {
@@ -296,7 +299,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreEr
     })
 }
 
-/// Dropped under [`guarded`]: sled's destructor writes what is left, and panics where it cannot.
+/// A value that is dropped under [`guarded`]: sled's destructor writes unsaved data and panics if that fails.
 struct Guarded<T>(Option<T>);
 
 impl<T> Guarded<T> {
@@ -311,7 +314,7 @@ impl<T> std::ops::Deref for Guarded<T> {
     fn deref(&self) -> &T {
         match &self.0 {
             Some(value) => value,
-            None => unreachable!("it is there until the drop"),
+            None => unreachable!("the value exists until the drop"),
         }
     }
 }
@@ -324,19 +327,21 @@ impl<T> Drop for Guarded<T> {
             Ok(())
         });
         if let Err(error) = dropped {
-            // What was worth keeping was synced by `checkpoint`, or its error told; the next start checks all of it.
+            // All needed data were synced by `checkpoint`, or its error was reported; the next start checks the whole
+            // store.
             tracing::warn!(%error, "closing the metadata store failed");
         }
     }
 }
 
 impl SledStore {
-    /// Opens or makes the database in directory `path`.
+    /// Opens or creates the database in directory `path`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, StoreError> {
         let db = guarded(|| {
             sled::Config::new()
                 .path(path)
-                // A few small keys, read once at start: no cache worth speaking of, no thread that wakes up to flush.
+                // There are few small keys, which are read once at the start: a small cache is enough, and no thread
+                // should wake up to flush.
                 .cache_capacity(1 << 20)
                 .segment_size(SEGMENT_BYTES)
                 .mode(sled::Mode::LowSpace)
@@ -348,7 +353,7 @@ impl SledStore {
     }
 }
 
-/// sled's buffers are of this size and several are in flight; its default of 512 KiB is for databases.
+/// sled's buffers have this size, and several are in use at once. Its default of 512 KiB is meant for large databases.
 const SEGMENT_BYTES: usize = 64 << 10;
 
 impl MetadataStore for SledStore {
@@ -386,7 +391,8 @@ impl MetadataStore for SledStore {
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         guarded(|| self.db.flush().map_err(engine))?;
-        // sled's flush leaves file sizes and directory entries to luck (a power cut can lose or break the database).
+        // sled's flush does not sync file sizes and directory entries, so a power failure could lose or damage the
+        // database.
         for entry in self.disk.list(&self.path)? {
             let ours = matches!(entry.name.as_str(), "db" | "conf") || entry.name.starts_with("snap.");
             if !entry.is_dir && ours {

@@ -1,18 +1,18 @@
-//! The flexible-version wire encoding that Kafka's metadata and control records use, bounded on the way in.
+//! The flexible-version encoding of Kafka's metadata and control records, with bounded reads.
 //!
-//! Owns: unsigned varints, compact strings and arrays, tagged fields, and the `record_struct!` macro that turns a field
-//! list into a struct with `read` and `write`. Counts are never trusted: nothing is allocated from a number that came
-//! from disk, so a damaged record costs an error and not the process. Which records exist is `records.rs`'s business.
+//! Owns unsigned varints, compact strings and arrays, tagged fields, and the `record_struct!` macro, which makes a
+//! struct with `read` and `write` from a list of fields. Counts are not trusted: no allocation has a size that was read
+//! from disk, so a damaged record causes an error and does not abort the process. Leaves the records to `records.rs`.
 
 use uuid::Uuid;
 
-/// Kafka allows any number of tagged fields; no record of its has more than a handful.
+/// Kafka allows any number of tagged fields, but its records have only a few.
 const MAX_TAGGED_FIELDS: u32 = 128;
 
-/// Why bytes are not the record they claim to be.
+/// Why bytes are not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error("the record ends in the middle of a field")]
+    #[error("the record ends within a field")]
     Truncated,
     #[error("{0} byte(s) of garbage after the record")]
     TrailingBytes(usize),
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
         Err(RecordError::Varint)
     }
 
-    /// The tagged fields of one struct: (tag, content). Unknown ones are for the caller to skip.
+    /// Reads the tagged fields of one struct: (tag, content). The caller must skip unknown ones.
     pub fn tagged_fields(&mut self) -> Result<Vec<(u32, &'a [u8])>, RecordError> {
         let count = self.unsigned_varint()?;
         if count > MAX_TAGGED_FIELDS {
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         Ok(fields)
     }
 
-    /// The length of a compact array or string; None is null.
+    /// Reads the length of a compact array or string; None is null.
     fn compact_length(&mut self) -> Result<Option<usize>, RecordError> {
         Ok((self.unsigned_varint()? as usize).checked_sub(1))
     }
@@ -215,7 +215,8 @@ impl<T: Field> Field for Vec<T> {
 impl<T: Field> Field for Option<Vec<T>> {
     fn read(input: &mut Reader<'_>) -> Result<Self, RecordError> {
         let Some(length) = input.compact_length()? else { return Ok(None) };
-        // Every element takes at least one byte, so a length beyond the bytes left is a lie; grown, never preallocated.
+        // Every element has at least one byte, so a length beyond the remaining bytes is invalid. The vector grows and
+        // is never preallocated.
         if length > input.remaining() {
             return Err(RecordError::Truncated);
         }

@@ -1,17 +1,17 @@
-//! Counters that work while the broker does: relaxed atomics, added to at the entry or exit of a step. No locks, no
-//! allocation; nobody waits for a reader.
+//! The counters of the running broker: relaxed atomics that are increased at the entry or exit of a step. They need no
+//! locks and no allocation, and a reader does not block a writer.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds `by`.
     #[inline]
     pub fn add(&self, by: u64) {
         self.0.fetch_add(by, Ordering::Relaxed);
@@ -23,10 +23,10 @@ impl Counter {
     }
 }
 
-/// All that the broker counts.
+/// All counters of the broker.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Over all topics, also those that are gone.
+    /// The sums over all topics, including deleted ones.
     pub topics: TopicCounters,
     /// By API.
     pub requests: RequestCounters,
@@ -36,7 +36,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet. `apis` are keys and highest versions.
+    /// Counters that are all 0. `apis` are the keys and highest versions.
     pub fn new(apis: impl Iterator<Item = (i16, i16)>, listeners: impl Iterator<Item = String>) -> Metrics {
         Metrics {
             topics: TopicCounters::default(),
@@ -46,17 +46,17 @@ impl Metrics {
         }
     }
 
-    /// The counters of a listener; those of a name that is not listened on are read by nobody.
+    /// The counters of a listener. For an unknown name it returns counters that nobody reads.
     pub fn listener(&self, name: &str) -> Arc<ListenerCounters> {
         self.listeners.iter().find(|listener| listener.name == name).cloned().unwrap_or_default()
     }
 
-    /// Something met a limit.
+    /// Counts that a limit was reached.
     pub fn limit_reached(&self, limit: Limit) {
         self.limits[limit as usize].add(1);
     }
 
-    /// How often each setting was a limit.
+    /// How often each limit was reached, by its setting.
     pub fn limits_reached(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counted = Limit::ALL.iter().map(|limit| (limit.setting(), self.limits[*limit as usize].get()));
         let answered = ANSWERED_LIMITS.iter().map(|(setting, code)| (*setting, self.requests.errors_of(*code)));
@@ -66,7 +66,7 @@ impl Metrics {
 
 /// Kafka's `BrokerTopicMetrics`, for one topic or all of them.
 #[derive(Debug, Default)]
-#[allow(missing_docs)] // The table of metrics says what they are.
+#[allow(missing_docs)] // The table of metrics describes them.
 pub struct TopicCounters {
     pub messages_in: Counter,
     pub bytes_in: Counter,
@@ -78,7 +78,7 @@ pub struct TopicCounters {
     pub failed_fetch_requests: Counter,
 }
 
-/// What goes through one listener.
+/// The traffic of one listener.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct ListenerCounters {
@@ -94,7 +94,7 @@ pub struct ListenerCounters {
 pub struct RequestCounters {
     /// Sorted by key.
     apis: Box<[ApiCounters]>,
-    /// Where a key's counters are; keys that are not served have none.
+    /// The position of a key's counters in `apis`; keys that are not supported have none.
     place: Box<[u8]>,
 }
 
@@ -108,7 +108,7 @@ struct ApiCounters {
 
 /// UNKNOWN_SERVER_ERROR.
 const FIRST_CODE: i16 = -1;
-/// Beyond the codes of Kafka 4.3.
+/// Higher than the last code of Kafka 4.3.
 const LAST_CODE: i16 = 140;
 const NOWHERE: u8 = u8::MAX;
 
@@ -131,14 +131,14 @@ impl RequestCounters {
         self.apis.get(usize::from(*self.place.get(usize::try_from(key).ok()?)?))
     }
 
-    /// A request has come.
+    /// Counts a request.
     pub fn count(&self, key: i16, version: i16) {
         if let Some(counter) = self.api(key).and_then(|api| api.versions.get(version as usize)) {
             counter.add(1);
         }
     }
 
-    /// An answer holds this code so many times; 0 is no error.
+    /// Counts that a response has this code `times` times; code 0 means no error.
     pub fn count_errors(&self, key: i16, code: i16, times: u64) {
         let place = usize::try_from(i32::from(code) - i32::from(FIRST_CODE));
         if let (Some(api), Ok(place)) = (self.api(key), place)
@@ -148,14 +148,14 @@ impl RequestCounters {
         }
     }
 
-    /// Key, version and count of what was asked.
+    /// Key, version and count of the requests.
     pub fn requests(&self) -> impl Iterator<Item = (i16, i16, u64)> {
         let versions =
             self.apis.iter().flat_map(|api| (0..).zip(&api.versions).map(|(version, count)| (api.key, version, count)));
         versions.map(|(key, version, count)| (key, version, count.get())).filter(|(_, _, count)| *count > 0)
     }
 
-    /// Key, code and count of what was answered.
+    /// Key, code and count of the error codes in responses.
     pub fn errors(&self) -> impl Iterator<Item = (i16, i16, u64)> {
         let codes = self
             .apis
@@ -169,10 +169,10 @@ impl RequestCounters {
     }
 }
 
-/// Writes the limits: a name for the code, and the setting that is the limit.
+/// Defines the limits: a name for the code, and the setting of the limit.
 macro_rules! limits {
     ($($limit:ident $setting:literal;)*) => {
-        /// A limit that is met where no answer tells of it.
+        /// A limit that can be reached without an error code in a response.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
         pub enum Limit { $($limit),* }
@@ -180,7 +180,7 @@ macro_rules! limits {
         impl Limit {
             const ALL: &[Limit] = &[$(Limit::$limit),*];
 
-            /// The setting.
+            /// The name of the setting.
             pub fn setting(self) -> &'static str {
                 match self { $(Limit::$limit => $setting),* }
             }
@@ -198,7 +198,7 @@ limits! {
     FrameDeadlineMs "ottla.frame.deadline.ms";
 }
 
-/// Limits that are met where an answer tells of it: the answer's code counts them.
+/// Limits that cause an error code in a response; the number of these codes is their count.
 const ANSWERED_LIMITS: &[(&str, i16)] =
     &[("max.message.bytes", 10), ("offset.metadata.max.bytes", 12), ("segment.bytes", 18), ("group.max.size", 81)];
 
@@ -215,7 +215,7 @@ mod tests {
         metrics.requests.count_errors(0, 0, 5);
         metrics.requests.count_errors(0, 10, 2);
         metrics.requests.count_errors(18, -1, 1);
-        // What is not served is not counted, and harms nothing.
+        // Unsupported keys and versions are not counted and do no harm.
         for (key, version) in [(1, 0), (99, 0), (-1, 0), (0, 14), (0, -1)] {
             metrics.requests.count(key, version);
             metrics.requests.count_errors(key, 1000, 1);

@@ -1,8 +1,8 @@
-//! What the broker counts and tells: the table of metrics, the counters behind it, Prometheus' text.
+//! The metrics of the broker: their table, the counters, and Prometheus' text format.
 //!
-//! A row of `table.rs` says everything about a metric: name, kind, labels, meaning. What is counted while the broker
-//! works is in `counters.rs`; everything else is looked up when somebody asks, by whoever serves the page
-//! (`network/scrape.rs`), with one arm for each row.
+//! A row of `table.rs` defines a metric: name, kind, labels, meaning. `counters.rs` has the values that are counted
+//! while the broker runs. All other values are computed when the page is requested, in `console/scrape.rs`, which has
+//! one arm for each row.
 
 mod counters;
 mod table;

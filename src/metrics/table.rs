@@ -1,20 +1,20 @@
-//! The table of metrics: one row each. docs/generated/metrics.md is written from it.
+//! The table of metrics, one row each. docs/generated/metrics.md is generated from it.
 //!
-//! Names are those that the usual configuration of the Prometheus JMX exporter gives to Kafka's metrics, so that
-//! dashboards made for Kafka work; what Kafka does not have is called `ottla_…`, and the process's own metrics are
-//! named as all Prometheus clients name them.
+//! The names are those that the usual configuration of the Prometheus JMX exporter gives to Kafka's metrics, so that
+//! dashboards for Kafka work. Metrics that Kafka does not have are called `ottla_…`, and the metrics of the process
+//! have the names of all Prometheus clients.
 
-/// Whether a metric only grows.
+/// Whether a metric only increases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It counts from the start of the process.
+    /// It only increases, from 0 at the start of the process.
     Counter,
-    /// It goes up and down.
+    /// It increases and decreases.
     Gauge,
 }
 
 impl Kind {
-    /// As Prometheus calls it.
+    /// Prometheus' name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -26,21 +26,21 @@ impl Kind {
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Which one.
+    /// The name in the code.
     pub id: MetricId,
-    /// Its name.
+    /// Prometheus' name, such as `process_open_fds`.
     pub name: &'static str,
-    /// Its kind.
+    /// Counter or gauge.
     pub kind: Kind,
     /// The labels that its samples may have.
     pub labels: &'static [&'static str],
-    /// What it says, in a sentence.
+    /// Its meaning, in one sentence.
     pub doc: &'static str,
-    /// The title that the page of metrics puts it under.
+    /// The title of its section in docs/generated/metrics.md.
     pub section: &'static str,
 }
 
-/// Writes the rows: a name for the code, kind, name, labels, meaning.
+/// Defines the rows: a name for the code, kind, name, labels, meaning.
 macro_rules! metrics {
     ($( section $section:literal { $( $id:ident $kind:ident $name:literal [$($label:literal),*] $doc:literal; )* } )*) => {
         /// The metrics by name.
@@ -48,7 +48,7 @@ macro_rules! metrics {
         #[allow(missing_docs)]
         pub enum MetricId { $( $( $id, )* )* }
 
-        /// All rows, in the order in which they are told.
+        /// All rows, in the order in which they are written.
         pub const METRICS: &[Metric] = &[ $( $( Metric {
             id: MetricId::$id,
             name: $name,
@@ -200,7 +200,7 @@ mod tests {
             );
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert!(metric.doc.ends_with('.'), "{}", metric.name);
-            assert!(names.insert(metric.name), "{} is there twice", metric.name);
+            assert!(names.insert(metric.name), "{} occurs twice", metric.name);
         }
     }
 }

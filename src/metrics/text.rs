@@ -9,18 +9,18 @@ use super::table::Metric;
 pub struct Page(String);
 
 impl Page {
-    /// How its content type is called.
+    /// The HTTP content type of the page.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// Begins a metric, to which its samples are added.
     pub fn metric(&mut self, metric: &'static Metric) -> Samples<'_> {
         let Metric { name, doc, kind, .. } = metric;
-        // Strings take all that is written to them; so below.
+        // Writing to a string cannot fail; the same holds below.
         let _ = write!(self.0, "# HELP {name} {doc}\n# TYPE {name} {}\n", kind.as_str());
         Samples { page: &mut self.0, metric }
     }
 
-    /// What was written.
+    /// The whole text.
     pub fn into_text(self) -> String {
         self.0
     }
@@ -33,12 +33,12 @@ pub struct Samples<'a> {
 }
 
 impl Samples<'_> {
-    /// The one sample of a metric, or the one over all labels.
+    /// Adds the only sample of a metric, or the one without labels.
     pub fn total(&mut self, value: impl Display) {
         self.labelled(&[], value);
     }
 
-    /// A sample with the values of the metric's labels, in their order.
+    /// Adds a sample with the values of the metric's labels, in their order.
     pub fn labelled(&mut self, labels: &[&dyn Display], value: impl Display) {
         debug_assert!(labels.is_empty() || labels.len() == self.metric.labels.len(), "labels of {}", self.metric.name);
         self.page.push_str(self.metric.name);
@@ -51,7 +51,7 @@ impl Samples<'_> {
     }
 }
 
-/// Writes what may stand within quotes.
+/// Writes text with the escapes that are needed within quotes.
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {

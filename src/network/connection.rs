@@ -1,15 +1,16 @@
-//! One connection, one task: read a frame, start its request, answer in order.
+//! The task of one connection: it reads frames, starts their requests, and writes the responses in order.
 //!
-//! A request is a future that this task owns and polls. Requests start one after the other. The next may start before
-//! the last is answered only where both rows of the API table say `Pipelined`, and once the effect of the last is in
-//! its place; answers leave in the order of their requests in any case. What the protocol refuses ends the connection
-//! without an answer and with one line.
+//! A request is a future that this task owns and polls. Requests start one after the other. The next one may start
+//! before the last is answered only if both have `Pipelined` in the API table, and once the order of the last one's
+//! effect is fixed. Responses always leave in the order of their requests. A protocol error closes the connection
+//! without a response and with one log line.
 //!
-//! While requests wait, the task still notices that its client has gone: it gives up what waits, and only what a client
-//! may send without waiting for an answer (a Produce with acks=0) is carried out. Clients that neither send nor read
-//! are cut: after `connections.max.idle.ms`, or within seconds when others wait for the memory that they hold.
+//! While requests wait, the task still notices that its client has disconnected. Then it drops the waiting requests,
+//! except Produce requests that must still be appended, since a client may send them without waiting for a response
+//! (acks=0). The connection of a client that neither sends nor reads is closed: after `connections.max.idle.ms`, or
+//! within seconds if others wait for the memory that it holds.
 //!
-//! At shutdown the task finishes what it has started, answers it, and closes.
+//! At shutdown the task finishes the started requests, sends their responses, and closes the connection.
 
 use std::{
     collections::VecDeque,
@@ -48,21 +49,21 @@ use crate::{
     },
 };
 
-/// Requests started and not answered, on one connection.
+/// The maximum number of requests in flight on one connection.
 const MOST_IN_FLIGHT: usize = 64;
-/// Frames up to this size arrive without asking for a part of the shared budget.
+/// Frames up to this size do not count against the shared budget.
 const FREE_FRAME_BYTES: usize = 32 << 10;
-/// Requests up to this size take no memory worth giving back.
+/// Requests up to this size use so little memory that it need not be returned to the system.
 const SMALL_FRAME_BYTES: usize = 4 << 10;
-/// How often a connection looks after a client that is slow.
+/// The interval of the checks for slow clients.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Who moves less than this between two checks, while others wait for the memory that he holds, is cut.
+/// If fewer bytes move between two checks while others wait for memory, the connection is closed.
 const LEAST_BYTES_PER_CHECK: usize = 16 << 10;
 
-/// Longer than a broker runs, and short enough to be added to a time.
+/// Longer than any broker runs, but small enough to be added to a time without overflow.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Limits that each connection keeps to, and the memory that all share.
+/// The limits of each connection, and the memory that all share.
 pub(super) struct ConnectionLimits {
     request_bytes: usize,
     requests: Arc<RequestMemory>,
@@ -88,17 +89,17 @@ impl ConnectionLimits {
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum Closed {
-    #[error("the client closed it")]
+    #[error("the client closed the connection")]
     ByClient,
     #[error("the broker is shutting down")]
     Stopping,
-    #[error("connections.max.idle.ms is over")]
+    #[error("the connection was idle for connections.max.idle.ms")]
     Idle,
     #[error("a request was not complete in time")]
     FrameDeadline,
-    #[error("a request arrives too slowly while others wait for memory")]
+    #[error("a request arrives too slowly while other connections wait for memory")]
     SlowRequest,
-    #[error("answers are read too slowly while others wait for memory")]
+    #[error("the client reads responses too slowly while other connections wait for memory")]
     SlowReader,
     #[error("{0}")]
     Frame(#[from] FrameError),
@@ -106,9 +107,9 @@ enum Closed {
     Header(#[from] DecodeError),
     #[error("{0}")]
     Malformed(#[from] MalformedRequest),
-    #[error("api key {key} version {version} is not served")]
+    #[error("API key {key} version {version} is not supported")]
     Unsupported { key: i16, version: i16 },
-    #[error("an error without an answer (acks=0)")]
+    #[error("a request with acks=0 failed and cannot be answered")]
     WithoutAnswer,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -126,7 +127,7 @@ impl From<Refused> for Closed {
 }
 
 impl Closed {
-    /// The limit that was met, where it was one.
+    /// The limit that closed the connection, if it was one.
     fn limit(&self) -> Option<Limit> {
         match self {
             Closed::Idle => Some(Limit::ConnectionsMaxIdleMs),
@@ -180,7 +181,7 @@ pub(super) async fn serve(
         Closed::ByClient | Closed::Stopping => tracing::debug!(%client, "connection closed"),
         Closed::Io(error) => tracing::debug!(%client, %error, "connection lost"),
         Closed::Idle => tracing::debug!(%client, "closed an idle connection"),
-        Closed::Encode(error) => tracing::error!(%client, %error, "closed a connection over an answer of ours"),
+        Closed::Encode(error) => tracing::error!(%client, %error, "closed a connection: cannot encode a response"),
         refused => {
             if let Some(left_out) = CLOSED.admit(connection.parts.env.clock.monotonic()) {
                 tracing::info!(%client, reason = %refused, left_out, "closed a connection");
@@ -198,22 +199,22 @@ struct Connection {
     parts: Arc<Parts>,
     limits: Arc<ConnectionLimits>,
     reader: FrameReader,
-    /// A whole frame that waits for its turn.
+    /// A complete frame that cannot start yet.
     next: Option<Bytes>,
-    /// What the frame that is arriving has of the memory for requests.
+    /// The arriving frame's share of the memory for requests.
     share: RequestShare,
-    /// It needs more, which was not to be had at once.
+    /// The arriving frame waits for more memory.
     waits_for_memory: bool,
-    /// What the answers hold that are not written yet.
+    /// The memory of responses that are not written yet.
     answers: AnswerShare,
-    /// It has closed its end; what it has sent before may still be in the reader.
+    /// The client has closed its side. Bytes that it sent before may still be unread.
     client_is_gone: bool,
     /// Requests started, oldest first.
     pending: VecDeque<Pending>,
     writer: Writer,
     last_activity: Duration,
     frame_started: Option<Duration>,
-    /// When the arriving frame was last looked at, and how much of it was here.
+    /// The time of the last check of the arriving frame, and the number of its bytes at that time.
     checked: (Duration, usize),
     timer: BoxFuture<'static, ()>,
     timer_at: Duration,
@@ -232,9 +233,9 @@ enum Answer {
     Waiting(Handler),
 }
 
-/// What the task waited for.
+/// The event that ended a wait.
 enum Event {
-    /// The request at this place of the queue is through.
+    /// The request at this position of the queue is done.
     Answer(usize, Result<Encoded, Refused>),
     /// The next request may start.
     Ordered,
@@ -258,7 +259,7 @@ impl Connection {
     /// Starts what can be started, writes what is ready, or waits for the next event.
     async fn turn(&mut self) -> Result<(), Closed> {
         if let Err(closed) = self.start_all().await {
-            // What came before the request that ends the connection is answered all the same.
+            // Earlier requests are answered although this request closes the connection.
             self.write_ready().await?;
             return Err(closed);
         }
@@ -284,7 +285,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Drops the requests whose answers nobody will read; whether there were any.
+    /// Drops the requests whose responses nobody will read. Returns whether there were any.
     fn give_up_waiting(&mut self) -> bool {
         let any = !self.pending.is_empty() && !self.info.is_order_held();
         if any {
@@ -293,7 +294,8 @@ impl Connection {
         any
     }
 
-    /// Batches that were sent are appended even where the client has gone: it may have asked for no answer.
+    /// Batches that were sent are appended even if the client has disconnected, since it may not expect a response
+    /// (acks=0).
     async fn finish_appends(&mut self) {
         while self.info.is_order_held() {
             let Some(Pending { answer: Answer::Waiting(handler), .. }) = self.pending.back_mut() else { return };
@@ -313,7 +315,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the answers that are ready; whether there were any.
+    /// Writes the ready responses. Returns whether there were any.
     async fn write_ready(&mut self) -> Result<bool, Closed> {
         if !self.take_ready() {
             return Ok(false);
@@ -330,7 +332,7 @@ impl Connection {
         };
         let writing = self.writer.write_to(&mut self.stream, &self.parts.env.tasks, on_progress);
         tokio::pin!(writing);
-        // Mostly the socket takes it all, and no timer is needed.
+        // Usually the socket accepts everything at once, so no timer is needed.
         if let Poll::Ready(written) = poll_once(writing.as_mut()).await {
             written?;
             return Ok(true);
@@ -357,7 +359,7 @@ impl Connection {
         }
     }
 
-    /// The next request's frame, where it is complete and may start now.
+    /// Returns the frame of the next request, if it is complete and may start now.
     fn next_frame(&mut self) -> Result<Option<Bytes>, Closed> {
         if self.parts.network.is_stopping() || self.limits.answers.is_full() {
             return Ok(None);
@@ -404,7 +406,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A request that waited is through.
+    /// Handles the end of a request that had to wait.
     fn on_reply(&mut self, at: usize, reply: Result<Encoded, Refused>) -> Result<(), Closed> {
         match reply? {
             Encoded::Answer(parts) => self.pending[at].answer = Answer::Ready(parts),
@@ -419,7 +421,7 @@ impl Connection {
         self.pending.push_back(Pending { api, version, correlation_id, answer });
     }
 
-    /// Moves the answers that are ready, up to the first that is not, to the writer.
+    /// Moves the ready responses to the writer, up to the first one that is not ready.
     fn take_ready(&mut self) -> bool {
         let mut any = false;
         while let Some(Pending { answer: Answer::Ready(_), .. }) = self.pending.front() {
@@ -446,13 +448,14 @@ impl Connection {
         let answers_are_full = self.limits.answers.is_full();
         let stopping = self.parts.network.is_stopping();
         if !may_read {
-            // Nobody reads, so nobody would notice that the client has gone.
+            // Without a read the task would not notice that the client has disconnected.
             self.arm_timer(self.parts.env.clock.monotonic() + CHECK_INTERVAL);
         }
         let was_held = self.info.is_order_held();
         let (pending, info) = (&mut self.pending, &self.info);
         let replies = std::future::poll_fn(|context| {
-            // Only the first is answered next, and only the last may still have to come into its place.
+            // Only the first can be answered next. The last one is polled while the order of its effect is not fixed
+            // yet.
             let last = pending.len().saturating_sub(1);
             for at in if was_held { [0, last] } else { [0, 0] } {
                 if let Some(Pending { answer: Answer::Waiting(handler), .. }) = pending.get_mut(at)
@@ -493,7 +496,7 @@ impl Connection {
         }
     }
 
-    /// The memory to take before more of the started frame is read.
+    /// The memory that must be reserved before more of the arriving frame is read.
     fn missing_bytes(&self) -> usize {
         match self.reader.whole_frame_bytes() {
             Ok(Some(bytes)) if bytes > FREE_FRAME_BYTES && self.next.is_none() => {
@@ -517,7 +520,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The timer is armed seldom and looks at the clock when it rings: traffic costs no timer.
+    /// The timer is set rarely, and its handler compares the clock with the deadlines, so that traffic does not set
+    /// timers.
     fn on_timer(&mut self) -> Result<(), Closed> {
         let now = self.parts.env.clock.monotonic();
         self.timer_at = Duration::MAX;
@@ -525,7 +529,7 @@ impl Connection {
         let missing_bytes = self.missing_bytes();
         let frame_due = self.frame_started.map(|started| started + self.limits.frame_deadline);
         let idle_due = self.last_activity + self.limits.idle;
-        // A frame that waits for memory is late by our fault, not the client's.
+        // If the frame waits for memory, the broker causes the delay, not the client.
         if waits_for_client && frame_due.is_some_and(|due| now >= due) && missing_bytes == 0 {
             return Err(Closed::FrameDeadline);
         }
@@ -540,7 +544,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the arriving frame holds memory; if others wait for memory, it has to arrive at some pace.
+    /// Returns whether the arriving frame holds memory. If others wait for memory, the frame must arrive fast enough.
     fn check_pace(&mut self, now: Duration, waits: bool) -> Result<bool, Closed> {
         let arrived = self.reader.arrived_bytes();
         let holds_memory = self.next.is_none() && arrived > FREE_FRAME_BYTES;
@@ -567,7 +571,7 @@ impl Connection {
     }
 }
 
-/// Whether the order of answers and the bound on requests in flight let the next request start.
+/// Whether the next request may start, given the order of responses and the limit of requests in flight.
 fn may_start(pending: &VecDeque<Pending>, frame: &[u8]) -> bool {
     if pending.is_empty() {
         return true;
@@ -576,7 +580,7 @@ fn may_start(pending: &VecDeque<Pending>, frame: &[u8]) -> bool {
     is_pipelined && pending.len() < MOST_IN_FLIGHT && pending.iter().all(|pending| self::is_pipelined(pending.api))
 }
 
-/// Polls once, on behalf of this task.
+/// Polls the future once.
 async fn poll_once<T>(mut future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
@@ -585,7 +589,7 @@ fn is_pipelined(api: &Api) -> bool {
     api.order == Order::Pipelined
 }
 
-/// The frame's size and the header.
+/// The size field of the frame and the response header.
 fn response_header(api: &Api, version: i16, correlation_id: i32, body_bytes: usize) -> Bytes {
     let mut header = BytesMut::with_capacity(9);
     header.put_i32(0);

@@ -1,9 +1,9 @@
-//! Memory of large requests, given back to the system once a burst is over.
+//! Returns the memory of large requests to the system after a burst.
 //!
-//! The allocator keeps what is freed for a second, since most of it is soon wanted again, and gives back what is older
-//! when it next frees something large. A broker that has gone quiet frees nothing, and would stay as large as in its
-//! busiest moment. So some time after the last large request one more large piece is taken, never touched, and freed.
-//! What threads for large requests keep goes back when they end, which is then, too. At rest nothing is armed.
+//! The allocator keeps freed memory for about a second, since most of it is soon used again, and returns older memory
+//! when it next frees something large. An idle broker frees nothing, so it would keep the memory of its busiest moment.
+//! Therefore some time after the last large request one more large piece is allocated, never touched, and freed. Then
+//! the idle threads for large requests are ended too, which returns their memory. An idle broker has no timer for this.
 
 use std::{
     sync::{
@@ -15,24 +15,24 @@ use std::{
 
 use crate::env::Env;
 
-/// Longer than the allocator keeps what is freed (mimalloc's `purge_delay`).
+/// Longer than the allocator keeps freed memory (mimalloc's `purge_delay`).
 const DELAY: Duration = Duration::from_millis(1500);
-/// Large enough to be a piece of its own for the allocator.
+/// Large enough that the allocator handles it as a separate piece.
 const PIECE_BYTES: usize = 576 << 10;
 
 const IDLE: u8 = 0;
 const ARMED: u8 = 1;
-/// Armed, and something was freed since.
+/// Armed, and something large was freed since.
 const FREED_SINCE: u8 = 2;
 
-/// See the module's documentation.
+/// See the head of the file.
 #[derive(Default)]
 pub(super) struct FreeMemory {
     state: AtomicU8,
 }
 
 impl FreeMemory {
-    /// Something large is free, or about to be.
+    /// Must be called when something large is freed, or soon will be.
     pub(super) fn on_free(self: &Arc<Self>, env: &Env) {
         if self.state.load(Ordering::Relaxed) == FREED_SINCE {
             return;
@@ -80,7 +80,7 @@ mod tests {
         free_memory.on_free(&env);
         assert_eq!(armed(), FREED_SINCE);
         pass(DELAY).await;
-        assert_eq!(armed(), ARMED, "what was freed since may be too young");
+        assert_eq!(armed(), ARMED, "memory that was freed since may be too young");
         pass(DELAY).await;
         assert_eq!(armed(), IDLE);
         pass(10 * DELAY).await;

@@ -1,7 +1,7 @@
-//! The accept loop and the limits on how many connections there may be.
+//! The accept loop and the limits of the number of connections.
 //!
-//! A connection over a limit is closed at once, as Kafka does per address; one line a second at
-//! most says so. What happens on a connection is `connection.rs`.
+//! A connection over a limit is closed at once, as Kafka does per address. At most one log line per second reports it.
+//! Leaves the work on a connection to `connection.rs`.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::{
     metrics::{Limit, ListenerCounters},
 };
 
-/// How many connections there may be. Changes at run time; those that are open stay.
+/// The maximum numbers of connections. They can change at run time; open connections stay open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionQuota {
     /// `max.connections`.
@@ -34,31 +34,33 @@ pub struct ConnectionQuota {
     pub per_ip_overrides: HashMap<IpAddr, usize>,
 }
 
-/// Bounds on connections and on what they may make the broker hold.
+/// The limits of connections and of the memory that they may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// At first.
+    /// The initial limits of the number of connections.
     pub connections: ConnectionQuota,
     /// `socket.request.max.bytes`.
     pub request_bytes: usize,
-    /// `queued.max.request.bytes`: frames being read or worked on, over all connections. `None` is no bound.
+    /// `queued.max.request.bytes`: the size of all frames that are being read or processed, over all connections.
+    /// `None` means no limit.
     pub queued_request_bytes: Option<usize>,
-    /// `ottla.queued.max.response.bytes`: answers in memory that are not written yet, over all connections.
+    /// `ottla.queued.max.response.bytes`: the size of all responses in memory that are not written yet, over all
+    /// connections.
     pub queued_response_bytes: usize,
-    /// `connections.max.idle.ms`. `None` is never.
+    /// `connections.max.idle.ms`. `None` means no limit.
     pub idle: Option<Duration>,
-    /// How long a started frame may take to arrive.
+    /// The maximum time for a started frame to arrive.
     pub frame_deadline: Duration,
 }
 
-/// A bound address that nobody accepts on yet, so that nobody is answered before the broker is ready.
+/// A bound address that does not accept connections yet, so that no client is served before the broker is ready.
 pub struct Bound {
     listener: Box<dyn Listener>,
     name: Arc<str>,
     address: SocketAddr,
 }
 
-/// [`Limits`] and what is taken of them, shared by all listeners.
+/// [`Limits`] and their current use, shared by all listeners.
 pub struct SharedLimits {
     connection: Arc<ConnectionLimits>,
     open: Mutex<Open>,
@@ -74,7 +76,7 @@ struct Open {
 }
 
 impl SharedLimits {
-    /// Nothing taken yet.
+    /// Limits without any connections.
     pub fn new(limits: Limits) -> Arc<SharedLimits> {
         let connection = Arc::new(ConnectionLimits::new(&limits));
         let open = Mutex::new(Open { allowed: limits.connections, ..Open::default() });
@@ -85,12 +87,12 @@ impl SharedLimits {
         lock(&self.open)
     }
 
-    /// From now on so many connections may be opened.
+    /// Changes the limits for new connections.
     pub fn allow(&self, connections: ConnectionQuota) {
         self.open().allowed = connections;
     }
 
-    /// A place for a connection from `ip`, or which limit is reached.
+    /// Returns a place for a connection from `ip`, or the limit that is reached.
     fn take(self: &Arc<Self>, ip: IpAddr, counters: &Arc<ListenerCounters>) -> Result<Place, Limit> {
         let mut open = self.open();
         let most = open.allowed.per_ip_overrides.get(&ip).copied().unwrap_or(open.allowed.per_ip);
@@ -117,7 +119,7 @@ impl SharedLimits {
     }
 }
 
-/// One connection's place among those allowed.
+/// The place of one connection. It is free again when this is dropped.
 struct Place {
     limits: Arc<SharedLimits>,
     ip: IpAddr,
@@ -139,22 +141,22 @@ impl Drop for Place {
 }
 
 impl Bound {
-    /// Binds an address for the listener `name`; port 0 lets the system pick.
+    /// Binds an address for the listener `name`; with port 0 the system chooses the port.
     ///
     /// # Errors
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     pub fn bind(net: &dyn Net, name: &str, address: SocketAddr) -> io::Result<Bound> {
         let listener = net.listen(address)?;
         let address = listener.local_addr()?;
         Ok(Bound { listener, name: name.into(), address })
     }
 
-    /// Where, with the port that the system picked.
+    /// The address, with the port that the system has chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts until the tasks of the network are told to stop.
+    /// Accepts connections until the network tasks are stopped.
     pub fn serve(self, parts: &Arc<Parts>, limits: &Arc<SharedLimits>) {
         let accepting = Accepting {
             listener: self.listener,
@@ -184,7 +186,7 @@ impl Accepting {
                 Ok((stream, from)) => self.start(stream, from),
                 Err(error) => {
                     let clock = &self.parts.env.clock;
-                    // The system is out of file descriptors, mostly: the connections that end will free some.
+                    // Usually the system is out of file descriptors. Connections that end will free some.
                     if let Some(unsaid) = self.failures.admit(clock.monotonic()) {
                         tracing::error!(%error, listener = %self.name, unsaid, "cannot accept a connection");
                     }

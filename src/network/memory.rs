@@ -1,10 +1,10 @@
-//! The memory that clients make the broker hold (INV-S2): requests while they arrive and are worked on, and answers
-//! that are not read.
+//! The limits of the memory that clients use (INV-S2): for requests while they arrive and are processed, and for
+//! responses that are not read.
 //!
-//! Requests take memory in steps, as their bytes arrive: a length without data takes none. If all of it is taken, one
-//! request at a time may go on beyond it, so that those that are half there cannot wait for each other. Answers are
-//! counted once they are made; while there are too many, no further request is started. Who is too slow while others
-//! wait is decided by `connection.rs`.
+//! Requests take memory in steps as their bytes arrive, so a length without data takes none. If no memory is left, one
+//! request at a time may exceed the limit, so that partly received requests cannot block each other. Responses are
+//! counted once they are made; while they exceed the limit, no further request is started. Leaves the decision which
+//! client is too slow to `connection.rs`.
 
 use std::sync::{
     Arc,
@@ -13,18 +13,18 @@ use std::sync::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// What a request takes at a time.
+/// The memory that a request takes in one step.
 const STEP_BYTES: usize = 256 << 10;
 
-/// What all requests share.
+/// The memory of all requests.
 pub(super) struct RequestMemory {
     bytes: Arc<Semaphore>,
-    /// The right to go on beyond the bound.
+    /// The permit to exceed the limit.
     beyond: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-/// What one request has of it. Given back when dropped.
+/// The share of one request. It is returned when dropped.
 #[derive(Default)]
 pub(super) struct RequestShare {
     permit: Option<OwnedSemaphorePermit>,
@@ -41,18 +41,18 @@ impl RequestMemory {
         })
     }
 
-    /// Whether somebody waits for memory.
+    /// Whether a request waits for memory.
     pub(super) fn is_contended(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes `bytes` at once, if there are as many.
+    /// Takes `bytes` at once, if they are available.
     pub(super) fn try_take(&self, bytes: usize) -> Option<RequestShare> {
         let permit = self.bytes.clone().try_acquire_many_owned(permits(bytes)).ok()?;
         Some(RequestShare { permit: Some(permit), held_bytes: bytes, beyond: None })
     }
 
-    /// Waits for `bytes`, or for the right to go on beyond the bound.
+    /// Waits for `bytes`, or for the permit to exceed the limit.
     pub(super) async fn take(&self, bytes: usize) -> RequestShare {
         let _waiting = Waiting::new(&self.waiting);
         tokio::select! {
@@ -88,8 +88,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl RequestShare {
-    /// What is missing before more may be read of a frame of `frame_bytes` of which `arrived_bytes` are here; 0 for
-    /// nothing. Both count the frame's length field.
+    /// The memory that must be taken before more is read of a frame of `frame_bytes`, of which `arrived_bytes` have
+    /// arrived; 0 if none. Both numbers include the frame's length field.
     pub(super) fn missing_bytes(&self, frame_bytes: usize, arrived_bytes: usize) -> usize {
         if self.beyond.is_some() || arrived_bytes < self.held_bytes {
             return 0;
@@ -97,7 +97,7 @@ impl RequestShare {
         (arrived_bytes + STEP_BYTES).min(frame_bytes).saturating_sub(self.held_bytes)
     }
 
-    /// What may be read of a frame of which `arrived_bytes` are here.
+    /// The number of bytes that may be read of a frame of which `arrived_bytes` have arrived.
     pub(super) fn room_bytes(&self, arrived_bytes: usize) -> usize {
         if self.beyond.is_some() { usize::MAX } else { self.held_bytes.saturating_sub(arrived_bytes) }
     }
@@ -113,7 +113,7 @@ impl RequestShare {
     }
 }
 
-/// What all answers share.
+/// The memory of all responses.
 pub(super) struct AnswerMemory {
     used_bytes: AtomicUsize,
     most_bytes: usize,
@@ -125,12 +125,12 @@ impl AnswerMemory {
         Arc::new(AnswerMemory { used_bytes: AtomicUsize::new(0), most_bytes, freed: Notify::new() })
     }
 
-    /// Whether answers hold more than they should.
+    /// Whether the responses exceed the limit.
     pub(super) fn is_full(&self) -> bool {
         self.used_bytes.load(Ordering::Acquire) > self.most_bytes
     }
 
-    /// Waits until they do not.
+    /// Waits until the responses are within the limit.
     pub(super) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
@@ -141,13 +141,13 @@ impl AnswerMemory {
         }
     }
 
-    /// The answers of one connection.
+    /// A share for the responses of one connection.
     pub(super) fn share(self: &Arc<Self>) -> AnswerShare {
         AnswerShare { memory: self.clone(), bytes: AtomicUsize::new(0) }
     }
 }
 
-/// What the answers of one connection hold. Given back when dropped.
+/// The memory of one connection's responses. It is returned when dropped.
 pub(super) struct AnswerShare {
     memory: Arc<AnswerMemory>,
     bytes: AtomicUsize,
@@ -196,7 +196,7 @@ mod tests {
         assert!(memory.try_take(4 * STEP_BYTES).is_some());
     }
 
-    /// A frame that is not complete and may not be read would look like the end of its connection.
+    /// If an incomplete frame had no room for a read, the empty read would look like the end of the connection.
     #[test]
     fn inv_s2_there_is_room_until_the_whole_frame_is_here() {
         for frame_bytes in [40_000, STEP_BYTES, STEP_BYTES + 4, STEP_BYTES + 5, 3 * STEP_BYTES + 1] {
@@ -219,13 +219,13 @@ mod tests {
         let memory = RequestMemory::new(STEP_BYTES);
         let held = memory.try_take(STEP_BYTES).unwrap();
         assert!(!memory.is_contended());
-        let mut first = memory.take(STEP_BYTES).now_or_never().expect("the first may go on");
+        let mut first = memory.take(STEP_BYTES).now_or_never().expect("the first may exceed the limit");
         assert_eq!(first.missing_bytes(100 << 20, 50 << 20), 0);
         let mut second = Box::pin(memory.take(STEP_BYTES));
         assert!((&mut second).now_or_never().is_none());
         assert!(memory.is_contended());
         drop(held);
-        first.add(second.now_or_never().expect("memory was given back"));
+        first.add(second.now_or_never().expect("memory was returned"));
         assert!(!memory.is_contended());
     }
 

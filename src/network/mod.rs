@@ -1,5 +1,5 @@
-//! Sockets: accepting within limits, and one task per connection that reads frames, lets `api`
-//! answer, and writes the answers in order.
+//! Sockets: the accept loop with its limits, and one task per connection that reads frames, passes requests to `api`,
+//! and writes the responses in order.
 
 mod connection;
 mod free_memory;

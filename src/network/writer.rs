@@ -1,7 +1,7 @@
-//! Writing answers: pieces in memory by vectored writes, ranges of files by the kernel.
+//! Writes responses: parts in memory with vectored writes, ranges of files through the kernel (sendfile).
 //!
-//! A range that is not in the page cache is read in by the blocking pool first, so that a
-//! consumer far behind the tail makes nobody else wait for a disk.
+//! If a range is not in the page cache, the blocking pool reads it first, so that a consumer far behind the log end
+//! does not make others wait for the disk.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -13,21 +13,21 @@ use crate::{
     protocol::part::Part,
 };
 
-/// Slices in one vectored write.
+/// The maximum number of slices in one vectored write.
 const MOST_SLICES: usize = 64;
-/// Bytes that one turn takes from a file, between which other tasks get theirs.
+/// The maximum number of bytes that one call sends from a file, so that other tasks get their turn.
 const FILE_CHUNK_BYTES: usize = 1 << 20;
 
-/// What the peer has taken.
+/// The bytes that the socket has accepted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    /// On the wire.
+    /// The number of bytes on the wire.
     pub(super) bytes: usize,
-    /// In memory, and so much less now.
+    /// The number of bytes freed in memory.
     pub(super) freed_bytes: usize,
 }
 
-/// What is still to be written of answers that are ready, in order.
+/// The parts of ready responses that are not written yet, in order.
 #[derive(Default)]
 pub(super) struct Writer {
     parts: VecDeque<Part>,
@@ -40,7 +40,7 @@ impl Writer {
         }
     }
 
-    /// Writes all of it. `on_progress` is called whenever the peer has taken something.
+    /// Writes all parts. Calls `on_progress` whenever the socket has accepted bytes.
     pub(super) async fn write_to(
         &mut self,
         stream: &mut Box<dyn Stream>,

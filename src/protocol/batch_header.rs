@@ -1,17 +1,17 @@
-//! The 61 bytes in front of every v2 batch, read and patched without the records.
+//! The header of a v2 batch (61 bytes), which is read and changed without the records.
 //!
-//! Walks over a log, producer state and index lookups need only these; the batch around them is
-//! `record_batch.rs`'s, which also passes these names on.
+//! Scans of a log, producer state and index lookups need only the header. Leaves the whole batch to `record_batch.rs`,
+//! which also re-exports these names.
 
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-/// Bytes before the records.
+/// Size of the header, which comes before the records.
 pub const HEADER_BYTES: usize = 61;
-/// Base offset and length: what comes before the bytes that `batch_length` counts.
+/// Size of base offset and length, the two fields that the batch length does not count.
 pub const LOG_OVERHEAD_BYTES: usize = 12;
-/// The only format there is since Kafka 4.
+/// The magic of the only record format since Kafka 4.
 pub const MAGIC: i8 = 2;
-/// Where the bytes start that the checksum covers.
+/// The checksum covers the bytes from here to the end of the batch.
 pub(super) const CRC_START: usize = ATTRIBUTES_AT;
 
 const LENGTH_AT: usize = 8;
@@ -32,19 +32,19 @@ const LOG_APPEND_TIME_BIT: i16 = 0x08;
 pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
 pub(super) const CONTROL_BIT: i16 = 0x20;
 
-/// Why bytes are not a batch.
+/// Why bytes are not a valid batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// Fewer bytes than the batch says it has, or than a header takes.
+    /// There are fewer bytes than the batch's length says, or than a header needs.
     #[error("the batch is cut short")]
     Truncated,
-    /// The length field cannot be true.
+    /// The length field is invalid.
     #[error("a batch length of {0} is impossible")]
     Length(i32),
-    /// An older message format, or no batch at all.
+    /// The bytes have an older message format or are no batch.
     #[error("magic {0} where 2 was expected")]
     Magic(i8),
-    /// Offsets that do not grow, or leave their range.
+    /// The offset range is negative or overflows.
     #[error("the offset range is not one (base {0}, last delta {1})")]
     Offsets(Offset, i32),
     /// A record's fields do not fit its length.
@@ -71,7 +71,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// From the three lowest bits of the attributes.
+    /// Returns the codec with this id, which is in the three lowest bits of the attributes.
     pub fn from_id(id: i8) -> Result<Self, BatchError> {
         Ok(match id {
             0 => Compression::None,
@@ -83,18 +83,18 @@ impl Compression {
         })
     }
 
-    /// As it stands in the attributes.
+    /// The id in the attributes.
     pub fn id(self) -> i8 {
         self as i8
     }
 }
 
-/// CRC-32C, as batches and snapshots use it.
+/// Computes the CRC-32C, the checksum of batches and snapshots.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
-/// The size in bytes of the batch that starts at `bytes`, from its first 12 bytes alone.
+/// Returns the size in bytes of the batch that starts at `bytes`. Reads only its first 12 bytes.
 pub fn size_of_batch_at(bytes: &[u8]) -> Result<usize, BatchError> {
     let prefix = bytes.first_chunk::<LOG_OVERHEAD_BYTES>().ok_or(BatchError::Truncated)?;
     let length = i32::from_be_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]);
@@ -104,7 +104,7 @@ pub fn size_of_batch_at(bytes: &[u8]) -> Result<usize, BatchError> {
     Ok(LOG_OVERHEAD_BYTES + length as usize)
 }
 
-/// A batch's header, copied: to be read, and to be changed and written in place of the original.
+/// A copy of a batch's header, which can be changed and written in place of the original.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader([u8; HEADER_BYTES]);
 
@@ -123,51 +123,52 @@ macro_rules! field {
 
 impl BatchHeader {
     field!(
-        /// Bytes behind the first 12.
+        /// The number of bytes after the first 12.
         length, i32, LENGTH_AT);
     field!(
         /// The leader's epoch at the append.
         partition_leader_epoch, LeaderEpoch, LEADER_EPOCH_AT);
     field!(
-        /// 2 in all batches there are.
+        /// The format version, 2 in all batches.
         magic, i8, MAGIC_AT);
     field!(
-        /// The checksum as the batch carries it.
+        /// The stored checksum.
         crc, u32, CRC_AT);
     field!(
         /// The attribute bits.
         attributes, i16, ATTRIBUTES_AT);
     field!(
-        /// Last offset less base offset.
+        /// Last offset minus base offset.
         last_offset_delta, i32, LAST_OFFSET_DELTA_AT);
     field!(
-        /// What the records' timestamp deltas count from.
+        /// The timestamp to which the records' timestamp deltas are added.
         base_timestamp, TimestampMs, BASE_TIMESTAMP_AT);
     field!(
         /// The largest timestamp of the records.
         max_timestamp, TimestampMs, MAX_TIMESTAMP_AT);
     field!(
-        /// -1 where the producer is not idempotent.
+        /// -1 if the producer is not idempotent.
         producer_id, ProducerId, PRODUCER_ID_AT);
     field!(
-        /// -1 where the producer is not idempotent.
+        /// -1 if the producer is not idempotent.
         producer_epoch, ProducerEpoch, PRODUCER_EPOCH_AT);
     field!(
-        /// The first record's sequence number; -1 where the producer is not idempotent.
+        /// The first record's sequence number; -1 if the producer is not idempotent.
         base_sequence, i32, BASE_SEQUENCE_AT);
     field!(
-        /// How many records the batch says it holds. Not to be trusted for an allocation.
+        /// The number of records according to the header. It must not decide the size of an allocation.
         record_count, i32, RECORD_COUNT_AT);
 
-    /// The first 61 of `bytes`, if there are as many; nothing else is checked.
+    /// Copies the first 61 of `bytes`; None if there are fewer. Checks nothing else.
     pub fn copy_of(bytes: &[u8]) -> Option<BatchHeader> {
         bytes.first_chunk::<HEADER_BYTES>().map(|head| BatchHeader(*head))
     }
 
-    /// A header as it must look in a log: magic 2, a length that holds it, a growing offset range.
+    /// Reads a header and checks that it is valid in a log: magic 2, a length that includes the header, a valid offset
+    /// range.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first invalid field.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<BatchHeader, BatchError> {
         let header = BatchHeader(*bytes);
         size_of_batch_at(bytes)?;
@@ -181,18 +182,18 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// As it stands before the records.
+    /// The encoded header.
     pub fn bytes(&self) -> &[u8; HEADER_BYTES] {
         &self.0
     }
 
-    /// The first record's offset (of the batch as it was produced: compaction keeps it).
+    /// The offset of the first record when the batch was produced. Compaction does not change it.
     pub fn base_offset(&self) -> Offset {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         Offset::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// Size of the whole batch.
+    /// Size of the whole batch in bytes.
     pub fn size_bytes(&self) -> u64 {
         LOG_OVERHEAD_BYTES as u64 + self.length().max(0) as u64
     }
@@ -202,12 +203,12 @@ impl BatchHeader {
         self.base_offset().saturating_add(Offset::from(self.last_offset_delta()))
     }
 
-    /// Where the next batch starts, if nothing is missing between.
+    /// The base offset of the next batch if there is no gap.
     pub fn next_offset(&self) -> Offset {
         self.last_offset().saturating_add(1)
     }
 
-    /// The last record's sequence number, which after `i32::MAX` goes on at 0.
+    /// The last record's sequence number. After `i32::MAX` sequence numbers continue at 0.
     pub fn last_sequence(&self) -> i32 {
         increment_sequence(self.base_sequence(), self.last_offset_delta())
     }
@@ -215,12 +216,12 @@ impl BatchHeader {
     /// The records' codec.
     ///
     /// # Errors
-    /// The attributes name none that exists.
+    /// The attributes contain an unknown codec.
     pub fn compression(&self) -> Result<Compression, BatchError> {
         Compression::from_id((self.attributes() & CODEC_MASK) as i8)
     }
 
-    /// Whether `max_timestamp` is the broker's time at the append and that of every record.
+    /// Whether the topic uses LogAppendTime: `max_timestamp` is then the time of the append, for all records.
     pub fn is_log_append_time(&self) -> bool {
         self.attributes() & LOG_APPEND_TIME_BIT != 0
     }
@@ -230,23 +231,23 @@ impl BatchHeader {
         self.attributes() & TRANSACTIONAL_BIT != 0
     }
 
-    /// Whether the records are the broker's marks rather than a client's data.
+    /// Whether the records are control records of the broker, not a client's data.
     pub fn is_control(&self) -> bool {
         self.attributes() & CONTROL_BIT != 0
     }
 
-    /// Whether the producer is idempotent. Any negative id is none (`RecordBatch.hasProducerId`).
+    /// Whether the producer is idempotent. Any negative id means no (`RecordBatch.hasProducerId`).
     pub fn has_producer_id(&self) -> bool {
         self.producer_id() > -1
     }
 
-    /// Outside the checksum: where the log places the batch.
+    /// Sets base offset and leader epoch, which the checksum does not cover.
     pub(crate) fn place(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) {
         self.0[..LENGTH_AT].copy_from_slice(&base_offset.to_be_bytes());
         self.0[LEADER_EPOCH_AT..MAGIC_AT].copy_from_slice(&leader_epoch.to_be_bytes());
     }
 
-    /// Inside the checksum; [`BatchHeader::set_crc`] must follow.
+    /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow.
     pub(crate) fn set_max_timestamp(&mut self, log_append_time: bool, max_timestamp: TimestampMs) {
         let attributes = match log_append_time {
             true => self.attributes() | LOG_APPEND_TIME_BIT,
@@ -256,14 +257,14 @@ impl BatchHeader {
         self.0[MAX_TIMESTAMP_AT..PRODUCER_ID_AT].copy_from_slice(&max_timestamp.to_be_bytes());
     }
 
-    /// Inside the checksum; [`BatchHeader::set_crc`] must follow. Attributes that mean nothing here are cleared, as
-    /// Kafka's builder does.
+    /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow. Clears unknown attributes, like Kafka's
+    /// builder.
     pub(crate) fn set_compression(&mut self, codec: Compression) {
         let kept = self.attributes() & (LOG_APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT);
         self.set_attributes(kept | i16::from(codec.id()));
     }
 
-    /// Inside the checksum; [`BatchHeader::set_crc`] must follow.
+    /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow.
     pub(crate) fn set_base_timestamp(&mut self, base_timestamp: TimestampMs) {
         self.0[BASE_TIMESTAMP_AT..MAX_TIMESTAMP_AT].copy_from_slice(&base_timestamp.to_be_bytes());
     }
@@ -272,19 +273,19 @@ impl BatchHeader {
         self.0[ATTRIBUTES_AT..LAST_OFFSET_DELTA_AT].copy_from_slice(&attributes.to_be_bytes());
     }
 
-    /// The length for records of `records_bytes`.
+    /// Sets the length field for records of `records_bytes` bytes.
     pub(crate) fn set_records_bytes(&mut self, records_bytes: usize) {
         let length = (HEADER_BYTES - LOG_OVERHEAD_BYTES + records_bytes) as i32;
         self.0[LENGTH_AT..LEADER_EPOCH_AT].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Recomputes the checksum over this header and the records behind it.
+    /// Recomputes the checksum over this header and the records after it.
     pub(crate) fn set_crc(&mut self, records: &[u8]) {
         let crc = self.compute_crc(records);
         self.0[CRC_AT..CRC_START].copy_from_slice(&crc.to_be_bytes());
     }
 
-    /// CRC-32C of attributes to the end.
+    /// The CRC-32C from the attributes to the end of the records.
     fn compute_crc(&self, records: &[u8]) -> u32 {
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         digest.update(&self.0[CRC_START..]);
@@ -292,7 +293,7 @@ impl BatchHeader {
         digest.finalize() as u32
     }
 
-    /// Whether the checksum is that of this header and the records behind it.
+    /// Whether the stored checksum matches this header and the records after it.
     pub fn crc_is_valid(&self, records: &[u8]) -> bool {
         self.crc() == self.compute_crc(records)
     }
@@ -311,7 +312,7 @@ impl std::fmt::Debug for BatchHeader {
     }
 }
 
-/// `sequence` + `by`, going on at 0 after `i32::MAX`; -1 (none) stays -1.
+/// Returns `sequence` + `by`. After `i32::MAX` it continues at 0; -1 (none) stays -1.
 pub fn increment_sequence(sequence: i32, by: i32) -> i32 {
     if sequence < 0 {
         return sequence;

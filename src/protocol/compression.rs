@@ -1,11 +1,12 @@
-//! The four codecs of Kafka record batches: framing as Kafka's clients write it, opened piece by piece.
+//! The four codecs of Kafka record batches, with the framing of Kafka's clients. Blocks are decompressed piece by
+//! piece.
 //!
-//! Owns: gzip, snappy (xerial-framed as the Java client writes it, and raw as others do), lz4 frames, zstd.
-//! Leaves to others: when records must be opened at all (`log/validator.rs`), and what is inside (`record_batch.rs`).
+//! Owns gzip, snappy (with xerial framing like the Java client, and raw like other clients), lz4 frames, and zstd.
+//! Leaves the decision when records must be decompressed to `log/validator.rs`, and their content to `record_batch.rs`.
 //!
-//! Compressed bytes come from clients, so nothing here believes a length it reads: what is open at a time is a piece
-//! of 64 KiB, or what the codec itself must look back on, and both that and the sum of all pieces have a limit
-//! (32 KiB of zstd can otherwise become a GiB).
+//! Compressed bytes come from clients, so no length in them is trusted. At any time only a piece of 64 KiB is
+//! decompressed, or the window that the codec needs. The window and the sum of all pieces are limited; otherwise 32 KiB
+//! of zstd could become 1 GiB.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
@@ -13,40 +14,40 @@ use bytes::Bytes;
 
 use super::record_batch::Compression;
 
-/// What is opened at a time where the codec does not say.
+/// The size of a decompressed piece if the codec does not define it.
 const PIECE_BYTES: usize = 64 << 10;
-/// 2^27 is what zstd-jni in Apache's clients accepts, and what level 22 writes.
+/// zstd-jni in Apache's clients accepts up to 2^27, and level 22 writes that.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
-/// What a compressed block may make of itself.
+/// The limits for the decompression of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenLimits {
-    /// All that comes out of it.
+    /// The maximum size of the decompressed block.
     pub opened_bytes: usize,
-    /// What the codec keeps to look back on: the window of a zstd frame, a block of snappy as a whole. A zstd frame
-    /// may ask for a larger window, since level 22 does so for data of any size, but then must not fill it.
+    /// The maximum size of the codec's window: the window of a zstd frame, or a whole block of snappy. A zstd frame may
+    /// declare a larger window, since level 22 does so for data of any size, but then must not fill it.
     pub window_bytes: usize,
 }
 
 impl OpenLimits {
-    /// For blocks that were accepted before: what Apache's clients would open.
+    /// The limits for blocks that were accepted before: those of Apache's clients.
     pub const STORED: OpenLimits =
         OpenLimits { opened_bytes: i32::MAX as usize, window_bytes: 1 << MAX_ZSTD_WINDOW_LOG };
 }
 
-/// Why a block could not be compressed or opened.
+/// Why a block could not be compressed or decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompressionError {
-    /// The output would be larger than the caller allows.
+    /// The output would be larger than the limit.
     #[error("{} data {}", name(*codec), source)]
     TooLarge { codec: Compression, source: io::Error },
-    /// The bytes are not what this codec writes.
+    /// The bytes are invalid for this codec.
     #[error("bad {} data: {source}", name(*codec))]
     Corrupt { codec: Compression, source: io::Error },
 }
 
 impl CompressionError {
-    /// What an error of [`open`]'s pieces, or of [`compress_to`], means.
+    /// Converts an error of [`Opened`] or of [`compress_to`].
     pub fn of(codec: Compression, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::FileTooLarge => CompressionError::TooLarge { codec, source },
@@ -55,16 +56,16 @@ impl CompressionError {
     }
 }
 
-/// Opens one compressed block, to be read in pieces. An error of kind `FileTooLarge` says that it grows beyond its
-/// limits; any other, that it is not valid for this codec or ends early.
+/// Opens one compressed block, which can then be read in pieces. An error of kind `FileTooLarge` means that it exceeds
+/// the limits; any other means that it is invalid for this codec or ends early.
 ///
 /// # Errors
-/// As the pieces' own, where the first bytes are enough to tell.
+/// The same errors as from reading, if the first bytes already show them.
 pub fn open<'a>(codec: Compression, input: &'a [u8], limits: OpenLimits) -> io::Result<Opened<'a>> {
     let mut most_bytes = limits.opened_bytes;
     let pieces: Box<dyn BufRead + 'a> = match codec {
         Compression::None => Box::new(input),
-        // Java's GZIPInputStream reads on over concatenated members, so we do.
+        // Like Java's GZIPInputStream, this reads concatenated members.
         Compression::Gzip => {
             Box::new(BufReader::with_capacity(PIECE_BYTES, flate2::bufread::MultiGzDecoder::new(input)))
         }
@@ -72,7 +73,7 @@ pub fn open<'a>(codec: Compression, input: &'a [u8], limits: OpenLimits) -> io::
         Compression::Lz4 => Box::new(lz4_frame(input)?),
         Compression::Zstd => {
             if zstd_window_bytes(input).is_some_and(|bytes| bytes > limits.window_bytes as u64) {
-                // The decoder does not touch more of the window than it has written.
+                // The decoder uses only as much of the window as it has written.
                 most_bytes = most_bytes.min(limits.window_bytes);
             }
             let mut frames = zstd::stream::read::Decoder::with_buffer(input)?;
@@ -83,7 +84,7 @@ pub fn open<'a>(codec: Compression, input: &'a [u8], limits: OpenLimits) -> io::
     Ok(Opened { pieces, most_bytes, left_bytes: most_bytes })
 }
 
-/// A block that is being opened.
+/// A compressed block that is being read.
 pub struct Opened<'a> {
     pieces: Box<dyn BufRead + 'a>,
     most_bytes: usize,
@@ -113,11 +114,11 @@ impl Read for Opened<'_> {
     }
 }
 
-/// Opens one compressed block as a whole, for those who need all of it at once.
+/// Decompresses a whole block, for callers that need all of it at once.
 ///
 /// # Errors
-/// [`CompressionError::TooLarge`] when the block expands beyond `max_output_bytes`, [`CompressionError::Corrupt`] when
-/// it is not valid for this codec or ends early.
+/// [`CompressionError::TooLarge`] if the block expands beyond `max_output_bytes`, [`CompressionError::Corrupt`] if it
+/// is invalid for this codec or ends early.
 pub fn decompress(codec: Compression, input: &[u8], max_output_bytes: usize) -> Result<Bytes, CompressionError> {
     let limits = OpenLimits { opened_bytes: max_output_bytes, ..OpenLimits::STORED };
     let mut output = Vec::new();
@@ -127,13 +128,13 @@ pub fn decompress(codec: Compression, input: &[u8], max_output_bytes: usize) -> 
     }
 }
 
-/// Compresses what `fill` writes, the way Kafka's own clients frame it, into `sink`, which is returned.
+/// Compresses the bytes that `fill` writes into `sink`, with the framing of Kafka's clients, and returns `sink`.
 ///
-/// `level` is the codec's own scale (gzip 1–9, zstd up to 22); `None` is Kafka's default. Snappy has no levels, and
-/// lz4 here has one speed: Kafka's lz4 levels only trade time for size, the result reads the same.
+/// `level` has the range of the codec (gzip 1–9, zstd up to 22); `None` is Kafka's default. Snappy has no levels. lz4
+/// ignores the level here: Kafka's lz4 levels only trade time for size, and every reader can read the result.
 ///
 /// # Errors
-/// Those of `fill` and `sink`; the codecs themselves only refuse a level out of range.
+/// The errors of `fill` and `sink`, and a level out of range.
 pub fn compress_to<W: Write>(
     codec: Compression,
     level: Option<i32>,
@@ -146,7 +147,7 @@ pub fn compress_to<W: Write>(
             Ok(sink)
         }
         Compression::Gzip => {
-            // Small writes are costly to the encoder.
+            // Small writes to the encoder are expensive.
             let encoder = flate2::write::GzEncoder::new(sink, gzip_level(level)?);
             let mut buffered = BufWriter::with_capacity(PIECE_BYTES, encoder);
             fill(&mut buffered)?;
@@ -163,7 +164,7 @@ pub fn compress_to<W: Write>(
             Ok(encoder.finish()?)
         }
         Compression::Zstd => {
-            // zstd takes level 0 for its default, 3, which is Kafka's too.
+            // For zstd, level 0 means its default, 3, which is also Kafka's.
             let encoder = zstd::stream::write::Encoder::new(sink, level.unwrap_or(0))?;
             let mut buffered = BufWriter::with_capacity(PIECE_BYTES, encoder);
             fill(&mut buffered)?;
@@ -172,10 +173,10 @@ pub fn compress_to<W: Write>(
     }
 }
 
-/// Compresses one block as [`compress_to`].
+/// Compresses one block, see [`compress_to`].
 ///
 /// # Errors
-/// [`CompressionError::Corrupt`] when the level is out of range.
+/// [`CompressionError::Corrupt`] if the level is out of range.
 pub fn compress(codec: Compression, level: Option<i32>, input: &[u8]) -> Result<Bytes, CompressionError> {
     compress_to(codec, level, Vec::with_capacity(input.len() / 2), |writer| writer.write_all(input))
         .map(Bytes::from)
@@ -202,21 +203,21 @@ fn gzip_level(level: Option<i32>) -> io::Result<flate2::Compression> {
     }
 }
 
-/// As Lz4BlockOutputStream: independent 64 KiB blocks, no checksums but the header's.
+/// As Lz4BlockOutputStream: independent blocks of 64 KiB, no checksums except that of the header.
 fn lz4_frame_info() -> lz4_flex::frame::FrameInfo {
     use lz4_flex::frame::{BlockMode, BlockSize, FrameInfo};
     FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB)
 }
 
-/// A reader over the first lz4 frame; what follows it is ignored, as Lz4BlockInputStream does. Its pieces are the
-/// blocks, of 4 MiB at most.
+/// A reader of the first lz4 frame. Like Lz4BlockInputStream it ignores the bytes after it. Its pieces are the blocks,
+/// of at most 4 MiB.
 fn lz4_frame(input: &[u8]) -> io::Result<impl BufRead + '_> {
-    // The decoder takes an end between two blocks for the end of the frame; to Java it is a truncated one.
+    // The decoder accepts an end between two blocks as the end of the frame; for Java the frame is truncated.
     let length = lz4_frame_length(input).ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(lz4_flex::frame::FrameDecoder::new(&input[..length]))
 }
 
-/// Where the first frame ends, found by its block lengths alone; `None` when it does not.
+/// Finds the end of the first frame from its block lengths; `None` if the frame is truncated or not supported.
 fn lz4_frame_length(input: &[u8]) -> Option<usize> {
     const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
     const BLOCK_INDEPENDENCE: u8 = 0x20;
@@ -227,8 +228,8 @@ fn lz4_frame_length(input: &[u8]) -> Option<usize> {
     let four = |at: usize| Some(*input.get(at..)?.first_chunk::<4>()?);
     let flags = *input.get(MAGIC.len())?;
     let has = |flag: u8| flags & flag != 0;
-    // Other magics are skippable or legacy frames, which no Kafka client writes and no Java client reads. Neither
-    // does it read dependent blocks: a batch with them could never be consumed.
+    // Other magics are skippable or legacy frames, which no Kafka client writes and the Java client cannot read. The
+    // Java client cannot read dependent blocks either, so a batch with them could never be consumed.
     if four(0)? != MAGIC || !has(BLOCK_INDEPENDENCE) {
         return None;
     }
@@ -244,7 +245,7 @@ fn lz4_frame_length(input: &[u8]) -> Option<usize> {
     }
 }
 
-/// The window that the first zstd frame asks for (RFC 8878, 3.1.1.1); `None` where it is no frame.
+/// The window size that the first zstd frame declares (RFC 8878, 3.1.1.1); `None` if it is not a frame.
 fn zstd_window_bytes(input: &[u8]) -> Option<u64> {
     const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
     const SINGLE_SEGMENT: u8 = 0x20;
@@ -254,7 +255,7 @@ fn zstd_window_bytes(input: &[u8]) -> Option<u64> {
         let base = 1u64 << (10 + (window >> 3));
         return Some(base + base / 8 * u64::from(window & 7));
     }
-    // All of its content is one window. The content's size follows the dictionary's id.
+    // In a single-segment frame the window is the content. The content size follows the dictionary id.
     let size = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
     Some(match descriptor >> 6 {
         0 => u64::from(*size.first()?),
@@ -272,7 +273,7 @@ fn too_large(most_bytes: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("expands to more than {most_bytes} bytes"))
 }
 
-/// Snappy has no streaming format of its own; Kafka uses that of the xerial Java library.
+/// Snappy has no streaming format; Kafka uses the one of the xerial Java library.
 mod snappy {
     use std::io::{self, BufRead, Read, Write};
 
@@ -281,10 +282,10 @@ mod snappy {
     const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
     /// SnappyOutputStream's default block.
     const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
-    /// A snappy copy element turns three bytes into at most 64, so no block grows by more than this factor.
+    /// A snappy copy element expands three bytes to at most 64, so no block grows by more than this factor.
     const MAX_EXPANSION: usize = 32;
 
-    /// Compresses in xerial's blocks.
+    /// Compresses to xerial's blocks.
     pub(super) struct Encoder<W> {
         sink: W,
         encoder: snap::raw::Encoder,
@@ -336,7 +337,8 @@ mod snappy {
         }
     }
 
-    /// Opens block by block. Takes either form: librdkafka and others write one raw block without xerial's framing.
+    /// Decompresses block by block. Accepts both forms: librdkafka and others write one raw block without xerial's
+    /// framing.
     pub(super) struct Blocks<'a> {
         rest: &'a [u8],
         is_xerial: bool,
@@ -353,9 +355,9 @@ mod snappy {
             Blocks { rest: input, is_xerial, most_block_bytes, decoder, block: Vec::new(), read: 0 }
         }
 
-        /// The next block's bytes, compressed.
+        /// Returns the compressed bytes of the next block.
         fn next(&mut self) -> io::Result<Option<&'a [u8]>> {
-            // Concatenated streams repeat the header between blocks; SnappyInputStream reads on.
+            // Concatenated streams repeat the header between blocks; SnappyInputStream accepts that too.
             while self.is_xerial && self.rest.starts_with(XERIAL_MAGIC) {
                 self.rest = self.rest.get(XERIAL_HEADER.len()..).ok_or_else(ended_early)?;
             }
@@ -371,12 +373,12 @@ mod snappy {
             Ok(Some(block))
         }
 
-        /// Opens a block. Its declared length is checked against the limit and against what snappy can do at all
-        /// before memory is taken for it.
+        /// Decompresses a block. Before memory is allocated, its declared length is checked against the limit and
+        /// against the maximum expansion of snappy.
         fn open(&mut self, compressed: &[u8]) -> io::Result<()> {
             let length = snap::raw::decompress_len(compressed).map_err(io::Error::other)?;
             if length > compressed.len().saturating_mul(MAX_EXPANSION) {
-                return Err(super::invalid("declared length cannot come from a block of this size"));
+                return Err(super::invalid("the declared length is too large for a block of this size"));
             }
             if length > self.most_block_bytes {
                 return Err(super::too_large(self.most_block_bytes));
@@ -491,7 +493,8 @@ mod tests {
             let read = open(codec, packed, LIMITS).and_then(|mut opened| io::copy(&mut opened, &mut io::sink()));
             read.is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
         };
-        // Level 22 asks for 128 MiB whatever it is given, level 3 for 2: then what is opened is bounded instead.
+        // Level 22 always declares a window of 128 MiB, level 3 one of 2 MiB. Then the decompressed size is limited
+        // instead.
         for level in [3, 22] {
             for (bytes, refused) in [(1000, false), (MIB, false), (MIB + 1, true)] {
                 let packed = compress(Compression::Zstd, Some(level), &text(bytes)).unwrap();
@@ -510,7 +513,7 @@ mod tests {
 
     #[test]
     fn zstd_frames_tell_their_window() {
-        // One call gives zstd the size, which it then writes down in place of a window.
+        // With bulk compression zstd knows the size and writes it instead of a window.
         for bytes in [10, 255, 256, 65_791, 65_792, 300_000] {
             let packed = zstd::bulk::compress(&text(bytes), 3).unwrap();
             assert_eq!(zstd_window_bytes(&packed), Some(bytes as u64));

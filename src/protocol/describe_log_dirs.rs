@@ -1,4 +1,4 @@
-//! DescribeLogDirs (key 35), versions 1–5: our own codec, since `kafka-protocol` ends at version 4.
+//! DescribeLogDirs (key 35), versions 1–5. It has its own codec, since `kafka-protocol` ends at version 4.
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
@@ -10,10 +10,10 @@ use super::{
 
 const FIRST_FLEXIBLE: i16 = 2;
 
-/// Whose directories are wanted.
+/// A request for the log directories of partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DescribeLogDirsRequest {
-    /// `None` asks for all.
+    /// `None` means all topics.
     pub topics: Option<Vec<DescribableLogDirTopic>>,
 }
 
@@ -24,10 +24,10 @@ pub struct DescribableLogDirTopic {
 }
 
 impl DescribeLogDirsRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         if !(1..=5).contains(&version) {
             return Err(DecodeError::Version(version));
@@ -43,7 +43,7 @@ impl DescribeLogDirsRequest {
     }
 }
 
-/// The answer, for all versions: what a version does not know is left out.
+/// The response in all versions. Fields that a version does not have are not written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DescribeLogDirsResponse {
     pub throttle_time_ms: i32,
@@ -58,7 +58,7 @@ pub struct DescribeLogDirsResult {
     /// An absolute path.
     pub log_dir: String,
     pub topics: Vec<DescribeLogDirsTopic>,
-    /// Of the volume (version 4); -1 where unknown.
+    /// The size of the volume (version 4); -1 if unknown.
     pub total_bytes: i64,
     pub usable_bytes: i64,
     /// Version 5: the directory takes no new partitions.
@@ -75,13 +75,14 @@ pub struct DescribeLogDirsTopic {
 pub struct DescribeLogDirsPartition {
     pub partition_index: i32,
     pub size_bytes: i64,
-    /// How far the log's end is behind the high watermark; for a future log, behind the current one.
+    /// The number of records by which the log end is behind the high watermark; for a future log, behind the current
+    /// log.
     pub offset_lag: i64,
     pub is_future: bool,
 }
 
 impl DescribeLogDirsResponse {
-    /// The body of the answer.
+    /// Encodes the response body.
     pub fn encode(&self, version: i16) -> Bytes {
         let partitions: usize =
             self.results.iter().flat_map(|result| &result.topics).map(|topic| 32 + topic.partitions.len() * 24).sum();
@@ -95,7 +96,7 @@ impl DescribeLogDirsResponse {
         writer.into_bytes()
     }
 
-    /// The body as the connection sends it.
+    /// Encodes the response body as the parts that the connection sends.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         vec![Part::Bytes(self.encode(version))]
     }

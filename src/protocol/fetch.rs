@@ -1,7 +1,7 @@
-//! Fetch (key 1), versions 4–18. The answer is a chain of parts: small fields in one buffer, records between them as
-//! they lie in memory or on disk, never copied.
+//! Fetch (key 1), versions 4–18. The response is a list of parts: slices of one buffer with the small fields, and
+//! between them the records in memory or on disk, which are never copied.
 //!
-//! What may be read is `replica/partition.rs`; sessions, waiting and answers are `api/fetch.rs`.
+//! Leaves the reads to `replica/partition.rs`, and sessions, waiting and responses to `api/fetch.rs`.
 
 use std::sync::Arc;
 
@@ -20,29 +20,29 @@ use crate::{
 };
 
 const FIRST_FLEXIBLE: i16 = 12;
-/// Topics are named by id (KIP-516).
+/// From this version on, topics have ids instead of names (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
-/// What a consumer or a follower asks for. A field that a version does not know has the default Kafka gives it.
+/// The request of a consumer or a follower. A field that a version does not have gets Kafka's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest {
     /// Version 12.
     pub cluster_id: Option<StrBytes>,
-    /// -1 for consumers. From version 15 on it travels in the replica state.
+    /// -1 for consumers. From version 15 on it is in the tagged field ReplicaState.
     pub replica_id: BrokerId,
-    /// Version 15; -1 where unknown.
+    /// Version 15; -1 if unknown.
     pub replica_epoch: i64,
     pub max_wait_ms: i32,
     pub min_bytes: i32,
     pub max_bytes: i32,
     /// 0 read uncommitted, 1 read committed.
     pub isolation_level: i8,
-    /// Version 7 (KIP-227); 0 and -1 are a request without a session.
+    /// Version 7 (KIP-227). Session id 0 with epoch -1 means a request without a session.
     pub session_id: i32,
     pub session_epoch: i32,
     pub topics: Vec<FetchTopic>,
     pub forgotten_topics: Vec<ForgottenTopic>,
-    /// Version 11 (KIP-392); empty where unknown.
+    /// Version 11 (KIP-392); empty if unknown.
     pub rack_id: StrBytes,
 }
 
@@ -77,17 +77,17 @@ pub struct FetchTopic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchPartition {
     pub partition: i32,
-    /// Version 9 (KIP-320); -1 asks for no check.
+    /// Version 9 (KIP-320); -1 means no check.
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
-    /// Version 12; -1 where the sender has no record yet, or does not say.
+    /// Version 12; -1 if the sender has no records yet or does not send it.
     pub last_fetched_epoch: LeaderEpoch,
-    /// Of the follower (version 5); -1 from consumers.
+    /// The log start offset of the follower (version 5); -1 from consumers.
     pub log_start_offset: Offset,
     pub partition_max_bytes: i32,
-    /// Of the follower (version 17); zero where unknown.
+    /// The log directory of the follower (version 17); zero if unknown.
     pub replica_directory_id: Uuid,
-    /// As the follower knows it (version 18); `i64::MAX` where it does not say.
+    /// The high watermark that the follower knows (version 18); `i64::MAX` if not sent.
     pub high_watermark: Offset,
 }
 
@@ -106,7 +106,7 @@ impl Default for FetchPartition {
     }
 }
 
-/// Partitions to take out of an incremental session.
+/// Partitions to remove from an incremental fetch session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForgottenTopic {
     pub name: StrBytes,
@@ -115,10 +115,10 @@ pub struct ForgottenTopic {
 }
 
 impl FetchRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         if !(4..=18).contains(&version) {
             return Err(DecodeError::Version(version));
@@ -158,7 +158,7 @@ impl FetchRequest {
         Ok(request)
     }
 
-    /// Writes a request's body, as a follower sends it.
+    /// Encodes a request's body, as a follower sends it.
     pub fn encode(&self, version: i16) -> Bytes {
         let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, 128 + self.topics.len() * 32 + partitions * 48);
@@ -294,23 +294,23 @@ impl ForgottenTopic {
     }
 }
 
-/// The answer, for all versions: what a version does not know is left out.
+/// The response in all versions. Fields that a version does not have are not written.
 #[derive(Debug, Default)]
 pub struct FetchResponse {
     pub throttle_time_ms: i32,
-    /// About the session (version 7).
+    /// The error of the fetch session (version 7).
     pub error_code: i16,
     pub session_id: i32,
     pub topics: Vec<FetchableTopicResponse>,
-    /// Where the leaders named in `current_leader` listen (version 16, KIP-951).
+    /// The endpoints of the leaders in `current_leader` (version 16, KIP-951).
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
 #[derive(Debug, Default)]
 pub struct FetchableTopicResponse {
-    /// As requested, below version 13.
+    /// The name from the request, below version 13.
     pub name: StrBytes,
-    /// As requested, from version 13 on.
+    /// The id from the request, from version 13 on.
     pub topic_id: TopicId,
     pub partitions: Vec<PartitionData>,
 }
@@ -319,24 +319,25 @@ pub struct FetchableTopicResponse {
 pub struct PartitionData {
     pub partition_index: i32,
     pub error_code: i16,
-    /// -1 on error.
+    /// -1 in case of an error.
     pub high_watermark: Offset,
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
-    /// Where the follower's log leaves ours (version 12).
+    /// The end of the last epoch that the follower's log shares with the leader's (version 12).
     pub diverging_epoch: Option<EpochEndOffset>,
-    /// For errors about leadership (told from version 16 on to consumers, KIP-951; the field exists from 12).
+    /// The current leader, for leadership errors. The field exists from version 12; consumers get it from version 16 on
+    /// (KIP-951).
     pub current_leader: Option<LeaderIdAndEpoch>,
-    /// `None` for readers of uncommitted records.
+    /// `None` with isolation level read uncommitted.
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// Version 11 (KIP-392); -1 for none.
     pub preferred_read_replica: BrokerId,
-    /// Kafka answers empty records rather than null.
+    /// Kafka sends empty records, not null.
     pub records: FetchedRecords,
 }
 
 impl PartitionData {
-    /// An answer with this error and nothing else known.
+    /// A response with this error; all other fields are unknown.
     pub fn error(partition_index: i32, error_code: i16) -> Self {
         Self {
             partition_index,
@@ -365,14 +366,14 @@ pub struct AbortedTransaction {
     pub first_offset: Offset,
 }
 
-/// Record batches where they lie.
+/// Record batches in memory or in a segment file.
 #[derive(Clone, Default)]
 pub enum FetchedRecords {
     #[default]
     Empty,
-    /// One behind the other.
+    /// Batches in order.
     Memory(Vec<Bytes>),
-    /// A range of a segment.
+    /// A range of a segment file.
     File { file: Arc<dyn File>, position: u64, length: usize },
 }
 
@@ -397,7 +398,8 @@ impl FetchedRecords {
 }
 
 impl FetchResponse {
-    /// The body of the answer in the order of the wire. Its size is the sum of the parts', known before any is sent.
+    /// Encodes the response body as parts, in the order of the wire. Their total size is known before the first part is
+    /// sent.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, 64 + self.topics.len() * 48 + partitions * 72);
@@ -548,7 +550,7 @@ mod tests {
             )
     }
 
-    /// What is left of a request at a version.
+    /// The request without the fields that a version does not have.
     fn at_version(mut request: FetchRequest, version: i16) -> FetchRequest {
         let name = |name: &mut StrBytes, id: &mut TopicId| {
             if version >= 13 { *name = StrBytes::new() } else { *id = TopicId::ZERO }

@@ -1,36 +1,37 @@
 //! Frames: a 32-bit length, then that many bytes.
 //!
-//! The length is checked against the limit before the body is read. A large frame gets a buffer of its size, a very
-//! large one a buffer that grows as bytes arrive, so a length without data costs nothing. The buffer goes with the
-//! frame, so a connection at rest holds none. A frame leaves as one `Bytes` without a copy, except for what had been
-//! read ahead (at most [`READ_AHEAD_BYTES`]) before its size was known. Small frames share a buffer, and one read may
-//! bring many.
+//! The length is checked against the limit before the body is read. A large frame gets a buffer of its size. A very
+//! large one gets a buffer that grows as bytes arrive, so that a length without data costs nothing. The frame takes its
+//! buffer with it, so an idle connection holds none. A frame is returned as one `Bytes`. Only bytes that were read
+//! before its size was known (at most [`READ_AHEAD_BYTES`]) are copied. Small frames share a buffer, and one read may
+//! return many of them.
 //!
-//! Deadlines, the memory budget (asked before a large frame is read) and answering are `network/connection.rs`.
+//! Leaves deadlines, the memory budget (reserved before a large frame is read) and responses to
+//! `network/connection.rs`.
 
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What is read at once while no large frame is under way.
+/// The size of a read while no large frame is being received.
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
-/// Up to this size a frame gets a buffer of its size at once.
+/// A frame up to this size gets its whole buffer at once.
 const LARGE_FRAME_BYTES: usize = 1024 * 1024;
-/// A smaller rest of the buffer is not worth a system call.
+/// If less room is left in the buffer, a read is not worth a system call.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
 const LENGTH_BYTES: usize = 4;
 
-/// Why there is no next frame. All of them end the connection.
+/// Why there is no next frame. Every one of these errors closes the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Negative, or above the limit (Kafka: InvalidReceiveException).
-    #[error("a frame of {declared_bytes} bytes where 0 to {max_bytes} are allowed")]
+    /// The length is negative or above the limit (Kafka: InvalidReceiveException).
+    #[error("a frame has {declared_bytes} bytes, but only 0 to {max_bytes} are allowed")]
     Length { declared_bytes: i32, max_bytes: usize },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Cuts what a connection sends into frames. Keeps what was read when a call is cancelled.
+/// Splits the bytes of a connection into frames. A cancelled call loses no bytes.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
@@ -38,22 +39,22 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// For a new connection. `max_frame_bytes` is `socket.request.max.bytes`, or less before authentication.
+    /// A reader for a new connection. `max_frame_bytes` is `socket.request.max.bytes`, or less before authentication.
     pub fn new(max_frame_bytes: usize) -> Self {
         Self { buffer: BytesMut::new(), max_frame_bytes }
     }
 
-    /// Whether part of a frame is here: the connection is then not idle, but late.
+    /// Whether part of a frame has arrived. The connection is then slow, not idle.
     pub fn has_started(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// The bytes that are here of the frame at the front, its length field included, and of what came behind it.
+    /// The number of bytes that have arrived: of the first frame with its length field, and of the data after it.
     pub fn arrived_bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The length of the frame at the front, once its first four bytes are here.
+    /// The length of the first frame, once its first four bytes have arrived.
     ///
     /// # Errors
     /// [`FrameError::Length`].
@@ -66,7 +67,7 @@ impl FrameReader {
         }
     }
 
-    /// The bytes of the frame at the front with its length field, once that is here: how many have to arrive.
+    /// The size of the first frame including its length field, once that field has arrived.
     ///
     /// # Errors
     /// [`FrameError::Length`].
@@ -74,7 +75,7 @@ impl FrameReader {
         Ok(self.frame_bytes()?.map(|bytes| LENGTH_BYTES + bytes))
     }
 
-    /// The frame at the front, if it is here as a whole; its length field is gone.
+    /// Returns the first frame without its length field, if it has arrived completely.
     ///
     /// # Errors
     /// [`FrameError::Length`].
@@ -84,7 +85,7 @@ impl FrameReader {
                 self.buffer.advance(LENGTH_BYTES);
                 let frame = self.buffer.split_to(bytes).freeze();
                 if bytes > READ_AHEAD_BYTES {
-                    // What was read behind it must not keep the large buffer alive.
+                    // The data after the frame must not keep the large buffer alive.
                     self.buffer = BytesMut::from(&self.buffer[..]);
                 }
                 Ok(Some(frame))
@@ -93,7 +94,7 @@ impl FrameReader {
         }
     }
 
-    /// The buffer with room for what should be read next.
+    /// Returns the buffer with room for the next read.
     ///
     /// # Errors
     /// [`FrameError::Length`].
@@ -106,7 +107,7 @@ impl FrameReader {
                 self.buffer.reserve(READ_AHEAD_BYTES);
             }
         } else if room < missing && room < SMALLEST_READ_BYTES {
-            // A very large frame gets room as it arrives: its length alone costs nothing.
+            // The buffer of a very large frame grows as data arrive, so that its length alone costs nothing.
             self.buffer.reserve(missing.min(arrived.max(LARGE_FRAME_BYTES)));
         }
         Ok(&mut self.buffer)
@@ -123,7 +124,7 @@ mod tests {
         [&(body.len() as i32).to_be_bytes()[..], body].concat()
     }
 
-    /// A connection: it gives at most `chunk_bytes` at a time.
+    /// A source that returns at most `chunk_bytes` at a time and counts the reads.
     struct Trickle<'a> {
         bytes: &'a [u8],
         chunk_bytes: usize,
@@ -166,7 +167,7 @@ mod tests {
             .collect();
         let stream: Vec<u8> = bodies.iter().flat_map(|body| frame(body)).collect();
         for chunk_bytes in [1, 3, 7, 1000, 65_536, usize::MAX] {
-            // Byte by byte only up to the large ones.
+            // The large frames are not read byte by byte.
             let bodies = if chunk_bytes < 1000 { &bodies[..9] } else { &bodies[..] };
             let mut source = Trickle { bytes: &stream, chunk_bytes, reads: 0 };
             let mut reader = FrameReader::new(4 * MIB);
@@ -195,7 +196,7 @@ mod tests {
         let stream = frame(&vec![1; MIB]);
         let mut source = Trickle { bytes: &stream, chunk_bytes: 64 * 1024, reads: 0 };
         let mut reader = FrameReader::new(MIB);
-        // The first read shows the length; from then on nothing moves.
+        // The first read shows the length. After that the buffer must not move.
         source.read(&mut reader);
         assert_eq!(reader.frame_bytes().unwrap(), Some(MIB));
         source.read(&mut reader);
@@ -214,9 +215,9 @@ mod tests {
             source.read(&mut reader);
             assert_eq!(reader.frame_bytes().unwrap(), Some(10 * MIB));
             source.read(&mut reader);
-            assert!(reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES, "no more than its size");
+            assert!(reader.buffer.capacity() <= 10 * MIB + 2 * READ_AHEAD_BYTES, "larger than the frame");
             let large = source.next_frame(&mut reader).unwrap();
-            // Alone, it can be had back as a vector without a copy: nobody else holds its buffer.
+            // The frame is the only owner of its buffer, so it can become a vector without a copy.
             assert!(large.is_unique());
             assert_eq!(source.next_frame(&mut reader).unwrap(), &[2; 10][..]);
             assert!(reader.buffer.capacity() <= READ_AHEAD_BYTES);

@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` run, kept here so that an ordinary test replays their seeds. Each takes any bytes
-//! and must neither panic nor take memory out of proportion; some also hold two readers against each other.
+//! The functions of the fuzz targets in `fuzz/`. They are here so that an ordinary test can replay their seeds. Each
+//! accepts any bytes and must neither panic nor use too much memory for its input; some also compare two decoders.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
@@ -22,10 +22,10 @@ use super::{
     wire::DecodeError,
 };
 
-/// Takes any bytes.
+/// Runs a target on any bytes.
 pub type Target = fn(&[u8]);
 
-/// A target's name, which is that of its directory in `fuzz/seeds`, and what it runs.
+/// The name of each target, which is also its directory in `fuzz/seeds`, and its function.
 pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("header", header),
@@ -35,7 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decompress", decompress_block),
 ];
 
-/// The first byte says how many bytes arrive at a time.
+/// The first byte is the number of bytes that arrive at a time, minus 1.
 pub fn frame(data: &[u8]) {
     const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
     let Some((step, mut rest)) = data.split_first() else { return };
@@ -59,7 +59,7 @@ pub fn frame(data: &[u8]) {
     assert!(framed_bytes < data.len());
 }
 
-/// The first byte says whether the key is flexible at its version.
+/// The first byte is odd if the version is flexible.
 pub fn header(data: &[u8]) {
     let Some((flexible, frame)) = data.split_first() else { return };
     if let Ok((header, body)) = RequestHeader::parse(Bytes::copy_from_slice(frame), flexible & 1 == 1) {
@@ -68,8 +68,8 @@ pub fn header(data: &[u8]) {
     }
 }
 
-/// Key and version, a byte each, then the body: what the guard lets pass must decode without harm, and what that gives
-/// must be written so that the guard lets it pass again.
+/// The data are key and version, one byte each, then the body. A body that passes the guard must decode without harm,
+/// and the decoded message, encoded again, must pass the guard again.
 pub fn request(data: &[u8]) {
     let [key, version, body @ ..] = data else { return };
     let (key, version) = (i16::from(*key), i16::from(*version));
@@ -86,8 +86,8 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// As [`request`], for the keys that have a codec of our own: what it reads, the guard must have let pass, except that
-/// the two estimate memory differently; and what it reads of Fetch must survive being written.
+/// As [`request`], for the keys with our own codec. A body that our codec accepts must pass the guard, except that the
+/// two estimate memory differently. A decoded Fetch must stay the same after it is encoded and decoded again.
 pub fn own_codec(data: &[u8]) {
     let [key, version, body @ ..] = data else { return };
     let (key, version, bytes) = (i16::from(*key), i16::from(*version), Bytes::copy_from_slice(body));
@@ -104,8 +104,8 @@ pub fn own_codec(data: &[u8]) {
     };
     match (decoded, check_request(key, version, body)) {
         (Ok(()), Err(GuardError::Field { error: DecodeError::TooLarge, .. })) => {}
-        (Ok(()), Err(error)) => panic!("read by our codec, refused by the guard: {error}"),
-        // The guard does not look into strings.
+        (Ok(()), Err(error)) => panic!("accepted by our codec, refused by the guard: {error}"),
+        // The guard does not check that strings are UTF-8.
         (Err(error), Ok(_)) => assert!(
             matches!(error, DecodeError::Utf8 | DecodeError::TooLarge),
             "passed by the guard, refused by our codec: {error}"
@@ -114,7 +114,7 @@ pub fn own_codec(data: &[u8]) {
     }
 }
 
-/// Batches one behind the other, and the records in them.
+/// The data are batches, one after the other. Reads them and their records.
 pub fn record_batch(data: &[u8]) {
     for batch in iter_batches(data) {
         batch.crc_is_valid();
@@ -129,8 +129,12 @@ pub fn record_batch(data: &[u8]) {
         };
         let readable = RecordIter::new(&plain, batch.record_count()).map_while(Result::ok).count();
         if let Ok(opened) = batch.compression().map(|codec| open(codec, batch.records_bytes(), OpenLimits::STORED)) {
-            let walk = RecordWalk::new(opened.expect("it was opened before"), batch.record_count());
-            assert_eq!(walk.map_while(Result::ok).count(), readable, "a walk sees what a reader sees");
+            let walk = RecordWalk::new(opened.expect("the same bytes were decompressed before"), batch.record_count());
+            assert_eq!(
+                walk.map_while(Result::ok).count(),
+                readable,
+                "RecordWalk and RecordIter must find the same records"
+            );
         }
         let mut builder = BatchBuilder::new(BatchOptions::default());
         for record in RecordIter::new(&plain, batch.record_count()) {
@@ -143,7 +147,7 @@ pub fn record_batch(data: &[u8]) {
 
 const MAX_RECORDS_BYTES: usize = 1024 * 1024;
 
-/// The first byte names the codec.
+/// The first byte selects the codec.
 pub fn decompress_block(data: &[u8]) {
     let Some((codec, block)) = data.split_first() else { return };
     let Ok(codec) = Compression::from_id((codec % 5) as i8) else { return };
@@ -152,7 +156,7 @@ pub fn decompress_block(data: &[u8]) {
     }
 }
 
-/// What the crate makes of a body: the bytes it leaves, and the message written again.
+/// The result of decoding a body with `kafka-protocol`: the number of bytes left, and the message encoded again.
 pub(super) type Decoded = anyhow::Result<(usize, BytesMut)>;
 
 /// A request of `kafka-protocol`.
@@ -217,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// A new crash is a new file in `fuzz/seeds/<target>`.
+    /// If fuzzing finds a crash, its input is added to `fuzz/seeds/<target>`.
     #[test]
     fn seeds_run_without_harm() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
@@ -249,7 +253,7 @@ mod tests {
             }
         }
 
-        /// Small lengths and counts, so that most bytes are read as something.
+        /// Lengths and counts are small, so that most of the bytes are decoded.
         #[test]
         fn plausible_bytes_run_without_harm(key in 0..93_u8, version in 0..19_u8, data in proptest::collection::vec(0..6_u8, 0..300)) {
             let data = [&[key, version][..], &data].concat();

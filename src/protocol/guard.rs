@@ -1,21 +1,21 @@
-//! The bounds walk that every request passes before `kafka-protocol` decodes it.
+//! The bounds check of every request before `kafka-protocol` decodes it.
 //!
-//! That crate takes memory for the counts it reads (a 4-byte Metadata body aborts the process), keeps every unknown
-//! tagged field, and reads known tagged fields beyond the size they declare. So nothing it sees may hold a count, a
-//! length or a tag that its bytes do not justify. The walk follows the shapes of Kafka's own message definitions
-//! (`schemas.rs`), copies nothing and allocates nothing.
+//! That crate allocates memory for the counts it reads (a Metadata body of 4 bytes aborts the process), keeps every
+//! unknown tagged field, and reads known tagged fields beyond their declared size. So it must not get a message with a
+//! count, length or tag that is too large for the bytes of the message. The check follows the shapes of Kafka's own
+//! message definitions (`schemas.rs`). It copies and allocates nothing.
 //!
 //! Deviations: all arrays of one request together may have 200,000 elements; a request with more closes its connection.
 //!
-//! Bytes after the message are let through: Apache Kafka ignores them (tried with 4.3.1's AbstractRequest), and so
-//! does the crate. Produce, Fetch and the others that have their own codecs are bounded by `wire.rs` instead.
+//! Bytes after the message are allowed: Apache Kafka ignores them (tested with 4.3.1's AbstractRequest), and so does
+//! the crate. Leaves the bounds of Produce, Fetch and other requests with their own codec to `wire.rs`.
 
 use super::{
     schemas,
     wire::{self, DecodeError, MAX_ELEMENTS_PER_MESSAGE, MAX_STRING_BYTES, MAX_TAGS_PER_MESSAGE, MAX_TAGS_PER_STRUCT},
 };
 
-/// A range of versions without an end.
+/// The last version of a range without an end.
 pub const END: i16 = i16::MAX;
 
 /// The shape of one message over all its versions.
@@ -25,11 +25,11 @@ pub struct Schema {
     pub api_key: i16,
     /// Kafka's name of the message.
     pub name: &'static str,
-    /// First and last version that are defined.
+    /// First and last defined version.
     pub versions: (i16, i16),
-    /// First version with compact lengths and tagged fields; [`END`] for none.
+    /// First version with compact lengths and tagged fields; [`END`] if there is none.
     pub flexible_from: i16,
-    /// In the order of the wire.
+    /// The fields in the order of the wire.
     pub fields: &'static [Field],
 }
 
@@ -44,10 +44,10 @@ pub struct Field {
     tagged: (i16, i16),
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug)]
 pub enum Kind {
-    /// A number, truth value or id of so many bytes.
+    /// A number, boolean or id with this number of bytes.
     Fixed(u8),
     String,
     Bytes,
@@ -57,7 +57,7 @@ pub enum Kind {
 
 const NEVER: (i16, i16) = (END, -1);
 
-/// A field that is there in these versions, never null, never tagged.
+/// A field that exists in these versions and is never null and never tagged.
 pub(super) const fn field(name: &'static str, kind: Kind, first: i16, last: i16) -> Field {
     Field { name, kind, versions: (first, last), nullable: NEVER, tag: 0, tagged: NEVER }
 }
@@ -78,7 +78,7 @@ impl Field {
         within(self.versions, version) && within(self.tagged, version)
     }
 
-    /// Whether the field stands in its place among the others.
+    /// Whether the field exists in this version and is not tagged.
     fn is_plain(&self, version: i16) -> bool {
         within(self.versions, version) && !within(self.tagged, version)
     }
@@ -88,30 +88,30 @@ fn within((first, last): (i16, i16), version: i16) -> bool {
     first <= version && version <= last
 }
 
-/// Why a message must not be decoded. The connection closes.
+/// Why a message must not be decoded. The connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
-    /// Not a request of Kafka 4.3.
-    #[error("there is no request with api key {0}")]
+    /// Kafka 4.3 has no such request.
+    #[error("no request has the API key {0}")]
     ApiKey(i16),
-    /// The field where the walk stopped, and what was wrong with it.
+    /// The field at which the check failed, and the error.
     #[error("{message}, at {field}: {error}")]
     Field { message: &'static str, field: &'static str, error: DecodeError },
 }
 
-/// What a message that passed is made of.
+/// The size of a message that passed the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walked {
-    /// About how many bytes its arrays take once they are decoded.
+    /// The estimated memory in bytes of its decoded arrays.
     pub decoded_bytes: usize,
-    /// Of all its arrays together.
+    /// The number of elements of all its arrays.
     pub elements: usize,
 }
 
 /// Checks a request's body, without its header, against the shape of its key and version.
 ///
 /// # Errors
-/// [`GuardError`] when decoding these bytes could fail, or take memory out of proportion to them.
+/// [`GuardError`] if decoding these bytes could fail or use too much memory for their number.
 pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<Walked, GuardError> {
     let at = schemas::REQUESTS
         .binary_search_by_key(&api_key, |schema| schema.api_key)
@@ -122,7 +122,7 @@ pub fn check_request(api_key: i16, version: i16, body: &[u8]) -> Result<Walked, 
 /// Checks any message against its shape.
 ///
 /// # Errors
-/// As [`check_request`].
+/// See [`check_request`].
 pub fn check_message(schema: &Schema, version: i16, bytes: &[u8]) -> Result<Walked, GuardError> {
     let memory_bytes = wire::memory_budget_bytes(bytes.len());
     let mut walk = Walk {
@@ -157,7 +157,7 @@ struct Walk<'a> {
     memory_left_bytes: usize,
     elements_left: usize,
     tags_left: usize,
-    /// Where the walk is, for the error.
+    /// The current field, for the error.
     field: &'static str,
 }
 
@@ -186,8 +186,8 @@ impl Walk<'_> {
                 Some(count) => self.array(count, element),
                 None => allow_null(nullable),
             },
-            // A struct that may be null is preceded by a byte: 1, or a negative one for null. Any other means null to
-            // the crate and a struct to Kafka: the crate would read on where nothing was checked. No client writes one.
+            // A byte stands before a nullable struct: 1, or negative for null. For any other value the crate reads null
+            // and Kafka reads a struct, so the crate would read bytes that were not checked. No client sends one.
             Kind::Struct(fields) if nullable => match self.byte()? {
                 ..=-1 => Ok(()),
                 1 => self.structure(fields),
@@ -211,7 +211,7 @@ impl Walk<'_> {
     }
 
     fn tagged_fields(&mut self, fields: &[Field]) -> Result<()> {
-        /// A tag the crate does not know costs it a tree node, and an entry each.
+        /// The crate stores unknown tags in a tree: it allocates a node, and an entry for each tag.
         const FIRST_TAG_BYTES: usize = 512;
         const EACH_TAG_BYTES: usize = 64;
         let count = self.unsigned_varint()? as usize;
@@ -242,7 +242,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The least that a value takes on the wire at this version.
+    /// The minimum size of a value on the wire in this version.
     fn least_bytes(&self, kind: &Kind) -> usize {
         match kind {
             Kind::Fixed(bytes) => usize::from(*bytes),
@@ -317,8 +317,8 @@ fn allow_null(nullable: bool) -> Result<()> {
     if nullable { Ok(()) } else { Err(DecodeError::Null) }
 }
 
-/// What a value takes in memory once the crate has decoded it, heap behind arrays not counted: its structs have all
-/// fields of all versions, and a map for unknown tags.
+/// The memory in bytes of a value that the crate has decoded, without the heap memory of its arrays. The crate's
+/// structs have the fields of all versions, and a map for unknown tags.
 fn decoded_bytes(kind: &Kind) -> usize {
     const STRING_BYTES: usize = 32;
     const ARRAY_BYTES: usize = 24;

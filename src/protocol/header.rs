@@ -1,31 +1,32 @@
-//! What stands before every request and answer, parsed by hand: it is read before anyone has authenticated.
+//! The headers of requests and responses. They have their own parser, because they are read before the client is
+//! authenticated.
 //!
-//! Owns: request headers v1 and v2, response headers v0 and v1. Which keys and versions are served, and from which
-//! version on a key is flexible, is `api/mod.rs`.
+//! Owns request headers v1 and v2 and response headers v0 and v1. Leaves the supported keys and versions, and the first
+//! flexible version of each key, to `api/mod.rs`.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 
 use super::wire::{DecodeError, Reader};
 
-/// ApiVersions: the one key whose version may be unknown, and whose answers keep the oldest header.
+/// ApiVersions: the only key whose version may be unknown, and whose responses always have header v0.
 pub const API_VERSIONS: i16 = 18;
 
-/// Who asks for what.
+/// The header of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHeader {
     pub api_key: i16,
     pub api_version: i16,
-    /// Returned with the answer.
+    /// Sent back with the response.
     pub correlation_id: i32,
-    /// As the client calls itself; null and empty are the same to Kafka.
+    /// The client's name for itself; Kafka treats null and empty alike.
     pub client_id: StrBytes,
 }
 
-/// The key and version that a frame begins with, enough to find the row that knows the rest.
+/// Reads the key and version at the start of a frame, with which the API's row in the table can be found.
 ///
 /// # Errors
-/// [`DecodeError::Truncated`] for a frame of fewer than four bytes.
+/// [`DecodeError::Truncated`] if the frame has fewer than four bytes.
 pub fn api_key_and_version(frame: &[u8]) -> Result<(i16, i16), DecodeError> {
     match frame {
         [k0, k1, v0, v1, ..] => Ok((i16::from_be_bytes([*k0, *k1]), i16::from_be_bytes([*v0, *v1]))),
@@ -34,11 +35,11 @@ pub fn api_key_and_version(frame: &[u8]) -> Result<(i16, i16), DecodeError> {
 }
 
 impl RequestHeader {
-    /// Reads the header off a frame: what remains is the body. `flexible` tells whether this key is flexible at this
-    /// version; for ApiVersions that holds for all versions from 3 on, also those that do not exist yet.
+    /// Splits a frame into header and body. `flexible` says whether this version of the key is flexible; for
+    /// ApiVersions all versions from 3 on are, also those that do not exist yet.
     ///
     /// # Errors
-    /// Whatever is wrong, the connection must close: nothing in the frame can be believed.
+    /// After any error the connection must be closed, since the frame cannot be trusted.
     pub fn parse(mut frame: Bytes, flexible: bool) -> Result<(Self, Bytes), DecodeError> {
         let (api_key, api_version) = api_key_and_version(&frame)?;
         if frame.len() < 10 {
@@ -48,14 +49,15 @@ impl RequestHeader {
         let correlation_id = frame.get_i32();
         let client_id = client_id(&mut frame)?;
         let mut rest = Reader::new(frame, flexible);
-        // Kafka has defined no tagged field here, and none is kept: they could be millions, before authentication.
+        // Kafka defines no tagged fields here. They are skipped, not kept: an unauthenticated client could send
+        // millions.
         rest.skip_tags()?;
         Ok((Self { api_key, api_version, correlation_id, client_id }, rest.into_rest()))
     }
 }
 
-/// The client id keeps its old form, a nullable string with a 16-bit length, also in flexible headers. Like Java we
-/// replace what is not UTF-8 rather than refuse the client.
+/// Also in flexible headers the client id has the old form, a nullable string with a 16-bit length. As in Java, bytes
+/// that are not UTF-8 are replaced and the client is not refused.
 fn client_id(frame: &mut Bytes) -> Result<StrBytes, DecodeError> {
     let length = frame.get_i16();
     if length == -1 {
@@ -70,10 +72,10 @@ fn client_id(frame: &mut Bytes) -> Result<StrBytes, DecodeError> {
         .unwrap_or_else(|_| StrBytes::from_string(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
-/// Writes the header of an answer. `flexible` is that of the request it answers.
+/// Writes the header of a response. `flexible` says whether the request's version is flexible.
 pub fn put_response_header(buffer: &mut BytesMut, api_key: i16, flexible: bool, correlation_id: i32) {
     buffer.put_i32(correlation_id);
-    // A client must be able to read the answer to an ApiVersions version that we do not know (KIP-511).
+    // A client must be able to read the response to an ApiVersions version that the broker does not support (KIP-511).
     if flexible && api_key != API_VERSIONS {
         buffer.put_u8(0);
     }

@@ -1,5 +1,5 @@
-//! ListOffsets (key 2), versions 1–11: our own codec, since `kafka-protocol` ends at version 10. Version 11 looks
-//! like 10; it only admits one more special timestamp (KIP-1023).
+//! ListOffsets (key 2), versions 1–11. It has its own codec, since `kafka-protocol` ends at version 10. Version 11 has
+//! the fields of version 10 and allows one more special timestamp (KIP-1023).
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
@@ -12,7 +12,7 @@ use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 
 const FIRST_FLEXIBLE: i16 = 6;
 
-/// Which offsets are wanted.
+/// A request for the offsets of timestamps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListOffsetsRequest {
     /// -1 from clients.
@@ -20,7 +20,7 @@ pub struct ListOffsetsRequest {
     /// Version 2: 0 read uncommitted, 1 read committed.
     pub isolation_level: i8,
     pub topics: Vec<ListOffsetsTopic>,
-    /// Version 10: how long offsets in remote storage may take; 0 where the request does not say.
+    /// Version 10: the time limit for offsets in remote storage; 0 in older versions.
     pub timeout_ms: i32,
 }
 
@@ -33,17 +33,17 @@ pub struct ListOffsetsTopic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListOffsetsPartition {
     pub partition_index: i32,
-    /// Version 4 (KIP-320); -1 asks for no check.
+    /// Version 4 (KIP-320); -1 means no check.
     pub current_leader_epoch: LeaderEpoch,
-    /// A time, or a special negative value whose meaning depends on the version.
+    /// A time, or a negative value with a special meaning that depends on the version.
     pub timestamp: TimestampMs,
 }
 
 impl ListOffsetsRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         Reader::message(body, version, 1..=11, FIRST_FLEXIBLE, |r| {
             Ok(Self {
@@ -75,7 +75,7 @@ impl ListOffsetsPartition {
     }
 }
 
-/// The answer, for all versions: what a version does not know is left out.
+/// The response in all versions. Fields that a version does not have are not written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListOffsetsResponse {
     /// Version 2.
@@ -93,23 +93,23 @@ pub struct ListOffsetsTopicResponse {
 pub struct ListOffsetsPartitionResponse {
     pub partition_index: i32,
     pub error_code: i16,
-    /// Of the record found; -1 for the special timestamps and where nothing was found.
+    /// The timestamp of the record found; -1 for special timestamps or if nothing was found.
     pub timestamp: TimestampMs,
-    /// -1 where nothing was found.
+    /// -1 if nothing was found.
     pub offset: Offset,
-    /// Version 4; -1 where unknown.
+    /// Version 4; -1 if unknown.
     pub leader_epoch: LeaderEpoch,
 }
 
 impl ListOffsetsPartitionResponse {
-    /// No offset, and why (0: there is none).
+    /// A response without an offset. The error code is 0 if there is none.
     pub fn none(partition_index: i32, error_code: i16) -> Self {
         Self { partition_index, error_code, timestamp: -1, offset: -1, leader_epoch: -1 }
     }
 }
 
 impl ListOffsetsResponse {
-    /// The body of the answer.
+    /// Encodes the response body.
     pub fn encode(&self, version: i16) -> Bytes {
         let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, 16 + self.topics.len() * 48 + partitions * 32);
@@ -134,7 +134,7 @@ impl ListOffsetsResponse {
         writer.into_bytes()
     }
 
-    /// The body as the connection sends it.
+    /// Encodes the response body as the parts that the connection sends.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         vec![Part::Bytes(self.encode(version))]
     }

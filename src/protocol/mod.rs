@@ -1,9 +1,9 @@
 //! Bytes on the wire and in batches.
 //!
-//! What a batch looks like is `record_batch`; how its records are packed is `compression`; what
-//! answers are made of is `part`. `frame` and `header` are what every request begins with; `wire` has the primitive
-//! types. One file per API whose messages are too hot, or too new, for `kafka-protocol`; it decodes all others, and
-//! sees only what `guard` let pass.
+//! `record_batch` has the format of batches, `compression` their codecs, and `part` the parts of a response. `frame`
+//! and `header` read the start of every request; `wire` has the primitive types. An API whose messages are
+//! performance-critical, or too new for `kafka-protocol`, has a file of its own. That crate decodes all other messages,
+//! after `guard` has checked them.
 
 mod batch_header;
 pub mod compression;

@@ -1,5 +1,5 @@
-//! OffsetCommit (key 8), versions 2–10: our own codec, since `kafka-protocol` ends at version 9, and so that its
-//! handler sees one shape whether topics come by name or by id (version 10, KIP-848).
+//! OffsetCommit (key 8), versions 2–10. It has its own codec, since `kafka-protocol` ends at version 9, and so that the
+//! handler gets one shape for topics with names and topics with ids (version 10, KIP-848).
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
@@ -13,16 +13,16 @@ use crate::types::{LeaderEpoch, Offset, TopicId};
 const FIRST_FLEXIBLE: i16 = 8;
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-/// What a member, or an admin, commits.
+/// The offsets that a member or an admin client commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommitRequest {
     pub group_id: StrBytes,
-    /// -1 from committers that are no members.
+    /// -1 if the sender is not a member of the group.
     pub generation_id_or_member_epoch: i32,
     pub member_id: StrBytes,
     /// Version 7.
     pub group_instance_id: Option<StrBytes>,
-    /// Versions 2–4; -1 for the broker's own retention.
+    /// Versions 2–4; -1 for the broker's default.
     pub retention_time_ms: i64,
     pub topics: Vec<OffsetCommitRequestTopic>,
 }
@@ -40,16 +40,16 @@ pub struct OffsetCommitRequestTopic {
 pub struct OffsetCommitRequestPartition {
     pub partition_index: i32,
     pub committed_offset: Offset,
-    /// Version 6; -1 where unknown.
+    /// Version 6; -1 if unknown.
     pub committed_leader_epoch: LeaderEpoch,
     pub committed_metadata: Option<StrBytes>,
 }
 
 impl OffsetCommitRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         Reader::message(body, version, 2..=10, FIRST_FLEXIBLE, |r| {
             Ok(Self {
@@ -83,7 +83,7 @@ impl OffsetCommitRequestPartition {
     }
 }
 
-/// The answer, for all versions: what a version does not know is left out.
+/// The response in all versions. Fields that a version does not have are not written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetCommitResponse {
     /// Version 3.
@@ -93,9 +93,9 @@ pub struct OffsetCommitResponse {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetCommitResponseTopic {
-    /// As requested, below version 10.
+    /// The name from the request, below version 10.
     pub name: StrBytes,
-    /// As requested, from version 10 on.
+    /// The id from the request, from version 10 on.
     pub topic_id: TopicId,
     pub partitions: Vec<OffsetCommitResponsePartition>,
 }
@@ -107,7 +107,7 @@ pub struct OffsetCommitResponsePartition {
 }
 
 impl OffsetCommitResponse {
-    /// The same error for every partition that was asked for.
+    /// A response with the same error for every partition of the request.
     pub fn error(request: &OffsetCommitRequest, error_code: i16) -> Self {
         let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
             name: topic.name.clone(),
@@ -124,7 +124,7 @@ impl OffsetCommitResponse {
         Self { throttle_time_ms: 0, topics: topics.collect() }
     }
 
-    /// The body of the answer.
+    /// Encodes the response body.
     pub fn encode(&self, version: i16) -> Bytes {
         let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, 16 + self.topics.len() * 48 + partitions * 8);
@@ -148,7 +148,7 @@ impl OffsetCommitResponse {
         writer.into_bytes()
     }
 
-    /// The body as the connection sends it.
+    /// Encodes the response body as the parts that the connection sends.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         vec![Part::Bytes(self.encode(version))]
     }

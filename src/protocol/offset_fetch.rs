@@ -1,5 +1,5 @@
-//! OffsetFetch (key 9), versions 1–10: our own codec, since `kafka-protocol` ends at version 9, and so that its
-//! handler sees one shape: a list of groups, also from versions below 8, which ask for one.
+//! OffsetFetch (key 9), versions 1–10. It has its own codec, since `kafka-protocol` ends at version 9, and so that the
+//! handler always gets a list of groups; versions below 8 have only one group.
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
@@ -11,16 +11,16 @@ use super::{
 use crate::types::{LeaderEpoch, Offset, TopicId};
 
 const FIRST_FLEXIBLE: i16 = 6;
-/// A list of groups instead of one (KIP-709).
+/// From this version on, the request has a list of groups instead of one (KIP-709).
 const FIRST_WITH_GROUPS: i16 = 8;
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-/// Whose committed offsets are wanted.
+/// A request for the committed offsets of groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetFetchRequest {
     /// Exactly one below version 8.
     pub groups: Vec<OffsetFetchRequestGroup>,
-    /// Version 7 (KIP-447): offsets of open transactions make an error instead of being passed over.
+    /// Version 7 (KIP-447): pending offsets of open transactions cause an error instead of being ignored.
     pub require_stable: bool,
 }
 
@@ -29,9 +29,9 @@ pub struct OffsetFetchRequestGroup {
     pub group_id: StrBytes,
     /// Version 9.
     pub member_id: Option<StrBytes>,
-    /// Version 9; -1 from those that are no members.
+    /// Version 9; -1 if the sender is not a member.
     pub member_epoch: i32,
-    /// `None` asks for all the group has.
+    /// `None` means all topics of the group.
     pub topics: Option<Vec<OffsetFetchRequestTopic>>,
 }
 
@@ -45,10 +45,10 @@ pub struct OffsetFetchRequestTopic {
 }
 
 impl OffsetFetchRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         Reader::message(body, version, 1..=10, FIRST_FLEXIBLE, |r| {
             let groups = match version >= FIRST_WITH_GROUPS {
@@ -84,8 +84,8 @@ fn topics(version: i16, r: &mut Reader) -> Result<Option<Vec<OffsetFetchRequestT
     })
 }
 
-/// The answer, for all versions: what a version does not know is left out. Below version 8 only the first group
-/// is told.
+/// The response in all versions. Fields that a version does not have are not written. Below version 8 only the first
+/// group is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetFetchResponse {
     /// Version 3.
@@ -97,15 +97,15 @@ pub struct OffsetFetchResponse {
 pub struct OffsetFetchResponseGroup {
     pub group_id: StrBytes,
     pub topics: Vec<OffsetFetchResponseTopic>,
-    /// Version 2; before, an error stands with every partition.
+    /// Version 2. In version 1 every partition has the error instead.
     pub error_code: i16,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetFetchResponseTopic {
-    /// As requested, below version 10.
+    /// The name from the request, below version 10.
     pub name: StrBytes,
-    /// As requested, from version 10 on.
+    /// The id from the request, from version 10 on.
     pub topic_id: TopicId,
     pub partitions: Vec<OffsetFetchResponsePartition>,
 }
@@ -113,16 +113,16 @@ pub struct OffsetFetchResponseTopic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetFetchResponsePartition {
     pub partition_index: i32,
-    /// -1 where nothing is committed.
+    /// -1 if nothing is committed.
     pub committed_offset: Offset,
-    /// Version 5; -1 where unknown.
+    /// Version 5; -1 if unknown.
     pub committed_leader_epoch: LeaderEpoch,
     pub metadata: Option<StrBytes>,
     pub error_code: i16,
 }
 
 impl OffsetFetchResponsePartition {
-    /// No offset, and why (0: none was committed).
+    /// A response without an offset. The error code is 0 if none was committed.
     pub fn none(partition_index: i32, error_code: i16) -> Self {
         Self {
             partition_index,
@@ -135,7 +135,7 @@ impl OffsetFetchResponsePartition {
 }
 
 impl OffsetFetchResponseGroup {
-    /// What the group takes in memory, about.
+    /// The approximate memory of the group in bytes.
     pub fn size_bytes(&self) -> usize {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         let metadata = partitions.map(|partition| partition.metadata.as_ref().map_or(0, |metadata| metadata.len()));
@@ -144,7 +144,7 @@ impl OffsetFetchResponseGroup {
         size_of::<Self>() + self.group_id.len() + partitions + topics.sum::<usize>()
     }
 
-    /// A whole group's error, as Kafka tells it at this version.
+    /// An error of the whole group, in the form that Kafka uses in this version.
     pub fn error(group: &OffsetFetchRequestGroup, error_code: i16, version: i16) -> Self {
         let has_top_level_error = version >= 2;
         let topics =
@@ -162,7 +162,7 @@ impl OffsetFetchResponseGroup {
 }
 
 impl OffsetFetchResponse {
-    /// The body of the answer.
+    /// Encodes the response body.
     pub fn encode(&self, version: i16) -> Bytes {
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, self.size_guess_bytes());
         let w = &mut writer;
@@ -192,7 +192,7 @@ impl OffsetFetchResponse {
         64 + topics.map(|topic| 48 + topic.partitions.len() * 24).sum::<usize>()
     }
 
-    /// The body as the connection sends it.
+    /// Encodes the response body as the parts that the connection sends.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         vec![Part::Bytes(self.encode(version))]
     }

@@ -1,5 +1,5 @@
-//! What an answer is made of: bytes in memory, and ranges of files that the kernel copies to the
-//! socket. Large record data is never moved into an answer's buffer.
+//! The parts of a response: bytes in memory, and ranges of files that the kernel copies to the socket. Record data are
+//! never copied into the buffer of a response.
 
 use std::{fmt, sync::Arc};
 
@@ -7,24 +7,24 @@ use bytes::Bytes;
 
 use crate::env::File;
 
-/// A piece of an answer, in the order of the wire.
+/// One part of a response.
 #[derive(Clone)]
 pub enum Part {
     /// In memory.
     Bytes(Bytes),
-    /// On disk; the range is below the end that was readable when it was taken, and stays so.
+    /// A range of a file on disk. It was readable when the part was made, and stays readable.
     File {
-        /// Where from. It may be opened only now; deleting its segment does no harm for `file.delete.delay.ms`.
+        /// The file. It may be opened only when it is sent: a deleted segment's file exists for `file.delete.delay.ms`.
         file: Arc<dyn File>,
-        /// First byte.
+        /// Position of the first byte.
         position: u64,
-        /// Count of bytes.
+        /// Number of bytes.
         length: usize,
     },
 }
 
 impl Part {
-    /// Bytes on the wire.
+    /// The number of bytes on the wire.
     pub fn len(&self) -> usize {
         match self {
             Part::Bytes(bytes) => bytes.len(),
@@ -32,7 +32,7 @@ impl Part {
         }
     }
 
-    /// Bytes in memory.
+    /// The number of bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
         match self {
             Part::Bytes(bytes) => bytes.len(),
@@ -40,7 +40,7 @@ impl Part {
         }
     }
 
-    /// Whether the piece adds nothing.
+    /// Whether the part has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,6 +1,6 @@
-//! Produce (key 0), versions 3–13. Records stay slices of the request's frame: nothing is decoded or copied here.
+//! Produce (key 0), versions 3–13. Records are slices of the request's frame and are neither decoded nor copied here.
 //!
-//! What a batch must satisfy is `log/validator.rs`; what is answered is `api/produce.rs`.
+//! Leaves the check of batches to `log/validator.rs`, and the response to `api/produce.rs`.
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
@@ -12,14 +12,14 @@ use super::{
 use crate::types::{BrokerId, LeaderEpoch, Offset, TimestampMs, TopicId};
 
 const FIRST_FLEXIBLE: i16 = 9;
-/// Topics are named by id (KIP-516).
+/// From this version on, topics have ids instead of names (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
-/// What a producer sends.
+/// The records that a producer sends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProduceRequest {
     pub transactional_id: Option<StrBytes>,
-    /// 0 none, 1 the leader, -1 all in-sync replicas; anything else is the sender's mistake, not the decoder's.
+    /// 0 none, 1 the leader, -1 all in-sync replicas. The decoder accepts other values; the handler refuses them.
     pub acks: i16,
     pub timeout_ms: i32,
     pub topics: Vec<TopicProduceData>,
@@ -42,10 +42,10 @@ pub struct PartitionProduceData {
 }
 
 impl ProduceRequest {
-    /// Reads a request's body.
+    /// Decodes a request's body.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are no such request; memory taken until then is in proportion to them.
+    /// [`DecodeError`] if the bytes are not a valid request. The memory used is proportional to their number.
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         if !(3..=13).contains(&version) {
             return Err(DecodeError::Version(version));
@@ -79,20 +79,20 @@ impl TopicProduceData {
     }
 }
 
-/// The answer, for all versions: what a version does not know is left out.
+/// The response in all versions. Fields that a version does not have are not written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProduceResponse {
     pub topics: Vec<TopicProduceResponse>,
     pub throttle_time_ms: i32,
-    /// Where the leaders named in `current_leader` listen (version 10, KIP-951).
+    /// The endpoints of the leaders in `current_leader` (version 10, KIP-951).
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicProduceResponse {
-    /// As requested, below version 13.
+    /// The name from the request, below version 13.
     pub name: StrBytes,
-    /// As requested, from version 13 on.
+    /// The id from the request, from version 13 on.
     pub topic_id: TopicId,
     pub partitions: Vec<PartitionProduceResponse>,
 }
@@ -101,21 +101,21 @@ pub struct TopicProduceResponse {
 pub struct PartitionProduceResponse {
     pub index: i32,
     pub error_code: i16,
-    /// -1 on error.
+    /// -1 in case of an error.
     pub base_offset: Offset,
-    /// -1 unless the topic's timestamps are of the append.
+    /// -1 unless the topic uses LogAppendTime.
     pub log_append_time_ms: TimestampMs,
     /// Version 5.
     pub log_start_offset: Offset,
-    /// Which records made the batch fail (version 8, KIP-467).
+    /// The records because of which the batch failed (version 8, KIP-467).
     pub record_errors: Vec<RecordError>,
     pub error_message: Option<String>,
-    /// For errors about leadership (version 10, KIP-951).
+    /// The current leader, for leadership errors (version 10, KIP-951).
     pub current_leader: Option<LeaderIdAndEpoch>,
 }
 
 impl PartitionProduceResponse {
-    /// An answer with this error and nothing else known.
+    /// A response with this error; all other fields are unknown.
     pub fn error(index: i32, error_code: i16) -> Self {
         Self {
             index,
@@ -136,14 +136,14 @@ pub struct RecordError {
     pub message: Option<String>,
 }
 
-/// Who leads, told with errors about leadership (KIP-951).
+/// The current leader, sent with leadership errors (KIP-951).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderIdAndEpoch {
     pub leader_id: BrokerId,
     pub leader_epoch: LeaderEpoch,
 }
 
-/// Where a leader named in the same answer listens (KIP-951).
+/// The endpoint of a leader in the same response (KIP-951).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeEndpoint {
     pub node_id: BrokerId,
@@ -153,7 +153,7 @@ pub struct NodeEndpoint {
 }
 
 impl ProduceResponse {
-    /// The body of the answer.
+    /// Encodes the response body.
     pub fn encode(&self, version: i16) -> Bytes {
         let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut writer = Writer::new(version >= FIRST_FLEXIBLE, 64 + self.topics.len() * 48 + partitions * 48);
@@ -168,7 +168,7 @@ impl ProduceResponse {
         writer.into_bytes()
     }
 
-    /// The body as the connection sends it.
+    /// Encodes the response body as the parts that the connection sends.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
         vec![Part::Bytes(self.encode(version))]
     }

@@ -1,10 +1,9 @@
-//! Record batches (magic 2) as they are on the wire and on disk: a view that copies nothing, an iterator over
-//! records, a walk over records that keeps none of their bytes, and a builder for the batches the broker writes itself.
-//! Their first 61 bytes are `batch_header.rs`'s.
+//! Record batches (magic 2) as they are on the wire and on disk. Owns a view that copies nothing, an iterator over
+//! records, a walk over records that keeps none of their bytes, and a builder for the broker's own batches. Leaves the
+//! first 61 bytes to `batch_header.rs`.
 //!
-//! Batches of clients are stored as they came; only base offset and leader epoch, which the
-//! checksum leaves out, are replaced. Compression is `compression.rs`; what a client's batch
-//! must satisfy is `log/validator.rs`.
+//! Batches of clients are stored unchanged; only base offset and leader epoch are replaced, which the checksum does not
+//! cover. Leaves compression to `compression.rs`, and the check of clients' batches to `log/validator.rs`.
 
 use std::io::{self, BufRead, Write};
 
@@ -18,11 +17,10 @@ pub use super::batch_header::{
 use super::batch_header::{CONTROL_BIT, CRC_START, TRANSACTIONAL_BIT};
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-/// The smallest record: length, attributes, two deltas, null key, null value, no headers.
+/// The size of the smallest record: length, attributes, two deltas, null key, null value, no headers.
 pub const MIN_RECORD_BYTES: usize = 7;
 
-/// One batch in somebody else's bytes: exactly the bytes of the batch, header checked for
-/// bounds and magic, content not.
+/// A view of the bytes of exactly one batch. The header's length and magic are checked, the content is not.
 #[derive(Clone, Copy)]
 pub struct BatchView<'a> {
     header: BatchHeader,
@@ -30,7 +28,7 @@ pub struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// The batch that starts at `bytes`; whatever follows it is left out.
+    /// Returns the batch that starts at `bytes`, without the bytes after it.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let size = size_of_batch_at(bytes)?;
         let header = BatchHeader::copy_of(bytes).ok_or(BatchError::Truncated)?;
@@ -46,17 +44,17 @@ impl<'a> BatchView<'a> {
         self.bytes
     }
 
-    /// Header and records.
+    /// Size of header and records in bytes.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether the checksum is that of the bytes.
+    /// Whether the stored checksum matches the bytes.
     pub fn crc_is_valid(&self) -> bool {
         self.crc() == crc32c(&self.bytes[CRC_START..])
     }
 
-    /// The records, compressed as the attributes say.
+    /// The bytes of the records, compressed with the codec in the attributes.
     pub fn records_bytes(&self) -> &'a [u8] {
         &self.bytes[HEADER_BYTES..]
     }
@@ -70,8 +68,8 @@ impl std::ops::Deref for BatchView<'_> {
     }
 }
 
-/// The batches that stand one behind the other in `bytes`. Ends at the first that is cut short or
-/// malformed; [`Batches::position`] tells where.
+/// Iterates over the batches in `bytes`. Ends at the first one that is truncated or malformed; [`Batches::position`] is
+/// its position.
 pub fn iter_batches(bytes: &[u8]) -> Batches<'_> {
     Batches { bytes, position: 0 }
 }
@@ -83,7 +81,7 @@ pub struct Batches<'a> {
 }
 
 impl Batches<'_> {
-    /// Bytes of whole batches seen so far.
+    /// The position after the last whole batch.
     pub fn position(&self) -> usize {
         self.position
     }
@@ -102,22 +100,22 @@ impl<'a> Iterator for Batches<'a> {
 /// A record, read from uncompressed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// Offset less the batch's base offset.
+    /// Offset minus the batch's base offset.
     pub offset_delta: i32,
-    /// Timestamp less the batch's base timestamp.
+    /// Timestamp minus the batch's base timestamp.
     pub timestamp_delta: i64,
     /// `None` is null, not empty.
     pub key: Option<&'a [u8]>,
-    /// `None` is null: a tombstone where the topic is compacted.
+    /// `None` is null: a tombstone if the topic is compacted.
     pub value: Option<&'a [u8]>,
-    /// Bytes of this record with its length prefix.
+    /// Size of this record with its length prefix.
     pub size_bytes: usize,
     header_count: i32,
     header_bytes: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
-    /// Key and value of each header, in order; a key may come more than once.
+    /// Key and value of each header, in order. A key may occur more than once.
     pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let mut cursor = Cursor(self.header_bytes);
         (0..self.header_count).map_while(move |_| Some((cursor.bytes()??, cursor.bytes()?)))
@@ -132,12 +130,12 @@ pub struct RecordIter<'a> {
 }
 
 impl<'a> RecordIter<'a> {
-    /// The `count` records that `bytes` (uncompressed) should hold.
+    /// An iterator over the `count` records in `bytes`, which must be uncompressed.
     pub fn new(bytes: &'a [u8], count: i32) -> Self {
         RecordIter { cursor: Cursor(bytes), read: 0, count }
     }
 
-    /// Bytes not yet read; 0 after the last record of a well-formed batch.
+    /// The number of bytes not read yet; 0 after the last record of a well-formed batch.
     pub fn remaining_bytes(&self) -> usize {
         self.cursor.0.len()
     }
@@ -166,12 +164,12 @@ impl<'a> Iterator for RecordIter<'a> {
     }
 }
 
-/// What a walk tells of a record whose bytes it does not keep.
+/// The properties of a record that a walk returns without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordSummary {
-    /// Offset less the batch's base offset.
+    /// Offset minus the batch's base offset.
     pub offset_delta: i32,
-    /// Timestamp less the batch's base timestamp.
+    /// Timestamp minus the batch's base timestamp.
     pub timestamp_delta: i64,
     /// Length of the key; `None` for null.
     pub key_bytes: Option<usize>,
@@ -185,13 +183,13 @@ pub enum WalkError {
     /// A record's fields do not fit its length, or the bytes end within it.
     #[error("record {0} of the batch is malformed")]
     Record(i32),
-    /// The records' bytes cannot be had.
+    /// The bytes of the records cannot be read.
     #[error(transparent)]
     Source(#[from] io::Error),
 }
 
-/// The records of a batch whose bytes come piece by piece: those of a compressed batch are never in memory as a
-/// whole, and a record may be larger than any piece. Ends after `count` records or at the first error.
+/// Iterates over the records of a batch whose bytes are read piece by piece. A compressed batch is never completely in
+/// memory, and a record may be larger than a piece. Ends after `count` records or at the first error.
 pub struct RecordWalk<R> {
     source: R,
     read: i32,
@@ -199,24 +197,24 @@ pub struct RecordWalk<R> {
 }
 
 impl<R: BufRead> RecordWalk<R> {
-    /// The `count` records that `source` (uncompressed) should hold.
+    /// A walk over the `count` records in `source`, which must be uncompressed.
     pub fn new(source: R, count: i32) -> Self {
         RecordWalk { source, read: 0, count }
     }
 
-    /// Whether nothing follows what was read.
+    /// Whether all bytes have been read.
     ///
     /// # Errors
-    /// When the source fails.
+    /// If the source fails.
     pub fn is_at_end(&mut self) -> io::Result<bool> {
         Ok(self.source.fill_buf()?.is_empty())
     }
 
-    /// Copies the records to `sink` with offsets that count from 0 and timestamps that count from the first one's,
-    /// which is returned. `timestamp_of` tells a record's timestamp from its delta.
+    /// Copies the records to `sink`, with offset deltas from 0 on and timestamp deltas from the first record's
+    /// timestamp, which is returned. `timestamp_of` computes a record's timestamp from its delta.
     ///
     /// # Errors
-    /// When a record is malformed, the source or the sink fails.
+    /// If a record is malformed, or the source or the sink fails.
     pub fn renumber(
         mut self,
         timestamp_of: impl Fn(i64) -> TimestampMs,
@@ -245,7 +243,7 @@ impl<R: BufRead> RecordWalk<R> {
     }
 
     fn record(&mut self) -> Result<RecordSummary, WalkError> {
-        // Nearly all records lie within one piece.
+        // Almost all records are completely in one piece.
         let piece = self.source.fill_buf()?;
         let mut cursor = Cursor(piece);
         if let Some(mut body) = cursor.record_body() {
@@ -273,7 +271,7 @@ impl<R: BufRead> Iterator for RecordWalk<R> {
     }
 }
 
-/// A record's fields up to its headers. Bytes are whatever the source makes of them.
+/// A record's fields up to its headers. `B` is the source's type for keys and values.
 struct Fields<B> {
     timestamp_delta: i64,
     offset_delta: i32,
@@ -282,17 +280,17 @@ struct Fields<B> {
     header_count: i32,
 }
 
-/// The body of a record, read field by field; every `None` is a field that does not fit.
+/// The body of a record, which is read field by field. `None` means that a field is invalid or does not fit.
 trait RecordBody {
-    /// What is left of a run of bytes that was read.
+    /// The result of reading a run of bytes: the bytes, or only their number.
     type Bytes;
 
     fn byte(&mut self) -> Option<u8>;
     fn take(&mut self, length: usize) -> Option<Self::Bytes>;
-    /// Bytes of the record not yet read.
+    /// The number of bytes of the record that are not read yet.
     fn left(&self) -> usize;
 
-    /// Attributes, which this format does not use, then the deltas of timestamp and offset.
+    /// Reads the attributes, which this format does not use, then the deltas of timestamp and offset.
     #[inline]
     fn deltas(&mut self) -> Option<(i64, i32)> {
         self.byte()?;
@@ -305,14 +303,14 @@ trait RecordBody {
         let key = self.bytes()?;
         let value = self.bytes()?;
         let header_count = self.varint()?;
-        // Each header takes two bytes or more, so a count cannot lie by much.
+        // Each header has at least two bytes, which limits the count.
         if header_count < 0 || header_count as usize > self.left() / 2 {
             return None;
         }
         Some(Fields { timestamp_delta, offset_delta, key, value, header_count })
     }
 
-    /// The rest of the record, which must be as many headers and nothing else.
+    /// Reads the rest of the record, which must be exactly `count` headers.
     #[inline]
     fn skip_headers(&mut self, count: i32) -> Option<()> {
         for _ in 0..count {
@@ -348,7 +346,7 @@ trait RecordBody {
 
     #[inline]
     fn unsigned(&mut self, most_bytes: u32) -> Option<u64> {
-        // Nearly all are one byte long.
+        // Almost all varints have one byte.
         let mut byte = self.byte()?;
         let mut value = u64::from(byte & 0x7f);
         for at in 1..most_bytes {
@@ -371,11 +369,11 @@ trait RecordBody {
     }
 }
 
-/// Bytes at hand.
+/// Bytes that are completely in memory.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    /// The body of the record that starts here, where all of it is at hand.
+    /// Returns the body of the record that starts here, if all of it is in memory.
     #[inline]
     fn record_body(&mut self) -> Option<Cursor<'a>> {
         let length = usize::try_from(self.varint()?).ok()?;
@@ -406,7 +404,7 @@ impl<'a> RecordBody for Cursor<'a> {
     }
 }
 
-/// The body of a record that lies across pieces of a source; what is read is gone.
+/// The body of a record that spans several pieces of a source. The bytes read are not kept.
 struct Pieces<'a, R> {
     source: &'a mut R,
     left: usize,
@@ -414,7 +412,7 @@ struct Pieces<'a, R> {
 }
 
 impl<'a, R: BufRead> Pieces<'a, R> {
-    /// Behind the record's length. A length that is none leaves no bytes, so that the first field fails.
+    /// Reads the record's length. If it is invalid, `left` is 0, so that the first field fails.
     fn of_record(source: &'a mut R) -> Self {
         const LENGTH_BYTES: usize = 5;
         let mut body = Pieces { source, left: LENGTH_BYTES, failed: None };
@@ -422,12 +420,12 @@ impl<'a, R: BufRead> Pieces<'a, R> {
         body
     }
 
-    /// Why a field could not be read.
+    /// The reason why a field could not be read.
     fn error(&mut self, record: i32) -> WalkError {
         self.failed.take().map_or(WalkError::Record(record), WalkError::Source)
     }
 
-    /// A piece of the record's bytes, at most `most` of them; `None` where the source has no more.
+    /// Returns the next piece, of at most `most` bytes; `None` if the source has no more bytes or fails.
     fn piece(&mut self, most: usize) -> Option<&[u8]> {
         match self.source.fill_buf() {
             Ok([]) => None,
@@ -439,7 +437,7 @@ impl<'a, R: BufRead> Pieces<'a, R> {
         }
     }
 
-    /// Copies what is left of the record; `Ok(None)` where the source ends first.
+    /// Copies the rest of the record; `Ok(None)` if the source ends before it.
     fn copy_rest(&mut self, sink: &mut (impl Write + ?Sized)) -> io::Result<Option<()>> {
         while self.left > 0 {
             let Some(piece) = self.piece(self.left) else { return Ok(None) };
@@ -478,16 +476,16 @@ impl<R: BufRead> RecordBody for Pieces<'_, R> {
     }
 }
 
-/// What a batch that the broker writes says of itself.
+/// The header fields of a batch that the broker writes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchOptions {
-    /// 0 where the log assigns offsets.
+    /// 0 if the log assigns the offsets.
     pub base_offset: Offset,
-    /// -1 where the log assigns it.
+    /// -1 if the log assigns it.
     pub leader_epoch: LeaderEpoch,
-    /// A marker or another mark of the broker's.
+    /// The batch has control records, such as a transaction marker.
     pub control: bool,
-    /// Part of a transaction.
+    /// The batch is part of a transaction.
     pub transactional: bool,
     /// -1 for none.
     pub producer_id: ProducerId,
@@ -529,7 +527,7 @@ impl BatchBuilder {
         BatchBuilder { buffer, options, base_timestamp: -1, max_timestamp: -1, count: 0, record: Vec::new() }
     }
 
-    /// Adds a record; offsets are consecutive.
+    /// Adds a record with the next offset.
     pub fn append(
         &mut self,
         timestamp_ms: TimestampMs,
@@ -560,17 +558,17 @@ impl BatchBuilder {
         self.count += 1;
     }
 
-    /// Bytes of the batch so far.
+    /// Size of the batch so far, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Records so far.
+    /// Number of records so far.
     pub fn record_count(&self) -> i32 {
         self.count
     }
 
-    /// The batch, with its checksum.
+    /// Returns the batch with its checksum.
     pub fn build(mut self) -> Bytes {
         let mut attributes = 0;
         if self.options.control {
@@ -600,7 +598,7 @@ impl BatchBuilder {
     }
 }
 
-/// Appends a zigzag varint (of 32 or 64 bits: the encoding is the same).
+/// Appends a zigzag varint. The encoding is the same for 32 and 64 bits.
 pub fn put_varlong(to: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
     while raw >= 0x80 {
@@ -712,7 +710,7 @@ mod tests {
         ) {
             let records: Vec<_> = records.into_iter().map(|(t, k, v)| (i64::from(t), k, v)).collect();
             let built = build(&records);
-            // As a producer might send it: other offsets, and timestamps that count from somewhere else.
+            // As another producer could send it: other offset deltas, and another base of the timestamp deltas.
             let mut sent = Vec::new();
             for record in RecordIter::new(&built[HEADER_BYTES..], records.len() as i32) {
                 let record = record.unwrap();
@@ -737,7 +735,7 @@ mod tests {
         }
     }
 
-    /// Gives a few bytes at a time.
+    /// A source that returns a few bytes at a time.
     struct Few<'a> {
         bytes: &'a [u8],
         piece_bytes: usize,
@@ -755,7 +753,7 @@ mod tests {
 
     impl io::Read for Few<'_> {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            unreachable!("pieces are looked at, not copied")
+            unreachable!("the walk must not copy pieces")
         }
     }
 
@@ -775,7 +773,7 @@ mod tests {
                 unreachable!()
             }
         }
-        // Length, attributes, deltas, a null key, and half of a value; then a record of no length.
+        // Length, attributes, deltas, a null key, and half of a value; at the end a record of length 0.
         for cut in 0..6 {
             let bytes = &[20, 0, 0, 0, 1, 4][..cut];
             assert!(matches!(RecordWalk::new(Broken(bytes), 1).next(), Some(Err(WalkError::Source(_)))), "{cut}");

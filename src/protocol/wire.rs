@@ -1,8 +1,8 @@
-//! Kafka's primitive types, read within bounds and written: what all codecs of this layer stand on.
+//! Reading and writing of Kafka's primitive types, the base of all codecs in this layer.
 //!
-//! A [`Reader`] owns the frame and hands out slices of it. It takes memory only in proportion to bytes that are
-//! really there: a count is checked against what is left and charged to a budget before anything is allocated.
-//! A [`Writer`] fills one buffer and remembers where foreign pieces (records) belong between its bytes.
+//! A [`Reader`] owns the frame and returns slices of it. It uses memory only in proportion to the bytes that are really
+//! there: a count is checked against the remaining bytes and charged to a budget before anything is allocated. A
+//! [`Writer`] fills one buffer and stores the positions at which other pieces (records) must be inserted.
 
 use std::ops::RangeInclusive;
 
@@ -13,60 +13,60 @@ use uuid::Uuid;
 use super::part::Part;
 use crate::types::TopicId;
 
-/// Kafka's longest string, also in the compact form (MessageGenerator's readers check for it).
+/// The maximum length of a string in Kafka, also in the compact form (the generated readers of Kafka check it).
 pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
-/// Tagged fields that one struct may carry. Kafka defines at most four; its own reader has no limit (CVE-2026-111115).
+/// The maximum number of tagged fields in one struct. Kafka defines at most four; its own reader has no limit
+/// (CVE-2026-111115).
 pub const MAX_TAGS_PER_STRUCT: usize = 128;
-/// Tagged fields that one message may carry.
+/// The maximum number of tagged fields in one message.
 pub const MAX_TAGS_PER_MESSAGE: usize = 4096;
-/// Elements that the arrays of one request may have together. What a request costs grows with them, and no client of
+/// The maximum number of elements in all arrays of one request. The cost of a request grows with them, and no client of
 /// one broker needs more: it would have to name 200,000 partitions at once.
 pub const MAX_ELEMENTS_PER_MESSAGE: usize = 200_000;
 
-/// Why bytes are not the message they should be. The connection closes, as Kafka's does.
+/// Why bytes are not a valid message. The connection is closed, as in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A field ends after the bytes do.
+    /// The bytes end before a field does.
     #[error("the message ends within a field")]
     Truncated,
-    /// A length or count that cannot be.
-    #[error("a length of {0} is impossible here")]
+    /// A length or count is invalid.
+    #[error("a length of {0} is invalid here")]
     Length(i64),
-    /// Null where the field has no null.
+    /// A field is null, but not nullable.
     #[error("null in a field that must have a value")]
     Null,
-    /// The byte before a struct that may be null is neither of the two that are written there.
-    #[error("{0} says neither that a struct follows nor that it is null")]
+    /// The byte before a nullable struct is neither 1 nor negative.
+    #[error("the byte {0} before a nullable struct is neither 1 nor negative")]
     Presence(i8),
-    /// More than five bytes, or more than 32 bits.
+    /// A varint has more than five bytes or more than 32 bits.
     #[error("a variable-length number is too long")]
     Varint,
-    /// Text that is not UTF-8.
+    /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
-    /// More tagged fields than any message has.
+    /// There are more tagged fields than any message of Kafka has.
     #[error("too many tagged fields")]
     TooManyTags,
-    /// A tag that is negative in Kafka's own type, `int`. No field has one, and kafka-protocol reads it but never writes
-    /// it.
-    #[error("{0} cannot be the tag of a field")]
+    /// A tag is negative as an `int`, Kafka's type for it. kafka-protocol reads such tags but does not write them.
+    #[error("{0} is too large for the tag of a field")]
     Tag(u32),
-    /// A known tagged field whose content does not fill the size it declares.
+    /// The content of a known tagged field does not have the declared size.
     #[error("tagged field {0} does not have its declared size")]
     TagSize(u32),
-    /// Decoded, the message would take far more memory than its bytes justify.
+    /// The decoded message would need far too much memory for the number of its bytes.
     #[error("the message would take too much memory")]
     TooLarge,
     /// The arrays of the message have too many elements.
     #[error("the message has more than {MAX_ELEMENTS_PER_MESSAGE} array elements")]
     TooManyElements,
-    /// A version that this codec does not know.
+    /// This codec does not support the version.
     #[error("version {0} is not supported")]
     Version(i16),
 }
 
-/// What decoding may allocate for a message of this many bytes. Honest messages stay below sixteen times their size,
-/// and the largest of them (hundreds of thousands of partitions) far below the constant limit.
+/// The maximum memory for decoding a message of this size. Valid messages need less than sixteen times their size, and
+/// the largest of them (hundreds of thousands of partitions) far less than the constant limit.
 pub(super) fn memory_budget_bytes(message_bytes: usize) -> usize {
     const SMALL_MESSAGE_BYTES: usize = 1024 * 1024;
     const MOST_BYTES: usize = 128 * 1024 * 1024;
@@ -85,7 +85,7 @@ pub(super) fn tag(number: u32) -> Result<u32> {
 #[derive(Debug)]
 pub struct Reader {
     bytes: Bytes,
-    /// Compact lengths and tagged fields (KIP-482).
+    /// The version has compact lengths and tagged fields (KIP-482).
     flexible: bool,
     memory_left_bytes: usize,
     elements_left: usize,
@@ -95,7 +95,7 @@ pub struct Reader {
 type Result<T> = std::result::Result<T, DecodeError>;
 
 impl Reader {
-    /// A reader at the message's first byte. `flexible` versions have compact lengths and tagged fields.
+    /// A reader at the first byte of a message. `flexible` versions have compact lengths and tagged fields.
     pub fn new(bytes: Bytes, flexible: bool) -> Self {
         let memory_left_bytes = memory_budget_bytes(bytes.len());
         Self {
@@ -107,8 +107,8 @@ impl Reader {
         }
     }
 
-    /// Reads the message that fills `body`: one struct, for which `version` must be one of `versions`. Kafka ignores
-    /// bytes after a message.
+    /// Reads a message from `body`. `version` must be one of `versions`. Bytes after the message are ignored, as in
+    /// Kafka.
     pub fn message<T>(
         body: Bytes,
         version: i16,
@@ -122,24 +122,24 @@ impl Reader {
         Reader::new(body, version >= first_flexible).structure(fields)
     }
 
-    /// The fields of a struct, then the tagged fields that end it, all of them ignored.
+    /// Reads the fields of a struct, and skips the tagged fields at its end.
     pub fn structure<T>(&mut self, fields: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let value = fields(self)?;
         self.skip_tags()?;
         Ok(value)
     }
 
-    /// A topic: by id where the version has ids (KIP-516), else by name.
+    /// Reads a topic: its id if the version has ids (KIP-516), else its name.
     pub fn topic(&mut self, by_id: bool) -> Result<(StrBytes, TopicId)> {
         Ok(if by_id { (StrBytes::new(), self.topic_id()?) } else { (self.string()?, TopicId::ZERO) })
     }
 
-    /// Bytes not read yet.
+    /// The number of bytes not read yet.
     pub fn remaining(&self) -> usize {
         self.bytes.len()
     }
 
-    /// What has not been read; Kafka ignores bytes after a message.
+    /// Returns the bytes that were not read. Kafka ignores bytes after a message.
     pub fn into_rest(self) -> Bytes {
         self.bytes
     }
@@ -153,7 +153,7 @@ impl Reader {
         Ok(self.bytes.get_i8())
     }
 
-    /// One byte; anything but 0 is true, as in Kafka.
+    /// Reads one byte. Every value except 0 is true, as in Kafka.
     pub fn bool(&mut self) -> Result<bool> {
         Ok(self.i8()? != 0)
     }
@@ -188,7 +188,7 @@ impl Reader {
         Ok(value)
     }
 
-    /// The length in front of a string (`classic` reads the form without flexible versions).
+    /// The length before a string; None for null.
     fn string_length(&mut self) -> Result<Option<usize>> {
         let length = if self.flexible { i64::from(self.unsigned_varint()?) - 1 } else { i64::from(self.i16()?) };
         match usize::try_from(length) {
@@ -198,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// The length in front of bytes, or the count in front of an array.
+    /// The length before bytes, or the count before an array; None for null.
     fn length(&mut self) -> Result<Option<usize>> {
         let length = if self.flexible { i64::from(self.unsigned_varint()?) - 1 } else { i64::from(self.i32()?) };
         match usize::try_from(length) {
@@ -223,7 +223,7 @@ impl Reader {
         self.nullable_string()?.ok_or(DecodeError::Null)
     }
 
-    /// A slice of the message itself: nothing is copied.
+    /// Returns a slice of the message, without a copy.
     pub fn nullable_bytes(&mut self) -> Result<Option<Bytes>> {
         let Some(length) = self.length()? else { return Ok(None) };
         self.take(length).map(Some)
@@ -233,7 +233,7 @@ impl Reader {
         self.nullable_bytes()?.ok_or(DecodeError::Null)
     }
 
-    /// An array whose elements take at least `min_element_bytes` on the wire.
+    /// Reads an array whose elements have at least `min_element_bytes` on the wire.
     pub fn nullable_array<T>(
         &mut self,
         min_element_bytes: usize,
@@ -263,13 +263,13 @@ impl Reader {
         self.nullable_array(min_element_bytes, element)?.ok_or(DecodeError::Null)
     }
 
-    /// The tagged fields that end a struct, all of them ignored. Nothing is read where the version has none.
+    /// Skips the tagged fields at the end of a struct, if the version has tagged fields.
     pub fn skip_tags(&mut self) -> Result<()> {
         self.tags(|_, _| Ok(false))
     }
 
-    /// The tagged fields that end a struct: `known` reads a field it knows and answers true, or answers false and the
-    /// field is skipped. A known field must fill exactly the size it declares.
+    /// Reads the tagged fields at the end of a struct. `known` reads a field and returns true, or returns false for an
+    /// unknown field, which is skipped. A known field must have exactly its declared size.
     pub fn tags(&mut self, mut known: impl FnMut(u32, &mut Self) -> Result<bool>) -> Result<()> {
         if !self.flexible {
             return Ok(());
@@ -295,7 +295,7 @@ impl Reader {
     }
 }
 
-/// Reads an unsigned varint off the front: its value and how many bytes it takes.
+/// Reads an unsigned varint. Returns its value and its size in bytes.
 pub(super) fn unsigned_varint(bytes: &[u8]) -> Result<(u32, usize)> {
     let mut value: u64 = 0;
     for at in 0..5 {
@@ -313,12 +313,12 @@ pub(super) fn unsigned_varint(bytes: &[u8]) -> Result<(u32, usize)> {
 pub struct Writer {
     buffer: BytesMut,
     flexible: bool,
-    /// Pieces of elsewhere, each with the position in `buffer` before which it belongs.
+    /// Pieces that are not in `buffer`, each with the position in `buffer` before which it is inserted.
     pieces: Vec<(usize, Part)>,
 }
 
 impl Writer {
-    /// An empty message; `capacity_bytes` is a guess of what will be written, foreign pieces not counted.
+    /// An empty message. `capacity_bytes` is an estimate of its size without the inserted pieces.
     pub fn new(flexible: bool, capacity_bytes: usize) -> Self {
         Self { buffer: BytesMut::with_capacity(capacity_bytes), flexible, pieces: Vec::new() }
     }
@@ -355,7 +355,7 @@ impl Writer {
         self.buffer.put_u8(value as u8);
     }
 
-    /// Texts longer than Kafka's strings can be are cut at a character.
+    /// Writes a string. Text that is too long for Kafka's strings is cut at a character boundary.
     pub fn string(&mut self, value: &str) {
         let mut end = value.len().min(MAX_STRING_BYTES);
         while !value.is_char_boundary(end) {
@@ -378,7 +378,7 @@ impl Writer {
         }
     }
 
-    /// The count in front of an array, or the length in front of bytes.
+    /// Writes the count before an array, or the length before bytes.
     pub fn length(&mut self, length: usize) {
         if self.flexible {
             self.unsigned_varint(length as u32 + 1);
@@ -402,7 +402,7 @@ impl Writer {
         }
     }
 
-    /// The number of an array's elements, which the caller writes elsewhere.
+    /// Writes the number of an array's elements, which the caller writes itself.
     pub fn count(&mut self, count: usize) {
         self.length(count);
     }
@@ -414,19 +414,19 @@ impl Writer {
         }
     }
 
-    /// Ends a struct that has no tagged fields to say.
+    /// Ends a struct without tagged fields.
     pub fn no_tags(&mut self) {
         if self.flexible {
             self.buffer.put_u8(0);
         }
     }
 
-    /// How many tagged fields follow.
+    /// Writes the number of tagged fields that follow.
     pub fn tag_count(&mut self, count: usize) {
         self.unsigned_varint(count as u32);
     }
 
-    /// One tagged field; fields go in the order of their tags.
+    /// Writes one tagged field. Fields must be written in the order of their tags.
     pub fn tag(&mut self, tag: u32, content: impl FnOnce(&mut Self)) {
         let mut field = Writer::new(self.flexible, 32);
         content(&mut field);
@@ -435,20 +435,20 @@ impl Writer {
         self.buffer.unsplit(field.buffer);
     }
 
-    /// A piece that is not copied, at this place of the message. Its length field is the caller's.
+    /// Inserts a piece at this position without copying it. The caller writes its length field.
     pub fn piece(&mut self, part: Part) {
         if !part.is_empty() {
             self.pieces.push((self.buffer.len(), part));
         }
     }
 
-    /// The message, where no piece was put in.
+    /// Returns the message. No piece may have been inserted.
     pub fn into_bytes(self) -> Bytes {
         debug_assert!(self.pieces.is_empty());
         self.buffer.freeze()
     }
 
-    /// The message in the order of the wire: slices of the one buffer with the pieces between them.
+    /// Returns the parts of the message in the order of the wire: slices of the buffer, with the pieces between them.
     pub fn into_parts(self) -> Vec<Part> {
         let mut rest = self.buffer.freeze();
         let mut parts = Vec::with_capacity(self.pieces.len() * 2 + 1);
@@ -553,7 +553,7 @@ mod tests {
             Ok(())
         );
         assert_eq!((seen, tags.remaining()), (Some(5), 0));
-        // A known field longer than its content, and one that reaches beyond its size.
+        // A known field whose content is shorter than its size, and one whose content is longer.
         assert_eq!(reader(&[1, 1, 2, 5, 5], true).tags(|_, r| r.i8().map(|_| true)), Err(DecodeError::TagSize(1)));
         assert_eq!(reader(&[1, 1, 1, 5, 5], true).tags(|_, r| r.i16().map(|_| true)), Err(DecodeError::Truncated));
         assert_eq!(reader(&[1, 1, 9, 5], true).skip_tags(), Err(DecodeError::Truncated));

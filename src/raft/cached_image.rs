@@ -1,10 +1,10 @@
-//! The metadata store as the quorum uses it: read at the start, brought up to date at checkpoints and at the end.
+//! The metadata store as the quorum uses it: read at the start, updated at each snapshot and at the end.
 //!
-//! Owns when the store is opened, what has changed since it was last written, and what happens when it is damaged: it
-//! is set aside with one warning, and the image comes from snapshot and log. It is written by the blocking pool: the
-//! metadata thread hands over an image, which shares its parts with the next one, and goes on. Between checkpoints no
-//! store is open: it would cost an idle broker threads and memory, and the log, which is synced with every commit,
-//! holds all of it anyway. (sled starts its threads with the first write and keeps them.)
+//! Owns when the store is opened, the changes since it was last written, and the handling of damage: a damaged store is
+//! moved aside with one warning, and the image comes from snapshot and log. The blocking pool writes the store: the
+//! metadata thread hands over an image, which shares its parts with the next one, and continues. Between two saves the
+//! store is closed: an open one would cost an idle broker threads and memory, and the log, which is synced with every
+//! commit, holds the same data. (sled starts its threads with the first write and keeps them.)
 
 use std::{
     io,
@@ -22,28 +22,28 @@ use crate::{
     types::Offset,
 };
 
-/// Beside the metadata log; Kafka ignores subdirectories there.
+/// The directory is beside the metadata log; Kafka ignores subdirectories there.
 pub(super) const STORE_DIR: &str = "image.sled";
 
-/// Opens a store, new or as it was left.
+/// Opens the store, or creates it.
 type Opener = Box<dyn FnMut() -> Result<Box<dyn MetadataStore>, StoreError> + Send>;
 
-/// Gives the store that belongs to the metadata log in a directory: [`open_store`], or [`CachedImage::none`] where the
-/// disk is simulated.
+/// Returns the store for the metadata log in a directory: [`open_store`], or [`CachedImage::none`] if the disk is
+/// simulated.
 pub type OpenStore = fn(&Env, &Path) -> CachedImage;
 
 /// See the head of the file.
 pub struct CachedImage {
-    /// None without a store.
+    /// None if there is no store.
     writer: Option<Arc<Writer>>,
     image: Option<MetadataImage>,
-    /// Something is stored or will be.
+    /// An image is stored or handed over.
     is_begun: bool,
-    /// What changed since the last image that was handed over.
+    /// The changes since the last image that was handed over.
     changed: MetadataDelta,
 }
 
-/// The store of a node: sled beside its metadata log. It is read here; damage is never fatal.
+/// Returns the store of a node, sled beside its metadata log, and reads the stored image. Damage is never fatal.
 pub fn open_store(env: &Env, metadata_log_dir: &Path) -> CachedImage {
     let (disk, path) = (env.disk.clone(), metadata_log_dir.join(STORE_DIR));
     let exists = disk.exists(&path);
@@ -57,7 +57,7 @@ pub fn open_store(env: &Env, metadata_log_dir: &Path) -> CachedImage {
 }
 
 impl CachedImage {
-    /// No store at all: everything comes from snapshot and log.
+    /// Without a store: the image comes from snapshot and log.
     pub fn none() -> Self {
         CachedImage { writer: None, image: None, is_begun: false, changed: MetadataDelta::default() }
     }
@@ -73,12 +73,12 @@ impl CachedImage {
         self.is_begun = self.image.is_some();
     }
 
-    /// The image as it was stored, once.
+    /// Returns the image that was stored; the second call returns None.
     pub(super) fn take_image(&mut self) -> Option<MetadataImage> {
         self.image.take()
     }
 
-    /// The stored image is of no use; see [`Stored::discard`]. Nothing was handed over yet.
+    /// Discards the stored image, see [`Stored::discard`]. Must be called before the first `save`.
     pub(super) fn discard(&mut self, reason: Option<&str>) {
         (self.image, self.is_begun) = (None, false);
         if let Some(writer) = &self.writer {
@@ -86,16 +86,15 @@ impl CachedImage {
         }
     }
 
-    /// Remembers what has changed.
+    /// Collects the changes for the next save.
     pub(super) fn note(&mut self, delta: &MetadataDelta) {
-        // Without anything stored, everything will be written.
+        // If nothing is stored, the first save writes the whole image.
         if self.is_begun {
             self.changed.merge(delta);
         }
     }
 
-    /// Has the store brought up to `image`, durably, without waiting for it: whoever stops the tasks of the broker
-    /// waits.
+    /// Starts the durable update of the store to `image` and does not wait for it; the stop of the broker's tasks does.
     pub(super) fn save(&mut self, image: &MetadataImage) {
         let Some(writer) = &self.writer else { return };
         self.is_begun = true;
@@ -103,13 +102,13 @@ impl CachedImage {
     }
 }
 
-/// An image, and what changed in it since the one before.
+/// An image and its changes since the previous one.
 struct Update {
     image: MetadataImage,
     changed: MetadataDelta,
 }
 
-/// Writes one update after the other; those that come meanwhile are written as one.
+/// Writes one update after the other. Updates that arrive during a write are merged into one.
 struct Writer {
     tasks: Tasks,
     stored: Mutex<Stored>,
@@ -162,13 +161,13 @@ impl Writer {
     }
 }
 
-/// The store itself, closed.
+/// The store itself, which is closed between two uses.
 struct Stored {
     /// None once it cannot be used any more.
     opener: Option<Opener>,
-    /// Where it lies on disk, to be set aside.
+    /// Its path on the disk, for moving it aside.
     place: Option<(Arc<dyn Disk>, PathBuf)>,
-    /// The offset of what is stored; None where that is nothing.
+    /// The last offset of the stored image; None if nothing is stored.
     held: Option<Offset>,
 }
 
@@ -191,19 +190,19 @@ impl Stored {
         }
     }
 
-    /// What is stored is of no use. It is kept once under another name, for whoever wants to know why; where there is a
-    /// `reason` to worry, this is the one warning.
+    /// Moves the store aside, because it cannot be used. The newest such copy is kept for analysis. Logs the only
+    /// warning if there is a `reason`; without one the store is only too old.
     fn discard(&mut self, reason: Option<&str>) {
         match reason {
             Some(reason) => tracing::warn!(
                 reason,
-                "the metadata store is unusable; it is set aside and rebuilt from snapshot and log"
+                "the metadata store is unusable; it is moved aside and rebuilt from snapshot and log"
             ),
             None => tracing::debug!("the metadata store is older than the newest snapshot; it is rebuilt"),
         }
         self.held = None;
         if let Err(error) = self.set_aside() {
-            tracing::warn!(%error, "the metadata store cannot be set aside; there is none until the next start");
+            tracing::warn!(%error, "the metadata store cannot be moved aside; the broker runs without it until the next start");
             self.opener = None;
         }
     }
@@ -220,8 +219,8 @@ impl Stored {
         Ok(())
     }
 
-    /// Brings the store up to an image, durably. A store that fails is begun anew, and if that fails too, done without:
-    /// the next start takes longer, nothing else.
+    /// Updates the store to an image, durably. If that fails, the store is rebuilt once; if that fails too, the broker
+    /// runs without it, and only the next start takes longer.
     fn save(&mut self, update: &Update) {
         if self.opener.is_none() || self.held == Some(update.image.provenance.last_contained_offset) {
             return;
@@ -229,7 +228,7 @@ impl Stored {
         if let Err(error) = self.try_save(update) {
             self.discard(Some(&error.to_string()));
             if let Err(error) = self.try_save(update) {
-                tracing::warn!(%error, "there is no metadata store until the next start");
+                tracing::warn!(%error, "the metadata store cannot be written; the broker runs without it until the next start");
                 self.opener = None;
             }
         }
@@ -243,7 +242,7 @@ impl Stored {
             (Some(stored), Some(held)) if stored == held => store.apply(image, changed)?,
             (None, _) => store.apply(image, &MetadataDelta::from_empty(image))?,
             (stored, held) => {
-                return Err(StoreError::Engine(format!("it holds offset {stored:?} where {held:?} was written")));
+                return Err(StoreError::Engine(format!("it holds offset {stored:?}, but offset {held:?} was written")));
             }
         }
         store.checkpoint()?;
@@ -262,7 +261,7 @@ mod tests {
         store::MemStore,
     };
 
-    /// One store, opened again and again.
+    /// One store that can be opened many times.
     struct Shared(Arc<Mutex<MemStore>>);
 
     impl MetadataStore for Shared {
@@ -307,7 +306,7 @@ mod tests {
         cached.save(&image);
         tasks.shutdown().await;
         assert_eq!(shared.lock().unwrap().load().unwrap(), Some(image));
-        // Between the saves: one comes and goes, one goes and its name comes back, one is left.
+        // Between the saves one topic is created and deleted, one is deleted and created again, and one stays.
         commit(&mut cached, vec![topic("c", 3), config("a")]);
         commit(&mut cached, vec![remove(3), remove(2)]);
         let image = commit(&mut cached, vec![topic("b", 4), config("b")]);
@@ -323,7 +322,9 @@ mod tests {
         let (opening, is_opening) = mpsc::channel();
         let opener = move || {
             opening.send(thread::current().id()).unwrap();
-            may_open.recv_timeout(Duration::from_secs(10)).expect("the caller goes on while the store is opened");
+            may_open
+                .recv_timeout(Duration::from_secs(10))
+                .expect("the caller continues while the store is being opened");
             Ok(Box::new(Shared(opened.clone())) as Box<dyn MetadataStore>)
         };
         let mut cached = CachedImage::new(&tasks, Stored::new(Box::new(opener), None));
@@ -340,7 +341,7 @@ mod tests {
         let opened_by = tokio::task::spawn_blocking(move || (is_opening.recv().unwrap(), is_opening));
         let (writer, _is_opening) = opened_by.await.unwrap();
         assert_ne!(writer, thread::current().id());
-        // The first is being written while the others are handed over.
+        // The first update is being written while the others are handed over.
         commit(&mut cached, "b", 2);
         commit(&mut cached, "c", 3);
         let image = commit(&mut cached, "d", 4);

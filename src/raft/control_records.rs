@@ -1,6 +1,6 @@
 //! KRaft's control records: leader changes, voter sets, snapshot headers and footers, in Kafka's own encoding.
 //!
-//! Owns the bytes of control batches in the metadata log and in snapshots. What a voter set means for consensus is
+//! Owns the bytes of control batches in the metadata log and in snapshots. Leaves the use of the voter set to
 //! `storage.rs`.
 
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use crate::{
 record_struct! { LeaderChangeVoter { voter_id: i32; } }
 record_struct! { LeaderChangeMessage { version: i16; leader_id: i32; voters: Vec<LeaderChangeVoter>; granting_voters: Vec<LeaderChangeVoter>; } }
 record_struct! {
-    /// The raft index is ours: the entry that ends where the snapshot ends. Kafka's readers keep tags they do not know
-    /// for themselves.
+    /// The raft index is an addition of Ottla: the index of the last entry in the snapshot. Kafka's readers ignore
+    /// unknown tagged fields.
     SnapshotHeaderRecord { version: i16; last_contained_log_timestamp: i64; raft_index: i64 = -1, tag 10_000; }
 }
 record_struct! { SnapshotFooterRecord { version: i16; } }
@@ -37,7 +37,7 @@ pub enum ControlRecord {
     SnapshotFooter(SnapshotFooterRecord),
     KRaftVersion(KRaftVersionRecord),
     KRaftVoters(VotersRecord),
-    /// Of a type that is not known here.
+    /// A record of an unknown type.
     Unknown(i16),
 }
 
@@ -99,7 +99,7 @@ pub enum MetadataBatchError {
     Crc,
     #[error("the batch is compressed, which the metadata log never is")]
     Compressed,
-    #[error("a record without value")]
+    #[error("a record has no value")]
     NoValue,
     #[error("record at offset {offset}: {error}")]
     Record { offset: Offset, error: RecordError },
@@ -140,14 +140,14 @@ pub fn data_batch(
     batch.build()
 }
 
-/// What a batch of the metadata log holds.
+/// The content of a batch of the metadata log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BatchContent {
     Control(Vec<ControlRecord>),
     Data(Vec<crate::metadata::records::MetadataRecord>),
 }
 
-/// Reads a batch whole, checksum included.
+/// Reads a whole batch and checks its checksum.
 pub fn read_batch(batch: &BatchView<'_>) -> Result<BatchContent, MetadataBatchError> {
     if !batch.crc_is_valid() {
         return Err(MetadataBatchError::Crc);

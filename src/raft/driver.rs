@@ -1,14 +1,14 @@
 //! The one thread that owns the quorum and the controller.
 //!
-//! Owns: the order in which things become true. A request is decided at once on the newest state (committed or not),
-//! its records are proposed as one entry; what is proposed meanwhile shares one fsync; after that raft commits, the
-//! records are applied to the published image, subscribers are told, the store follows, and only then does the request
-//! get its answer. A quorum of one takes the same path: it elects itself, its log's fsync is the majority. It has no
-//! clock of its own, so an idle broker sleeps. A full disk ends nothing: room is kept for the metadata log, and while
-//! there is no more than that only what frees space is decided. Where even that cannot be written, or there is no file
-//! descriptor, what raft wants written is kept and tried again, those who wait for it are told that it is not known
-//! when it will be done, and until then nothing new is decided. Leaves deciding to `controller`, storing to
-//! `storage.rs`, and messages to other voters to the transport.
+//! Owns the order of the steps of a change. The controller decides a request at once on the newest state, committed or
+//! not, and its records are proposed as one entry. Requests that arrive meanwhile share one fsync. Then raft commits,
+//! the records are applied to the published image, the subscribers are called, the store is updated, and only then is
+//! the request answered. A quorum of one takes the same path: it elects itself, and its own fsync is the majority. The
+//! thread has no timer, so an idle broker sleeps. A full disk stops nothing: space is reserved for the metadata log,
+//! and while only the reserve is left, only changes that free space are decided. If even the reserve is used up, or no
+//! file descriptor is free, the pending writes are kept and retried, the waiting requests fail with a timeout, and no
+//! new request is decided until the writes succeed. Leaves decisions to `controller`, storage to `storage.rs`, and
+//! messages to other voters to the transport.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,46 +44,47 @@ use crate::{
     types::{BrokerId, LeaderEpoch, Offset},
 };
 
-/// Requests waiting for the driver; beyond that, callers wait to be let in.
+/// At most this many requests are queued for the driver; further callers wait until there is room in the queue.
 const MAX_WAITING_EVENTS: usize = 1024;
-/// Requests that share one fsync at most, so that none waits behind an endless stream.
+/// At most this many requests share one fsync, so that none waits behind an endless stream.
 const MAX_EVENTS_PER_ROUND: usize = 256;
-/// Committed bytes applied in one go.
+/// At most this many committed bytes are applied at once.
 const MAX_APPLY_BYTES: u64 = 4 << 20;
-/// Room that the disk keeps for the metadata log. To delete 20,000 topics takes less than 1 MiB; to register a broker
-/// with as many partitions, which every start does, takes two.
+/// Disk space reserved for the metadata log. Deleting 20,000 topics takes less than 1 MiB. Registering a broker with
+/// 20,000 partitions, which every start does, takes 2 MiB.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// So much of it may be used by what is no deletion ([`Reserve::Part`]).
+/// Changes other than deletions may use this much of it ([`Reserve::Part`]).
 const RESERVE_PART_BYTES: u64 = 2 << 20;
-/// While room or descriptors are short, what raft wants written is tried again this often, and with every request.
+/// While disk space or file descriptors are short, failed writes are retried this often, and with every request.
 const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
-/// A snapshot that could not be written is tried again after so long; until then the log is not trimmed, nothing else.
+/// A failed snapshot is retried after this time. Until then the log is not trimmed; nothing else is affected.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 
 /// How to start the metadata quorum.
 pub struct Options {
     pub node_id: BrokerId,
     pub cluster_id: String,
-    /// Of the log directory that holds the metadata log.
+    /// The id of the log directory that holds the metadata log.
     pub directory_id: Uuid,
-    /// `<metadata.log.dir>/__cluster_metadata-0`; it exists.
+    /// `<metadata.log.dir>/__cluster_metadata-0`. It must exist.
     pub dir: PathBuf,
-    /// Where voters reach this node; empty while it is alone.
+    /// The endpoints at which other voters reach this node; empty if it is the only voter.
     pub controller_endpoints: Vec<VoterEndpoint>,
     pub settings: ControllerSettings,
     pub schema: Arc<dyn ConfigSchema>,
     /// `metadata.log.max.record.bytes.between.snapshots`.
     pub max_bytes_between_snapshots: u64,
-    /// `ottla.accept.metadata.loss`: goes on with what is left of a metadata log that has lost records.
+    /// `ottla.accept.metadata.loss`: start although the metadata log has lost records.
     pub accept_loss: bool,
-    /// This node's broker, registered and unfenced as soon as there is a controller. None for a controller alone.
+    /// This node's broker, which is registered and unfenced as soon as there is a controller. None if the node is only
+    /// a controller.
     pub broker: Option<RegisterBroker>,
 }
 
-/// A started quorum.
+/// The result of a start.
 pub struct Started {
     pub controller: ControllerHandle,
-    /// The epoch under which the broker of `Options` is registered.
+    /// The epoch of the broker of `Options`, if it was registered at the start.
     pub broker_epoch: Option<i64>,
 }
 
@@ -100,7 +101,7 @@ pub enum StartError {
     Registration(controller::ApiError),
 }
 
-/// Whether a stored image can be continued from the log. The error says what is wrong, if anything is more than old.
+/// Checks that the log can continue a stored image. `Err(None)` means that the image is only too old.
 fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<String>> {
     if at.last_contained_offset + 1 < storage.base().end_offset {
         return Err(None);
@@ -118,7 +119,7 @@ fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<
     }
 }
 
-/// A sole voter stores only what was synced to its log before, so what is stored and not in the log was lost.
+/// A sole voter stores only records that its log has synced. If the stored image is ahead, the log has lost records.
 fn is_ahead(storage: &MetadataStorage, at: Provenance) -> bool {
     storage.is_sole_voter() && at.last_contained_offset >= storage.end_offset()
 }
@@ -150,12 +151,12 @@ pub async fn start(
         }
         drop(ended);
     })?;
-    let stopped = || StartError::Replay("the metadata thread ended while it started".into());
+    let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let broker_epoch = started.await.map_err(|_| stopped())??;
     Ok(Started { controller: ControllerHandle { events, publisher, settings, ended }, broker_epoch })
 }
 
-/// Tells at the end of the thread, whichever way it ends.
+/// Reports the end of the thread, also after a panic.
 struct Ended(watch::Sender<bool>);
 
 impl Drop for Ended {
@@ -175,14 +176,14 @@ impl Entropy for DriverEntropy {
     }
 }
 
-/// An answer that waits for the record at `offset` to be applied.
+/// A reply that is sent once the record at `offset` is applied.
 struct Pending {
     offset: Offset,
     reply: Reply,
     sender: Option<ReplySender>,
 }
 
-/// The disk failed or the log makes no sense: nothing may be decided any more.
+/// The disk failed or the log is invalid: the driver must stop.
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
     #[error("{0}")]
@@ -204,65 +205,66 @@ impl From<Fatal> for StartError {
 }
 
 impl Fatal {
-    /// Nothing was written and nothing is lost, so that the same can be tried again.
+    /// Whether nothing was written and nothing is lost, so that the write can be retried.
     fn is_shortage(&self) -> bool {
         matches!(self, Fatal::Io(error) if is_shortage(error))
     }
 }
 
-/// What raft wants stored, taken out of it and not wholly written yet.
+/// A `Ready` of raft that is not completely written yet, with its entries taken out.
 struct Unwritten {
     ready: Ready,
     entries: VecDeque<Entry>,
     committed: Vec<Entry>,
 }
 
-/// The quorum and the controller. A machine: `handle` takes an event, `drive` makes it durable and true.
+/// The quorum and the controller as a state machine: `handle` takes an event, `drive` makes its result durable and
+/// applies it.
 struct Driver {
     env: Env,
     options: Options,
     node: RawNode<MetadataStorage>,
     publisher: Arc<Publisher>,
     store: CachedImage,
-    /// What is committed and applied.
+    /// The image of all committed and applied records.
     committed: MetadataImage,
-    /// `committed` and everything proposed since: what the controller decides on.
+    /// `committed` plus all records proposed since. The controller decides on this image.
     working: MetadataImage,
-    /// What changed in `committed` since the last publication.
+    /// The changes in `committed` since the last publication.
     delta: MetadataDelta,
     is_published: bool,
-    /// The offset the next proposal gets.
+    /// The base offset of the next proposal.
     next_offset: Offset,
-    /// The highest ready that is written, but not synced.
+    /// The number of the newest `Ready` that is written but not synced.
     unsynced: Option<u64>,
-    /// What could not be written for a shortage.
+    /// The `Ready` that could not be written because of a shortage.
     unwritten: Option<Unwritten>,
     /// This node's broker, if a shortage kept the start from registering it.
     unregistered: Option<RegisterBroker>,
-    /// Committed, and not applied yet for a shortage.
+    /// Committed entries that are not applied yet.
     unapplied: VecDeque<Entry>,
-    /// Something is short: nothing is decided, since nothing more can be written behind what waits.
+    /// A write failed because of a shortage. Nothing is decided, since nothing can be written before that write.
     is_stalled: bool,
-    /// The disk does not keep [`RESERVE_BYTES`]: it is full, or no file can be opened.
+    /// [`RESERVE_BYTES`] cannot be reserved: the disk is full, or no file can be opened.
     lacks_reserve: bool,
-    /// Bytes decided since the reserve was whole.
+    /// Bytes proposed since the reserve was last complete.
     reserve_used: u64,
-    /// Bytes decided and not written yet.
+    /// Bytes proposed and not written yet.
     proposed_bytes: u64,
-    /// An `Event::Retry` is on its way.
+    /// An `Event::Retry` is scheduled.
     is_retry_armed: bool,
     pending: VecDeque<Pending>,
     was_leader: bool,
-    /// The newest snapshot, by raft index.
+    /// The raft index of the newest snapshot.
     last_snapshot_index: u64,
     /// `MetadataStorage::bytes_written` at that snapshot.
     bytes_at_snapshot: u64,
-    /// No snapshot is tried before this moment: the last one failed.
+    /// No snapshot is tried before this time, because the last one failed.
     next_snapshot_at: Duration,
 }
 
 impl Driver {
-    /// Loads the image from store or snapshot, then replays the log behind it.
+    /// Loads the image from the store or a snapshot, then replays the log after it.
     fn open(
         env: Env,
         options: Options,
@@ -273,8 +275,8 @@ impl Driver {
         let disk = env.disk.clone();
         let snapshot = snapshot::newest(disk.as_ref(), &options.dir)?;
         let base = snapshot.as_ref().map_or(Base::EMPTY, |snapshot| Base {
-            // A snapshot of Apache's has no index. Any will do for the first node of a quorum, and its end offset is
-            // never too small.
+            // A snapshot written by Apache Kafka has no raft index. The first node of a quorum may choose any index;
+            // the end offset is never too small.
             index: snapshot.raft_index.unwrap_or(snapshot.id.end_offset as u64),
             epoch: snapshot.id.epoch,
             end_offset: snapshot.id.end_offset,
@@ -320,7 +322,7 @@ impl Driver {
             .ok_or_else(|| StartError::Replay("the image does not end where an entry ends".into()))?;
         storage.set_commit(applied);
         if storage.is_sole_voter() {
-            // Whatever the only voter has written, the majority has.
+            // The only voter is the majority: all that it has written is committed.
             storage.set_commit(storage.last_entry_index());
         }
         let last_index = storage.last_entry_index();
@@ -370,8 +372,8 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Becomes leader where nobody else can, sets up a new log, registers this node's broker, and publishes the first
-    /// image.
+    /// Becomes the leader if this node is the only voter, sets up a new log, registers this node's broker, and
+    /// publishes the first image.
     fn begin(&mut self) -> Result<Option<i64>, StartError> {
         if !self.node.store().is_sole_voter() {
             self.drive()?;
@@ -380,7 +382,7 @@ impl Driver {
         self.node.campaign()?;
         let is_new = self.working.features.is_empty();
         match self.write_ready() {
-            // The cluster is served as it was before this start; the rest of the start follows when there is room.
+            // The broker serves the cluster as it was before this start; the registration follows when there is room.
             Err(error) if error.is_shortage() && !is_new => {
                 self.unregistered = self.options.broker.clone();
                 self.drive()?;
@@ -393,7 +395,7 @@ impl Driver {
         }
         let broker_epoch = self.options.broker.clone().map(|broker| self.register(broker)).transpose()?;
         if is_new {
-            // There is nothing to serve before this is written: the start says what it lacks.
+            // A new cluster has nothing to serve before this is written, so a shortage fails the start.
             self.write_and_sync()?;
         }
         self.drive()?;
@@ -415,7 +417,7 @@ impl Driver {
         let result = self.serve(&mut events, &retries);
         events.close();
         if let Err(error) = result {
-            tracing::error!(%error, "the metadata log failed; this node can no longer decide or learn anything and must stop");
+            tracing::error!(%error, "the metadata log failed; this node can no longer read or change the metadata and must stop");
             return;
         }
         if let Err(error) = self.close() {
@@ -451,7 +453,7 @@ impl Driver {
         Ok(())
     }
 
-    /// The sender is weak, so that the driver still ends when nobody is left who could ask.
+    /// The sender is weak, so that the driver still ends when all controller handles are dropped.
     fn arm_retry(&mut self, retries: mpsc::WeakSender<Event>) {
         self.is_retry_armed = true;
         let clock = self.env.clock.clone();
@@ -480,7 +482,7 @@ impl Driver {
 
     fn handle(&mut self, event: Event) -> Result<(), Fatal> {
         if self.is_stalled && matches!(event, Event::Request(..)) {
-            // A failed write costs next to nothing, and there may be room by now.
+            // A failed write costs almost nothing, and there may be room again.
             self.drive()?;
         }
         match event {
@@ -511,7 +513,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Tops the reserve up.
+    /// Fills the reserve up.
     fn keep_reserve(&mut self) -> Result<(), Fatal> {
         match self.node.mut_store().keep_room(RESERVE_BYTES + self.proposed_bytes) {
             Ok(()) => {
@@ -523,7 +525,7 @@ impl Driver {
             Err(error) if is_shortage(&error) => {
                 if !std::mem::replace(&mut self.lacks_reserve, true) {
                     tracing::error!(
-                        %error, "there is no room for the metadata log: until there is, topics can be deleted and retention be \
+                        %error, "there is no room for the metadata log: until there is, topics can be deleted and retention can be \
                          lowered; all other changes of the cluster are refused"
                     );
                 }
@@ -546,7 +548,7 @@ impl Driver {
             }
     }
 
-    /// One controller step: its records are proposed, its reply is valid once everything before the returned offset is
+    /// Runs one controller step and proposes its records. The reply is valid once the record at the returned offset is
     /// applied.
     fn decide(&mut self, request: Request) -> Result<(Reply, Offset), Fatal> {
         let mut entropy = DriverEntropy(self.env.random.clone());
@@ -559,7 +561,7 @@ impl Driver {
         };
         let step = controller::step(&self.working, &mut context, request);
         self.propose(&step.records)?;
-        // A reply without records may still rest on what is not committed yet: it waits for that.
+        // A reply without records may depend on uncommitted records, so it waits for them too.
         Ok((step.reply, self.next_offset - 1))
     }
 
@@ -572,7 +574,7 @@ impl Driver {
         self.proposed_bytes += batch.len() as u64;
         self.reserve_used += batch.len() as u64;
         self.next_offset += records.len() as Offset;
-        // The delta that counts is made when the records are committed.
+        // The delta that is published is built when the records are committed.
         let mut ignored = MetadataDelta::default();
         for record in records {
             self.working
@@ -583,7 +585,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Everything raft wants done, until it wants nothing more or something is short.
+    /// Does the work that raft requests, until none is left or a shortage stops it.
     fn drive(&mut self) -> Result<(), Fatal> {
         let mut has_written = false;
         match self.write_and_sync().and_then(|()| self.register_late()) {
@@ -595,7 +597,7 @@ impl Driver {
             Err(error) => return Err(error),
         }
         if has_written && self.is_published {
-            // A new segment has no room yet.
+            // The write may have started a new segment, which has no reserve yet.
             self.keep_reserve()?;
         }
         self.publish();
@@ -608,7 +610,7 @@ impl Driver {
         Ok(())
     }
 
-    /// What a shortage refused at the start.
+    /// Registers the broker if a shortage prevented that at the start.
     fn register_late(&mut self) -> Result<(), Fatal> {
         let Some(request) = self.unregistered.take() else { return Ok(()) };
         self.register(request).map_err(|error| match error {
@@ -621,7 +623,7 @@ impl Driver {
 
     fn on_shortage(&mut self, error: &Fatal) {
         if !std::mem::replace(&mut self.is_stalled, true) {
-            tracing::error!(%error, "the metadata log cannot be written for now; nothing can be changed in the cluster until it can");
+            tracing::error!(%error, "the metadata log cannot be written for now; the cluster's metadata cannot be changed until it can");
         }
     }
 
@@ -641,7 +643,7 @@ impl Driver {
         }
     }
 
-    /// Writes entries and votes, applies what is committed. Nothing is synced yet.
+    /// Writes entries and votes and applies committed entries. Does not sync them.
     fn write_ready(&mut self) -> Result<(), Fatal> {
         self.apply_committed()?;
         while let Some(mut unwritten) = self.unwritten.take().or_else(|| self.take_ready()) {
@@ -677,7 +679,7 @@ impl Driver {
         Some(Unwritten { ready, entries, committed })
     }
 
-    /// What is written leaves `unwritten`, so that a second try goes on where the first one ended.
+    /// Removes each written entry from `unwritten`, so that a retry continues where the last try ended.
     fn write(&mut self, unwritten: &mut Unwritten) -> Result<(), Fatal> {
         let leader = (self.node.raft.leader_id != 0).then(|| node_id(self.node.raft.leader_id)).flatten();
         let now_ms = self.env.clock.now_ms();
@@ -693,7 +695,7 @@ impl Driver {
         Ok(())
     }
 
-    /// No longer leader: what was decided and not committed may never be.
+    /// After the loss of leadership: records that are proposed but not committed may never be committed.
     fn abandon(&mut self) {
         self.refuse_pending(Unavailable::NotController(node_id(self.node.raft.leader_id)));
         self.working = self.committed.clone();
@@ -710,7 +712,7 @@ impl Driver {
 
     fn apply_committed(&mut self) -> Result<(), Fatal> {
         while let Some(entry) = self.unapplied.pop_front() {
-            // Of an empty entry the storage has made the batch.
+            // For an empty entry the storage has made the batch itself.
             let applied = if entry.data.is_empty() {
                 self.apply_index(entry.index)
             } else {
@@ -727,7 +729,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Applies the batch of entry `index`, read from the log.
+    /// Reads the batch of entry `index` from the log and applies it.
     fn apply_index(&mut self, index: u64) -> Result<(), Fatal> {
         let bytes = self.node.store().batch(index)?;
         self.apply(index, &bytes)
@@ -761,13 +763,13 @@ impl Driver {
         if self.is_published {
             self.publisher.publish(self.committed.clone(), &delta);
         } else {
-            // Whoever subscribed before the start is told everything at once.
+            // Subscribers that came before the start get the whole image as one delta.
             let everything = MetadataDelta::from_empty(&self.committed);
             self.publisher.publish(self.committed.clone(), &everything);
             self.is_published = true;
         }
         if self.next_offset == self.committed.provenance.last_contained_offset + 1 {
-            // Nothing is in flight, so both are equal; as clones they also share their topics.
+            // Nothing is in flight, so both images are equal. As a clone, `working` shares its topics with `committed`.
             self.working = self.committed.clone();
         }
     }
@@ -812,8 +814,8 @@ impl Driver {
         })
     }
 
-    /// A snapshot once enough has been written since the last one. Without it the log grows and the next start takes
-    /// longer: no reason to stop.
+    /// Writes a snapshot if enough bytes were written since the last one. If it fails, the log grows and the next start
+    /// takes longer, but the broker need not stop.
     fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
         if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
             || self.env.clock.monotonic() < self.next_snapshot_at
@@ -824,12 +826,12 @@ impl Driver {
             tracing::error!(%error, "the metadata snapshot failed and will be tried again later");
             self.next_snapshot_at = self.env.clock.monotonic() + SNAPSHOT_RETRY;
         }
-        // The log may have begun a new segment.
+        // The log may have started a new segment.
         self.keep_reserve()
     }
 
-    /// A snapshot, then the store's checkpoint, and only then the log is trimmed, to the snapshot before, so that a
-    /// damaged newest one costs nothing.
+    /// Writes a snapshot and starts the save of the store, then trims the log to the previous snapshot, so that the
+    /// newest snapshot may be damaged without loss.
     fn try_snapshot(&mut self) -> io::Result<()> {
         let Some((index, _)) = self.node.store().entry_ending_at(self.committed.provenance.last_contained_offset)
         else {
@@ -849,7 +851,7 @@ impl Driver {
         self.delete_old_snapshots(id)
     }
 
-    /// Keeps the newest and the one before.
+    /// Keeps the newest snapshot and the one before it.
     fn delete_old_snapshots(&self, newest: SnapshotId) -> io::Result<()> {
         let ids = snapshot::list(self.env.disk.as_ref(), &self.options.dir)?;
         let older: Vec<SnapshotId> = ids.into_iter().filter(|id| *id < newest).collect();

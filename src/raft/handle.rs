@@ -1,8 +1,8 @@
-//! How the rest of the broker talks to the controller: one async function per request.
+//! The interface to the controller for the rest of the broker: one async function per request.
 //!
-//! An answer means: committed, applied, published, and every subscriber told (a created topic's log exists). Dropping
-//! the future loses the answer, not the deed. A large request is asked in portions (`controller/portions.rs`), so that
-//! others get their turn.
+//! When a call returns, the change is committed, applied and published, and every subscriber has handled it (a created
+//! topic's log exists). Dropping the future loses the reply, but the change still happens. A large request is sent in
+//! portions (`controller/portions.rs`), so that other requests get their turn.
 
 use std::sync::Arc;
 
@@ -33,10 +33,11 @@ use crate::{
 pub enum Unavailable {
     #[error("this node is not the active controller")]
     NotController(Option<BrokerId>),
-    /// Nothing was decided.
+    /// The request was not decided, so nothing will change.
     #[error("the metadata log cannot be written for now")]
     Shortage,
-    /// Decided, and not written: it becomes true once the log can be written, unless the node stops before that.
+    /// The request was decided but not written. The change happens once the log can be written, unless the node stops
+    /// before.
     #[error("the metadata log cannot be written for now; the change may follow")]
     TimedOut,
     #[error("the controller has stopped")]
@@ -56,19 +57,19 @@ impl From<Unavailable> for ApiError {
                 ResponseError::RequestTimedOut,
                 "The metadata log cannot be written for now (its disk is full, or files cannot be opened); the change is made when it can.",
             ),
-            // Apache: what `EventHandlerExceptionInfo` makes of a controller that is going down.
+            // As Apache's `EventHandlerExceptionInfo` for a controller that is shutting down.
             Unavailable::Stopped => ApiError::new(ResponseError::RequestTimedOut, "The controller is shutting down."),
         }
     }
 }
 
-/// One member of the quorum, as DescribeQuorum tells (A9).
+/// One member of the quorum, as in the response to DescribeQuorum (A9).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaInfo {
     pub id: BrokerId,
     pub directory_id: Uuid,
     pub log_end_offset: Offset,
-    /// -1 where unknown.
+    /// -1 if unknown.
     pub last_fetch_timestamp_ms: TimestampMs,
     pub last_caught_up_timestamp_ms: TimestampMs,
 }
@@ -78,11 +79,11 @@ pub struct ReplicaInfo {
 pub struct QuorumInfo {
     pub leader_id: BrokerId,
     pub leader_epoch: LeaderEpoch,
-    /// The offset behind the last committed record.
+    /// The offset after the last committed record.
     pub high_watermark: Offset,
     pub voters: Vec<ReplicaInfo>,
     pub observers: Vec<ReplicaInfo>,
-    /// Where the voters listen.
+    /// The voters with their endpoints.
     pub endpoints: VotersRecord,
 }
 
@@ -92,12 +93,12 @@ pub(super) type ReplySender = oneshot::Sender<Result<Reply, Unavailable>>;
 pub(super) enum Event {
     Request(Request, ReplySender),
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
-    /// Time to try again what a full disk refused.
+    /// Retries the writes that failed because of a shortage.
     Retry,
     Stop,
 }
 
-/// The way to the controller. Clones share it.
+/// A handle to the controller. Clones use the same controller.
 #[derive(Clone)]
 pub struct ControllerHandle {
     pub(super) events: mpsc::Sender<Event>,
@@ -108,12 +109,12 @@ pub struct ControllerHandle {
 }
 
 impl ControllerHandle {
-    /// The present image.
+    /// The current published image.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.publisher.image()
     }
 
-    /// Asks the controller; the error is its absence.
+    /// Sends a request to the controller. The error means that the controller did not decide it.
     pub async fn call<R: ControllerRequest>(&self, request: R) -> Result<R::Reply, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.events.send(Event::Request(request.into(), sender)).await.map_err(|_| Unavailable::Stopped)?;
@@ -186,7 +187,7 @@ impl ControllerHandle {
         self.alter_portions(request.into_portions()?, |portion| portion.resources.len()).await
     }
 
-    /// One decision after the other. If the controller is lost on the way, what is undecided fails.
+    /// Sends the portions one after the other. If the controller becomes unavailable, the remaining portions fail.
     async fn alter_portions<R>(
         &self,
         portions: Vec<R>,
@@ -246,14 +247,14 @@ impl ControllerHandle {
         self.call(request).await?
     }
 
-    /// The quorum, for DescribeQuorum; only its leader knows.
+    /// Describes the quorum for DescribeQuorum. Only the leader can do so.
     pub async fn describe_quorum(&self) -> Result<QuorumInfo, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.events.send(Event::DescribeQuorum(sender)).await.map_err(|_| Unavailable::Stopped)?;
         receiver.await.map_err(|_| Unavailable::Stopped)?
     }
 
-    /// Tells the driver to end, and waits until it has flushed and closed everything.
+    /// Stops the driver and waits until it has flushed and closed its files.
     pub async fn stop(&self) {
         // A closed channel means that it has ended already.
         let _ = self.events.send(Event::Stop).await;
@@ -265,7 +266,7 @@ impl ControllerHandle {
         *self.ended.borrow()
     }
 
-    /// Ready once the driver has ended, be it by `stop` or by a fault of its disk: without it the broker cannot go on.
+    /// Waits until the driver has ended, by `stop` or because of a disk fault. Without the driver the broker must stop.
     pub async fn stopped(&self) {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;

@@ -1,5 +1,5 @@
-//! raft-rs speaks slog; the broker speaks tracing. Elections are news for operators only in a cluster, so its info is
-//! our debug.
+//! Passes the log messages of raft-rs, which uses slog, to tracing. Elections do not interest the operator of a single
+//! node, so raft's info becomes debug.
 
 use slog::{Drain, Level, Logger, Never, OwnedKVList, Record, o};
 

@@ -1,9 +1,9 @@
-//! The metadata log on disk: `__cluster_metadata-0`, an ordinary log of the broker's.
+//! The metadata log on disk: `__cluster_metadata-0`, an ordinary log of the broker.
 //!
-//! Adapts `log::Log` to what the quorum needs. Nothing is ever deleted by time or size: only a snapshot makes old
-//! batches needless. Owns how the log goes on when the disk is full: the disk keeps room behind the end of the active
-//! segment, where nobody else can take it; no segment is rolled, since a new one has no such room; indexes and the
-//! epoch file, which follow from the batches, wait.
+//! Adapts `log::Log` to the quorum. Nothing is deleted by time or size; old batches are deleted only after a snapshot.
+//! Owns how the log continues when the disk is full: disk space is reserved after the end of the active segment, where
+//! no other file can take it; no segment is rolled, since a new one has no reserve; writes of the indexes and of the
+//! epoch file, which can be rebuilt from the batches, wait.
 
 use std::{
     io,
@@ -22,15 +22,15 @@ use crate::{
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
-/// For so long after the start the epoch file is left for later: it only repeats what the batches say, and waiting for
-/// its sync (and its directory's) would be most of the time between start and first topic.
+/// For this time after the start the epoch file is not written: it can be rebuilt from the batches, and its sync (and
+/// that of its directory) would take most of the time between the start and the first topic.
 const EPOCHS_MAY_WAIT: Duration = Duration::from_secs(1);
 
-/// Room is taken in portions of this, so that a change asks the disk for it now and then only. A volume with less than
-/// this is full: a change that takes room would only find that out later, and half done.
+/// Space is reserved in steps of this size, so that only few changes need a call to the disk. A volume with less free
+/// space counts as full: otherwise a change would find out later, when it is half done.
 const ROOM_STEP: u64 = 1 << 20;
-/// A segment is rolled only where so much is free: room for what the new one keeps, and for what others write
-/// meanwhile.
+/// A segment is rolled only if this much is free: enough for the reserve of the new one and for concurrent writes of
+/// others.
 const ROOM_TO_ROLL: u64 = 16 << 20;
 
 /// The settings of the metadata log (Apache: `MetadataLogConfig`).
@@ -38,7 +38,7 @@ pub fn log_config(segment_bytes: i32, segment_ms: i64) -> LogConfig {
     LogConfig {
         segment_bytes,
         segment_ms,
-        // Any snapshot boundary must fit, and batches are as large as one request's records.
+        // A batch holds all records of one request, so it may be large.
         max_message_bytes: i32::MAX,
         retention_ms: -1,
         retention_bytes: -1,
@@ -52,22 +52,22 @@ pub struct MetadataLog {
     log: Arc<Mutex<Log>>,
     clock: Arc<dyn Clock>,
     opened_at: Duration,
-    /// The settings, of which the log gets those about rolling only where there is room.
+    /// The settings while there is room for another segment.
     config: Arc<LogConfig>,
-    /// The same for as long as there is no room for another segment.
+    /// The settings while there is no room for another segment: the log is not rolled.
     config_without_rolls: Arc<LogConfig>,
-    /// The segment in which the disk keeps room, and up to which position.
+    /// The base offset of the segment that has the reserve, and the position at which the reserve ends.
     kept: Option<(Offset, u64)>,
-    /// The file system cannot keep room.
+    /// The file system cannot reserve space.
     cannot_keep_room: bool,
 }
 
 impl MetadataLog {
-    /// Opens or makes the log in the log manager's directories. The manager then keeps its checkpoints. `accept_loss`
-    /// goes on with what is left of it.
+    /// Opens or creates the log in the log manager's directories. The manager then writes its checkpoints. With
+    /// `accept_loss` a log that has lost records is opened too.
     ///
     /// # Errors
-    /// As [`Log::open`]; and that there was one, and it is gone or damaged.
+    /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged.
     pub fn open(env: &Env, manager: &LogManager, config: LogConfig, accept_loss: bool) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         if !accept_loss && !manager.has(&partition) {
@@ -90,7 +90,7 @@ impl MetadataLog {
         Ok(MetadataLog::over(env, log))
     }
 
-    /// A log that no manager knows of.
+    /// A log that is not registered with a log manager.
     pub fn new(env: &Env, log: Log) -> Self {
         MetadataLog::over(env, Arc::new(Mutex::new(log)))
     }
@@ -117,12 +117,12 @@ impl MetadataLog {
         lock(&self.log)
     }
 
-    /// Whether a new segment would find room.
+    /// Whether there is room for a new segment.
     fn may_roll(&self) -> bool {
         self.has_free(ROOM_TO_ROLL)
     }
 
-    /// Whether so much is free, as far as the file system says.
+    /// Whether `bytes` are free on the volume; true if the file system does not report it.
     fn has_free(&self, bytes: u64) -> bool {
         let ctx = self.log().context().clone();
         ctx.disk.space(&ctx.dir).map_or(true, |space| space.usable >= bytes || space.total == 0)
@@ -153,17 +153,17 @@ impl MetadataLog {
     }
 }
 
-/// The settings of a log that stays in its segment as long as offsets and positions fit into it.
+/// The settings of a log that does not roll its segment before offsets or positions overflow.
 fn without_rolls(config: &LogConfig) -> LogConfig {
     LogConfig { segment_bytes: i32::MAX, segment_ms: i64::MAX, segment_jitter_ms: 0, ..config.clone() }
 }
 
-/// What can be done about a metadata log that has lost what was acknowledged.
-pub(super) const WAY_OUT: &str = "Nothing was changed. Put the directory __cluster_metadata-0 back from a backup; or, to go \
-     on with what is left of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are then \
-     unknown are renamed to …-stray, their data is kept";
+/// Tells the operator what to do if the metadata log has lost acknowledged records.
+pub(super) const WAY_OUT: &str = "Nothing was changed. Restore the directory __cluster_metadata-0 from a backup; or, to \
+     continue with the rest of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are \
+     then unknown are renamed to …-stray, their data is kept";
 
-/// An empty metadata log is that of a new cluster, unless something shows that there was another one.
+/// Refuses an empty metadata log if something shows that the cluster is not new.
 fn refuse_loss(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
     let partitions = manager.partitions()?;
     let proof = if !partitions.is_empty() {
@@ -176,14 +176,14 @@ fn refuse_loss(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>
     };
     let Some(proof) = proof else { return Ok(()) };
     let path = dir.map_or_else(|| PathBuf::from(format!("{CLUSTER_METADATA_TOPIC}-0")), |(_, dir)| dir.to_owned());
-    let reason = format!("{what}, although there is what it must have told of: {proof}. {WAY_OUT}");
+    let reason = format!("{what}, but it must have had records, since this exists: {proof}. {WAY_OUT}");
     Err(LogError::Invalid { path, reason })
 }
 
-/// What only a log with records can have left beside itself.
+/// Returns a file that only a log with records can have left in its directory.
 fn proof_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
     let snapshots = snapshot::list(disk, dir).map_err(LogError::io("list", dir))?;
-    // Kafka's format tool writes one that ends at 0, for a log that has yet to begin.
+    // Kafka's format tool writes a snapshot that ends at 0 before there is a log.
     if let Some(newest) = snapshots.last().filter(|id| id.end_offset > 0) {
         return Ok(Some(format!("the snapshot {}", newest.file_name())));
     }
@@ -193,7 +193,7 @@ fn proof_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
 fn io_error(error: LogError) -> io::Error {
     let kind = match &error {
         LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
-        // A full disk that a sync speaks of has lost what was written: that is no shortage that one waits for.
+        // If a sync fails because the disk is full, written data are lost: that is a disk fault and cannot be retried.
         error if error.is_disk_fault() => io::ErrorKind::Other,
         error if error.is_shortage() => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
@@ -258,7 +258,7 @@ impl BatchLog for MetadataLog {
             Err(LogError::Io { source, path, .. }) if source.kind() == io::ErrorKind::Unsupported => {
                 tracing::info!(
                     path = %path.display(), error = %source,
-                    "the file system cannot keep room for the metadata log: on a full disk, topics cannot be deleted either"
+                    "the file system cannot reserve space for the metadata log: on a full disk, topics cannot be deleted either"
                 );
                 self.cannot_keep_room = true;
                 Ok(())
@@ -283,7 +283,7 @@ impl BatchLog for MetadataLog {
         let may_roll = self.may_roll();
         let mut log = self.log();
         if log.maybe_increment_log_start_offset(offset).map_err(io_error)? {
-            // Segments go whole: with this one closed, the next snapshot can drop it.
+            // Only whole segments are deleted. This one is rolled, so that the next snapshot can delete it.
             if may_roll {
                 log.roll().map_err(io_error)?;
             }

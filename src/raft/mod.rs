@@ -1,4 +1,4 @@
-//! The metadata quorum: raft-rs decides, we store and send.
+//! The metadata quorum: raft-rs decides; this module stores its log and passes requests to it.
 
 mod cached_image;
 pub mod control_records;

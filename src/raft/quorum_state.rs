@@ -1,7 +1,7 @@
 //! The `quorum-state` file: epoch, leader and vote, in Kafka's JSON (Apache: `FileQuorumStateStore`).
 //!
-//! Raft's term is the epoch. Its commit index is not stored: it is learned again, and everything at or below the
-//! store's or the snapshot's offset is known to be committed anyway.
+//! The epoch is raft's term. raft's commit index is not stored: the node learns it again, and all records in the store
+//! or a snapshot are known to be committed.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
 
 pub const FILE_NAME: &str = "quorum-state";
 
-/// What must survive a restart for elections to be safe.
+/// The state that must survive a restart for elections to be safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ElectionState {
     pub epoch: LeaderEpoch,
@@ -23,7 +23,7 @@ pub struct ElectionState {
     pub vote: Option<(BrokerId, Uuid)>,
 }
 
-/// Kafka's data version 1. Version 0 (before KIP-853) lacks the voted directory and is read too.
+/// Kafka's data version 1. Version 0 (before KIP-853), which has no voted directory, is read too.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct QuorumStateData {
@@ -47,10 +47,10 @@ impl QuorumStateFile {
         QuorumStateFile { disk, path: metadata_log_dir.join(FILE_NAME) }
     }
 
-    /// None where there is no file yet.
+    /// Reads the file; returns None if there is none yet.
     ///
     /// # Errors
-    /// `InvalidData` where the file is not what Kafka or we write.
+    /// `InvalidData` if the file does not have this format.
     pub fn read(&self) -> io::Result<Option<ElectionState>> {
         if !self.disk.exists(&self.path) {
             return Ok(None);
@@ -74,7 +74,7 @@ impl QuorumStateFile {
         }))
     }
 
-    /// Replaces the file. With `durable` it has reached the disk, its name included, when this returns.
+    /// Replaces the file. With `durable` the file and its directory entry are synced when this returns.
     pub fn write(&self, state: &ElectionState, durable: bool) -> io::Result<()> {
         let data = QuorumStateData {
             leader_id: state.leader.unwrap_or(-1),

@@ -1,8 +1,7 @@
 //! Kafka's metadata snapshots: `<end offset>-<epoch>.checkpoint` beside the metadata log.
 //!
-//! Owns the file's form (one control batch with header, kraft.version and voters; batches of metadata records; a
-//! footer), writing it so that a crash leaves the old state or the new, and finding the newest valid one. Kafka's dump
-//! tool reads it.
+//! Owns the file format (one control batch with header, kraft.version and voters; batches of metadata records; a
+//! footer), the atomic write, and the search for the newest valid snapshot. Kafka's dump tool can read the file.
 
 use std::{io, path::Path};
 
@@ -47,13 +46,13 @@ impl SnapshotId {
     }
 }
 
-/// A snapshot, read.
+/// The content of a snapshot file.
 #[derive(Debug)]
 pub struct Snapshot {
     pub id: SnapshotId,
     pub image: MetadataImage,
     pub voters: Option<VotersRecord>,
-    /// Of the last entry contained; None in a file that Apache Kafka wrote.
+    /// The raft index of the last entry in it; None if Apache Kafka wrote the file.
     pub raft_index: Option<u64>,
 }
 
@@ -79,7 +78,7 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SnapshotId>> {
     Ok(ids)
 }
 
-/// The newest snapshot that reads without fault; each faulty one is named in a warning.
+/// Reads the newest valid snapshot. Logs a warning for each damaged one.
 pub fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Snapshot>> {
     for id in list(disk, dir)?.into_iter().rev() {
         match read(disk, dir, id) {
@@ -89,7 +88,7 @@ pub fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Snapshot>> {
                 tracing::warn!(
                     file = id.file_name(),
                     reason,
-                    "a metadata snapshot is damaged; an older one and the log must do"
+                    "a metadata snapshot is damaged; an older one and the log are used instead"
                 );
             }
         }
@@ -97,7 +96,7 @@ pub fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Snapshot>> {
     Ok(None)
 }
 
-/// Writes the image; durable when this returns.
+/// Writes the image; it is durable when this returns.
 pub fn write(
     disk: &dyn Disk,
     dir: &Path,
@@ -119,7 +118,7 @@ pub fn write(
     }
     let partial = dir.join(format!("{}.part", id.file_name()));
     write_batches(disk, &partial, image, epoch, &control, now_ms).inspect_err(|_| {
-        // On a full disk its room is needed; whatever is left of it goes with the next listing.
+        // On a full disk its space is needed. If this fails, `list` removes the file later.
         let _ = disk.remove_file(&partial);
     })?;
     disk.rename(&partial, &dir.join(id.file_name()))?;
@@ -154,7 +153,7 @@ fn write_batches(
     file.sync_all()
 }
 
-/// Reads one snapshot whole; anything missing or damaged is an error.
+/// Reads one whole snapshot. Missing or damaged parts are errors.
 pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
     let bytes = disk.read(&dir.join(id.file_name()))?;
     let invalid = |reason: &dyn std::fmt::Display| SnapshotError::Invalid(reason.to_string());
@@ -164,7 +163,7 @@ pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Snapshot, Sna
     let mut batches = iter_batches(&bytes);
     for batch in batches.by_ref() {
         if is_complete {
-            return Err(invalid(&"there is something behind the footer"));
+            return Err(invalid(&"data follow the footer"));
         }
         match read_batch(&batch).map_err(|error| invalid(&error))? {
             BatchContent::Control(records) => {
@@ -250,7 +249,7 @@ mod tests {
         for damage in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[damage] ^= 0x10;
-            // Offsets and epochs of batches are outside the checksum, and nothing reads them here.
+            // The checksum does not cover offsets and epochs of batches, and this code does not read them.
             std::fs::write(&path, &bytes).unwrap();
             let found = newest(&SystemDisk, dir.path()).unwrap().unwrap();
             let unchanged = found.id.end_offset == 100 && found.image.configs.len() == 5;

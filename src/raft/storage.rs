@@ -1,9 +1,9 @@
-//! raft-rs's view of the metadata log.
+//! The metadata log as raft-rs sees it.
 //!
-//! Owns: the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open
-//! from a stored base); the voter set and kraft.version as the log tells them; the quorum-state file. One raft entry is
-//! one batch, and an entry's data are the batch's bytes, offsets and epoch assigned: whoever receives it appends it
-//! verbatim (INV-R1). raft's empty entry at a new term is Kafka's LeaderChange batch. Protobuf never sees a byte of
+//! Owns the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open
+//! from a stored base); the voter set and kraft.version from the log; and the quorum-state file. One raft entry is one
+//! batch. The entry's data are the bytes of the batch, with offsets and epoch assigned, so that a receiver appends it
+//! unchanged (INV-R1). raft's empty entry at a new term becomes Kafka's LeaderChange batch. Protobuf is not used in
 //! these files.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
@@ -31,28 +31,28 @@ use crate::{
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
 };
 
-/// What the quorum needs of a log: `log::Log` is one.
+/// The functions of a log that the quorum needs; `MetadataLog` implements them with `log::Log`.
 pub trait BatchLog: Send {
     fn log_start_offset(&self) -> Offset;
     fn log_end_offset(&self) -> Offset;
-    /// Appends a whole batch that carries its offsets. After `StorageFull` nothing of it is there, and it may be tried
-    /// again.
+    /// Appends a whole batch whose offsets are assigned. After `StorageFull` nothing is written, and the call may be
+    /// retried.
     fn append(&mut self, batch: Bytes) -> io::Result<()>;
-    /// Everything appended is on the disk when this returns. After `StorageFull` nothing is lost, and it may be tried
-    /// again.
+    /// Makes all appended batches durable. After `StorageFull` nothing is lost, and the call may be retried.
     fn flush(&mut self) -> io::Result<()>;
-    /// Whole batches from the one that holds `from` on; at least one where there is one, else about `max_bytes`.
+    /// Reads whole batches, starting with the one that contains `from`: at least one if there is one, then up to about
+    /// `max_bytes`.
     fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
-    /// Has the disk keep room for so many more bytes, so that they can be appended and flushed when it is full. After
-    /// `StorageFull` what was kept before is still kept. A disk that cannot keep room is no error.
+    /// Reserves disk space for `bytes` more bytes, so that they can be appended and flushed when the disk is full.
+    /// After `StorageFull` the earlier reserve remains. A disk that cannot reserve space is no error.
     fn keep_room(&mut self, bytes: u64) -> io::Result<()>;
-    /// Cuts everything from `offset` on.
+    /// Removes all records from `offset` on.
     fn truncate_to(&mut self, offset: Offset) -> io::Result<()>;
-    /// Drops everything; the next record gets `offset`.
+    /// Removes all records; the next one gets `offset`.
     fn truncate_fully_and_start_at(&mut self, offset: Offset) -> io::Result<()>;
-    /// Nothing below `offset` is needed any more.
+    /// Deletes records below `offset`, which are not needed any more.
     fn delete_before(&mut self, offset: Offset) -> io::Result<()>;
-    /// The last call.
+    /// Closes the log. No other call may follow.
     fn close(&mut self) -> io::Result<()>;
 }
 
@@ -65,7 +65,7 @@ struct Position {
     bytes: u32,
 }
 
-/// What stands before the first entry: the end of a snapshot, or nothing.
+/// The position before the first entry: the end of a snapshot, or the start of an empty log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
     pub index: u64,
@@ -87,20 +87,20 @@ pub fn node_id(raft_id: u64) -> Option<BrokerId> {
     BrokerId::try_from(raft_id.checked_sub(1)?).ok()
 }
 
-/// Who this node is in the quorum.
+/// This node's ids in the quorum.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub node_id: BrokerId,
     pub directory_id: Uuid,
 }
 
-/// With what the storage of a quorum starts.
+/// The voters with which the storage starts.
 pub struct QuorumStart {
-    /// What a snapshot says.
+    /// The voters of the newest snapshot.
     pub voters: Option<VotersRecord>,
-    /// Whom an empty log starts with.
+    /// The voters of an empty log.
     pub bootstrap_voters: VotersRecord,
-    /// Goes on with the snapshot where the log behind it is lost.
+    /// Start from the snapshot if the log after it is lost.
     pub accept_loss: bool,
 }
 
@@ -114,7 +114,7 @@ pub struct MetadataStorage {
     commit: u64,
     identity: Identity,
     voters: VotersRecord,
-    /// Whether `voters` stands in the log or a snapshot; if not, the first leader writes it.
+    /// Whether the log or a snapshot contains `voters`; if not, the first leader writes them.
     voters_are_stored: bool,
     kraft_version: i16,
     bytes_written: u64,
@@ -123,10 +123,10 @@ pub struct MetadataStorage {
 const SCAN_BYTES: usize = 1 << 20;
 
 impl MetadataStorage {
-    /// Reads the log from `base` on.
+    /// Opens the storage and reads the log from `base` on.
     ///
     /// # Errors
-    /// `InvalidData` where the log does not continue `base`, has lost its end or holds what is no metadata batch.
+    /// `InvalidData` if the log does not continue `base`, has lost its end, or contains an invalid metadata batch.
     pub fn open(
         log: Box<dyn BatchLog>,
         disk: Arc<dyn Disk>,
@@ -158,7 +158,7 @@ impl MetadataStorage {
     fn scan(&mut self, accept_loss: bool) -> io::Result<()> {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         if end < self.base.end_offset {
-            // A sole voter writes a snapshot of what is synced in its log.
+            // A sole voter's snapshot holds only records that were synced in its log, so the log has lost records.
             if self.is_sole_voter() && !accept_loss {
                 return Err(invalid(format!(
                     "records are lost: the metadata log ends at offset {end}, and the newest snapshot at {}. {WAY_OUT}",
@@ -194,11 +194,11 @@ impl MetadataStorage {
         Ok(())
     }
 
-    /// Takes a batch that is in the log into the map.
+    /// Adds a batch of the log to the map.
     fn note(&mut self, batch: &BatchView<'_>) -> io::Result<()> {
         if batch.base_offset() != self.end_offset() {
             return Err(invalid(format!(
-                "the metadata log goes on with offset {} where {} was expected",
+                "the metadata log continues with offset {}, but {} was expected",
                 batch.base_offset(),
                 self.end_offset()
             )));
@@ -230,7 +230,7 @@ impl MetadataStorage {
 
     fn read_election_state(&mut self) -> io::Result<()> {
         let stored = match self.quorum_state.read() {
-            // Nobody else was ever promised a vote, so the log's epochs say all there is to know.
+            // A sole voter has never voted for another node, so the epochs in the log are enough.
             Err(error) if error.kind() == io::ErrorKind::InvalidData && self.is_sole_voter() => {
                 tracing::warn!(%error, "the quorum-state file is damaged; the epoch is taken from the metadata log");
                 None
@@ -244,7 +244,7 @@ impl MetadataStorage {
         Ok(())
     }
 
-    /// Whether this node alone decides.
+    /// Whether this node is the only voter.
     pub fn is_sole_voter(&self) -> bool {
         matches!(self.voters.voters.as_slice(), [only] if only.voter_id == self.identity.node_id)
     }
@@ -257,7 +257,7 @@ impl MetadataStorage {
         self.kraft_version
     }
 
-    /// The offset behind the last entry.
+    /// The offset after the last entry.
     pub fn end_offset(&self) -> Offset {
         self.positions.back().map_or(self.base.end_offset, |position| position.last_offset + 1)
     }
@@ -274,7 +274,7 @@ impl MetadataStorage {
         self.base
     }
 
-    /// Bytes of all entries found at open or appended since; never falls.
+    /// The bytes of all entries found at open or appended since. It never decreases.
     pub fn bytes_written(&self) -> u64 {
         self.bytes_written
     }
@@ -284,7 +284,7 @@ impl MetadataStorage {
         self.positions.get(usize::try_from(at).ok()?)
     }
 
-    /// The index of the entry that ends with `offset`, and its epoch; the base counts too.
+    /// The index and the epoch of the entry whose last offset is `offset`. The base is such an entry too.
     pub fn entry_ending_at(&self, offset: Offset) -> Option<(u64, LeaderEpoch)> {
         if offset + 1 == self.base.end_offset {
             return Some((self.base.index, self.base.epoch));
@@ -293,7 +293,7 @@ impl MetadataStorage {
         Some((self.base.index + 1 + at as u64, self.positions[at].epoch))
     }
 
-    /// The offset behind entry `index`.
+    /// The offset after entry `index`.
     pub fn end_offset_of(&self, index: u64) -> Option<Offset> {
         if index == self.base.index {
             return Some(self.base.end_offset);
@@ -310,20 +310,20 @@ impl MetadataStorage {
         let size = batch
             .map(|batch| batch.size_bytes())
             .ok_or_else(|| invalid(format!("the metadata log lost its batch at {}", position.base_offset)))?;
-        // A read may begin before the batch only where the log is not ours; the map would have refused it at open.
+        // The read starts at this batch: `note` has checked that the batches follow each other without gap or overlap.
         Ok(bytes.slice(..size))
     }
 
-    /// Says that everything up to `index` is committed: what the store or a snapshot holds always is.
+    /// Marks all entries up to `index` as committed. The content of the store or of a snapshot always is.
     pub fn set_commit(&mut self, index: u64) {
         self.commit = self.commit.max(index.min(self.last_entry_index()));
     }
 
-    /// Appends an entry that raft wants stored; one at or before the last replaces what is there. Not durable before
-    /// `flush`.
+    /// Appends an entry of raft. If its index is not after the last one, it replaces the entries from there on. It is
+    /// durable after `flush`.
     ///
     /// # Errors
-    /// After `StorageFull` nothing is written, and it may be tried again.
+    /// After `StorageFull` nothing is written, and the call may be retried.
     pub fn append(&mut self, entry: &Entry, now_ms: TimestampMs) -> io::Result<()> {
         if entry.index <= self.last_entry_index() {
             self.truncate_from(entry.index)?;
@@ -349,7 +349,7 @@ impl MetadataStorage {
         Ok(())
     }
 
-    /// Kafka's batch at the start of an epoch; in the very first one the voters come with it (KIP-853).
+    /// Kafka's batch at the start of an epoch. The first one also contains the voters (KIP-853).
     fn leader_change(&self, epoch: LeaderEpoch, now_ms: TimestampMs) -> Bytes {
         let voters = || self.voters.voters.iter().map(|voter| LeaderChangeVoter { voter_id: voter.voter_id }).collect();
         let granting_voters =
@@ -364,7 +364,7 @@ impl MetadataStorage {
         control_batch(self.end_offset(), epoch, now_ms, &records)
     }
 
-    /// As [`BatchLog::keep_room`].
+    /// Reserves disk space, see [`BatchLog::keep_room`].
     pub fn keep_room(&mut self, bytes: u64) -> io::Result<()> {
         self.log.keep_room(bytes)
     }
@@ -374,9 +374,9 @@ impl MetadataStorage {
         self.log.flush()
     }
 
-    /// Notes raft's term and vote, durably before anybody can hear of them. A sole voter has nobody to tell: its first
-    /// entry of the term is synced before it acts on it, and the log's epochs bring the term back; one fsync less
-    /// between start and readiness.
+    /// Stores raft's term and vote, durably before they are sent to another voter. A sole voter sends them to nobody,
+    /// so it saves this fsync at its start: its first entry of the term is synced before it acts on it, and a restart
+    /// reads the term from the log.
     pub fn set_hard_state(&mut self, hard_state: &HardState, leader: Option<BrokerId>) -> io::Result<()> {
         let vote = node_id(hard_state.vote).map(|id| {
             let directory =
@@ -386,7 +386,7 @@ impl MetadataStorage {
         let election = ElectionState { epoch: hard_state.term as LeaderEpoch, leader, vote };
         if election != self.election {
             match self.quorum_state.write(&election, !self.is_sole_voter()) {
-                // What the file would say follows from the log, where the next entry says it.
+                // The file is not needed: the next entry in the log contains the epoch.
                 Err(error) if self.is_sole_voter() && is_shortage(&error) => {
                     tracing::debug!(%error, "the quorum-state file cannot be written for now");
                 }
@@ -397,7 +397,7 @@ impl MetadataStorage {
         Ok(())
     }
 
-    /// Forgets everything up to the entry `index`, which a snapshot covers.
+    /// Deletes the log up to and including entry `index`, which a snapshot contains.
     pub fn compact(&mut self, index: u64) -> io::Result<()> {
         if let Some(position) = self.position(index).copied() {
             self.base = Base { index, epoch: position.epoch, end_offset: position.last_offset + 1 };
@@ -481,12 +481,12 @@ impl raft::Storage for MetadataStorage {
     }
 
     fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // Followers will fetch the file itself; raft is told to wait.
+        // Followers will fetch the snapshot file themselves, so raft must wait.
         Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
     }
 }
 
-/// A log in memory that loses what was not flushed, for tests and simulations.
+/// A log in memory that loses unflushed batches in a crash, for tests and simulations.
 #[cfg(any(test, feature = "sim"))]
 pub mod memory {
     use std::sync::{Arc, Mutex, PoisonError};
@@ -501,7 +501,7 @@ pub mod memory {
         flushes: u64,
     }
 
-    /// Clones share the content, as two openings of one directory do.
+    /// Clones share the content, like two logs opened on the same directory.
     #[derive(Clone, Default)]
     pub struct MemoryLog(Arc<Mutex<Inner>>);
 
@@ -514,7 +514,7 @@ pub mod memory {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// The power goes off: what was not flushed is gone.
+        /// Simulates a power failure: batches that were not flushed are lost.
         pub fn crash(&self) {
             let mut inner = self.inner();
             let durable = inner.durable;
@@ -525,7 +525,7 @@ pub mod memory {
             self.inner().flushes
         }
 
-        /// All batches, one behind the other.
+        /// The bytes of all batches, in order.
         pub fn bytes(&self) -> Vec<u8> {
             self.inner().batches.concat()
         }

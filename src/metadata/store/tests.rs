@@ -1,4 +1,4 @@
-//! Both stores against the image itself: whatever happens, what is loaded is what was applied, or an error.
+//! Tests of both stores against the image: a load returns the applied image or an error.
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{env::SystemDisk, metadata::records::*, sim::until_blocking};
 
-/// A change of the kind and with the numbers that the test draws.
+/// Makes a record from the random numbers of the test.
 fn record(image: &MetadataImage, kind: u8, at: u8) -> MetadataRecord {
     let topic = format!("t{}", at % 7);
     match (kind % 6, image.topic(&topic)) {
@@ -47,7 +47,8 @@ fn record(image: &MetadataImage, kind: u8, at: u8) -> MetadataRecord {
     }
 }
 
-/// Applies drawn changes in batches to an image and a store, reopening it with `reopen` after each batch.
+/// Applies random changes in batches to an image and a store. Reopens the store with `reopen` after each batch and
+/// compares it with the image.
 fn agrees(
     changes: Vec<Vec<(u8, u8)>>,
     mut store: Box<dyn MetadataStore>,
@@ -83,7 +84,7 @@ proptest! {
     #[test]
     fn inv_m2_the_sled_store_gives_back_the_image_over_reopenings(changes in prop::collection::vec(prop::collection::vec(any::<(u8, u8)>(), 1..60), 1..5)) {
         let dir = tempfile::tempdir().unwrap();
-        // A thread of the engine may hold the lock of the one that was dropped a moment longer.
+        // After the drop a thread of sled may hold the lock of the previous database for a moment.
         let open = || {
             let mut opened = None;
             until_blocking("the store is unlocked", || {
@@ -164,7 +165,7 @@ fn an_engine_that_panics_when_it_is_dropped_ends_nothing() {
     struct Panics;
     impl Drop for Panics {
         fn drop(&mut self) {
-            panic!("cannot write what is left");
+            panic!("cannot write unsaved data");
         }
     }
     drop(Guarded::new(Panics));

@@ -1,5 +1,5 @@
-//! The guard against `kafka-protocol` itself: random bodies of every (API, version) written from the schemas must pass
-//! and decode to the last byte, and whatever passes after being broken must decode without harm.
+//! Tests of the guard against `kafka-protocol`. Random bodies of every (API, version), encoded from the schemas, must
+//! pass and decode to the last byte. Damaged bodies that pass must decode without harm.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{messages, protocol::Encodable};
@@ -12,7 +12,7 @@ fn schema(api_key: i16) -> &'static Schema {
     schemas::REQUESTS.iter().find(|schema| schema.api_key == api_key).expect("every API has a schema")
 }
 
-/// Every (API, version) that both the crate and Kafka 4.3.1 know.
+/// Every (API, version) that both the crate and Kafka 4.3.1 support.
 fn all_versions() -> impl Iterator<Item = (&'static Api, i16)> {
     APIS.iter().flat_map(|api| {
         let (first, last) = schema(api.key).versions;
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// Writes random messages that have a given shape.
+/// Encodes random messages of a given shape.
 struct Author {
     bytes: BytesMut,
     dice: Dice,
@@ -61,7 +61,7 @@ impl Author {
         for field in fields.iter().filter(|field| field.is_tagged(version)) {
             if self.dice.below(2) == 0 {
                 let before = std::mem::take(&mut self.bytes);
-                // Null where the crate's default is null would not be written again; nothing else depends on it.
+                // The crate does not encode a null that is its default, so this test does not use null here.
                 self.value(&field.kind, false);
                 tags.push((field.tag, std::mem::replace(&mut self.bytes, before)));
             }
@@ -80,7 +80,7 @@ impl Author {
     fn value(&mut self, kind: &Kind, nullable: bool) {
         let null = nullable && self.dice.below(3) == 0;
         match kind {
-            // Truth values among them are written as 0 or 1, so only those survive the way back.
+            // Some are booleans, which are encoded as 0 or 1, so only 0 and 1 stay the same.
             Kind::Fixed(1) => self.bytes.put_u8(self.dice.below(2) as u8),
             Kind::Fixed(length) => (0..*length).for_each(|_| self.bytes.put_u8(self.dice.below(256) as u8)),
             Kind::String if self.flexible => {
@@ -133,14 +133,15 @@ impl Author {
 #[test]
 fn schemas_are_sorted_by_key() {
     assert!(schemas::REQUESTS.is_sorted_by(|a, b| a.api_key < b.api_key));
-    assert_eq!(APIS.len() + 2, schemas::REQUESTS.len(), "the crate lacks the two of streams groups");
+    assert_eq!(APIS.len() + 2, schemas::REQUESTS.len(), "the crate lacks the two APIs of streams groups");
 }
 
 #[test]
 fn default_requests_of_every_version_pass() {
     let mut passed = 0;
     for (api, version) in all_versions() {
-        // A default may be null where this version has none; then the crate does not write it.
+        // The default of a field may be null, and this version may not allow null. Then the crate does not encode the
+        // message.
         if let Ok(body) = (api.default)(version) {
             assert!(check_request(api.key, version, &body).is_ok(), "key {} version {version}", api.key);
             passed += 1;
@@ -177,7 +178,7 @@ proptest! {
         }
     }
 
-    // A count of 2^31 that slipped through would abort the test process: the crate would ask for its memory at once.
+    // If a count of 2^31 passed the guard, the crate would allocate its memory at once and abort the test process.
     #[test]
     fn broken_requests_that_pass_decode_without_harm(seed: u64) {
         let mut dice = Dice(seed);
@@ -213,7 +214,7 @@ fn four_bytes_of_metadata_and_twelve_of_produce_are_refused() {
 
 #[test]
 fn floods_of_tags_are_refused() {
-    // ApiVersions v3: two empty strings, then 200 tags of nothing.
+    // ApiVersions v3: two empty strings, then 200 empty tags.
     let mut body = vec![1, 1, 0xc8, 0x01];
     body.resize(1000, 0);
     assert_eq!(refused(18, 3, &body), DecodeError::TooManyTags);
@@ -229,7 +230,7 @@ fn floods_of_tags_are_refused() {
 
 #[test]
 fn nested_counts_are_refused_at_every_level() {
-    // CreateTopics v2: one topic, no replicas named, then a count of configs that is not there.
+    // CreateTopics v2: one topic without assignments, then a count of configs without the configs.
     let mut body = BytesMut::new();
     body.put_i32(1);
     body.put_slice(&[0, 1, b't', 0, 0, 0, 1, 0, 1]);
@@ -241,7 +242,7 @@ fn nested_counts_are_refused_at_every_level() {
 
 #[test]
 fn millions_of_tiny_elements_are_refused() {
-    // Metadata v1: topics of no name, two bytes each on the wire, some hundred in memory.
+    // Metadata v1: topics with an empty name, each of 2 bytes on the wire and of some 100 bytes in memory.
     let topics = 20 * 1024 * 1024;
     let mut body = BytesMut::new();
     body.put_i32(topics);
@@ -269,7 +270,7 @@ fn the_elements_of_all_arrays_of_a_request_are_counted_together() {
 
 #[test]
 fn known_tagged_fields_must_fill_their_size() {
-    // CreateTopics has none, DescribeQuorum neither; Fetch v12 has the cluster id as tag 0 of the request.
+    // Fetch v12 has the cluster id as tag 0 of the request.
     let request = messages::FetchRequest::default().with_cluster_id(Some("abc".to_string().into()));
     let mut body = BytesMut::new();
     request.encode(&mut body, 12).unwrap();
@@ -283,8 +284,8 @@ fn known_tagged_fields_must_fill_their_size() {
     assert_eq!(refused(1, 12, &body), DecodeError::Truncated);
 }
 
-/// The crate keeps such tags and drops them when it writes, so that a request that is forwarded would be another one:
-/// found by fuzzing.
+/// The crate reads such tags and does not write them, so a forwarded request would differ from the original. Found by
+/// fuzzing.
 #[test]
 fn tags_that_cannot_be_are_refused() {
     let with_tag = |last_byte| [1, 0xff, 0xff, 0xff, 0xff, last_byte, 0];
@@ -292,10 +293,10 @@ fn tags_that_cannot_be_are_refused() {
     assert_eq!(refused(74, 0, &with_tag(8)), DecodeError::Tag(0x8fff_ffff));
 }
 
-/// What the crate takes for null must not be a struct to the guard: found by fuzzing.
+/// If the crate reads null, the guard must not read a struct. Found by fuzzing.
 #[test]
 fn a_struct_is_there_or_null_and_nothing_else() {
-    // DescribeTopicPartitions of no topics: the limit, then the cursor.
+    // DescribeTopicPartitions without topics: the limit, then the cursor.
     let with_cursor = |presence: i8, cursor: &[u8]| [&[1, 0, 0, 0, 9, presence as u8], cursor, &[0]].concat();
     let cursor = [2, b't', 0, 0, 0, 0, 0];
     assert!(check_request(75, 0, &with_cursor(-1, &[])).is_ok());

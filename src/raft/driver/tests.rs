@@ -1,4 +1,4 @@
-//! The quorum of one from end to end: memory log and real disk, restarts, crashes, damaged stores, full disks.
+//! Tests of a quorum of one from end to end: memory log and real disk, restarts, crashes, damaged stores, full disks.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
@@ -123,7 +123,7 @@ impl Running {
         self.started.controller.incremental_alter_configs(request).await?.remove(0)
     }
 
-    /// What the image says, whatever the offset and the epochs of restarts.
+    /// The topics of the image, without offsets and epochs, which change with each restart.
     fn topics(&self) -> BTreeMap<String, (TopicId, usize)> {
         let image = self.publisher.image();
         image
@@ -152,7 +152,7 @@ async fn a_new_node_is_a_cluster_with_one_unfenced_broker_after_one_fsync() {
     let broker = image.broker(1).unwrap();
     assert!(broker.is_active());
     assert_eq!(Some(broker.epoch), running.started.broker_epoch);
-    assert_eq!(running.heard.lock().unwrap().len(), 1, "told once, of everything");
+    assert_eq!(running.heard.lock().unwrap().len(), 1, "one delta holds everything");
     running.stop().await;
 }
 
@@ -167,7 +167,7 @@ async fn an_answered_creation_is_published_and_heard_and_synced() {
     let image = running.stop().await;
     assert_eq!(image.topic_id("t"), Some(id));
     let again = node.start().await;
-    assert_eq!(again.topics()["t"], (id, 2), "what was answered survives the power");
+    assert_eq!(again.topics()["t"], (id, 2), "an answered creation survives a power failure");
     again.stop().await;
 }
 
@@ -181,7 +181,7 @@ async fn concurrent_requests_share_fsyncs_and_see_each_other() {
     assert_eq!(running.topics().len(), 50);
     let flushes = node.log.flushes();
     assert!(flushes < 30, "{flushes} fsyncs for 50 concurrent creations");
-    // The second of two at the same time must see the first, although nothing is committed yet.
+    // The second of two concurrent creations must see the first, although nothing is committed yet.
     let twice = ["same", "same"].map(|name| {
         let topic =
             CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
@@ -205,7 +205,11 @@ async fn a_restart_raises_epoch_broker_epoch_and_leader_epochs_and_keeps_the_res
     assert!(after.broker(1).unwrap().epoch > before.broker(1).unwrap().epoch);
     assert_eq!(after.partition("t", 0).unwrap().leader_epoch, 2);
     assert!(after.provenance.last_contained_epoch > before.provenance.last_contained_epoch);
-    assert_eq!(node.log.flushes(), 3, "start, topic, and the second start with its registration");
+    assert_eq!(
+        node.log.flushes(),
+        3,
+        "one for the start, one for the topic, one for the second start with its registration"
+    );
     second.stop().await;
 }
 
@@ -228,7 +232,7 @@ fn store_dir(node: &Node) -> PathBuf {
     node.dir.path().join(STORE_DIR)
 }
 
-/// Ruins the store in one way, restarts, and expects the image that the log alone gives.
+/// Damages the store in one way, restarts, and expects the same image as from the log alone.
 async fn survives(ruin: impl Fn(&Path)) {
     let node = Node::new();
     let running = node.start().await;
@@ -242,7 +246,7 @@ async fn survives(ruin: impl Fn(&Path)) {
     assert_eq!(topics.len(), 40);
     assert!(topics.iter().all(|(name, (id, _))| before.topic_id(name) == Some(*id)));
     let rebuilt = again.stop().await;
-    // The log alone, without any store, must say the very same.
+    // The log alone, without any store, must give exactly the same image.
     std::fs::remove_dir_all(store_dir(&node)).unwrap();
     let env = Env::system();
     let driver =
@@ -299,7 +303,7 @@ async fn inv_m4_a_store_ahead_of_the_log_shows_that_the_log_has_lost_records() {
     }
     node.accept_loss = true;
     let again = node.start().await;
-    assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["kept"], "the log is the truth");
+    assert_eq!(again.topics().keys().collect::<Vec<_>>(), ["kept"], "the log decides, not the store");
     again.stop().await;
     assert!(store_dir(&node).with_extension("sled.broken").exists());
     node.accept_loss = false;
@@ -319,7 +323,7 @@ async fn a_log_that_ends_before_its_snapshot_has_lost_records() {
     assert!(refused.contains("records are lost") && refused.contains("accept.metadata.loss"), "{refused}");
     node.accept_loss = true;
     let again = node.start().await;
-    assert!((1..=60).contains(&again.topics().len()), "what the snapshot holds");
+    assert!((1..=60).contains(&again.topics().len()), "the topics of the snapshot are there");
     again.create("more").await;
     again.stop().await;
     node.accept_loss = false;
@@ -337,7 +341,7 @@ async fn snapshots_trim_the_log_and_a_restart_needs_only_them_and_the_rest() {
     let snapshots = snapshot::list(&crate::env::SystemDisk, node.dir.path()).unwrap();
     assert_eq!(snapshots.len(), 2, "the newest and the one before");
     assert_eq!(node.log.log_start_offset(), snapshots[0].end_offset, "trimmed to the older one");
-    // Without a store: snapshot and log.
+    // Without a store the image comes from snapshot and log.
     std::fs::remove_dir_all(store_dir(&node)).unwrap();
     let env = Env::system();
     let open = || {
@@ -345,7 +349,7 @@ async fn snapshots_trim_the_log_and_a_restart_needs_only_them_and_the_rest() {
             .unwrap()
     };
     assert_eq!(open().committed.checksum(), before.checksum());
-    // The newest one damaged: the older one and a longer piece of log.
+    // If the newest snapshot is damaged, the image comes from the older one and more of the log.
     let path = node.dir.path().join(snapshots[1].file_name());
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
@@ -394,7 +398,7 @@ async fn a_directory_of_another_node_is_refused_by_name() {
     assert!(result.err().unwrap().to_string().contains("node.id 2 is not a voter"));
 }
 
-/// A quorum over a log on a simulated disk and nothing else; time stands still unless it is moved.
+/// A quorum whose log is on a simulated disk, without a store. Time passes only when the test advances it.
 struct Simulated {
     disk: SimDisk,
     clock: SimClock,
@@ -433,11 +437,11 @@ async fn a_full_disk_that_keeps_no_room_refuses_changes_and_room_brings_them_bac
     let running = node.start().await;
     running.create("before").await;
     node.disk.set_capacity(0);
-    // The first one is decided and cannot be written; it may follow. What comes behind it is not even decided.
+    // The first request is decided but cannot be written; it may succeed later. The requests after it are not decided.
     assert_eq!(running.try_create("waits").await.unwrap_err().code(), ResponseError::RequestTimedOut.code());
     assert_eq!(running.try_create("refused").await.unwrap_err().code(), ResponseError::KafkaStorageError.code());
     assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["before"]);
-    assert!(running.started.controller.describe_quorum().await.is_ok(), "who asks is answered");
+    assert!(running.started.controller.describe_quorum().await.is_ok(), "queries are answered");
     node.disk.set_capacity(u64::MAX);
     running.create("after").await;
     assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["after", "before", "waits"]);
@@ -448,7 +452,7 @@ async fn a_full_disk_that_keeps_no_room_refuses_changes_and_room_brings_them_bac
     again.stop().await;
 }
 
-/// A size that is smaller than what is there. A volume of 0 bytes is one that says nothing of its size.
+/// A capacity smaller than the data on the disk. A capacity of 0 bytes would mean that the size is unknown.
 const FULL: u64 = 1;
 
 fn code<T>(result: Result<T, controller::ApiError>) -> Option<i16> {
@@ -464,7 +468,7 @@ async fn on_a_full_disk_topics_are_deleted_and_retention_is_lowered_and_nothing_
     }
     let refused = Some(ResponseError::KafkaStorageError.code());
     let mut left = 40;
-    // The disk fills up, has room again and fills up again; each time with a crash while it is full.
+    // The disk fills up, has room again and fills up again. Each time there is a crash while it is full.
     for round in 0..3 {
         node.disk.set_capacity(FULL);
         for step in 0..2 {
@@ -475,7 +479,7 @@ async fn on_a_full_disk_topics_are_deleted_and_retention_is_lowered_and_nothing_
             }
             running.set_config("t0", "retention.ms", &left.to_string()).await.unwrap();
             assert_eq!(code(running.set_config("t0", "unclean.leader.election.enable", "true").await), refused);
-            // What was answered is on the disk, and the next life starts while it is full.
+            // All answered changes are on the disk, and the node restarts while the disk is full.
             node.disk.crash();
             running.stop().await;
             running = node.start().await;
@@ -507,8 +511,8 @@ async fn what_can_be_repeated_without_end_leaves_room_for_deletions() {
     assert!(changes > 1000, "{changes}");
     running.delete("t").await.unwrap();
     node.disk.set_capacity(u64::MAX);
-    // Nobody has to ask for it.
-    until("the driver waits to try again", || node.clock.next_wake().is_some()).await;
+    // The reserve is filled up again without a request.
+    until("the driver waits for its next attempt", || node.clock.next_wake().is_some()).await;
     node.clock.advance(SHORTAGE_RETRY);
     running.create("t").await;
     node.disk.set_capacity(FULL);
@@ -527,7 +531,8 @@ async fn without_file_descriptors_changes_are_refused_and_come_back_without_a_re
         for at in 0..4 {
             let name = format!("while-short-{at}");
             let refused = running.try_create(&name).await.err().map(|error| error.code());
-            // Where nothing had to be opened it was made; where it was decided and not written it may follow.
+            // If no file had to be opened, the topic was created. If it was decided but not written, it is created
+            // later.
             if refused != Some(ResponseError::KafkaStorageError.code()) {
                 expected.push(name);
             }
@@ -547,7 +552,7 @@ async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     node.disk.set_capacity(0);
     running.try_create("waits").await.unwrap_err();
     for room in [0, u64::MAX] {
-        until("the driver waits to try again", || node.clock.next_wake().is_some()).await;
+        until("the driver waits for its next attempt", || node.clock.next_wake().is_some()).await;
         node.disk.set_capacity(room);
         node.clock.advance(SHORTAGE_RETRY);
     }
@@ -562,7 +567,7 @@ async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
     let running = node.start().await;
     let dir = Path::new("/data/__cluster_metadata-0");
     let snapshots = || snapshot::list(&node.disk, dir).unwrap().len();
-    // A directory that stands where a snapshot is going to be written.
+    // Directories at the paths of the next snapshots make their writes fail.
     let end = running.publisher.image().provenance;
     for offset in end.last_contained_offset..end.last_contained_offset + 200 {
         let id = SnapshotId { end_offset: offset, epoch: end.last_contained_epoch };
@@ -578,7 +583,7 @@ async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
     assert_eq!(snapshots(), 0);
     node.clock.advance(SNAPSHOT_RETRY);
     running.create("late").await;
-    // Answered before the snapshot, which is done with when the next one is.
+    // A request is answered before the snapshot is written. When the next request is answered, the snapshot is there.
     running.create("later").await;
     assert_eq!(snapshots(), 1);
     assert_eq!(running.stop().await.topics.by_name.len(), 53);
