@@ -1,11 +1,13 @@
 # Sourced by each suite's `run`, which sets `settings` (of the broker) and defines
-# prepare          fetches and builds the suite in $work once, through the registries' ordinary clients
+#   prepare          fetches and builds the suite in $work once, through the registries' ordinary clients
 #   suite BOOTSTRAP  runs the tests and prints `pass NAME`, `fail NAME` or `skip NAME` for each on standard output
 # and then calls `main "$@"`.
-# run              starts $OTTLA_BIN, or else the workspace's build, on 127.0.0.1:9092 of its own network namespace
-# run HOST:PORT    uses a running broker in this namespace, for comparison with Apache Kafka
-# run --prepare    only prepares
-# FULL=1 run       also runs the tests that `expected` marks `full`, which take too long for every change
+#
+#   run              starts $OTTLA_BIN, or else the workspace's build, on 127.0.0.1:9092 of its own network namespace
+#   run HOST:PORT    uses a running broker in this namespace, for comparison with Apache Kafka
+#   run --prepare    only prepares
+#   FULL=1 run       also runs the tests that `expected` marks `full`, which take too long for every change
+#
 # The results must match the file `expected` (see compare). The broker's log is checked as well.
 
 set -euo pipefail
