@@ -60,7 +60,7 @@ impl Ran {
         self.stdout
     }
 
-    /// All that was printed by a run that must have failed.
+    /// Returns all output; panics if the exit code was 0.
     #[track_caller]
     pub fn fails(self) -> String {
         assert_ne!(self.exit_code, 0, "{self:?}");
@@ -79,12 +79,12 @@ pub fn tool(name: &str, arguments: &[&str]) -> Ran {
     tool_with_input(name, arguments, "")
 }
 
-/// As `tool`, with `input` on its standard input.
+/// Like `tool`, with `input` on standard input.
 pub fn tool_with_input(name: &str, arguments: &[&str], input: &str) -> Ran {
     runner().run(main_class(name), arguments, input)
 }
 
-/// Runs a tool as a process of its own, as a user's shell would.
+/// Runs a tool in a new process, as a user's shell would.
 pub fn process(name: &str, arguments: &[&str], input: &str) -> Ran {
     let mut command = java();
     command.arg(main_class(name)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

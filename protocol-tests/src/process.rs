@@ -129,13 +129,13 @@ impl Process {
     fn is_asleep(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("list the threads");
         threads.flatten().all(|thread| {
-            // A thread that ends meanwhile is no longer busy.
+            // If the file cannot be read, the thread has ended and is not busy.
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(')').is_none_or(|(_, fields)| fields.starts_with(" S"))
         })
     }
 
-    /// User and system time spent so far.
+    /// User and system CPU time so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc/PID/stat");
         let fields: Vec<&str> = stat.rsplit_once(')').expect("command name").1.split_whitespace().collect();
