@@ -1,4 +1,4 @@
-# The broker in a small image that can stand in for Apache Kafka's own: the same variables
+# The broker in a small image that can replace Apache Kafka's own: the same variables
 # (KAFKA_…, CLUSTER_ID), start script, data volume and mounted configuration.
 #
 #   docker build -t ottla .
@@ -6,7 +6,7 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
-# The image's own toolchain, whatever rust-toolchain.toml asks rustup for.
+# Use the image's own toolchain, not the one in rust-toolchain.toml.
 ENV RUSTUP_TOOLCHAIN=$RUST_VERSION
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

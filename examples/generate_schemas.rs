@@ -1,11 +1,12 @@
-//! Writes `src/protocol/schemas.rs` from Kafka's message definitions, which `kafka-clients-<version>.jar` carries:
+//! Writes `src/protocol/schemas.rs` from Kafka's message definitions, which `kafka-clients-<version>.jar` contains:
 //!
 //! ```text
 //! unzip kafka-clients-4.3.1.jar 'common/message/*' -d /tmp/kafka-clients
 //! cargo run --example generate_schemas /tmp/kafka-clients/common/message > src/protocol/schemas.rs
 //! ```
 //!
-//! Only what a walk over untrusted bytes needs is kept: the order, types, versions, nullability and tags of fields.
+//! It keeps only the data that the guard (`guard.rs`) needs: the order, types, versions, nullability and tags of
+//! fields.
 #![allow(clippy::disallowed_methods)] // A tool for developers, not a part of the broker.
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path};
@@ -20,7 +21,7 @@ fn main() -> Result<()> {
         let path = entry?.path();
         if path.to_string_lossy().ends_with("Request.json") {
             let message = read(&path)?;
-            // Removed APIs keep their definition, without versions.
+            // Removed APIs still have a definition, but no versions.
             if text(&message, "validVersions")? != "none" {
                 let api_key = message["apiKey"].as_i64().with_context(|| format!("api key of {}", path.display()))?;
                 requests.insert(api_key, message);
@@ -51,7 +52,7 @@ use super::guard::{
 pub(super) const REQUESTS: &[Schema] = &[
 ";
 
-/// Kafka's definitions are JSON with comment lines.
+/// Removes the comment lines of Kafka's definitions, which are otherwise JSON.
 fn read(path: &Path) -> Result<Value> {
     let json = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let json: String = json.lines().filter(|line| !line.trim_start().starts_with("//")).collect();

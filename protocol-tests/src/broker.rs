@@ -1,5 +1,6 @@
-//! A broker under test: started on a free port and a data directory of its own, stopped, killed and started again on
-//! both. At its end its log must be clean (see `log_gate`); when the test fails, its log is printed.
+//! A broker under test, started on a free port and its own data directory. It can be stopped, killed and started again
+//! on the same port and directory. When it is dropped, its log must be clean (see `log_gate`); if the test fails, its
+//! log is printed.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,43 +17,43 @@ use crate::{
     process::{Process, free_port},
 };
 
-/// How long a start may take on a machine that is busy with other tests.
+/// Longest duration of a start on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a controlled shutdown may take.
+/// Longest duration of a controlled shutdown.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the broker is started with.
+/// Options of a broker.
 #[derive(Debug, Default)]
 pub struct BrokerOptions {
     settings: Vec<(String, String)>,
     expected_log: Vec<String>,
-    /// Where callgrind writes what it counted; None without callgrind.
+    /// File for callgrind's counts; None without callgrind.
     callgrind_file: Option<PathBuf>,
     optimized: bool,
 }
 
 impl BrokerOptions {
-    /// An optimized build, for the tests that measure time; the others take the profile of the tests.
+    /// Starts an optimized build, for tests that measure time; without it the profile of the tests is used.
     pub fn optimized(mut self) -> Self {
         self.optimized = true;
         self
     }
 
-    /// A broker setting by Kafka's name. The last value given for a name wins.
+    /// Sets a broker setting by Kafka's name. The last value for a name wins.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
 
-    /// A WARN or ERROR line that contains `text` is part of the test.
+    /// Allows WARN and ERROR lines that contain `text`.
     pub fn expect_log(mut self, text: &str) -> Self {
         self.expected_log.push(text.to_owned());
         self
     }
 
-    /// The optimized broker with one worker thread, under valgrind, which counts the instructions that it executes
-    /// and writes them to `file` when the broker ends.
+    /// Starts the optimized broker with one worker thread under valgrind, which counts its instructions and writes them
+    /// to `file` when the broker ends.
     pub fn under_callgrind(mut self, file: &Path) -> Self {
         self.callgrind_file = Some(file.to_owned());
         self
@@ -70,7 +71,7 @@ impl BrokerOptions {
 pub struct Broker {
     options: BrokerOptions,
     directory: TempDir,
-    /// 0 until the first start: then what the broker said it listens on, and the same at each later start.
+    /// 0 until the first start, which reads the port from the broker's log; later starts use the same port.
     port: u16,
     running: Option<Running>,
     earlier_log: Vec<String>,
@@ -82,7 +83,7 @@ enum Running {
 }
 
 impl Broker {
-    /// With the settings that every test wants: no waiting for a group's first members.
+    /// Options with the settings that every test needs: no delay before a group's first rebalance.
     pub fn options() -> BrokerOptions {
         BrokerOptions::default().set("group.initial.rebalance.delay.ms", 0)
     }
@@ -91,12 +92,12 @@ impl Broker {
         Broker::options().start()
     }
 
-    /// True when the scenarios run against Apache Kafka, to prove them fair.
+    /// True if the scenarios run against Apache Kafka, to prove that they expect nothing that Kafka does not do.
     pub fn is_kafka() -> bool {
         std::env::var("OTTLA_TEST_SERVER").is_ok_and(|server| server == "kafka")
     }
 
-    /// What a client's bootstrap.servers takes.
+    /// The value for a client's bootstrap.servers.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -105,12 +106,12 @@ impl Broker {
         self.port
     }
 
-    /// The directory that `log.dirs` names: partition directories are directly below it.
+    /// The directory in `log.dirs`; the partition directories are directly in it.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
-    /// Starts the stopped broker again, on the same directory and port.
+    /// Starts the stopped broker again on the same directory and port.
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the broker runs already");
         self.running = Some(if Broker::is_kafka() { self.start_kafka() } else { self.start_ottla() });
@@ -157,12 +158,12 @@ impl Broker {
             options = options.property(key, value);
         }
         let kafka = Kafka::start(&options).expect("start Apache Kafka");
-        // The port opens before the broker is unfenced; a start is over when it can be asked to create a topic.
+        // The port opens before the broker is unfenced; wait until it can create topics.
         crate::clients::wait_until_ready(&self.bootstrap());
         Running::Kafka(kafka)
     }
 
-    /// SIGKILL: nothing is flushed, nothing is said.
+    /// Sends SIGKILL: the broker flushes nothing and logs nothing.
     pub fn kill(&mut self) {
         assert!(self.running.is_some(), "the broker does not run");
         self.end();
@@ -178,7 +179,7 @@ impl Broker {
         self.running = None;
     }
 
-    /// SIGTERM and the end of the controlled shutdown, which must be a success. Answers how long it took.
+    /// Sends SIGTERM, waits for a successful controlled shutdown and returns its duration.
     pub fn stop(&mut self) -> Duration {
         let begun = Instant::now();
         match self.running.as_mut() {
@@ -199,7 +200,7 @@ impl Broker {
         self.start();
     }
 
-    /// The process of Ottla: for its memory and CPU time, or to send it a signal.
+    /// The process of Ottla, to read its memory and CPU time or to send it a signal.
     pub fn process(&mut self) -> &mut Process {
         match self.running.as_mut() {
             Some(Running::Ottla(process)) => process,
@@ -207,7 +208,7 @@ impl Broker {
         }
     }
 
-    /// Every line of all the starts so far.
+    /// All log lines of all starts so far.
     pub fn log(&self) -> Vec<String> {
         let mut lines = self.earlier_log.clone();
         match &self.running {
@@ -233,7 +234,7 @@ impl Drop for Broker {
     }
 }
 
-/// `ottla`, to be run in `directory`, without settings of this test's own environment.
+/// The command `ottla` in `directory`, without `KAFKA_…` variables from the test's environment.
 pub fn ottla(directory: &Path) -> Command {
     in_directory(Command::new(binary()), directory)
 }
@@ -255,13 +256,13 @@ fn in_directory(mut command: Command, directory: &Path) -> Command {
     command
 }
 
-/// The binary under test: `$OTTLA_BIN`, else this workspace's, built once beside the tests and with their profile.
+/// The binary under test: `$OTTLA_BIN`, or else this workspace's, built once with the profile of the tests.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| given_binary().unwrap_or_else(|| build(&own_profile())))
 }
 
-/// As [`binary`], optimized in any case.
+/// Like [`binary`], but always optimized.
 fn optimized_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -274,14 +275,14 @@ fn given_binary() -> Option<PathBuf> {
     std::env::var_os("OTTLA_BIN").map(|path| std::fs::canonicalize(path).expect("find $OTTLA_BIN"))
 }
 
-/// The directory below target that the tests were built in.
+/// The name of the directory below target in which the tests were built.
 fn own_profile() -> String {
     let test = std::env::current_exe().expect("path of the test binary");
     let profile = test.ancestors().nth(2).and_then(Path::file_name).expect("target/PROFILE/deps/test");
     profile.to_string_lossy().into_owned()
 }
 
-/// Builds the broker with a profile, named by its directory below target.
+/// Builds the broker; `profile` is the name of the profile's directory below target.
 fn build(profile: &str) -> PathBuf {
     let test = std::env::current_exe().expect("path of the test binary");
     let target = test.ancestors().nth(3).expect("target/PROFILE/deps/test");

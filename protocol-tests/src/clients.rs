@@ -1,6 +1,5 @@
-//! Short forms of what the tests do with librdkafka: create topics, produce and wait for every acknowledgement, read a
-//! topic to its end. Everything is checked here that must hold in every test: batch CRCs, no delivery error, order of
-//! offsets.
+//! Helpers for tests with librdkafka: create topics, produce and wait for every acknowledgement, read a topic to its
+//! end. They check what must hold in every test: batch CRCs, no delivery error, order of offsets.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +23,9 @@ use tokio::runtime::Runtime;
 
 use crate::process::eventually;
 
-/// How long any single client call may take on a busy machine.
+/// Longest duration of one client call on a busy machine.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long reading a topic to its end may take.
+/// Longest time to read a topic to its end.
 const READ_LIMIT: Duration = Duration::from_secs(120);
 
 /// A record to produce. Built from its default: `Record { key: …, ..Record::default() }`.
@@ -76,13 +75,13 @@ impl Stored {
         }
     }
 
-    /// The value as text; "" where it is null.
+    /// The value as text; "" if it is null.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
     }
 }
 
-/// Runs a future of one of the clients to its end.
+/// Runs a client's future to its end.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let build =
@@ -90,7 +89,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     RUNTIME.get_or_init(build).block_on(future)
 }
 
-/// librdkafka's settings: the bootstrap address and `more`.
+/// librdkafka's settings with the bootstrap address and `more`.
 pub fn config(bootstrap: &str, more: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
@@ -108,7 +107,7 @@ pub fn admin_options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(CALL_LIMIT)).request_timeout(Some(CALL_LIMIT))
 }
 
-/// Returns when the broker lists itself among the live ones.
+/// Waits until the broker lists itself in Metadata.
 pub fn wait_until_ready(bootstrap: &str) {
     let consumer: BaseConsumer = config(bootstrap, &[]).create().expect("create a client");
     eventually("the broker answers Metadata and lists itself", Duration::from_secs(60), || {
@@ -117,7 +116,7 @@ pub fn wait_until_ready(bootstrap: &str) {
     });
 }
 
-/// Creates a topic and waits until Metadata tells its partitions with leaders.
+/// Creates a topic and waits until all its partitions have a leader in Metadata.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     for (key, value) in settings {
@@ -142,12 +141,12 @@ pub fn producer(bootstrap: &str, settings: &[(&str, &str)]) -> FutureProducer {
     config.create().expect("create a producer")
 }
 
-/// Sends the records in order, waits for all acknowledgements and answers where each went: (partition, offset).
+/// Sends the records in order, waits for all acknowledgements and returns (partition, offset) of each record.
 pub fn send(producer: &FutureProducer, topic: &str, records: &[Record]) -> Vec<(i32, i64)> {
     try_send(producer, topic, records).expect("every record is acknowledged")
 }
 
-/// As `send`; the first delivery error is answered.
+/// Like `send`, but returns the first delivery error.
 pub fn try_send(producer: &FutureProducer, topic: &str, records: &[Record]) -> Result<Vec<(i32, i64)>, KafkaError> {
     let mut waiting = Vec::with_capacity(records.len());
     for record in records {
@@ -177,12 +176,12 @@ pub fn try_send(producer: &FutureProducer, topic: &str, records: &[Record]) -> R
     })
 }
 
-/// Produces with a producer of its own.
+/// Produces the records with a new producer.
 pub fn produce(bootstrap: &str, topic: &str, settings: &[(&str, &str)], records: &[Record]) -> Vec<(i32, i64)> {
     send(&producer(bootstrap, settings), topic, records)
 }
 
-/// A consumer that starts at the beginning, checks CRCs and commits nothing by itself.
+/// A consumer that starts at the beginning, checks CRCs and does not commit automatically.
 pub fn consumer(bootstrap: &str, group: &str, settings: &[(&str, &str)]) -> BaseConsumer {
     consumer_config(bootstrap, group, settings).create().expect("create a consumer")
 }
@@ -202,8 +201,8 @@ pub fn consumer_config(bootstrap: &str, group: &str, settings: &[(&str, &str)]) 
     config
 }
 
-/// Repeats a call of a group until its coordinator takes it: it moves when `__consumer_offsets` comes into being and
-/// when the broker starts, and librdkafka passes that on.
+/// Repeats a group call until the coordinator is available. While `__consumer_offsets` is created and while the broker
+/// starts, the call fails, and librdkafka returns that error.
 pub fn with_coordinator<T>(what: &str, mut call: impl FnMut() -> Result<T, KafkaError>) -> T {
     eventually(what, CALL_LIMIT, || match call() {
         Ok(done) => Some(done),
@@ -223,7 +222,7 @@ pub fn with_coordinator<T>(what: &str, mut call: impl FnMut() -> Result<T, Kafka
     })
 }
 
-/// Everything in a topic, by partition and offset. Offsets must rise within each partition.
+/// Reads a whole topic, ordered by partition and offset. Offsets must rise within each partition.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Stored> {
     read_all_with(bootstrap, topic, &[])
 }

@@ -1,5 +1,5 @@
-//! Clients and suites in other languages: each has a directory with an `install` script that does nothing when there is
-//! nothing to do, and programs that end with a non-zero status where a broker is not what they expect.
+//! Clients and suites in other languages. Each has a directory with an `install` script, which does nothing if all is
+//! installed, and programs that end with a non-zero status if the broker does not behave as expected.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,9 +14,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A client's directory below target/clients, as its `install` script leaves it.
+/// Installs a client and returns its directory below target/clients.
 pub fn installed(client: &str) -> PathBuf {
-    // One at a time: tests of the same client start side by side.
+    // Tests of the same client run in parallel, but only one may install it.
     static INSTALLING: Mutex<()> = Mutex::new(());
     let guard = INSTALLING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     succeed(Command::new(root().join("clients").join(client).join("install")), &format!("install the {client} client"));
@@ -27,26 +27,26 @@ pub fn installed(client: &str) -> PathBuf {
     }
 }
 
-/// A program of a client's sources.
+/// The path of a program in a client's sources.
 pub fn program(client: &str, name: &str) -> PathBuf {
     root().join("clients").join(client).join(name)
 }
 
-/// Runs one scenario of a client's program against a broker of its own.
+/// Runs one scenario of a client's program against a new broker.
 pub fn scenario(mut command: Command, name: &str) {
     let broker = Broker::start_default();
     command.arg(broker.bootstrap()).arg(name);
     succeed(command, name);
 }
 
-/// Runs a suite that others wrote, as `protocol-tests/suites/NAME/run` does it, with the broker under test.
+/// Runs a third-party suite through `protocol-tests/suites/NAME/run` against the broker under test.
 pub fn suite(name: &str) {
     let mut command = Command::new(root().join("suites").join(name).join("run"));
     command.env("OTTLA_BIN", crate::broker::binary());
     succeed(command, name);
 }
 
-/// Runs a program to its end and answers its standard output; panics with all it said where it was no success.
+/// Runs a program to its end and returns its standard output; panics with all its output if it fails.
 pub fn succeed(mut command: Command, what: &str) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{what}: start {command:?}: {error}"));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,6 +1,6 @@
-//! Apache Kafka's own programs: the command-line tools and the Java client scenarios of clients/java. A JVM costs more
-//! to start than most tools take to run, so one JVM (clients/java/src/ToolRunner.java) runs them one after another,
-//! main method by main method; a few tests start real processes.
+//! Apache Kafka's own programs: the command-line tools and the Java client scenarios of clients/java. The start of a
+//! JVM takes longer than most tools, so one JVM (clients/java/src/ToolRunner.java) calls their main methods one after
+//! another; a few tests start real processes.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("scenario", "Scenarios"),
 ];
 
-/// What one run of a tool gave.
+/// The result of one run of a tool.
 #[derive(Clone)]
 pub struct Ran {
     pub exit_code: i32,
@@ -46,21 +46,21 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Standard output of a run that must have ended with 0.
+    /// Returns standard output; panics if the exit code was not 0.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.exit_code, 0, "{self:?}");
         self.stdout
     }
 
-    /// Standard output, which must contain `text`, of a run that must have ended with 0.
+    /// Returns standard output; panics if it does not contain `text` or the exit code was not 0.
     #[track_caller]
     pub fn says(self, text: &str) -> String {
         assert!(self.exit_code == 0 && self.stdout.contains(text), "expected {text:?}: {self:?}");
         self.stdout
     }
 
-    /// All that was printed by a run that must have failed.
+    /// Returns all output; panics if the exit code was 0.
     #[track_caller]
     pub fn fails(self) -> String {
         assert_ne!(self.exit_code, 0, "{self:?}");
@@ -79,12 +79,12 @@ pub fn tool(name: &str, arguments: &[&str]) -> Ran {
     tool_with_input(name, arguments, "")
 }
 
-/// As `tool`, with `input` on its standard input.
+/// Like `tool`, with `input` on standard input.
 pub fn tool_with_input(name: &str, arguments: &[&str], input: &str) -> Ran {
     runner().run(main_class(name), arguments, input)
 }
 
-/// Runs a tool as a process of its own, as a user's shell would.
+/// Runs a tool in a new process, as a user's shell would.
 pub fn process(name: &str, arguments: &[&str], input: &str) -> Ran {
     let mut command = java();
     command.arg(main_class(name)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -98,7 +98,7 @@ pub fn process(name: &str, arguments: &[&str], input: &str) -> Ran {
     }
 }
 
-/// `java` with the class path of Kafka's jars and our own classes, quick to start rather than quick to run.
+/// `java` with Kafka's jars and our own classes in the class path, tuned for a quick start.
 pub fn java() -> Command {
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]);
@@ -147,7 +147,7 @@ struct ToolRunner {
 fn runner() -> MutexGuard<'static, ToolRunner> {
     static RUNNER: OnceLock<Mutex<ToolRunner>> = OnceLock::new();
     let runner = RUNNER.get_or_init(|| Mutex::new(ToolRunner::start()));
-    // A test that failed while it held the runner leaves it between two requests or dead; dead is replaced here.
+    // If a test failed while it held the runner, the JVM may have ended: then start a new one.
     let mut runner = runner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if runner.jvm.try_wait().expect("look at the JVM").is_some() {
         *runner = ToolRunner::start();

@@ -1,7 +1,6 @@
-//! Apache Kafka 4.3.1 as a child process: one combined broker and controller (KRaft) on free loopback ports, in a
-//! directory of its own, started from jars of Maven Central. The other side of the differential tests and the
-//! benchmarks, and the writer of directories that Ottla must be able to serve. What is asked of it belongs to the
-//! callers.
+//! Runs Apache Kafka 4.3.1 as a child process: one combined broker and controller (KRaft) on free loopback ports, in
+//! its own directory, started from jars of Maven Central. The differential tests and the benchmarks compare Ottla with
+//! it, and other tests let Ottla serve directories that it wrote. Leaves the requests to its callers.
 
 use std::{
     fs,
@@ -13,11 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How long a start may take before it counts as failed. A loaded two-core machine needs about ten seconds.
+/// A start that takes longer has failed. A loaded machine with two cores needs about ten seconds.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long a stop by SIGTERM may take before the process is killed: it syncs each log, and some tests have 2,000.
+/// If a stop by SIGTERM takes longer, the process is killed. It syncs each log, and some tests have 2,000.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
-/// The cluster id of every node started here (22 characters of base64url, as Kafka wants it).
+/// The cluster id of every node started here (22 characters of base64url, as Kafka requires).
 pub const CLUSTER_ID: &str = "b3R0bGEtZGlmZmVyZW5jZQ";
 
 /// A running Apache Kafka. Dropping it kills the process and, unless the directory was given, removes its files.
@@ -29,17 +28,17 @@ pub struct Kafka {
     owns_directory: bool,
 }
 
-/// What a node is started with.
+/// Options of a node.
 #[derive(Debug, Clone, Default)]
 pub struct KafkaOptions {
     /// Lines of server.properties, after the defaults (so they win).
     pub properties: Vec<(String, String)>,
-    /// Where data, settings and the log of the process go; a temporary directory if unset. A directory that holds a
-    /// formatted log directory already is started as it is.
+    /// The directory for data, settings and the log of the process; a temporary one if unset. If it already holds a
+    /// formatted log directory, that one is used.
     pub directory: Option<PathBuf>,
     /// The port for clients; a free one if unset.
     pub port: Option<u16>,
-    /// Flags for the JVM instead of the quick-start ones (for benchmarks: `-Xmx1g` and a warm JIT).
+    /// Flags for the JVM that replace those for a quick start (benchmarks use `-Xmx1g` and the full JIT).
     pub java_flags: Option<Vec<String>>,
 }
 
@@ -66,8 +65,7 @@ impl KafkaOptions {
 }
 
 impl Kafka {
-    /// Formats the options' directory, which `start` does too if it is not done. On its own for those who time the
-    /// start.
+    /// Formats the options' directory. `start` does this too if necessary; call it before if the start is measured.
     pub fn format(options: &KafkaOptions) -> Result<()> {
         let directory = options.directory.as_ref().context("formatting needs a directory")?;
         prepare(directory, free_ports()?, options).map(drop)
@@ -97,7 +95,7 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// What a client's bootstrap.servers takes.
+    /// The value for a client's bootstrap.servers.
     pub fn bootstrap(&self) -> String {
         self.address().to_string()
     }
@@ -110,17 +108,17 @@ impl Kafka {
         self.child.id()
     }
 
-    /// The directory that `log.dirs` names: partition directories are directly below it.
+    /// The directory in `log.dirs`; the partition directories are directly in it.
     pub fn log_directory(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    /// Everything that the process has printed.
+    /// All output of the process so far.
     pub fn output(&self) -> String {
         fs::read_to_string(self.directory.join("server.log")).unwrap_or_default()
     }
 
-    /// Controlled shutdown: SIGTERM, then wait for the end. The files stay until drop.
+    /// Controlled shutdown: sends SIGTERM and waits for the end. The files stay until drop.
     pub fn stop(&mut self) -> Result<()> {
         let status = Command::new("kill").arg(self.process_id().to_string()).status().context("run kill")?;
         ensure!(status.success(), "kill failed: {status}");
@@ -165,8 +163,8 @@ impl Drop for Kafka {
     }
 }
 
-/// The directory that holds kafka_2.13-4.3.1.jar and all that it needs: `$APACHE_KAFKA_JARS`, else what Maven copied
-/// for the Java clients (protocol-tests/clients/java/target/jars; Maven is run once if they are not there yet).
+/// The directory with kafka_2.13-4.3.1.jar and its dependencies: `$APACHE_KAFKA_JARS`, or else
+/// protocol-tests/clients/java/target/jars, which Maven fills once.
 pub fn jar_directory() -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os("APACHE_KAFKA_JARS") {
         return Ok(directory.into());
@@ -179,8 +177,8 @@ pub fn jar_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Has Maven copy the jars. Threads and processes that need them at the same time wait for the first one; the directory
-/// gets its name when it is complete.
+/// Copies the jars with Maven. Other threads and processes that need them wait for the first one; the directory is
+/// renamed to its final name when it is complete.
 fn fetch_jars(project: &Path, directory: &Path) -> Result<()> {
     let target = project.join("target");
     fs::create_dir_all(&target).context("create clients/java/target")?;
@@ -198,7 +196,7 @@ fn fetch_jars(project: &Path, directory: &Path) -> Result<()> {
     fs::rename(target.join("jars.incomplete"), directory).context("name the directory of jars")
 }
 
-/// One of Kafka's command line tools by its class name, for example `kafka.tools.StorageTool`, with a small quick JVM.
+/// One of Kafka's command line tools by its class name, for example `kafka.tools.StorageTool`, in a small JVM.
 pub fn tool(class: &str) -> Result<Command> {
     let mut command = java(None)?;
     command.arg(class).stdin(Stdio::null());
@@ -260,7 +258,7 @@ fn format_log_directory(settings: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ports that were free a moment ago; all are held open together so that they differ.
+/// Ports that were free a moment ago; all are bound at the same time so that they differ.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::with_capacity(N);
     let mut ports = [0; N];

@@ -1,9 +1,8 @@
-//! Harness of the black-box tests: what a test needs to start a broker, talk to it with real clients and read what it
-//! left behind. It knows the broker only by its command line, its settings, the wire and the files on disk; it never
-//! links it.
+//! Harness of the black-box tests: starts a broker, talks to it with real clients and reads the files that it wrote. It
+//! knows the broker only by its command line, its settings, the wire and the files on disk; it never links it.
 //!
-//! `OTTLA_BIN` names the binary under test (otherwise the workspace's own is built). `OTTLA_TEST_SERVER=kafka` runs the
-//! same scenarios against Apache Kafka: a scenario that Kafka itself fails is not a fair one.
+//! `OTTLA_BIN` names the binary under test; without it the tests build the workspace's own. `OTTLA_TEST_SERVER=kafka`
+//! runs the same scenarios against Apache Kafka: a scenario that Kafka itself fails is wrong.
 
 pub mod broker;
 pub mod clients;

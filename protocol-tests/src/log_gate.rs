@@ -1,7 +1,7 @@
 //! The log of the broker under test is a result too: a warning, an error or a panic that the test did not expect fails
 //! it.
 
-/// The lines that should not be there: WARN, ERROR and panics, without those that contain one of the `expected` texts.
+/// Returns the WARN, ERROR and panic lines that contain none of the `expected` texts.
 pub fn unexpected<'a>(lines: &'a [String], expected: &[String]) -> Vec<&'a str> {
     lines
         .iter()
@@ -19,7 +19,7 @@ fn is_complaint(line: &str) -> bool {
         || line.contains("\"level\":\"ERROR\"")
 }
 
-/// The line without the escape sequences of a terminal.
+/// Removes the colour escape sequences of a terminal.
 fn without_colours(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let first = parts.next().unwrap_or_default().to_owned();

@@ -1,5 +1,5 @@
-//! Child processes: start, collect their output line by line, signal, wait with a deadline, read their cost from /proc.
-//! Knows nothing of brokers.
+//! Child processes: starts them, collects their output line by line, signals them, waits with a deadline, and reads
+//! their memory and CPU time from /proc. Knows nothing about brokers.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A started program and everything it printed so far.
+/// A started program and its output so far.
 pub struct Process {
     child: Child,
     output: Arc<Output>,
-    /// Read what the program prints, until it has ended and all is read.
+    /// Threads that read the program's output to its end.
     readers: Vec<JoinHandle<()>>,
     status: Option<ExitStatus>,
 }
@@ -41,12 +41,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Every line printed so far; all of them, once it is known that the program ended.
+    /// All lines printed so far; complete once a method of this type has seen the program end.
     pub fn lines(&self) -> Vec<String> {
         self.output.lines.lock().expect("output lock").clone()
     }
 
-    /// The first line that `wanted` accepts, once it is printed; None when the program ends or `limit` passes before.
+    /// Waits for the first line that `wanted` accepts; returns None if the program ends or `limit` passes before.
     pub fn wait_for_line(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + limit;
         let mut seen = 0;
@@ -60,7 +60,7 @@ impl Process {
                 return None;
             }
             seen = lines.len();
-            // The reader wakes us for each line; the short limit notices a program that ended without a word.
+            // The reader notifies for each line; the short timeout detects a program that ended without output.
             lines = self.output.grew.wait_timeout(lines, Duration::from_millis(20)).expect("output lock").0;
             drop(lines);
         }
@@ -79,7 +79,7 @@ impl Process {
         self.status
     }
 
-    /// The pipes end with the program: what is left in them is read now.
+    /// The pipes end with the program, so this reads the rest of the output.
     fn ended(&mut self, status: ExitStatus) {
         for reader in self.readers.drain(..) {
             reader.join().expect("read the program's output");
@@ -87,7 +87,7 @@ impl Process {
         self.status = Some(status);
     }
 
-    /// How the program ended; panics when it still runs after `limit`.
+    /// Waits for the end and returns the exit status; panics if the program still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
@@ -107,7 +107,7 @@ impl Process {
         }
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL and waits until the process has ended.
     pub fn kill(&mut self) {
         if self.is_running() {
             let _ = self.child.kill();
@@ -116,7 +116,7 @@ impl Process {
         }
     }
 
-    /// Waits until every thread of the program sleeps: it has done all it was asked to do.
+    /// Waits until every thread of the program sleeps, so that all its work is done.
     pub fn wait_until_asleep(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
         while !self.is_asleep() {
@@ -129,13 +129,13 @@ impl Process {
     fn is_asleep(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("list the threads");
         threads.flatten().all(|thread| {
-            // A thread that ends meanwhile is no longer busy.
+            // If the file cannot be read, the thread has ended and is not busy.
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(')').is_none_or(|(_, fields)| fields.starts_with(" S"))
         })
     }
 
-    /// User and system time spent so far.
+    /// User and system CPU time so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc/PID/stat");
         let fields: Vec<&str> = stat.rsplit_once(')').expect("command name").1.split_whitespace().collect();
@@ -168,7 +168,7 @@ fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) -> JoinHandl
     })
 }
 
-/// Asks again and again until `condition` gives a value; panics with `what` when `limit` passes.
+/// Calls `condition` again and again until it returns a value; panics with `what` after `limit`.
 pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {

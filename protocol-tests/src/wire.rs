@@ -1,5 +1,5 @@
-//! A client that sends exactly what it is told: whole requests of any version, or raw bytes. Answers are decoded by the
-//! kafka-protocol crate. For the tests that no real client can ask.
+//! A client that sends any request in any version, or raw bytes, exactly as the test gives them. The kafka-protocol
+//! crate decodes the answers. For tests that no real client can do.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -13,17 +13,17 @@ use kafka_protocol::{
     protocol::{Decodable, Request, StrBytes, encode_request_header_into_buffer},
 };
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// What came back on a connection.
+/// The broker's reaction on a connection.
 #[derive(Debug)]
 pub enum Answer {
-    /// A frame, without its length.
+    /// A frame without its length prefix.
     Frame(Bytes),
     /// The broker closed the connection.
     Closed,
-    /// Neither, within the time given.
+    /// Neither happened within the time limit.
     Silence,
 }
 
@@ -46,14 +46,14 @@ impl Wire {
         self.receive::<R>(version)
     }
 
-    /// Sends a request; the answer is left for `receive`.
+    /// Sends a request; `receive` reads the answer.
     pub fn send<R: Request>(&mut self, version: i16, request: &R) {
         let mut body = BytesMut::new();
         request.encode(&mut body, version).expect("encode the request");
         self.send_body(R::KEY, version, &body);
     }
 
-    /// Sends a well-formed header with `body` behind it, in a frame of the right length.
+    /// Sends a well-formed header followed by `body`, in a frame with the right length.
     pub fn send_body(&mut self, api_key: i16, version: i16, body: &[u8]) {
         self.correlation_id += 1;
         let header = RequestHeader::default()
@@ -67,19 +67,19 @@ impl Wire {
         self.send_frame(&frame);
     }
 
-    /// Sends `frame` with its length before it.
+    /// Sends `frame` after its length prefix.
     pub fn send_frame(&mut self, frame: &[u8]) {
         let mut bytes = (frame.len() as i32).to_be_bytes().to_vec();
         bytes.extend_from_slice(frame);
         self.send_bytes(&bytes);
     }
 
-    /// Sends bytes as they are. A broker that has closed already is no error here: the answer will tell.
+    /// Sends bytes unchanged. If the broker has already closed the connection, `answer` reports it.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// The answer to the oldest request still open.
+    /// Returns the answer to the oldest unanswered request.
     pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
         let Answer::Frame(mut frame) = self.answer(ANSWER_LIMIT) else {
             panic!("no answer to {:?} version {version}", ApiKey::try_from(R::KEY))
@@ -91,7 +91,7 @@ impl Wire {
         response
     }
 
-    /// The next frame, the end of the connection, or nothing within `limit`.
+    /// Waits up to `limit` for the next frame or the end of the connection.
     pub fn answer(&mut self, limit: Duration) -> Answer {
         self.stream.set_read_timeout(Some(limit)).expect("set the read timeout");
         let mut length = [0; 4];

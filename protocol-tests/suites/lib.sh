@@ -1,14 +1,14 @@
 # Sourced by each suite's `run`, which sets `settings` (of the broker) and defines
-#   prepare          fetches and builds the suite into $work; network through the registries' ordinary clients, nothing twice
+#   prepare          fetches and builds the suite in $work once, through the registries' ordinary clients
 #   suite BOOTSTRAP  runs the tests and prints `pass NAME`, `fail NAME` or `skip NAME` for each on standard output
 # and then calls `main "$@"`.
 #
-#   run              the broker ($OTTLA_BIN, else the workspace's, built) on 127.0.0.1:9092 of a network namespace of its own
-#   run HOST:PORT    a broker that runs already, in this namespace: for comparison with Apache Kafka
-#   run --prepare    prepares only
-#   FULL=1 run       also the tests that `expected` marks `full`: they take too long for every change
+#   run              starts $OTTLA_BIN, or else the workspace's build, on 127.0.0.1:9092 of its own network namespace
+#   run HOST:PORT    uses a running broker in this namespace, for comparison with Apache Kafka
+#   run --prepare    only prepares
+#   FULL=1 run       also runs the tests that `expected` marks `full`, which take too long for every change
 #
-# The result is right when it is what `expected` says: see compare. The broker's log is checked as well.
+# The results must match the file `expected` (see compare). The broker's log is checked as well.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
@@ -20,15 +20,15 @@ settings=()
 
 say() { echo "$name: $*" >&2; }
 
-# The names that `expected` gives one of these states, one per line.
+# Prints the names with one of these states in `expected`, one per line.
 listed() {
   awk -v states=" $* " '!/^#/ && NF && index(states, " " $1 " ") { print $2 }' "$here/expected"
 }
 
-# The names to run now.
+# Prints the names of the tests to run.
 chosen() { if [ -n "${FULL:-}" ]; then listed pass fail skip racy full; else listed pass fail skip racy; fi; }
 
-# crate_source NAME VERSION: the directory of a crate's sources, fetched by cargo.
+# crate_source NAME VERSION: fetches a crate with cargo and prints the directory of its sources.
 crate_source() {
   mkdir -p "$work/fetch/src"
   : >"$work/fetch/src/lib.rs"
@@ -42,7 +42,7 @@ start_broker() {
   local setting arguments=()
   for setting in "${settings[@]}"; do arguments+=(--set "$setting"); done
   data=$(mktemp -d "${TMPDIR:-/tmp}/ottla-suite-XXXXXX")
-  # From the data directory, without settings of the caller's environment.
+  # Runs in the data directory, without settings from the caller's environment.
   (cd "$data" && exec env -i PATH="$PATH" HOME="$HOME" "$OTTLA_BIN" serve --set "log.dirs=$data/data" \
     --set listeners=PLAINTEXT://127.0.0.1:9092 --set group.initial.rebalance.delay.ms=0 \
     "${arguments[@]}") >"$work/broker.log" 2>&1 &
@@ -55,7 +55,8 @@ start_broker() {
   done
 }
 
-# A controlled shutdown, and a log without unexpected warnings; `log-allowed` holds one extended expression per line.
+# Stops the broker by a controlled shutdown and checks its log for unexpected warnings; the file `log-allowed` has one
+# extended regular expression per line for lines that are allowed.
 stop_broker() {
   kill -TERM "$broker"
   wait "$broker" || { say "the broker ended with status $?"; tail -n 20 "$work/broker.log" >&2; return 1; }
@@ -78,7 +79,7 @@ main() {
     prepare
     exit
   fi
-  # In a process of its own: bash would not stop at its first error before `||`.
+  # Runs in its own process: before `||` bash would not stop at the first error.
   "$self" --prepare-here >"$work/prepare.log" 2>&1 || { say "could not be prepared"; tail -n 40 "$work/prepare.log" >&2; exit 1; }
   [ "${1:-}" = --prepare ] && exit
   local begun=$SECONDS status=0
@@ -92,7 +93,7 @@ main() {
     fi
     OTTLA_BIN=$(realpath "$OTTLA_BIN")
     export OTTLA_BIN
-    # Root makes the namespace directly, others through a user namespace of their own.
+    # Root creates the namespace directly, other users through their own user namespace.
     local namespace=(unshare --net)
     [ "$(id -u)" = 0 ] || namespace+=(--map-root-user)
     "${namespace[@]}" -- "$self" --inside || status=1

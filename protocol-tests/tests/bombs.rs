@@ -1,5 +1,5 @@
-//! Hostile bytes at the socket: the broker stays up, its memory does not grow, the connection closes, and one line
-//! tells why.
+//! Hostile bytes at the socket: the broker keeps running, its memory does not grow, the connection closes, and one log
+//! line says why.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use protocol_tests::{
     wire::{Answer, Wire},
 };
 
-/// How much one bomb may leave behind.
+/// Limit for the memory that remains after one bomb.
 const GROWTH_BYTES: u64 = 1 << 20;
 const CLOSE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends bytes on a connection of its own; the broker must close it without an answer.
+/// Sends bytes on a new connection, which the broker must close without an answer.
 fn must_close(broker: &Broker, what: &str, send: impl FnOnce(&mut Wire)) {
     let mut wire = Wire::connect(&broker.bootstrap());
     send(&mut wire);
@@ -29,7 +29,7 @@ fn must_close(broker: &Broker, what: &str, send: impl FnOnce(&mut Wire)) {
     }
 }
 
-/// As a client introduces itself: without a name ApiVersions 3 is refused.
+/// A client's first request: ApiVersions v3 without a client name would be refused.
 fn hello() -> ApiVersionsRequest {
     ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("wire"))
@@ -42,7 +42,7 @@ fn is_alive(broker: &mut Broker) {
     assert!(answer.api_keys.len() > 20);
 }
 
-/// Warmed up, so that what follows measures the bombs and not the first requests.
+/// Starts a broker and warms it up, so that the memory of its first requests is not measured.
 fn warm_broker() -> Broker {
     let mut broker = Broker::start_default();
     create_topic(&broker.bootstrap(), "t", 1, &[]);
@@ -53,20 +53,20 @@ fn warm_broker() -> Broker {
     broker
 }
 
-/// What was taken for frames is given back some time after the last large one.
+/// Waits until the broker has returned the memory for frames, which happens some time after the last large one.
 fn gives_back(broker: &mut Broker, what: &str, before: u64) {
     let mut grown = || broker.process().memory_bytes("VmRSS").saturating_sub(before);
     eventually(&format!("{what}: memory is back where it was"), CLOSE_LIMIT, || (grown() < GROWTH_BYTES).then_some(()));
 }
 
-/// Request bodies whose counts promise more than the frame can hold.
+/// Request bodies whose counts promise more than the frame can contain.
 fn bodies() -> Vec<(&'static str, ApiKey, i16, Vec<u8>)> {
     let max = i32::MAX.to_be_bytes();
     // The largest unsigned varint of 32 bits: a compact array of 2^32-2 elements.
     let compact_max = [0xff, 0xff, 0xff, 0xff, 0x0f];
     let mut produce_v3 = vec![0xff, 0xff, 0, 1, 0, 0, 0x75, 0x30];
     produce_v3.extend_from_slice(&max);
-    // One topic "t", then partitions without end.
+    // One topic "t", then an enormous count of partitions.
     let mut nested = vec![0xff, 0xff, 0, 1, 0, 0, 0x75, 0x30, 0, 0, 0, 1, 0, 1, b't'];
     nested.extend_from_slice(&max);
     let mut fetch = vec![0xff; 4];
@@ -158,7 +158,7 @@ fn frames_that_are_none_close_the_connection() {
     assert!(grown < GROWTH_BYTES, "memory grew by {grown} bytes");
 }
 
-/// The exception: a client that does not know us yet is told what we speak (KIP-511).
+/// The exception: a client that does not know the broker's versions yet gets the list of them (KIP-511).
 #[test]
 fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     let broker = Broker::start_default();
@@ -166,7 +166,7 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     wire.send_frame(&[0, 18, 0, 99, 0, 0, 0, 7, 0, 1, b'x', 0]);
     let Answer::Frame(frame) = wire.answer(CLOSE_LIMIT) else { panic!("no answer") };
     assert_eq!(frame[..6], [0, 0, 0, 7, 0, 35], "correlation id and UNSUPPORTED_VERSION");
-    // And the connection goes on.
+    // The connection stays open.
     assert!(wire.ask(3, &hello()).api_keys.len() > 20);
 }
 
@@ -174,7 +174,7 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 fn a_length_without_its_bytes_reserves_nothing() {
     let mut broker = warm_broker();
     let before = broker.process().memory_bytes("VmRSS");
-    // As many connections, each with the promise of a large frame within the limit.
+    // 50 connections, each announcing a large frame within the limit.
     let mut open: Vec<Wire> = (0..50).map(|_| Wire::connect(&broker.bootstrap())).collect();
     for wire in &mut open {
         wire.send_bytes(&(100_000_000_i32).to_be_bytes());
@@ -192,7 +192,7 @@ fn a_frame_that_begins_must_end_within_its_deadline() {
     let mut idle = Wire::connect(&broker.bootstrap());
     slow.send_bytes(&[0, 0, 0, 100]);
     let begun = std::time::Instant::now();
-    // A byte now and then does not win more time.
+    // Sending a byte now and then does not extend the deadline.
     let closed = eventually("the slow connection is closed", CLOSE_LIMIT, || {
         slow.send_bytes(&[0]);
         match slow.answer(Duration::from_millis(100)) {
@@ -201,13 +201,13 @@ fn a_frame_that_begins_must_end_within_its_deadline() {
             Answer::Frame(frame) => panic!("an answer to nothing: {frame:?}"),
         }
     });
-    assert!(closed >= Duration::from_millis(900), "closed after {closed:?} already");
-    // A connection without a started frame stays.
+    assert!(closed >= Duration::from_millis(900), "closed too early, after {closed:?}");
+    // A connection without an unfinished frame stays open.
     assert!(idle.ask(3, &hello()).api_keys.len() > 20);
     is_alive(&mut broker);
 }
 
-/// 300 MiB in a few KiB: zeros that are no record, and one record with a value of zeros.
+/// 300 MiB in a few KiB: zeros that are not a record, and one record with a value of zeros.
 #[test]
 fn compressed_bombs_are_refused_in_little_memory() {
     let mut broker = warm_broker();
@@ -219,7 +219,7 @@ fn compressed_bombs_are_refused_in_little_memory() {
     let mut records = Vec::new();
     put_zigzag(&mut records, record.len() as u64);
     records.extend_from_slice(&record);
-    // Level 22 asks for a window of 128 MiB and gets 8, level 3 asks for 2.
+    // Level 22 requests a window of 128 MiB and gets 8, level 3 requests 2.
     let pack = |level, bytes: &[u8]| (4, zstd::encode_all(bytes, level).expect("compress"));
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -261,7 +261,7 @@ fn put_zigzag(to: &mut Vec<u8>, number: u64) {
     to.extend_from_slice(&varint);
 }
 
-/// A v2 batch with these compressed records and a right CRC.
+/// A v2 batch with these compressed records and a correct CRC.
 pub(crate) fn batch(compression: i16, count: i32, records: &[u8]) -> Vec<u8> {
     let mut crc_part = BytesMut::new();
     crc_part.put_i16(compression);

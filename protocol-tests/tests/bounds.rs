@@ -1,5 +1,5 @@
-//! Inputs that once stopped a broker or filled its memory, each by itself. What is demanded is what `hostile.rs`
-//! demands of all APIs: another client hardly notices, the process hardly grows, and what was taken comes back.
+//! Inputs that once blocked a broker or filled its memory, one test each. The limits are those of `hostile.rs`: the
+//! latency of another client and the memory of the process hardly change, and the memory is returned.
 
 use std::{
     io::Write,
@@ -26,7 +26,7 @@ use protocol_tests::{
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// Far below the frame deadline (30 s) and the rebalance time-out, which others had to wait for.
+/// Far below the frame deadline (30 s) and the rebalance timeout, for which other clients once had to wait.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A request with this many bytes of elements in one array, sent once on each connection.
@@ -52,7 +52,7 @@ fn quotas_of_40_000_entities_stop_nobody() {
     one_request("AlterClientQuotas", 0, &["Entries"], Elements::Distinct, 2 << 20, Size::default());
 }
 
-/// What the broker's settings say is looked up for each topic when they change.
+/// A change of the broker's settings looks up their values for each topic.
 #[test]
 fn settings_of_a_broker_with_many_topics_stop_nobody() {
     demand(&Size::default(), |trial| {
@@ -148,7 +148,7 @@ fn commit_in_groups(trial: &Trial, count: usize, id_bytes: usize) {
     }
 }
 
-/// Deletes what [`commit_in_groups`] made.
+/// Deletes the groups of [`commit_in_groups`].
 fn delete_groups(trial: &Trial, count: usize, id_bytes: usize) {
     const REQUEST_BYTES: usize = 512 << 10;
     let groups_per_request = (REQUEST_BYTES / (id_bytes + 2)).min(1000);
@@ -161,7 +161,7 @@ fn delete_groups(trial: &Trial, count: usize, id_bytes: usize) {
     }
 }
 
-/// 180 MB of ids; they are kept up to `ottla.groups.max.bytes`, and refused beyond.
+/// 180 MB of ids; groups above `ottla.groups.max.bytes` are refused.
 #[test]
 fn groups_with_ids_of_30_kb_take_little_memory() {
     let size = Size { groups_max_bytes: 32 << 20, ..Size::default() };
@@ -171,7 +171,7 @@ fn groups_with_ids_of_30_kb_take_little_memory() {
     });
 }
 
-/// All of them fit, and take no more than they are counted for.
+/// All groups fit, and their memory is not larger than the broker's estimate.
 #[test]
 fn a_hundred_thousand_groups_take_little_memory() {
     let size = Size { groups_max_bytes: 96 << 20, ..Size::default() };
@@ -183,7 +183,7 @@ fn a_hundred_thousand_groups_take_little_memory() {
     });
 }
 
-/// The dearest batch per byte: identical minimal records, so that 24 KB open to 37 million of them.
+/// The most expensive batch per byte: identical minimal records, of which 24 KB decompress to 37 million.
 #[test]
 fn a_small_batch_of_37_million_records_stops_nobody() {
     const RECORD: &[u8] = &[12, 0, 0, 0, 1, 1, 0]; // length, attributes, deltas, null key and value, no headers
@@ -201,7 +201,7 @@ fn a_small_batch_of_37_million_records_stops_nobody() {
     });
 }
 
-/// What a client that joins a group sends: an own member of the group `parked`, with metadata of so many bytes.
+/// A JoinGroup frame of a new member of the group `parked`, with this many bytes of metadata.
 fn join(schemas: &protocol_tests::differential::schema::Schemas, metadata_bytes: usize) -> Vec<u8> {
     let api = schemas.api("JoinGroup");
     let body = json!({"GroupId": "parked", "SessionTimeoutMs": 1_800_000, "RebalanceTimeoutMs": i32::MAX,
@@ -209,14 +209,14 @@ fn join(schemas: &protocol_tests::differential::schema::Schemas, metadata_bytes:
     framed(&request(api.key, 2, 1, Some("joins"), false, &codec::encode(&api.request, 2, &body)))
 }
 
-/// A group with one member whose client has gone: whoever joins now waits for it.
+/// Makes a group with one member whose client is gone; a client that joins now waits for that member.
 fn park(broker: &Broker) {
     let schemas = schemas();
     let mut client = Client::open(&schemas, ([127, 0, 0, 1], broker.port()).into()).expect("connect");
     client.join("parked", 10).expect("join as the first member");
 }
 
-/// Sockets that the broker has open.
+/// Number of open sockets of the broker.
 fn sockets(broker: &mut Broker) -> usize {
     let files = std::fs::read_dir(format!("/proc/{}/fd", broker.process().id())).expect("list the open files");
     let is_socket = |path: std::path::PathBuf| path.to_string_lossy().starts_with("socket:");
@@ -235,15 +235,15 @@ fn clients_that_go_while_their_join_waits_free_their_places() {
     park(&broker);
     let before = sockets(&mut broker);
     let frame = join(&schemas(), 10);
-    // One more than max.connections allows at a time, and then some.
+    // More than max.connections (10,000) allows at the same time.
     for _ in 0..10_500 {
-        // A refusal is no matter: who is let in next is.
+        // A refused connection does not matter; the test checks that a later client is accepted.
         if let Ok(mut stream) = TcpStream::connect(broker.bootstrap()) {
             let _ = stream.write_all(&frame);
         }
     }
     eventually("a new client is served", SOON, || answers_within(&broker, Duration::from_secs(1)).then_some(()));
-    eventually("the places are free", LIMIT, || (sockets(&mut broker) < before + 50).then_some(()));
+    eventually("the connections are closed", LIMIT, || (sockets(&mut broker) < before + 50).then_some(()));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn clients_that_go_while_their_join_waits_give_back_the_request_budget() {
     assert!(begun.elapsed() < SOON, "a frame of 40 KB waited {:?}", begun.elapsed());
 }
 
-/// Frames take memory in steps; those around the steps are served like all others.
+/// Memory for frames is allocated in steps; frames with sizes near the steps must work like all others.
 #[test]
 fn frames_of_all_sizes_are_served() {
     let broker = Broker::start_default();
@@ -271,7 +271,7 @@ fn frames_of_all_sizes_are_served() {
     let mut client = Client::open(&schemas, ([127, 0, 0, 1], broker.port()).into()).expect("connect");
     client.create_topic("t", 1).expect("create a topic");
     for around in [4 << 10, 32 << 10, 256 << 10, 512 << 10, 768 << 10] {
-        // The batch and the request around it take about 150 bytes.
+        // The headers of the batch and of the request take about 150 bytes.
         for bytes in (around - 200..around + 20).step_by(11) {
             client.produce("t", &Batch::of_bytes(bytes)).unwrap_or_else(|error| panic!("{bytes} bytes: {error:#}"));
         }
@@ -298,7 +298,7 @@ fn frames_that_only_declare_their_size_hold_up_nobody() {
     }
 }
 
-/// Both kinds: one answer that is larger than what the sockets take, and small ones without end.
+/// Tests one answer that is larger than the socket buffers, and an endless series of small ones.
 #[test]
 fn clients_that_never_read_are_cut() {
     const CLIENTS: usize = 20;
@@ -316,7 +316,7 @@ fn clients_that_never_read_are_cut() {
     let fetch = client.frame("Fetch", 11, &fetch);
     let metadata = client.frame("Metadata", 1, &json!({"Topics": null})).repeat(1000);
     drop(client);
-    eventually("the well-behaved client has gone", LIMIT, || (sockets(&mut broker) < CLIENTS).then_some(()));
+    eventually("the well-behaved client is disconnected", LIMIT, || (sockets(&mut broker) < CLIENTS).then_some(()));
     let before = sockets(&mut broker);
     let mut stuck = Vec::new();
     for number in 0..CLIENTS {
@@ -325,11 +325,11 @@ fn clients_that_never_read_are_cut() {
         if number % 2 == 0 {
             stream.write_all(&fetch).expect("send a request");
         } else {
-            // Until the broker reads no more.
+            // Write until the broker stops reading.
             while stream.write(&metadata).is_ok() {}
         }
         stuck.push(stream);
     }
-    eventually("they are cut", LIMIT, || (sockets(&mut broker) <= before).then_some(()));
+    eventually("their connections are closed", LIMIT, || (sockets(&mut broker) <= before).then_some(()));
     assert!(answers_within(&broker, SOON));
 }

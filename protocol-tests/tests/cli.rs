@@ -1,4 +1,4 @@
-//! The command-line tools of Apache Kafka 4.3.1, unmodified, as an operator uses them.
+//! Apache Kafka 4.3.1's own command-line tools, used as an operator would.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -8,7 +8,7 @@ use protocol_tests::{
     java::{Ran, process, tool, tool_with_input},
 };
 
-/// A tool against a broker.
+/// Runs tools against one broker.
 struct Cli {
     bootstrap: String,
 }
@@ -18,7 +18,7 @@ impl Cli {
         Cli { bootstrap: broker.bootstrap() }
     }
 
-    /// `kafka-NAME --bootstrap-server … ARGUMENTS`, with the arguments given as one text without quoting.
+    /// Runs `kafka-NAME --bootstrap-server … ARGUMENTS`; the arguments are one text, split at spaces.
     fn run(&self, name: &str, arguments: &str) -> Ran {
         let all: Vec<&str> =
             ["--bootstrap-server", &self.bootstrap].into_iter().chain(arguments.split_whitespace()).collect();
@@ -36,7 +36,7 @@ fn lines(text: &str) -> Vec<&str> {
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect()
 }
 
-/// The columns of the row that begins with these.
+/// The columns of the first row that begins with the given ones.
 fn row<'a>(text: &'a str, begins: &[&str]) -> Vec<&'a str> {
     text.lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
@@ -186,7 +186,7 @@ fn client_quotas_are_stored_and_told() {
     let app = cli.run("kafka-configs", "--entity-type clients --entity-name app --describe").ok();
     assert!(!app.contains("producer_byte_rate") && app.contains("consumer_byte_rate=2000.0"), "{app}");
 
-    // Of users the tool asks for SCRAM credentials too.
+    // For users the tool also requests SCRAM credentials.
     cli.run("kafka-configs", "--entity-type users --describe").ok();
     cli.run("kafka-configs", "--entity-type users --entity-name alice --alter --add-config producer_byte_rate=3000")
         .ok();
@@ -265,7 +265,7 @@ fn consumer_groups_are_listed_described_reset_and_deleted() {
     let dry = cli.run("kafka-consumer-groups", "--reset-offsets --group g --topic t --to-latest --dry-run").ok();
     assert!(dry.contains("10"), "{dry}");
     assert_eq!(offsets(&cli)[0], triple("0", "10", "10"), "a dry run changes nothing");
-    // What was reset is read again.
+    // After the reset the records are read again.
     let again = cli.run("kafka-console-consumer", &format!("--topic t {consume}")).ok();
     assert_eq!(lines(&again).len(), 20);
 
@@ -410,14 +410,14 @@ fn a_broker_is_unregistered_until_it_starts_again() {
     let unknown = unregister("7").fails();
     assert!(unknown.contains("BrokerIdNotRegisteredException: Broker ID 7 is not currently registered"), "{unknown}");
     unregister("1").says("Broker 1 is no longer registered.");
-    // Clients that look for brokers find none.
+    // Clients find no broker in Metadata.
     use rdkafka::consumer::Consumer;
     let client = protocol_tests::clients::consumer(&bootstrap, "g", &[]);
     let metadata = client.fetch_metadata(None, protocol_tests::clients::CALL_LIMIT).expect("fetch metadata");
     assert_eq!(metadata.brokers().len(), 0);
     drop(client);
 
-    // Apache Kafka's broker does not stop by itself any more: it waits for a controller that does not know it.
+    // Apache Kafka's broker cannot stop by itself now: it waits for the controller, which no longer knows it.
     if Broker::is_kafka() {
         broker.kill();
     } else {
@@ -446,7 +446,7 @@ fn performance_and_verifiable_tools() {
     );
     assert_eq!(read_all(&cli.bootstrap, "perf").len(), 50_000);
 
-    // These two print their sums from a hook of the JVM's end: processes of their own.
+    // These two tools print their results from a JVM shutdown hook, so they need their own processes.
     let server = ["--bootstrap-server", &cli.bootstrap];
     let options = ["--topic", "verified", "--max-messages", "1000", "--throughput", "-1", "--acks", "-1"];
     let verified = process("kafka-verifiable-producer", &[&server[..], &options[..]].concat(), "").ok();
@@ -539,7 +539,7 @@ fn formatters_and_dump_log_read_the_internal_topics() {
         assert!(metadata.contains(record), "{record} is missing:\n{metadata}");
     }
     assert!(metadata.contains("123456789"), "the altered setting is missing:\n{metadata}");
-    // What the tools have read is still all there.
+    // All records are still there after the tools have read the files.
     broker.start();
     assert_eq!(read_all(&broker.bootstrap(), "t").len(), 15_000);
 }
@@ -551,7 +551,7 @@ fn dump(file: &Path, more: &[&str]) -> String {
     tool("kafka-dump-log", &arguments).ok()
 }
 
-/// Every file of a partition through every check of kafka-dump-log. Answers how many segments there were.
+/// Runs every check of kafka-dump-log on every file of a partition. Returns the number of segments.
 fn nothing_wrong(data: &Path, partition: &str, decoder: &[&str]) -> usize {
     let mut segments = 0;
     let mut names: Vec<_> = std::fs::read_dir(data.join(partition))
@@ -585,7 +585,7 @@ fn nothing_wrong(data: &Path, partition: &str, decoder: &[&str]) -> usize {
                 "out of order",
             ];
             let mut wrong: Vec<&str> = wrong.into_iter().filter(|text| said.contains(text)).collect();
-            // The tool calls the start of every segment but the first "-1 is followed by N".
+            // The tool prints "-1 is followed by N" at the start of every segment except the first; ignore it.
             wrong.extend(
                 said.lines().filter(|line| line.contains(" is followed by ") && !line.trim().starts_with("-1 ")),
             );

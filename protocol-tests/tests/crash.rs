@@ -1,4 +1,4 @@
-//! kill -9 under load, again and again: what was acknowledged is there once and in order, and so are committed offsets.
+//! Repeated kill -9 under load: all acknowledged records are stored once and in order, and no committed offset is lost.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use rdkafka::{
 const PARTITIONS: i32 = 4;
 const PRODUCERS: usize = 2;
 
-/// Collects what was acknowledged: (partition, offset, value).
+/// Collects the acknowledged records: (partition, offset, value).
 #[derive(Default)]
 struct Acknowledged {
     count: AtomicU64,
@@ -37,7 +37,8 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Returns when more than `count` records are acknowledged, or after a second: a failed record makes room as well.
+    /// Waits until more than `count` records are acknowledged, at most a second, because a failed record frees space in
+    /// the producer's queue too.
     fn wait_for_more_than(&self, count: u64) {
         let records = self.records.lock().expect("lock");
         let wait =
@@ -70,8 +71,8 @@ impl ProducerContext for Recorder {
     }
 }
 
-/// Sends numbered values without a pause until told to stop, then waits for the last acknowledgement. Answers how many
-/// it sent.
+/// Sends numbered values without a pause until `stop` is set, then waits for the last acknowledgement. Returns the
+/// number of sent values.
 fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     let settings = [
         ("enable.idempotence", "true"),
@@ -97,7 +98,7 @@ fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc
             match producer.send(record) {
                 Ok(()) => next += 1,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    // An acknowledgement makes room; while the broker is away there is none.
+                    // The queue is full; an acknowledgement frees space, but none comes while the broker is down.
                     acknowledged.wait_for_more_than(known);
                 }
                 Err((error, _)) => panic!("produce: {error}"),
@@ -108,7 +109,7 @@ fn load(bootstrap: &str, name: usize, acknowledged: Arc<Acknowledged>, stop: Arc
     })
 }
 
-/// Commits ever higher offsets of a group and remembers the last one that was acknowledged.
+/// Commits increasing offsets of a group and stores the last acknowledged one.
 fn commit_offsets(bootstrap: &str, acknowledged: Arc<AtomicI64>, stop: Arc<AtomicBool>) -> JoinHandle<i64> {
     let settings = [("reconnect.backoff.ms", "10"), ("reconnect.backoff.max.ms", "50"), ("log_level", "2")];
     let consumer = consumer(bootstrap, "crash-group", &settings);
@@ -117,12 +118,12 @@ fn commit_offsets(bootstrap: &str, acknowledged: Arc<AtomicI64>, stop: Arc<Atomi
         while !stop.load(Ordering::Relaxed) {
             let mut offsets = TopicPartitionList::new();
             offsets.add_partition_offset("crash", 0, Offset::Offset(next)).expect("an offset");
-            // A commit that failed may have happened all the same: the next one is higher.
+            // A failed commit may still have been applied, so the next one is higher.
             if consumer.commit(&offsets, CommitMode::Sync).is_ok() {
                 acknowledged.store(next, Ordering::Relaxed);
             }
             next += 1;
-            // A pace, not a wait: the load is the producers' part.
+            // Limits the rate of commits: the producers are the load.
             std::thread::sleep(Duration::from_millis(2));
         }
         next - 1
@@ -133,7 +134,7 @@ fn committed_offset(bootstrap: &str) -> Option<i64> {
     let mut list = TopicPartitionList::new();
     list.add_partition("crash", 0);
     let reader = consumer(bootstrap, "crash-group", &[]);
-    // NOT_COORDINATOR and the like are retried inside; a group without commits yet answers no offset.
+    // librdkafka retries NOT_COORDINATOR and similar errors; a group without commits has no offset yet.
     let list = reader.committed_offsets(list, CALL_LIMIT).ok()?;
     match list.find_partition("crash", 0)?.offset() {
         Offset::Offset(offset) => Some(offset),
@@ -144,8 +145,8 @@ fn committed_offset(bootstrap: &str) -> Option<i64> {
 #[test]
 fn fifty_kills_under_load_lose_and_repeat_nothing() {
     let cycles = if Broker::is_kafka() { 3 } else { 50 };
-    // Small segments: crashes also fall on rolls, and recovery meets several segments.
-    // A kill may fall into the middle of a write: the kernel ends it where it stands.
+    // Small segments, so that crashes also happen during rolls and recovery has several segments.
+    // A kill may interrupt a write, which leaves a torn tail.
     let mut broker = Broker::options().set("log.segment.bytes", 1 << 20).expect_log("torn tail is cut").start();
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "crash", PARTITIONS, &[]);
@@ -159,7 +160,7 @@ fn fifty_kills_under_load_lose_and_repeat_nothing() {
 
     for cycle in 0..cycles {
         let before = (total(), committed.load(Ordering::Relaxed));
-        // The moment of the kill moves through the load from cycle to cycle.
+        // Each cycle kills the broker at another point of the load.
         let wanted = before.0 + 200 + 137 * (cycle % 7);
         eventually(&format!("cycle {cycle}: producers and committer make progress"), Duration::from_secs(60), || {
             (total() >= wanted && committed.load(Ordering::Relaxed) > before.1).then_some(())
@@ -167,17 +168,17 @@ fn fifty_kills_under_load_lose_and_repeat_nothing() {
         let known = committed.load(Ordering::Relaxed);
         broker.kill();
         broker.start();
-        let found = eventually(&format!("cycle {cycle}: the committed offset is told"), CALL_LIMIT, || {
+        let found = eventually(&format!("cycle {cycle}: the committed offset is returned"), CALL_LIMIT, || {
             committed_offset(&bootstrap)
         });
-        assert!(found >= known, "cycle {cycle}: offset {known} was committed, {found} is told after the kill");
+        assert!(found >= known, "cycle {cycle}: offset {known} was committed, but {found} is returned after the kill");
     }
 
     stop.store(true, Ordering::Relaxed);
     let sent: Vec<u64> = producers.into_iter().map(|thread| thread.join().expect("producer thread")).collect();
     let last_commit = committer.join().expect("committer thread");
     let found = committed_offset(&bootstrap).expect("a committed offset");
-    assert!((committed.load(Ordering::Relaxed)..=last_commit).contains(&found), "{found} was never committed last");
+    assert!((committed.load(Ordering::Relaxed)..=last_commit).contains(&found), "{found} is not the last commit");
 
     let read = read_all(&bootstrap, "crash");
     for (name, (sent, acknowledged)) in sent.iter().zip(&acknowledged).enumerate() {
@@ -204,7 +205,7 @@ fn fifty_kills_under_load_lose_and_repeat_nothing() {
                 expected.len()
             );
         }
-        // Each acknowledgement named the place where the record is.
+        // Each record is at the offset of its acknowledgement.
         for (partition, offset, value) in acknowledged.records.lock().expect("lock").iter() {
             let at = read.binary_search_by_key(&(*partition, *offset), |record| (record.partition, record.offset));
             assert_eq!(read[at.expect("a record at the acknowledged offset")].value.as_ref(), Some(value));

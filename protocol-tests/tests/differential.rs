@@ -1,7 +1,8 @@
-//! Ottla's answers against Apache Kafka's (see protocol_tests::differential).
+//! Compares Ottla's answers with Apache Kafka's (see protocol_tests::differential).
 //!
-//! By default against the record. `RECORD=1` asks Apache Kafka first and rewrites the record; `AGAINST=kafka` compares
-//! a live Kafka with the record, which shows whether the masks are right. `CASES='fetch-*'` picks cases.
+//! By default Kafka's answers come from the record. `RECORD=1` first runs Apache Kafka and rewrites the record;
+//! `AGAINST=kafka` compares a live Kafka with the record, which shows whether the masks are right. `CASES='fetch-*'`
+//! selects cases.
 
 use std::collections::BTreeSet;
 
@@ -32,13 +33,13 @@ fn answers_are_those_of_apache_kafka() -> Result<()> {
     ensure!(verdict.unaccepted.is_empty(), "{} answers differ from Apache Kafka's", verdict.unaccepted.len());
     ensure!(
         pattern != "*" || verdict.unused_rows.is_empty(),
-        "accepted.txt holds rows of no use: {:#?}",
+        "accepted.txt has rows that no difference needs: {:#?}",
         verdict.unused_rows
     );
     Ok(())
 }
 
-/// A version that Ottla serves and no case asks about would go wrong unseen.
+/// Without a case, a fault in a supported version would not be noticed.
 #[test]
 fn every_served_version_is_asked() -> Result<()> {
     let recorded = run::recorded()?;
@@ -49,12 +50,12 @@ fn every_served_version_is_asked() -> Result<()> {
         .flat_map(|(api, versions)| versions.clone().map(move |version| format!("{api} v{version}")))
         .filter(|ask| !asked.contains(ask.as_str()))
         .collect();
-    ensure!(never.is_empty(), "no case asks {never:?}");
+    ensure!(never.is_empty(), "no case sends {never:?}");
     Ok(())
 }
 
-/// What the broker tells clients that it serves is what the cases ask about. Produce is told from version 0 on, for the
-/// sake of old clients (KIP-896).
+/// The cases cover exactly the APIs and versions that the broker advertises. Produce is advertised from version 0 on,
+/// for old clients (KIP-896).
 #[test]
 fn every_advertised_api_is_asked() -> Result<()> {
     let schemas = run::load_schemas()?;
@@ -73,6 +74,6 @@ fn every_advertised_api_is_asked() -> Result<()> {
             (schemas.api(name).key.into(), first.into(), (*versions.end()).into())
         })
         .collect();
-    ensure!(told == asked, "told to clients {told:?}, asked by the cases {asked:?}");
+    ensure!(told == asked, "advertised {told:?}, covered by the cases {asked:?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Settings of the broker that Kafka applies at run time are applied at run time.
+//! Broker settings that Kafka applies at run time also change at run time in Ottla.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const BROKER: i8 = 4;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
-/// Changes a setting of all brokers (no name) or of one, over a connection that is open already.
+/// Changes a setting of all brokers (empty name) or of one, over an open connection.
 fn alter(wire: &mut Wire, broker: &str, setting: &'static str, value: Option<&str>) {
     let config = AlterableConfig::default()
         .with_name(StrBytes::from_static_str(setting))
@@ -37,7 +37,7 @@ fn alter(wire: &mut Wire, broker: &str, setting: &'static str, value: Option<&st
     assert_eq!(outcome.error_code, 0, "{setting}={value:?}: {:?}", outcome.error_message);
 }
 
-/// A connection that serves, or that the broker closed at once.
+/// Opens a connection; returns None if the broker closes it at once.
 fn connect(broker: &Broker) -> Option<Wire> {
     let mut wire = Wire::connect(&broker.bootstrap());
     wire.send_body(18, 0, &[]);
@@ -55,23 +55,23 @@ fn serves(wire: &mut Wire) -> bool {
 #[test]
 fn fewer_connections_from_one_address_are_allowed_from_the_answer_on() {
     let broker = Broker::start_default();
-    let mut open: Vec<Wire> = (0..4).map(|_| connect(&broker).expect("the default allows thousands")).collect();
+    let mut open: Vec<Wire> = (0..4).map(|_| connect(&broker).expect("the default is 8,000")).collect();
     alter(&mut open[0], "", "max.connections.per.ip", Some("3"));
-    assert!(connect(&broker).is_none(), "four are open and three are allowed");
-    assert!(open.iter_mut().all(serves), "those that were open stay");
+    assert!(connect(&broker).is_none(), "four connections are open and three are allowed");
+    assert!(open.iter_mut().all(serves), "open connections stay open");
     open.truncate(2);
-    let third = eventually("there is room for a third", LIMIT, || connect(&broker));
-    assert!(connect(&broker).is_none(), "and for no more");
+    let third = eventually("a third connection is accepted", LIMIT, || connect(&broker));
+    assert!(connect(&broker).is_none(), "a fourth connection is refused");
     open.push(third);
 
     alter(&mut open[0], "", "max.connections.per.ip", Some("5"));
     let more: Vec<Wire> = (0..2).map(|_| connect(&broker).expect("five are allowed")).collect();
     assert!(connect(&broker).is_none());
-    // This broker's own value goes before that of all brokers.
+    // The value for this broker overrides the value for all brokers.
     alter(&mut open[0], "1", "max.connections.per.ip", Some("6"));
     let sixth = connect(&broker).expect("six are allowed");
     assert!(connect(&broker).is_none());
-    // Without either, the value given at the start holds.
+    // Without both, the value from the start applies.
     alter(&mut open[0], "1", "max.connections.per.ip", None);
     alter(&mut open[0], "", "max.connections.per.ip", None);
     assert!(connect(&broker).is_some());
@@ -87,7 +87,7 @@ fn exceptions_by_address_and_by_name_are_taken_over() {
     alter(&mut first, "", "max.connections.per.ip.overrides", Some("127.0.0.1:2"));
     let second = connect(&broker).expect("an exception for two");
     assert!(connect(&broker).is_none());
-    // Names are looked up beside the answer.
+    // The broker resolves host names after it has answered.
     alter(&mut first, "", "max.connections.per.ip.overrides", Some("localhost:3"));
     let third = eventually("an exception for three", LIMIT, || connect(&broker));
     assert!(connect(&broker).is_none());
@@ -102,7 +102,7 @@ fn the_sum_of_connections_changes_and_outlasts_a_restart() {
     assert!(connect(&broker).is_none());
     drop(open);
     broker.restart();
-    // Whoever asked whether the broker is up may still be counted.
+    // The connections of the check that the broker is ready may still be counted.
     let open: Vec<Wire> = (0..3).map(|_| eventually("three are allowed again", LIMIT, || connect(&broker))).collect();
     assert!(connect(&broker).is_none());
     drop(open);

@@ -1,7 +1,7 @@
-//! A volume that is really full: what its user needs to get out of that is served, without a restart.
+//! A volume that is really full: the requests that free space still work, without a restart.
 //!
-//! The broker runs in a mount namespace of its own, on a small tmpfs. That needs root; elsewhere the test says so and
-//! does nothing.
+//! The broker runs in its own mount namespace, on a small tmpfs. That needs root; without it the test prints a message
+//! and does nothing.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -47,14 +47,14 @@ fn start(directory: &Path) -> Option<(Process, String)> {
     Some((process, format!("127.0.0.1:{port}")))
 }
 
-/// Produces until that fails. Returns how many records were acknowledged.
+/// Produces until a record fails. Returns the number of acknowledged records.
 fn fill(bootstrap: &str, topic: &str) -> usize {
     let producer = producer(bootstrap, &[("message.timeout.ms", "2000"), ("retries", "0"), ("linger.ms", "0")]);
     let record = Record::of("k", vec![7; 500_000]);
     (0..100).take_while(|_| try_send(&producer, topic, std::slice::from_ref(&record)).is_ok()).count()
 }
 
-/// Takes the last room, in small records.
+/// Fills the rest of the disk with small records.
 fn fill_up(bootstrap: &str, topic: &str) {
     let producer = producer(bootstrap, &[("message.timeout.ms", "2000"), ("retries", "0")]);
     while try_send(&producer, topic, &[Record::of("k", vec![7; 4_000])]).is_ok() {}
@@ -81,7 +81,7 @@ fn a_full_disk_is_left_by_deleting_topics_and_by_lowering_retention_without_a_re
 
     let deleted = block_on(admin(&bootstrap).delete_topics(&["large"], &admin_options())).expect("ask");
     assert!(deleted[0].is_ok(), "{deleted:?}");
-    // The files go after log.segment.delete.delay.ms.
+    // The files are deleted after log.segment.delete.delay.ms.
     eventually("produce to another topic", LIMIT, || (fill(&bootstrap, "other") > 20).then_some(()));
     fill_up(&bootstrap, "other");
     assert_eq!(creation_error(&bootstrap, "refused"), Some(RDKafkaErrorCode::KafkaStorageError));

@@ -1,7 +1,7 @@
-//! Time is bounded, not only memory: the largest legal requests of every API hurt nobody but their sender.
+//! The broker bounds time, not only memory: the largest legal requests of every API do not slow down other clients.
 //!
-//! `FULL=1` takes frames up to socket.request.max.bytes; otherwise they are small enough for the run to last a few
-//! minutes. `APIS=Fetch,JoinGroup` takes these only.
+//! `FULL=1` sends frames up to socket.request.max.bytes; without it they are small enough for a run of a few minutes.
+//! `APIS=Fetch,JoinGroup` tests only these APIs.
 
 use std::{
     fmt::Write,
@@ -20,7 +20,7 @@ use protocol_tests::{
 };
 use serde_json::Value;
 
-/// So long is each API attacked at least, for the other client to see something.
+/// Each API is attacked for at least this time, so that the other client can measure an effect.
 const LEAST_TIME: Duration = Duration::from_millis(800);
 
 /// Sizes of the requests.
@@ -32,14 +32,14 @@ struct Sizes {
 impl Sizes {
     fn of_environment() -> Sizes {
         match std::env::var_os("FULL") {
-            // What is left of the 100 MiB is for the header and the last element.
+            // The rest of the 100 MiB is for the header and the last element.
             Some(_) => Sizes { newest: (100 << 20) - (64 << 10), older: 8 << 20 },
             None => Sizes { newest: 1 << 20, older: 128 << 10 },
         }
     }
 }
 
-/// The APIs that the broker serves, by its own answer, with the versions that Kafka 4.3 knows as well.
+/// The APIs that the broker advertises, with the versions that Kafka 4.3 has too.
 fn served(schemas: &Schemas) -> Vec<(String, i16, i16)> {
     let broker = Broker::start_default();
     let address = SocketAddr::from(([127, 0, 0, 1], broker.port()));
@@ -99,5 +99,5 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
             let _ = writeln!(offenders, "{name}: {}", faults.join(", "));
         }
     }
-    assert!(offenders.is_empty(), "requests that hurt others:\n{offenders}");
+    assert!(offenders.is_empty(), "requests that slow down other clients:\n{offenders}");
 }

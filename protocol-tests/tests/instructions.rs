@@ -1,9 +1,9 @@
-//! A guard on the hot path: the instructions that the broker executes for one request, counted by valgrind, against the
-//! baseline in bench/instructions.txt. `UPDATE=1` rewrites it.
+//! Guards the hot path: valgrind counts the instructions that the broker executes for one request, and the test
+//! compares them with the baseline in bench/instructions.txt. `UPDATE=1` rewrites the baseline.
 //!
-//! The same load runs once with N and once with 2N requests: the difference divided by N is one request, since what a
-//! start and a stop cost cancels out. The broker has one worker thread and sleeps before each request, so that the
-//! count does not depend on who is faster. The client is this process and is not counted.
+//! The same load runs once with N and once with 2N requests: the difference divided by N is the cost of one request,
+//! because the costs of start and stop cancel out. The broker has one worker thread and sleeps before each request, so
+//! that the count does not depend on the speed of the client. The client is this process and is not counted.
 #![cfg(target_arch = "x86_64")] // Other processors execute other instructions.
 
 use std::{
@@ -30,15 +30,14 @@ use protocol_tests::{
 };
 
 const REQUESTS: usize = 500;
-/// What a count may differ from the baseline. Three runs on one machine differ by less than 1 %; the rest is for other
+/// Allowed difference from the baseline. Three runs on one machine differ by less than 1 %; the rest is for other
 /// versions of the compiler and the C library.
 const TOLERANCE: f64 = 0.05;
 const BASELINE: &str = "bench/instructions.txt";
-/// How long the broker, some fifty times slower than by itself, may take for one request on a busy machine.
+/// Longest time for one request on a busy machine; valgrind makes the broker about fifty times slower.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// A name in the baseline, and what is done N times.
-/// Sends the requests of a load, some number of times.
+/// Sends one request of a load, or one group of requests that belong together.
 type Load = fn(&mut Clients);
 
 const LOADS: &[(&str, Load)] = &[
@@ -70,7 +69,7 @@ fn a_request_takes_the_instructions_that_it_took() {
         .collect();
     assert!(
         differing.is_empty(),
-        "{}\nIf that is meant, UPDATE=1 writes the new counts. Where they are spent: callgrind_annotate {}/NAME.N.callgrind",
+        "{}\nIf the change is intended, UPDATE=1 writes the new counts. Counts of each function: callgrind_annotate {}/NAME.N.callgrind",
         differing.join("\n"),
         profiles().display()
     );
@@ -80,7 +79,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// Kept after the test, to be looked at.
+/// The directory of callgrind's profiles; they stay after the test.
 fn profiles() -> PathBuf {
     let test = std::env::current_exe().expect("path of the test binary");
     test.ancestors().nth(3).expect("target/PROFILE/deps/test").join("instructions")
@@ -113,7 +112,7 @@ fn count_per_request(name: &str, load: fn(&mut Clients)) -> u64 {
     count
 }
 
-/// All instructions of a broker from its start to its end.
+/// Counts all instructions of a broker from its start to its end.
 fn count(name: &str, load: fn(&mut Clients), requests: usize) -> u64 {
     std::fs::create_dir_all(profiles()).expect("create a directory for the profiles");
     let profile = profiles().join(format!("{name}.{requests}.callgrind"));
@@ -127,11 +126,12 @@ fn count(name: &str, load: fn(&mut Clients), requests: usize) -> u64 {
     total(&std::fs::read_to_string(&profile).expect("read the profile"))
 }
 
-/// The instructions of all functions but sled's: those spin while they wait for a thread, as long as that takes.
+/// The instructions of all functions except sled's, which spin while they wait for a thread, so that their count
+/// varies.
 ///
-/// Callgrind's file names a function in a line `fn=(id) name`, or `fn=(id)` once it is known; `cfn=` names one that is
-/// called. What follows are lines `position cost`. The one after `calls=` is the cost of the call, which the callee has
-/// already.
+/// A line `fn=(id) name` in callgrind's file starts a function, later only `fn=(id)`; `cfn=` names a called function.
+/// Lines `position cost` follow. The line after `calls=` is the cost of the call, which the called function already
+/// includes.
 fn total(profile: &str) -> u64 {
     let mut spinning = BTreeSet::new();
     let (mut total, mut is_counted, mut is_call) = (0, true, false);
@@ -170,12 +170,13 @@ struct Clients {
     broker: Broker,
     wire: Wire,
     other: Wire,
-    /// Of the next record in partition 1.
+    /// Offset of the next record in partition 1.
     next_offset: i64,
 }
 
 impl Clients {
-    /// A topic with two partitions. Partition 0 has one record and stays as it is; loads add to partition 1.
+    /// Creates a topic with two partitions. Partition 0 has one record and does not change; loads append to partition
+    /// 1.
     fn of(broker: Broker) -> Clients {
         let [wire, other] = [(); 2].map(|()| Wire::connect(&broker.bootstrap()));
         let mut clients = Clients { broker, wire, other, next_offset: 0 };
@@ -191,7 +192,7 @@ impl Clients {
         self.broker.process().wait_until_asleep(REQUEST_LIMIT);
     }
 
-    /// One record of 100 bytes, acks=all.
+    /// Produces one record of 100 bytes with acks=all.
     fn produce(&mut self) {
         self.produce_to(1);
     }
@@ -210,7 +211,7 @@ impl Clients {
         partition.base_offset
     }
 
-    /// One batch that is there, out of the tail cache.
+    /// Fetches one existing batch from the tail cache.
     fn fetch(&mut self) {
         self.wire.send(12, &fetch_request(0, 0));
         assert_fetched(&mut self.wire);
@@ -227,7 +228,7 @@ impl Clients {
         self.wait_until_asleep();
     }
 
-    /// One topic by its name.
+    /// Requests the metadata of one topic by its name.
     fn metadata(&mut self) {
         let topic = MetadataRequestTopic::default().with_name(Some(TOPIC));
         let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);

@@ -1,5 +1,4 @@
-//! Files cross over: what Apache Kafka wrote is served by Ottla byte for byte, and what Ottla wrote is opened by Apache
-//! Kafka.
+//! Exchange of files: Ottla serves Apache Kafka's files byte for byte, and Apache Kafka opens Ottla's files.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -17,7 +16,7 @@ use protocol_tests::{
     wire::Wire,
 };
 
-/// Segments so small that there are several of them.
+/// A small segment size, so that there are several segments.
 const SEGMENT_BYTES: i64 = 1 << 20;
 
 fn fill(bootstrap: &str, topic: &str) -> Vec<Record> {
@@ -38,7 +37,7 @@ fn fill(bootstrap: &str, topic: &str) -> Vec<Record> {
     all
 }
 
-/// Every byte of partition 0, as Fetch gives it.
+/// Fetches all bytes of partition 0.
 fn fetch_everything(bootstrap: &str, topic: &str) -> Vec<u8> {
     let mut wire = Wire::connect(bootstrap);
     let mut bytes: Vec<u8> = Vec::new();
@@ -61,7 +60,7 @@ fn fetch_everything(bootstrap: &str, topic: &str) -> Vec<u8> {
         if offset >= partition.high_watermark {
             return bytes;
         }
-        // Whole batches only: the tail of an answer may be cut.
+        // Only complete batches: the last one in an answer may be incomplete.
         let mut rest = &records[..];
         while let Some(size) = batch_size(rest).filter(|size| *size <= rest.len()) {
             bytes.extend_from_slice(&rest[..size]);
@@ -77,7 +76,7 @@ fn batch_size(bytes: &[u8]) -> Option<usize> {
     (bytes.len() > 27).then_some(12 + length as usize)
 }
 
-/// The segments of a partition, one after another.
+/// The bytes of all segments of a partition, in order.
 fn segments(directory: &Path) -> Vec<u8> {
     let mut logs = BTreeMap::new();
     for entry in std::fs::read_dir(directory).expect("list the partition") {
@@ -86,11 +85,11 @@ fn segments(directory: &Path) -> Vec<u8> {
             logs.insert(path.file_name().map(|name| name.to_owned()), std::fs::read(&path).expect("read a segment"));
         }
     }
-    assert!(logs.len() > 1, "several segments are wanted");
+    assert!(logs.len() > 1, "the test needs several segments");
     logs.into_values().flatten().collect()
 }
 
-/// Replaces the files of a partition by another's, all but the one that names the topic's id.
+/// Replaces all files of a partition by those of another, except the one with the topic id.
 fn replace_files(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(to).expect("list the partition") {
         let path = entry.expect("directory entry").path();
@@ -133,12 +132,12 @@ fn a_partition_written_by_apache_kafka_is_served_byte_for_byte() {
     create_topic(&bootstrap, "t", 1, &[]);
     broker.stop();
     replace_files(&kafka.log_directory().join("t-0"), &broker.data().join("t-0"));
-    // The checkpoints are Ottla's own and know nothing of these files: as after a crash.
+    // Ottla's checkpoints do not know these files, so start as after a crash.
     let _ = std::fs::remove_file(broker.data().join(".kafka_cleanshutdown"));
     broker.start();
-    assert!(fetch_everything(&bootstrap, "t") == written, "Fetch gives other bytes than Kafka wrote");
+    assert!(fetch_everything(&bootstrap, "t") == written, "Fetch returns other bytes than Kafka wrote");
     same(&sent, &bootstrap, "t");
-    // It goes on behind them, and still has them after a restart.
+    // Ottla appends after them, and still serves them after a restart.
     produce(&bootstrap, "t", &[], &[Record::to_partition(0, "more")]);
     broker.restart();
     let read = read_all(&bootstrap, "t");
@@ -161,18 +160,18 @@ fn a_partition_written_by_ottla_is_served_by_apache_kafka() {
     let partition = kafka.log_directory().join("t-0");
     replace_files(&broker.data().join("t-0"), &partition);
     let written = segments(&partition);
-    // The recovery points of the empty partition would make Kafka look at the wrong end: it may look at all of it.
+    // The checkpoints belong to the empty partition; without them Kafka checks the whole log.
     for file in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint", "replication-offset-checkpoint"] {
         let _ = std::fs::remove_file(kafka.log_directory().join(file));
     }
     let kafka = Kafka::start(&options).expect("start Apache Kafka again");
     wait_until_ready(&kafka.bootstrap());
     same(&sent, &kafka.bootstrap(), "t");
-    assert!(segments(&partition) == written, "Kafka found something to cut or to mend");
+    assert!(segments(&partition) == written, "Kafka has truncated or repaired something");
 }
 
-/// As Apache Kafka, where the batch's header is damaged: consumers stop with an error that names the offset. Fetched in
-/// a loop, it does not fill the log of the broker.
+/// Same as Apache Kafka for a damaged batch header: consumers stop with an error that names the offset. Repeated
+/// fetches do not fill the broker's log.
 #[test]
 fn a_corrupt_batch_is_answered_with_corrupt_message_after_those_before_it() {
     let mut broker = Broker::options().expect_log("cannot read for a fetch request").start();
@@ -200,11 +199,11 @@ fn a_corrupt_batch_is_answered_with_corrupt_message_after_those_before_it() {
     };
     const CORRUPT_MESSAGE: i16 = 2;
     let (error, bytes) = fetch(0);
-    assert!(error == 0 && bytes > 0, "what stands before it is served: {error}, {bytes} bytes");
+    assert!(error == 0 && bytes > 0, "the batches before it are served: {error}, {bytes} bytes");
     for _ in 0..50 {
         assert_eq!(fetch(1).0, CORRUPT_MESSAGE);
     }
-    assert_eq!(fetch(2).0, 0, "what stands behind it is served");
+    assert_eq!(fetch(2).0, 0, "the batches after it are served");
     let said = broker.log().iter().filter(|line| line.contains("cannot read for a fetch request")).count();
     assert!((1..=2).contains(&said), "{said} lines for 50 fetches");
 }

@@ -1,4 +1,4 @@
-//! kcat of Debian, with its old librdkafka (2.0.2): what people type first.
+//! The most common kcat commands, with Debian's kcat and its old librdkafka (2.0.2).
 
 use std::{
     io::Write,
@@ -30,7 +30,7 @@ fn consume(broker: &Broker, arguments: &[&str]) -> String {
 fn kcat_produces_and_consumes_with_every_codec() {
     let broker = Broker::start_default();
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        // The topic comes into being with its first record.
+        // The first record creates the topic.
         let topic = format!("kcat-{codec}");
         let lines: String = (0..2_000).map(|i| format!("key-{}:value {i} {}\n", i % 10, "x".repeat(100))).collect();
         produce(&broker, &["-P", "-t", &topic, "-p", "0", "-K", ":", "-z", codec], &lines);

@@ -1,4 +1,4 @@
-//! Start, stop, settings and addresses: what an operator meets first.
+//! Start, stop, settings and addresses of the broker.
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,13 @@ use protocol_tests::{
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a command that must end by itself.
+/// Runs a command to its end; returns whether it succeeded, and its output.
 fn run(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } = command.output().expect("run ottla");
     (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
 }
 
-/// Starts a command that must become a broker; answers it and the port of its first listener.
+/// Starts a broker by a command; returns its process and the port of its first listener.
 fn start(command: Command) -> (Process, u16) {
     let mut process = Process::start(command);
     let line = process.wait_for_line(START_LIMIT, |line| line.contains("Kafka Server started"));
@@ -37,7 +37,7 @@ fn end(mut process: Process) {
     assert!(process.wait(START_LIMIT).success(), "{}", process.lines().join("\n"));
 }
 
-/// The address that Metadata tells a client which reached the broker at `bootstrap`.
+/// The broker's address in Metadata, for a client that connected to `bootstrap`.
 fn advertised(bootstrap: &str) -> String {
     let answer = Wire::connect(bootstrap).ask(12, &MetadataRequest::default().with_topics(Some(Vec::new())));
     format!("{}:{}", answer.brokers[0].host, answer.brokers[0].port)
@@ -82,13 +82,13 @@ fn a_stop_leaves_the_mark_of_a_clean_shutdown_and_a_kill_does_not() {
     let mark = broker.data().join(".kafka_cleanshutdown");
     assert!(!mark.exists());
     broker.stop();
-    assert!(mark.exists(), "no mark in {:?}", broker.data());
+    assert!(mark.exists(), "no clean-shutdown file in {:?}", broker.data());
     let begun = Instant::now();
     broker.start();
     let restart = begun.elapsed();
-    // Generous for a busy machine; without the mark's shortcut 20 MB would be read again.
+    // The limit is generous for a busy machine. Without the clean-shutdown file 20 MB would be read again.
     assert!(restart < Duration::from_secs(10), "a clean restart took {restart:?}");
-    assert!(!mark.exists(), "the mark belongs to one start only");
+    assert!(!mark.exists(), "a start removes the clean-shutdown file");
     broker.kill();
     assert!(!mark.exists());
     broker.start();
@@ -99,12 +99,12 @@ fn a_stop_leaves_the_mark_of_a_clean_shutdown_and_a_kill_does_not() {
 fn an_idle_broker_uses_no_cpu() {
     let mut broker = Broker::start_default();
     let bootstrap = broker.bootstrap();
-    // It has topics, a connection and a group's topic, and still rests.
+    // With topics and an open connection the broker must still be idle.
     create_topic(&bootstrap, "t", 20, &[]);
     let mut connection = Wire::connect(&bootstrap);
     connection.ask(12, &MetadataRequest::default());
-    // Idle once, within a minute: a window of three seconds with at most one tick (10 ms) of work, and without a word.
-    eventually("three seconds of rest", Duration::from_secs(60), || {
+    // Within a minute there must be three idle seconds: at most one tick (10 ms) of CPU and no log line.
+    eventually("three idle seconds", Duration::from_secs(60), || {
         let (cpu, lines) = (broker.process().cpu_time(), broker.log().len());
         std::thread::sleep(Duration::from_secs(3));
         let worked = broker.process().cpu_time() - cpu;
@@ -211,8 +211,7 @@ fn a_data_directory_keeps_its_cluster_id() {
     assert!(properties.contains(&format!("cluster.id={first}")), "{properties}");
 }
 
-/// A shell's soft limit of open files is raised to what the system allows; connections do not starve the log of
-/// descriptors.
+/// The broker raises the soft limit of open files to the hard limit; connections leave enough descriptors for the logs.
 #[test]
 fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -228,7 +227,7 @@ fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
     end(process);
 }
 
-/// The terminal that it was started from is closed.
+/// Closing the terminal sends SIGHUP.
 #[test]
 fn a_hangup_is_a_controlled_shutdown_and_nohup_is_heeded() {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -248,7 +247,7 @@ fn a_hangup_is_a_controlled_shutdown_and_nohup_is_heeded() {
     end(process);
 }
 
-/// A terminal and a supervisor, or an impatient user, deliver it more than once.
+/// A terminal and a supervisor, or an impatient user, may send the same signal more than once.
 #[test]
 fn a_signal_that_comes_twice_is_one_request_to_stop() {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -257,14 +256,14 @@ fn a_signal_that_comes_twice_is_one_request_to_stop() {
     let (mut process, port) = start(command);
     let bootstrap = format!("127.0.0.1:{port}");
     produce(&bootstrap, "hello", &[], &[Record::of("k", "v")]);
-    // A client that asks and never reads keeps the shutdown busy for as long as it is given.
+    // A client that sends requests and never reads delays the shutdown as long as possible.
     let mut deaf = Wire::connect(&bootstrap);
     std::thread::spawn(move || {
         for _ in 0..20_000 {
             deaf.send(12, &MetadataRequest::default()); // Blocks until the broker ends.
         }
     });
-    // It is there before the signals are, and is answered more than it takes.
+    // Before the signals come, this client must be connected, with more answers than it reads.
     read_all(&bootstrap, "hello");
     for _ in 0..3 {
         process.signal("TERM");

@@ -1,4 +1,4 @@
-//! A broker whose log nobody takes loses log lines and nothing else.
+//! A broker whose log output is not read loses log lines and nothing else.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A broker with its outputs wherever the test wants them.
+/// A broker with standard output and standard error chosen by the test.
 struct Muted {
     child: Child,
     bootstrap: String,
@@ -44,7 +44,7 @@ impl Muted {
         protocol_tests::clients::wait_until_ready(&self.bootstrap);
     }
 
-    /// Records, a group that commits, and a controlled stop.
+    /// Produces records, commits an offset of a group, and stops the broker.
     fn works_and_stops(mut self) {
         let records: Vec<Record> = (0..100).map(|at| Record::of("k", at.to_string())).collect();
         produce(&self.bootstrap, "t", &[], &records);
@@ -72,7 +72,7 @@ impl Drop for Muted {
 fn a_reader_that_closes_its_end_costs_log_lines_and_nothing_else() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let broker = Muted::start(writer, &[]);
-    // As `ottla serve 2>&1 | head -1`.
+    // Like `ottla serve 2>&1 | head -1`.
     let mut first = String::new();
     BufReader::with_capacity(1, reader).read_line(&mut first).expect("the first line");
     assert!(first.contains("INFO"), "{first}");
@@ -94,7 +94,7 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_told_what_it_missed() {
     let broker = Muted::start(writer, &["--log", "trace", "--log-format", "json"]);
     broker.wait_until_it_serves();
     let records: Vec<Record> = (0..100).map(|at| Record::of("k", at.to_string())).collect();
-    // Far more lines than the pipe and the queue hold.
+    // Far more lines than fit into the pipe and the queue.
     for _ in 0..20 {
         produce(&broker.bootstrap, "t", &[], &records);
         for _ in 0..400 {
@@ -102,19 +102,19 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_told_what_it_missed() {
         }
     }
     let reading = std::thread::spawn(move || read_until(reader, "log lines were lost"));
-    // Lines behind the lost ones.
+    // The count comes with the next line after the lost ones.
     eventually("the count of lost lines", START_LIMIT, || {
         drop(TcpStream::connect(&broker.bootstrap).expect("connect"));
         reading.is_finished().then_some(())
     });
-    let line = reading.join().expect("read the log").expect("a line that tells how many were lost");
+    let line = reading.join().expect("read the log").expect("a line with the number of lost lines");
     let count = line.rsplit_once("\"lost\":").expect("a count").1;
     let digits: String = count.chars().take_while(char::is_ascii_digit).collect();
     let lost: u64 = digits.parse().expect("a number");
     assert!(lost > 0, "{line}");
 }
 
-/// The first line that holds `text`; the rest of the pipe is read by a thread, so that the broker can write.
+/// Returns the first line that contains `text`; a thread reads the rest of the pipe, so that the broker can write.
 fn read_until(mut reader: PipeReader, text: &str) -> Option<String> {
     let mut lines = BufReader::new(&mut reader).lines();
     let found = lines.by_ref().map_while(Result::ok).find(|line| line.contains(text));

@@ -1,4 +1,4 @@
-//! Log levels change while the broker runs, through Kafka's own tool.
+//! Kafka's own tool changes log levels while the broker runs.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn loggers(broker: &Broker, more: &str) -> Ran {
     tool("kafka-configs", &arguments)
 }
 
-/// Lines of level DEBUG that the module of connections has written.
+/// Number of DEBUG lines from `ottla::network::connection`.
 fn debug_lines(broker: &Broker) -> usize {
     broker.log().iter().filter(|line| line.contains("DEBUG ottla::network::connection")).count()
 }
@@ -38,7 +38,7 @@ fn a_module_logs_more_or_less_from_the_answer_on() {
         assert!(described.contains(logger), "{logger} is missing: {described}");
     }
     drop(Wire::connect(&broker.bootstrap()));
-    eventually("a connection that ends is told", LIMIT, || (debug_lines(&broker) > 0).then_some(()));
+    eventually("the end of a connection is logged", LIMIT, || (debug_lines(&broker) > 0).then_some(()));
 
     loggers(&broker, "--alter --delete-config ottla.network").says("Completed updating config");
     loggers(&broker, "--describe").says("ottla.network.connection=INFO");

@@ -1,4 +1,4 @@
-//! The black-box tests, in one binary: they run side by side, each against a broker of its own.
+//! The black-box tests, in one binary. They run in parallel, each against its own broker.
 
 mod bombs;
 mod bounds;

@@ -1,4 +1,5 @@
-//! A topic of very many partitions: its logs are opened and removed in portions, and others do not wait for it.
+//! A topic with very many partitions: its logs are opened and removed in portions, and other clients do not wait for
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ fn a_topic_of_many_partitions_works_at_once_and_keeps_nobody_waiting() {
     let broker = BrokerOptions::default().start();
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "small", 1, &[]);
-    // Made, deleted and made again under its name: each time the last partition works when the answer is there.
+    // Creates the topic, deletes it and creates it again. Each time the last partition works as soon as the answer
+    // comes.
     for round in 0..2 {
         let many = NewTopic::new("many", MANY, TopicReplication::Fixed(1));
         let admin = admin(&bootstrap);
@@ -30,7 +32,7 @@ fn a_topic_of_many_partitions_works_at_once_and_keeps_nobody_waiting() {
                 let created = block_on(admin.create_topics(&[many], &admin_options())).expect("ask");
                 (created, started.elapsed())
             });
-            // Others change the cluster meanwhile.
+            // Meanwhile other clients create topics.
             let (mut others, mut longest) = (0, Duration::ZERO);
             while !creating.is_finished() {
                 let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The HTTP pages: what the broker tells of itself to a scraper is what clients did, and probes learn how it is.
+//! The HTTP pages: the metrics match the clients' requests, and /health and /ready report the state of the broker.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,26 +22,26 @@ fn broker(settings: &[(&str, &str)]) -> Broker {
     settings.iter().fold(options, |options, (key, value)| options.set(key, value)).start()
 }
 
-/// Where metrics are served, as the log says.
+/// The address of the HTTP pages, from the broker's log.
 fn address(broker: &Broker) -> String {
     let log = broker.log();
-    // Of the last start.
+    // The line of the last start.
     let line = log.iter().rev().find_map(|line| line.split("metrics are at http://").nth(1));
-    line.and_then(|rest| rest.split('/').next()).expect("the log tells the address").to_owned()
+    line.and_then(|rest| rest.split('/').next()).expect("the address in the log").to_owned()
 }
 
-/// Sends bytes, reads to the end of the connection.
+/// Sends bytes and reads to the end of the connection.
 fn http(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("connect to the metrics");
     stream.set_read_timeout(Some(LIMIT)).expect("set a timeout");
     stream.write_all(request).expect("send a request");
     let mut answer = Vec::new();
-    // A request that is refused before its end is answered, and then the connection is reset.
+    // If a request is refused before its end, the connection is reset after the answer.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).expect("text")
 }
 
-/// The samples of a page: name and labels as they stand there.
+/// The samples of a page, by name and labels as printed.
 struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
@@ -59,17 +59,17 @@ impl Samples {
         )
     }
 
-    /// 0 where it is not told.
+    /// The value of a sample, 0 if it is missing.
     fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or_default() as u64
     }
 
-    /// Of a topic, of the family `kafka_server_brokertopicmetrics`.
+    /// A topic's counter of the family `kafka_server_brokertopicmetrics`.
     fn topic(&self, name: &str, topic: &str) -> u64 {
         self.get(&format!("kafka_server_brokertopicmetrics_{name}_total{{topic=\"{topic}\"}}"))
     }
 
-    /// Over all labels that begin so.
+    /// The sum of all samples whose name and labels start with `start`.
     fn sum(&self, start: &str) -> u64 {
         self.0.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, value)| value).sum::<f64>() as u64
     }
@@ -90,13 +90,13 @@ fn what_was_sent_and_read_is_what_is_told() {
     assert_eq!(told.topic("messagesin", "t"), 30);
     assert_eq!(told.get("kafka_server_brokertopicmetrics_messagesin_total"), 30);
     let bytes = told.topic("bytesin", "t");
-    assert_eq!(told.sum("kafka_log_log_size{topic=\"t\""), bytes, "what came in is what is there");
+    assert_eq!(told.sum("kafka_log_log_size{topic=\"t\""), bytes, "all received bytes are stored");
     assert_eq!(told.sum("kafka_log_log_logendoffset{topic=\"t\""), 30);
     assert_eq!(told.sum("kafka_topic_partition_current_offset{topic=\"t\""), 30);
     assert_eq!(told.topic("bytesout", "t"), 0);
     assert!(told.topic("bytesrejected", "small") > 5000);
     assert_eq!(told.topic("bytesin", "small"), 0);
-    assert_eq!(told.topic("failedproducerequests", "small"), 0, "that one is the client's affair");
+    assert_eq!(told.topic("failedproducerequests", "small"), 0, "a client's error is not a failed request");
     assert_eq!(told.get("ottla_limit_reached_total{limit=\"max.message.bytes\"}"), 1);
     let produced = |error| {
         told.get(&format!("kafka_network_requestmetrics_errors_total{{request=\"Produce\",error=\"{error}\"}}"))
@@ -173,7 +173,7 @@ fn limits_that_were_met_are_counted_by_their_setting() {
     eventually("the frame's size is counted", LIMIT, || (reached("socket.request.max.bytes") == 1).then_some(()));
 }
 
-/// docs/generated/metrics.md, which is written from the same table, names neither more nor less.
+/// docs/generated/metrics.md, which is written from the same table, lists the same metrics.
 #[test]
 fn every_metric_of_the_documentation_is_told() {
     let broker = broker(&[]);
@@ -196,19 +196,19 @@ fn the_listener_answers_scrapers_and_bounds_everybody_else() {
     assert!(http(&address, b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     assert!(http(&address, b"\x16\x03\x01\r\n\r\n").starts_with("HTTP/1.1 400 "));
     let long = [b"GET /metrics HTTP/1.1\r\nA: ", &[b'x'; 8 << 10][..]].concat();
-    assert!(http(&address, &long).starts_with("HTTP/1.1 431 "), "a head without an end");
+    assert!(http(&address, &long).starts_with("HTTP/1.1 431 "), "a header that is too long");
     let body = http(&address, b"GET /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n");
     assert!(body.starts_with("HTTP/1.1 413 "), "{body}");
     let begun = Instant::now();
-    assert_eq!(http(&address, b"GET /metrics HT"), "", "a head that does not go on is cut");
+    assert_eq!(http(&address, b"GET /metrics HT"), "", "a connection with an incomplete header is closed");
     assert!(begun.elapsed() < LIMIT);
-    // Those that say nothing take all places; the next is answered once one of them goes.
+    // Silent connections use the whole limit; the next client gets an answer when one of them ends.
     let mut silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(&address).expect("connect")).collect();
     let mut waiting = TcpStream::connect(&address).expect("connect");
     waiting.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("send a request");
     waiting.set_read_timeout(Some(Duration::from_millis(300))).expect("set a timeout");
     let mut byte = [0];
-    assert!(waiting.read(&mut byte).is_err(), "there should be no place");
+    assert!(waiting.read(&mut byte).is_err(), "the limit of connections should be reached");
     silent.pop();
     waiting.set_read_timeout(Some(LIMIT)).expect("set a timeout");
     assert_eq!(waiting.read(&mut byte).expect("an answer"), 1);

@@ -1,4 +1,4 @@
-//! Few file descriptors: connections, segments and the process itself share them, and nobody takes them all.
+//! Few file descriptors: connections, segments and the process itself share them, and none of these takes them all.
 
 use std::{net::TcpStream, process::Command, time::Duration};
 
@@ -15,7 +15,7 @@ use protocol_tests::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A broker that may have so many files open, whatever it asks for.
+/// A broker with a hard limit of open files.
 struct Limited {
     process: Process,
     bootstrap: String,
@@ -60,7 +60,7 @@ fn idle_connections_that_take_all_there_are_end_neither_the_broker_nor_its_topic
         let mut broker = Limited::start(open_files, &[]);
         let mut first = Wire::connect(&broker.bootstrap);
         assert_eq!(create(&mut first, "t", 5), 0);
-        // The system takes them all; the broker closes those it has no place for.
+        // The system accepts all connections; the broker closes those above its limit.
         let idle: Vec<TcpStream> =
             (0..2 * open_files).filter_map(|_| TcpStream::connect(&broker.bootstrap).ok()).collect();
         for at in 0..10 {
@@ -85,7 +85,7 @@ fn idle_connections_that_take_all_there_are_end_neither_the_broker_nor_its_topic
 fn more_segments_than_descriptors_are_written_and_read_and_leave_some_for_connections() {
     let broker = Limited::start(128, &["log.segment.bytes=1048576"]);
     create_topic(&broker.bootstrap, "t", 200, &[]);
-    // A held connection each, so that all of their part is in use.
+    // These connections use up the broker's file descriptors for connections.
     let _idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&broker.bootstrap).expect("connect")).collect();
     let records: Vec<Record> =
         (0..3).flat_map(|_| (0..200).map(|partition| Record::to_partition(partition, vec![b'x'; 100_000]))).collect();

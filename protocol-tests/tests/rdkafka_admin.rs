@@ -1,4 +1,4 @@
-//! Topics and their settings, watermarks, offsets by time and positions, by librdkafka.
+//! Topics and their settings, watermarks, offsets by time, and positions, with librdkafka.
 
 use kafka_protocol::{
     messages::metadata_request::{MetadataRequest, MetadataRequestTopic},
@@ -21,7 +21,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-/// The error code and id of a topic, by Metadata 12.
+/// The error code and id of a topic, from Metadata v12.
 fn topic_id(bootstrap: &str, name: &str) -> (i16, String) {
     let topic = MetadataRequestTopic::default().with_name(Some(StrBytes::from_string(name.to_owned()).into()));
     let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
@@ -147,17 +147,17 @@ fn settings_are_described_with_their_sources_and_altered() {
     );
     assert!(broker_settings.entries.len() > 150, "only {} settings", broker_settings.entries.len());
 
-    // AlterConfigs replaces everything that was set.
+    // AlterConfigs replaces all settings of the topic.
     let alter = AlterConfig::new(ResourceSpecifier::Topic("t")).set("max.message.bytes", "2000");
     let altered = block_on(admin(&bootstrap).alter_configs([&alter], &admin_options())).expect("call AlterConfigs");
     assert!(altered[0].is_ok(), "{altered:?}");
-    eventually("the new settings are told", CALL_LIMIT, || {
+    eventually("DescribeConfigs returns the new settings", CALL_LIMIT, || {
         let topic = describe(ResourceSpecifier::Topic("t"));
         let value = |key: &str| topic.get(key).and_then(|entry| entry.value.clone());
         (value("max.message.bytes").as_deref() == Some("2000") && value("retention.ms").as_deref() == Some("604800000"))
             .then_some(())
     });
-    // And they act.
+    // The new settings are in effect.
     let refused = try_send(&producer(&bootstrap, &[]), "t", &[Record::of("k", "x".repeat(3000))]);
     assert_eq!(refused.expect_err("too large").rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge));
 }
@@ -167,7 +167,7 @@ fn watermarks_times_and_positions() {
     let broker = Broker::start_default();
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "t", 1, &[]);
-    // Small batches, so that a time is looked for between batches and inside them.
+    // Small batches, so that the search by time meets both positions between batches and positions inside them.
     let records: Vec<Record> = (0..100)
         .map(|i| Record { timestamp_ms: Some(1_000_000 + i * 10), ..Record::to_partition(0, format!("{i}")) })
         .collect();

@@ -1,4 +1,4 @@
-//! Consumer groups as librdkafka sees them: rebalances, commits and what a restart leaves of them.
+//! Consumer groups with librdkafka: rebalances, commits, and both across restarts.
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +15,10 @@ use rdkafka::{
     topic_partition_list::{Offset, TopicPartitionList},
 };
 
-/// How long a rebalance may take, join and session timeouts included.
+/// Longest duration of a rebalance, including join and session timeouts.
 const REBALANCE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Polls the members in turn until their assignments have these sizes, in any order; collects what they read.
+/// Polls the members in turn until their assignments have these sizes, in any order; collects the values they read.
 fn settle(members: &[&BaseConsumer], sizes: &[usize], values: &mut Vec<String>) {
     let deadline = Instant::now() + REBALANCE_LIMIT;
     loop {
@@ -37,7 +37,7 @@ fn settle(members: &[&BaseConsumer], sizes: &[usize], values: &mut Vec<String>) 
     }
 }
 
-/// Polls until `wanted` values are known.
+/// Polls until `wanted` different values are read.
 fn read_until(members: &[&BaseConsumer], values: &mut Vec<String>, wanted: usize) {
     let deadline = Instant::now() + REBALANCE_LIMIT;
     while values.iter().collect::<BTreeSet<_>>().len() < wanted {
@@ -77,7 +77,7 @@ fn rebalance(assignor: &str) {
     first.commit_consumer_state(CommitMode::Sync).expect("commit");
     second.commit_consumer_state(CommitMode::Sync).expect("commit");
 
-    // One leaves: the other gets everything, and goes on where the first had committed.
+    // One leaves: the other gets all partitions and continues from the first one's commits.
     first.unsubscribe();
     drop(first);
     settle(&[&second], &[4], &mut values);
@@ -85,7 +85,7 @@ fn rebalance(assignor: &str) {
     read_until(&[&second], &mut values, 300);
     values.sort_by_key(|value| value.parse::<i32>().expect("a number"));
     let expected: Vec<String> = (0..300).map(|i| i.to_string()).collect();
-    assert_eq!(values, expected, "every record once: each hand-over came after a commit");
+    assert_eq!(values, expected, "every record is read once, because partitions move only after a commit");
 }
 
 fn partitions(member: &BaseConsumer) -> BTreeSet<i32> {
@@ -114,9 +114,9 @@ fn a_member_that_dies_is_replaced_after_its_session() {
     settle(&[&silent], &[2], &mut values);
     let other = consumer(&bootstrap, "g", &settings);
     other.subscribe(&["t"]).expect("subscribe");
-    // `silent` is not polled any more: it stops its heartbeats by itself and loses its partitions.
+    // `silent` is no longer polled: it stops its heartbeats by itself and loses its partitions.
     settle(&[&other], &[2], &mut values);
-    // Closing would wait for the revocation of an assignment that is lost already.
+    // Closing would wait for the revocation of an assignment that is already lost.
     std::mem::forget(silent);
 }
 
@@ -152,7 +152,7 @@ fn committed_offsets_survive_a_stop_and_a_kill() {
     broker.start();
     assert_eq!(committed(), [Some(5), Some(8), Some(0)]);
 
-    // A member starts where its group stopped.
+    // A new member starts at the group's committed offset.
     let member = consumer(&bootstrap, "g", &[]);
     member.subscribe(&["t"]).expect("subscribe");
     let mut values = Vec::new();
@@ -175,7 +175,7 @@ fn a_group_goes_on_across_a_restart_of_the_broker() {
     let deadline = Instant::now() + REBALANCE_LIMIT;
     while values.len() < 2 {
         assert!(Instant::now() < deadline, "only {values:?} after {REBALANCE_LIMIT:?}");
-        // A transport error while the broker was away is no failure of the group.
+        // A transport error during the restart is not a failure of the group.
         if let Some(Ok(message)) = member.poll(Duration::from_millis(50)) {
             values.push(String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned());
         }

@@ -1,4 +1,4 @@
-//! What librdkafka produces is what it reads back.
+//! librdkafka reads back exactly the records that it produced.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ use protocol_tests::{
 };
 use rdkafka::{consumer::Consumer, producer::Producer, types::RDKafkaErrorCode};
 
-/// Keys, values and headers of every awkward kind.
+/// Records with unusual keys, values and headers.
 fn awkward_records() -> Vec<Record> {
     let header = |key: &str, value: Option<&str>| (key.to_owned(), value.map(|value| value.as_bytes().to_vec()));
     vec![
@@ -39,7 +39,7 @@ fn every_codec_keeps_keys_values_headers_and_order() {
         let topic = format!("codec-{codec}");
         create_topic(&broker.bootstrap(), &topic, 1, &[]);
         let mut sent = awkward_records();
-        // Enough of the same to make every codec compress, and more than one batch.
+        // Enough similar records that every codec compresses, in more than one batch.
         sent.extend(
             (0..5_000).map(|i| Record::of(format!("key-{}", i % 10), format!("value {i} {}", "x".repeat(100)))),
         );
@@ -60,7 +60,7 @@ fn ten_megabyte_messages_pass_where_the_topic_allows_them() {
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "large", 1, &[("max.message.bytes", "12000000")]);
     create_topic(&bootstrap, "ordinary", 1, &[]);
-    // Incompressible, so that no codec makes it small.
+    // Random bytes, which no codec can compress.
     let mut state = 1_u64;
     let mut noise = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -93,7 +93,7 @@ fn timestamps_are_the_producers_or_the_logs() {
     let times = [now_ms - 3_600_000, now_ms, now_ms - 1, 1_000, 0];
     let records: Vec<Record> =
         times.iter().map(|time| Record { timestamp_ms: Some(*time), ..Record::of("k", "v") }).collect();
-    // librdkafka stamps a record of time 0 itself: four are enough.
+    // librdkafka replaces timestamp 0 by the current time, so only the first four records are used.
     produce(&bootstrap, "create-time", &[], &records[..4]);
     let read: Vec<Option<i64>> = read_all(&bootstrap, "create-time").iter().map(|record| record.timestamp_ms).collect();
     assert_eq!(read, times[..4].iter().map(|time| Some(*time)).collect::<Vec<_>>());
@@ -105,7 +105,7 @@ fn timestamps_are_the_producers_or_the_logs() {
         assert!((now_ms..=after_ms).contains(&time), "{time} is not between {now_ms} and {after_ms}");
     }
 
-    // Further ahead than an hour is refused (message.timestamp.after.max.ms).
+    // A timestamp more than an hour ahead is refused (message.timestamp.after.max.ms).
     let ahead = Record { timestamp_ms: Some(now_ms + 2 * 3_600_000), ..Record::of("k", "v") };
     let refused = try_send(&producer(&bootstrap, &[]), "create-time", &[ahead]);
     assert_eq!(refused.expect_err("too far ahead").rdkafka_error_code(), Some(RDKafkaErrorCode::InvalidTimestamp));
@@ -125,9 +125,9 @@ fn an_idempotent_producer_writes_each_record_once_and_in_order() {
         let sent =
             records.iter().filter(|record| record.partition == Some(partition)).map(|record| record.value.clone());
         let read = read.iter().filter(|record| record.partition == partition).map(|record| record.value.clone());
-        assert!(sent.eq(read), "partition {partition} holds something else than was sent");
+        assert!(sent.eq(read), "the records of partition {partition} differ from the sent ones");
     }
-    // The acknowledgements told the truth about where each record is.
+    // Each record is at the partition and offset of its acknowledgement.
     for ((partition, offset), sent) in places.iter().zip(&records) {
         let at = read.binary_search_by_key(&(*partition, *offset), |record| (record.partition, record.offset));
         assert_eq!(read[at.expect("a record at the acknowledged offset")].value, sent.value);
@@ -143,7 +143,7 @@ fn acks_0_and_acks_1_arrive_too() {
         create_topic(&bootstrap, &topic, 1, &[]);
         let records: Vec<Record> = (0..1000).map(|i| Record::of("k", format!("{i}"))).collect();
         produce(&bootstrap, &topic, &[("acks", acks)], &records);
-        // acks=0 is "acknowledged" when it is sent: the log may be a moment behind.
+        // With acks=0 a record counts as acknowledged when it is sent; it may reach the log later.
         eventually("all records are there", CALL_LIMIT, || (read_all(&bootstrap, &topic).len() == 1000).then_some(()));
     }
 }
@@ -165,7 +165,7 @@ fn a_topic_of_2000_partitions() {
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "wide", 2000, &[]);
     let records: Vec<Record> = (0..2000).map(|i| Record::to_partition(i, format!("in {i}"))).collect();
-    // Idempotent: a busy broker may be asked again, and must not store twice.
+    // Idempotent: if the broker is busy, the producer retries, and a record must not be stored twice.
     produce(&bootstrap, "wide", &[("enable.idempotence", "true")], &records);
     let check = |bootstrap: &str| {
         let read = read_all(bootstrap, "wide");
@@ -192,7 +192,8 @@ fn now_ms() -> i64 {
     now.as_millis() as i64
 }
 
-/// There are none yet: librdkafka would ask for the coordinator until its own timeout.
+/// Transactions are not supported yet; without a clear error librdkafka would ask for the coordinator until its own
+/// timeout.
 #[test]
 fn transactional_producers_hear_at_once_that_there_are_no_transactions() {
     let broker = Broker::start_default();

@@ -1,5 +1,5 @@
-//! What the start finds on disk: directories that are missing, files that are damaged. Nothing is lost in silence, and
-//! nothing that can be served is withheld.
+//! Starts with missing directories and damaged files. No data is lost without a message, and all data that can be
+//! served is served.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,7 +32,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
-/// The disk of a broker that is started again and again.
+/// The disk of a broker that is started several times.
 struct Machine(tempfile::TempDir);
 
 struct Running {
@@ -73,7 +73,7 @@ impl Machine {
         Running { process, bootstrap: format!("127.0.0.1:{port}") }
     }
 
-    /// What a start says that is refused.
+    /// Starts the broker, which must refuse, and returns its output.
     fn refusal(&self, dirs: &str) -> String {
         let Output { status, stdout, stderr } = self.command(dirs, &[]).output().expect("run ottla");
         let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
@@ -88,7 +88,7 @@ impl Running {
         assert!(self.process.wait(START_LIMIT).success(), "{}", self.process.lines().join("\n"));
     }
 
-    /// A stop that says which directory cannot be closed.
+    /// Stops the broker, which must report that it cannot close the directory.
     fn stop_without(mut self, dir: &str) {
         self.process.signal("TERM");
         let status = self.process.wait(START_LIMIT);
@@ -101,7 +101,7 @@ impl Running {
         self.process.kill();
     }
 
-    /// The line with this text.
+    /// Returns the log line with this text.
     fn line(&self, text: &str) -> String {
         let lines = self.process.lines();
         lines.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}:\n{}", lines.join("\n"))).clone()
@@ -120,7 +120,7 @@ impl Running {
         (partition.error_code, partition.leader_id.0)
     }
 
-    /// The error of a Produce, whatever Metadata says.
+    /// The error code of a Produce that is sent without regard to Metadata.
     fn produce_error(&self, topic: &str) -> i16 {
         let data = PartitionProduceData::default().with_index(0).with_records(Some(vec![0; 61].into()));
         let topic = TopicProduceData::default()
@@ -130,7 +130,7 @@ impl Running {
         Wire::connect(&self.bootstrap).ask(9, &request).responses[0].partition_responses[0].error_code
     }
 
-    /// The end of partition 0, as consumers see it.
+    /// The latest offset of partition 0 that consumers see.
     fn latest_offset(&self, topic: &str) -> i64 {
         let partition = ListOffsetsPartition::default().with_timestamp(-1);
         let topic = ListOffsetsTopic::default()
@@ -159,7 +159,7 @@ fn flip(path: &Path, position: impl Fn(usize) -> usize) {
     std::fs::write(path, bytes).expect("write");
 }
 
-/// The command of a message, carried out as a person would.
+/// Runs the command in a message, as an operator would.
 fn follow(message: &str, directory: &Path) {
     let command = message.lines().find_map(|line| Some(format!("printf {}", line.split_once("printf ")?.1)));
     let command = command.expect("a command in the message");
@@ -180,10 +180,10 @@ fn a_log_directory_that_is_not_mounted_takes_its_partitions_offline() {
     assert!(!here.is_empty() && !gone.is_empty(), "{here:?} {gone:?}");
     std::fs::rename(machine.path("two"), machine.path("unmounted")).expect("rename");
 
-    // Not configured any more, or an empty directory in its place.
+    // The directory is no longer configured, or an empty one is in its place.
     for dirs in ["one", "one,two"] {
         let broker = machine.start(dirs, &[]);
-        // The offsets topic comes with the first consumer, which is in the loop.
+        // The first consumer, in the loop, creates the offsets topic.
         let ready = broker.line("Kafka Server started");
         assert!(
             ready.contains(if dirs == "one" { ": 3 topics, 3 partitions" } else { ": 4 topics, 4 partitions" }),
@@ -207,7 +207,7 @@ fn a_log_directory_that_is_not_mounted_takes_its_partitions_offline() {
         assert_eq!(broker.values(topic), expected(topic));
     }
     broker.stop();
-    // Both copies of one partition.
+    // Put one partition into both directories.
     let name = format!("{}-0", here[0]);
     std::fs::create_dir(machine.path("two").join(&name)).expect("create");
     std::fs::copy(
@@ -287,7 +287,7 @@ fn a_flipped_bit_in_the_metadata_log_after_a_kill_is_not_cut_off_as_a_torn_tail(
     let strays = std::fs::read_dir(machine.path("data")).expect("list");
     let strays =
         strays.filter(|entry| entry.as_ref().expect("entry").file_name().to_string_lossy().ends_with("-stray"));
-    assert!(strays.count() > 0, "what nobody knows is kept");
+    assert!(strays.count() > 0, "unknown partitions are kept as strays");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn what_is_damaged_beside_the_records_costs_nothing() {
         for name in names {
             std::fs::write(machine.path("data").join(name), [0x33; 70]).expect("write");
             if is_killed {
-                // The mark of the clean stop is gone, as after a kill.
+                // Remove the clean-shutdown file, as after a kill.
                 std::fs::remove_file(machine.path("data/.kafka_cleanshutdown")).expect("remove");
             }
             let broker = machine.start("data", &[]);
@@ -348,7 +348,7 @@ fn what_is_cut_in_front_of_good_records_is_told_and_kept() {
     let mut files =
         std::fs::read_dir(machine.path("data/t-0")).expect("list").map(|entry| entry.expect("entry").path());
     let kept = files.find(|path| path.extension().is_some_and(|extension| extension == "cut"));
-    let kept = std::fs::read(kept.expect("a file with what was cut")).expect("read");
+    let kept = std::fs::read(kept.expect("a file with the removed bytes")).expect("read");
     assert!(damaged.ends_with(&kept) && kept.len() * 2 >= damaged.len());
     broker.stop();
 }
@@ -369,7 +369,7 @@ fn committed(broker: &Running, group: &str) -> Result<Offset, KafkaError> {
 #[test]
 fn a_damaged_commit_is_told_once_with_the_way_out_and_costs_other_groups_nothing() {
     let machine = Machine::new();
-    // The last value counts. Group a is in partition 1, b in partition 0.
+    // The last value of a setting wins. Group a is in partition 1, b in partition 0.
     let two_partitions = "offsets.topic.num.partitions=2";
     let broker = machine.start("data", &[two_partitions]);
     fill(&broker, "t", &[]);

@@ -1,4 +1,4 @@
-//! Suites that others wrote, each in a network namespace with a broker of its own: protocol-tests/suites.
+//! Third-party test suites (protocol-tests/suites), each in a network namespace with its own broker.
 
 use protocol_tests::foreign::suite;
 

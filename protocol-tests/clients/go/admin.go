@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// admin: topics, partitions, settings, offsets and groups as kadm asks for them.
+// admin: topics, partitions, settings, offsets and groups with kadm.
 func admin(s *scenario) {
 	client := s.client(kgo.DefaultProduceTopic("admin"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	defer client.Close()
@@ -104,7 +104,7 @@ func adminOffsets(s *scenario, client *kgo.Client, admin *kadm.Client) {
 	check(err, "list start offsets")
 	end, err := admin.ListEndOffsets(s.ctx, "admin")
 	check(err, "list end offsets")
-	// The millisecond after record 3 is first reached by record 4.
+	// Record 4 is the first one at or after the millisecond that follows record 3.
 	timed, err := admin.ListOffsetsAfterMilli(s.ctx, base.UnixMilli()+3_001, "admin")
 	check(err, "list offsets by time")
 	for partition, want := range []struct{ start, end, timed int64 }{{0, 10, 4}, {0, 0, 0}, {0, 0, 0}} {

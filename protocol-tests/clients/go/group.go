@@ -14,7 +14,7 @@ const (
 	groupRecords    = 600
 )
 
-// member reads on behalf of the group until it is told to stop, and counts what it saw.
+// member reads as a member of the group until it is stopped, and counts the values that it read.
 type member struct {
 	client *kgo.Client
 	done   sync.WaitGroup
@@ -46,7 +46,7 @@ func (s *scenario) join(group, topic string, balancer kgo.GroupBalancer) *member
 	return m
 }
 
-// leave commits what was read and leaves the group.
+// leave commits the offsets of the read records and leaves the group.
 func (s *scenario) leave(m *member) {
 	check(m.client.CommitMarkedOffsets(s.ctx), "commit")
 	m.client.CloseAllowingRebalance()
@@ -59,7 +59,7 @@ func (m *member) seen() int {
 	return len(m.values)
 }
 
-// eventually asks until the answer is yes.
+// eventually repeats yes until it returns true.
 func (s *scenario) eventually(what string, yes func() bool) {
 	for !yes() {
 		select {
@@ -70,8 +70,8 @@ func (s *scenario) eventually(what string, yes func() bool) {
 	}
 }
 
-// group: two members share the partitions, one leaves and the other has them all, the committed offsets are where a third
-// one goes on; eager and cooperative.
+// group: two members share the partitions; one leaves and the other gets all of them; a third one continues from the
+// committed offsets; eager and cooperative.
 func group(s *scenario) {
 	for _, balancer := range []kgo.GroupBalancer{kgo.RangeBalancer(), kgo.CooperativeStickyBalancer()} {
 		name := "group-" + balancer.ProtocolName()

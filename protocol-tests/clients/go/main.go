@@ -1,6 +1,6 @@
-// Command franz proves that franz-go works with a broker as it comes: franz BOOTSTRAP SCENARIO.
-// Each scenario asserts what it sees and ends with a non-zero status where anything differs. The broker is started,
-// stopped and its log read by the test that runs this program.
+// Command franz tests that unmodified franz-go works with a broker: franz BOOTSTRAP SCENARIO.
+// Each scenario checks its results and ends with a non-zero status if any differs. The test that runs this program starts
+// and stops the broker and reads its log.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// limit is how long a scenario may take on a busy machine.
+// limit is the longest duration of a scenario on a busy machine.
 const limit = 2 * time.Minute
 
 var scenarios = map[string]func(*scenario){
@@ -34,7 +34,7 @@ func main() {
 	scenarios[os.Args[2]](&scenario{ctx: ctx, bootstrap: os.Args[1]})
 }
 
-// scenario is what every scenario has at hand.
+// scenario holds the tools of every scenario.
 type scenario struct {
 	ctx       context.Context
 	bootstrap string
@@ -72,7 +72,7 @@ func (s *scenario) createTopic(name string, partitions int32) {
 	check(created.Err, "create topic "+name)
 }
 
-// readAll answers the first `count` records of a topic.
+// readAll returns the first `count` records of a topic.
 func (s *scenario) readAll(topic string, count int) []*kgo.Record {
 	consumer := s.client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	defer consumer.Close()

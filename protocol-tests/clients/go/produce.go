@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// awkward records: keys, values and headers of every kind.
+// awkward returns records with unusual keys, values and headers.
 func awkward() []*kgo.Record {
 	return []*kgo.Record{
 		{Key: []byte("key"), Value: []byte("value")},
@@ -24,7 +24,7 @@ func awkward() []*kgo.Record {
 	}
 }
 
-// same compares what was sent with what was read; nil and empty are different things.
+// same compares sent records with read ones; nil and empty values are different.
 func same(topic string, sent, read []*kgo.Record) {
 	expect(len(read), len(sent), "records of "+topic)
 	for i, want := range sent {
@@ -44,7 +44,7 @@ func same(topic string, sent, read []*kgo.Record) {
 	}
 }
 
-// roundtrip: what is produced, idempotently and with acks=all (franz-go's default), is what is read.
+// roundtrip: records are read back as they were produced, idempotently and with acks=all (franz-go's default).
 func roundtrip(s *scenario) {
 	s.createTopic("roundtrip", 1)
 	producer := s.client(kgo.DefaultProduceTopic("roundtrip"))
@@ -53,7 +53,7 @@ func roundtrip(s *scenario) {
 	check(producer.ProduceSync(s.ctx, sent...).FirstErr(), "produce")
 	same("roundtrip", sent, s.readAll("roundtrip", len(sent)))
 
-	// Without idempotence, by each number of acknowledgements.
+	// Without idempotence, with each value of acks.
 	for name, acks := range map[string]kgo.Acks{"none": kgo.NoAck(), "leader": kgo.LeaderAck(), "all": kgo.AllISRAcks()} {
 		topic := "acks-" + name
 		s.createTopic(topic, 1)
@@ -65,7 +65,7 @@ func roundtrip(s *scenario) {
 	}
 }
 
-// codecs: each one, with batches large enough to be compressed.
+// codecs: each codec, with batches large enough to be compressed.
 func codecs(s *scenario) {
 	codecs := map[string]kgo.CompressionCodec{
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
@@ -86,7 +86,7 @@ func codecs(s *scenario) {
 	}
 }
 
-// transactions: there are none yet, and a transactional producer fails at once instead of asking again and again.
+// transactions: they are not supported yet, and a transactional producer fails at once instead of retrying.
 func transactions(s *scenario) {
 	s.createTopic("transactions", 1)
 	producer := s.client(kgo.DefaultProduceTopic("transactions"), kgo.TransactionalID("t"))

@@ -1,5 +1,5 @@
-// kafkajs against a broker as it comes: kafkajs.mjs BOOTSTRAP SCENARIO.
-// Each scenario asserts what it sees; the first difference ends the program with a non-zero status.
+// Tests unmodified kafkajs against a broker: kafkajs.mjs BOOTSTRAP SCENARIO.
+// Each scenario checks its results; the first difference ends the program with a non-zero status.
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as zstd from '@bokuweb/zstd-wasm'
@@ -11,8 +11,8 @@ const { CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, Partiti
 const LIMIT_MS = 60_000
 
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
-// lz4js says that the blocks of a frame lean on each other, which Kafka refuses (Apache's Lz4BlockInputStream). A frame with a
-// single block of up to 4 MiB may as well say that they don't: a flag, and the checksum of the frame's description.
+// lz4js marks the blocks of a frame as dependent, which Kafka refuses (Apache's Lz4BlockInputStream). A frame with a single
+// block of up to 4 MiB may be marked as independent: this changes a flag and the checksum of the frame descriptor.
 function independent(frame) {
   assert.equal(frame.readUInt8(5), 0x70, 'blocks of 4 MiB')
   frame.writeUInt8(0x60, 4)
@@ -106,7 +106,7 @@ async function codecs() {
   }
 }
 
-// A member of a group that counts the values it saw.
+// A member of a group that counts the values it read.
 async function join(group) {
   const consumer = kafka.consumer({ groupId: group, sessionTimeout: 6000, heartbeatInterval: 200, rebalanceTimeout: 10_000 })
   const member = { consumer, values: new Set(), partitions: 0 }
@@ -157,7 +157,7 @@ async function admin() {
       return described.resources[0].configEntries.find(({ configName }) => configName === name).configValue
     }
     assert.equal(await setting('retention.ms'), '3600000')
-    // kafkajs has the older AlterConfigs: what is not named goes back to its default.
+    // kafkajs uses the older AlterConfigs: settings that are not named return to their defaults.
     const configEntries = [{ name: 'retention.bytes', value: '1000000' }]
     await admin.alterConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: 'admin', configEntries }] })
     assert.equal(await setting('retention.bytes'), '1000000')

@@ -1,6 +1,6 @@
-"""confluent-kafka against a broker as it comes: confluent.py BOOTSTRAP SCENARIO.
+"""Tests unmodified confluent-kafka against a broker: confluent.py BOOTSTRAP SCENARIO.
 
-Each scenario asserts what it sees; the first difference ends the program with a traceback and a non-zero status.
+Each scenario checks its results; the first difference ends the program with a traceback and a non-zero status.
 """
 
 import sys
@@ -11,7 +11,7 @@ from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType,
 )
 
-# How long any single step may take on a busy machine.
+# Longest duration of a single step on a busy machine.
 LIMIT_S = 60
 
 AWKWARD = [
@@ -110,7 +110,7 @@ def codecs(bootstrap):
 
 
 class Member:
-    """A member of a group that counts the values it saw."""
+    """A member of a group that counts the values it read."""
 
     def __init__(self, bootstrap, group, strategy):
         self.consumer = Consumer({
@@ -129,7 +129,7 @@ class Member:
         return len(self.consumer.assignment())
 
     def positions(self):
-        """Where it goes on, of each partition."""
+        """Returns the position in each assigned partition."""
         return [place.offset for place in self.consumer.position(self.consumer.assignment())]
 
     def leave(self):

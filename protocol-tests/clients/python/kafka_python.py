@@ -1,6 +1,6 @@
-"""kafka-python against a broker as it comes: kafka_python.py BOOTSTRAP SCENARIO.
+"""Tests unmodified kafka-python against a broker: kafka_python.py BOOTSTRAP SCENARIO.
 
-Each scenario asserts what it sees; the first difference ends the program with a traceback and a non-zero status.
+Each scenario checks its results; the first difference ends the program with a traceback and a non-zero status.
 """
 
 import sys
@@ -13,7 +13,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import TopicAlreadyExistsError
 
-# How long any single step may take on a busy machine.
+# Longest duration of a single step on a busy machine.
 LIMIT_S = 60
 
 AWKWARD = [
@@ -95,7 +95,7 @@ def codecs(bootstrap):
 
 
 class Member(threading.Thread):
-    """A member of a group, polling in its own thread, that counts the values it saw."""
+    """A member of a group, polling in its own thread, that counts the values it read."""
 
     def __init__(self, bootstrap, group, assignor):
         super().__init__(daemon=True)

@@ -1,8 +1,9 @@
-//! Ottla beside Apache Kafka 4.3.1, in one run, under the same load: start-up, memory, and CPU of the broker process
-//! per gigabyte and per request. Prints a table; asserts nothing. bench/compare builds what it needs and runs it.
+//! Measures Ottla and Apache Kafka 4.3.1 in one run under the same load: start-up, memory, and CPU of the broker
+//! process per gigabyte and per request. Prints a table; asserts nothing. bench/compare builds both binaries and runs
+//! this one.
 //!
-//! The load generator speaks the wire itself and sends frames made beforehand, so that on a small machine the brokers
-//! get the cores. CPU is user and system time of the broker's process, from /proc.
+//! The load generator speaks the protocol itself and sends prepared frames, so that on a small machine the brokers get
+//! the cores. CPU is user and system time of the broker's process, from /proc.
 
 use std::{
     io::{Read, Write},
@@ -32,7 +33,7 @@ const RECORD_BYTES: usize = 1024;
 const RECORDS_PER_BATCH: usize = 250;
 const GIGABYTE: f64 = 1e9;
 
-/// How much is done in each measured part, and as many times before it to warm up.
+/// The amount of work in each measured part, and the number of warm-up rounds before it.
 struct Load {
     produce_bytes: usize,
     single_requests: usize,
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is measured of one broker.
+/// The measurements of one broker.
 struct Figures {
     first_produce_ms: f64,
     idle_rss_mb: f64,
@@ -117,8 +118,8 @@ impl Drop for Broker {
     }
 }
 
-/// Kafka as its own start script runs it. The directory is formatted beforehand: its start is measured, not the
-/// formatting.
+/// Starts Kafka with the JVM flags of its own start script. The directory is formatted before, because only the start
+/// is measured.
 fn start_kafka(directory: &Path) -> Result<(Broker, Instant)> {
     let options = settings()
         .into_iter()
@@ -152,7 +153,7 @@ fn start_ottla(binary: &Path, directory: &Path) -> Result<(Broker, Instant)> {
     Ok((Broker::Ottla(child, address), start))
 }
 
-/// The batches of the load are old; nothing may be deleted meanwhile.
+/// The batches of the load have old timestamps; retention must not delete them.
 fn settings() -> [(&'static str, &'static str); 2] {
     [("log.retention.ms", "-1"), ("num.partitions", "6")]
 }
@@ -239,7 +240,7 @@ fn print_table(load: &Load, ottla: Option<&Figures>, kafka: &Figures) {
     }
 }
 
-/// User and system time of a process so far. The kernel counts in hundredths of a second.
+/// User and system time of a process so far. The kernel counts hundredths of a second.
 fn cpu(process_id: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).context("read /proc/PID/stat")?;
     let (_, after_name) = stat.rsplit_once(") ").context("read the process name")?;
@@ -254,7 +255,7 @@ fn rss_mb(process_id: u32) -> Result<f64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6)
 }
 
-/// A connection that sends whole frames and reads whole answers.
+/// A connection that sends complete frames and reads complete answers.
 struct Client {
     stream: TcpStream,
     answer: Vec<u8>,
@@ -271,7 +272,7 @@ impl Client {
         self.stream.write_all(frame).context("send a request")
     }
 
-    /// The answer without size and correlation id.
+    /// Reads one answer and returns it without size and correlation id.
     fn receive(&mut self) -> Result<&[u8]> {
         let mut size = [0; 4];
         self.stream.read_exact(&mut size).context("read an answer")?;
@@ -287,7 +288,7 @@ impl Client {
     }
 }
 
-/// A frame of a flexible version.
+/// A request frame for a flexible version.
 fn frame(schemas: &Schemas, api: &str, version: i16, body: &Value) -> Vec<u8> {
     let api = schemas.api(api);
     framed(&request(api.key, version, 1, Some("bench"), true, &codec::encode(&api.request, version, body)))
@@ -303,7 +304,7 @@ fn produce_frame(schemas: &Schemas, partition: i32, batch: &Batch) -> Vec<u8> {
     )
 }
 
-/// Connects as soon as it can be, has the topic made by asking for it, and returns when a record is acknowledged.
+/// Connects as soon as possible, lets Metadata create the topic, and returns when a record is acknowledged.
 fn first_produce(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     let limit = Instant::now() + Duration::from_secs(60);
     let batch = Batch::of(1);
@@ -329,7 +330,7 @@ fn first_produce(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     }
 }
 
-/// Where the error code is in an answer to Produce v9 about one partition: after tags, counts, name and index.
+/// Position of the error code in a Produce v9 answer for one partition: after tags, counts, name and index.
 const PRODUCE_ERROR_AT: usize = 1 + 1 + 1 + TOPIC.len() + 1 + 4;
 
 fn check_produced(answer: &[u8]) -> Result<()> {
@@ -353,7 +354,7 @@ fn single_requests(schemas: &Schemas, address: SocketAddr, count: usize) -> Resu
 }
 
 fn produce(schemas: &Schemas, address: SocketAddr, bytes: usize) -> Result<()> {
-    // Bytes without pattern, so that nothing on the way can be clever.
+    // Bytes without a pattern, so that nothing can compress them.
     let mut seed = 1u32;
     let mut noise = || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -406,8 +407,7 @@ fn consume(schemas: &Schemas, address: SocketAddr, bytes: usize) -> Result<()> {
     })
 }
 
-/// The offset after the records in an answer to Fetch v12 about one partition, if there are any, and the bytes of the
-/// answer.
+/// Reads a Fetch v12 answer for one partition: the offset after its records, if it has any, and the size of the answer.
 fn fetched(answer: &[u8]) -> Result<(Option<i64>, i64)> {
     // Tags, throttle time, error, session, count, name, count, index.
     let error_at = 1 + 4 + 2 + 4 + 1 + 1 + TOPIC.len() + 1 + 4;

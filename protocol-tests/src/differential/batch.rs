@@ -1,4 +1,4 @@
-//! Record batches for the cases, good ones and every kind of bad one, and the description of batches in answers.
+//! Builds record batches for the cases, good ones and every kind of bad one, and describes batches in answers.
 
 use std::io::Write;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::codec::hex;
 
-/// 2023-11-14; the brokers under test delete nothing by time.
+/// 2023-11-14; the brokers under test have no retention by time.
 pub const BASE_TIMESTAMP_MS: i64 = 1_700_000_000_000;
 const HEADER_BYTES: usize = 61;
-/// Where the bytes start that the checksum covers.
+/// The checksum covers the bytes from this position on.
 const CHECKED_FROM: usize = 21;
 
 pub const GZIP: i16 = 1;
@@ -21,7 +21,7 @@ pub const LOG_APPEND_TIME: i16 = 1 << 3;
 pub const TRANSACTIONAL: i16 = 1 << 4;
 pub const CONTROL: i16 = 1 << 5;
 
-/// A v2 batch to be built; every header field can be set to a lie.
+/// A v2 batch to build; every header field may have a wrong value.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub base_offset: i64,
@@ -36,7 +36,7 @@ pub struct Batch {
     pub base_sequence: i32,
     pub count: Option<i32>,
     pub length: Option<i32>,
-    /// Flips bits of the right checksum.
+    /// Bits to flip in the correct checksum.
     pub checksum_xor: u32,
     pub records: Vec<Record>,
 }
@@ -85,7 +85,7 @@ impl Batch {
         Batch::new((0..count).map(record).collect())
     }
 
-    /// One record with a value of this many bytes.
+    /// A batch with one record whose value has this many bytes.
     pub fn of_bytes(bytes: usize) -> Batch {
         Batch::new(vec![Record { value: Some(vec![b'x'; bytes]), ..Record::default() }])
     }
@@ -111,7 +111,7 @@ impl Batch {
         })
     }
 
-    /// The batch as it goes over the wire, in the hex that codec.rs takes for records.
+    /// The encoded batch as hex text, which codec.rs accepts for records.
     pub fn hex(&self) -> String {
         hex(&self.bytes())
     }
@@ -170,7 +170,7 @@ fn put_blob(bytes: &mut Vec<u8>, blob: Option<&[u8]>) {
     bytes.extend(blob.unwrap_or_default());
 }
 
-/// Zigzag.
+/// Writes a zigzag varint.
 fn put_varint(bytes: &mut Vec<u8>, value: i64) {
     let mut value = ((value << 1) ^ (value >> 63)) as u64;
     while value >= 0x80 {
@@ -199,7 +199,8 @@ fn compressed(codec: i16, plain: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Batches in an answer as JSON: one object per whole batch. A cut one at the end, which Kafka may send, says nothing.
+/// Batches in an answer as JSON: one object per complete batch. An incomplete one at the end, which Kafka may send, is
+/// ignored.
 pub fn describe(mut bytes: &[u8]) -> Value {
     let mut batches = Vec::new();
     while bytes.len() >= HEADER_BYTES {

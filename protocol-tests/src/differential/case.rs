@@ -1,5 +1,5 @@
-//! What a case can do: ask on one connection or several, prepare topics and groups without leaving a trace, and keep a
-//! transcript of what it asked and what came back. How the transcript is made comparable is in mask.rs.
+//! The tools of a case: it sends requests on one or several connections, prepares topics and groups outside of the
+//! transcript, and records requests and answers in the transcript. Leaves masking to `mask.rs`.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use super::{
     wire::{ANSWER_LIMIT, Connection, Outcome},
 };
 
-/// The versions that Ottla serves. Each has at least one case.
+/// The versions that Ottla supports. Each has at least one case.
 pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[
     ("Produce", 3..=13),
     ("Fetch", 4..=18),
@@ -68,13 +68,13 @@ pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[
 ];
 
 /// # Panics
-/// If the API is not served.
+/// If the API is not supported.
 pub fn served(api: &str) -> RangeInclusive<i16> {
     let row = SERVED.iter().find(|(name, _)| *name == api);
     row.unwrap_or_else(|| panic!("{api} is not served")).1.clone()
 }
 
-/// One line of a transcript: what was asked, what came back (masked).
+/// One step of a transcript: the request and the masked answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     pub ask: String,
@@ -91,7 +91,7 @@ pub struct Case<'a> {
     pub steps: Vec<Step>,
 }
 
-/// A request under way.
+/// A request without an answer yet.
 #[derive(Debug)]
 pub struct Pending {
     api: &'static str,
@@ -105,36 +105,36 @@ impl<'a> Case<'a> {
         Ok(Case { name, schemas, address, main, names: Names::default(), note: String::new(), steps: Vec::new() })
     }
 
-    /// A name that no other case uses, for topics and groups.
+    /// Returns a name for a topic or group that no other case uses.
     pub fn named(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.name)
     }
 
-    /// Words that the following steps carry in the transcript.
+    /// Sets a note that the following steps have in the transcript.
     pub fn note(&mut self, note: impl Into<String>) {
         self.note = note.into();
     }
 
-    /// Asks at one version, on the case's connection; the answer as it came is returned, and `Null` if none came.
+    /// Sends a request in one version on the case's connection; returns the unmasked answer, or `Null` if none came.
     pub fn ask(&mut self, api: &'static str, version: i16, body: Value) -> Value {
         let (answer, text) = self.exchange(api, version, body);
         self.push(format!("{api} v{version}"), text.map_or_else(|| answer.clone(), Value::from), Some(api));
         answer
     }
 
-    /// Asks the same at every version that is served.
+    /// Sends the same request in every supported version.
     pub fn ask_all(&mut self, api: &'static str, body: Value) {
         for version in served(api) {
             self.ask(api, version, body.clone());
         }
     }
 
-    /// Asks without leaving a trace in the transcript.
+    /// Sends a request without recording it in the transcript.
     pub fn quietly(&mut self, api: &'static str, version: i16, body: Value) -> Value {
         self.exchange(api, version, body).0
     }
 
-    /// Asks, and notes whether the answer came within the limit or later.
+    /// Sends a request and records whether the answer came within the limit or later.
     pub fn ask_timed(&mut self, limit_ms: u64, api: &'static str, version: i16, body: Value) -> Value {
         let start = Instant::now();
         let answer = self.ask(api, version, body);
@@ -169,7 +169,7 @@ impl<'a> Case<'a> {
         Pending { api, version, correlation_id }
     }
 
-    /// Takes the answer to an earlier `send` into the transcript.
+    /// Records the answer to an earlier `send` in the transcript.
     pub fn receive(&mut self, connection: &mut Connection, pending: &Pending) -> Value {
         let outcome = connection.receive(ANSWER_LIMIT);
         let (answer, text) = self.decode(pending, outcome);
@@ -178,20 +178,21 @@ impl<'a> Case<'a> {
         answer
     }
 
-    /// Asks on another connection, with a trace.
+    /// Sends a request on another connection and records it.
     pub fn ask_on(&mut self, connection: &mut Connection, api: &'static str, version: i16, body: Value) -> Value {
         let pending = self.send(connection, api, version, &body);
         self.receive(connection, &pending)
     }
 
-    /// Sends bytes on a new connection and notes what comes: frames in hex, the end, or nothing within half a second.
+    /// Sends bytes on a new connection and records the reaction: frames in hex, the end, or nothing within half a
+    /// second.
     pub fn raw(&mut self, what: &str, bytes: &[u8]) {
         let mut connection = self.connect();
         connection.send_bytes(bytes);
         self.outcome(what, &mut connection);
     }
 
-    /// Notes what comes on a connection.
+    /// Records the next frame of a connection, its end, or silence.
     pub fn outcome(&mut self, what: &str, connection: &mut Connection) {
         let text = match connection.receive(Duration::from_millis(500)) {
             Outcome::Frame(frame) => format!("frame {}", codec::hex(&frame)),
@@ -201,7 +202,7 @@ impl<'a> Case<'a> {
         self.push(what.to_owned(), text.into(), None);
     }
 
-    /// Notes only what kind of thing comes on a connection, for answers that hold values of the server's own.
+    /// Like `outcome`, but without the content of a frame, for answers with values that differ between servers.
     pub fn outcome_kind(&mut self, what: &str, connection: &mut Connection) {
         let text = match connection.receive(Duration::from_millis(500)) {
             Outcome::Frame(_) => "a frame",
@@ -215,31 +216,31 @@ impl<'a> Case<'a> {
         self.schemas.api(api).key
     }
 
-    /// The body of a request, for cases that send bytes of their own making.
+    /// Encodes the body of a request, for cases that send their own bytes.
     pub fn body(&self, api: &'static str, version: i16, body: &Value) -> Vec<u8> {
         codec::encode(&self.schemas.api(api).request, version, body)
     }
 
-    /// Notes something that the case found out by itself.
+    /// Records a step, masked and with the current note.
     pub fn push(&mut self, ask: String, mut answer: Value, api: Option<&str>) {
         self.names.mask(api.unwrap_or_default(), &mut answer);
         let ask = if self.note.is_empty() { ask } else { format!("{ask} [{}]", self.note) };
         self.steps.push(Step { ask, answer });
     }
 
-    /// The following answers call the value by this name.
+    /// Replaces the value by this name in the following answers.
     pub fn name(&mut self, value: &Value, name: &str) {
         self.names.insert(value, name);
     }
 
-    /// The following answers call the member by its number, so that lists of members have an order.
+    /// Replaces the member's UUID by a number in the following answers, so that lists of members have an order.
     pub fn name_member(&mut self, id: &Value) {
         let text = id.as_str().unwrap_or_default();
         let uuid = text.len().checked_sub(36).and_then(|at| text.get(at..)).unwrap_or_default();
         self.names.insert_next(uuid, "member");
     }
 
-    /// Makes a topic that answers on all partitions, and returns its name and id.
+    /// Creates a topic, waits until all its partitions are ready, and returns its name and id.
     pub fn topic(&mut self, suffix: &str, partitions: i32, configs: &[(&str, &str)]) -> (String, Value) {
         let name = self.named(suffix);
         let configs: Vec<Value> = configs.iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
@@ -254,7 +255,7 @@ impl<'a> Case<'a> {
         (name, id)
     }
 
-    /// Waits until every partition of a topic answers ListOffsets (Kafka answers CreateTopics before that).
+    /// Waits until every partition of a topic accepts ListOffsets (Kafka answers CreateTopics before that).
     pub fn await_topic(&mut self, name: &str, partitions: i32) {
         let all: Vec<Value> = (0..partitions).map(|index| json!({"PartitionIndex": index, "Timestamp": -1})).collect();
         self.until("a topic's partitions answer", |case| {
@@ -265,7 +266,7 @@ impl<'a> Case<'a> {
         });
     }
 
-    /// Repeats until it is so. That it never becomes so goes into the transcript.
+    /// Repeats until the condition is true. If it stays false, the transcript records that.
     pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&mut Case) -> bool) {
         let limit = Instant::now() + Duration::from_secs(10);
         while !is_so(self) {
@@ -277,7 +278,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Appends a batch (in hex) to partition 0 of a topic without a trace.
+    /// Appends a batch (in hex) to partition 0 of a topic, without recording it.
     pub fn append(&mut self, topic: &str, records: &str) -> Value {
         self.quietly("Produce", 9, produce(topic, &Value::Null, -1, records))
     }
@@ -293,7 +294,7 @@ impl<'a> Case<'a> {
         self.decode(&Pending { api, version, correlation_id }, outcome)
     }
 
-    /// The answer, or `Null` and the words for what came instead.
+    /// Returns the answer, or `Null` and a description of what came instead.
     fn decode(&self, pending: &Pending, outcome: Outcome) -> (Value, Option<String>) {
         let frame = match outcome {
             Outcome::Frame(frame) => frame,
@@ -310,7 +311,7 @@ impl<'a> Case<'a> {
         let api = self.schemas.api(pending.api);
         let (id, rest) = frame.split_first_chunk::<4>().context("a response without a header")?;
         ensure!(i32::from_be_bytes(*id) == pending.correlation_id, "another correlation id");
-        // ApiVersions has header v0 always; and its answer to a version that the server does not know is of version 0.
+        // ApiVersions always has header v0, and a server answers an unknown version of it in version 0.
         if pending.api == "ApiVersions" {
             let version = if rest.starts_with(&[0, 35]) { 0 } else { pending.version };
             return codec::decode(&api.response, version, rest);

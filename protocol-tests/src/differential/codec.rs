@@ -1,5 +1,6 @@
-//! JSON to Kafka's wire format and back, for any message by its schema. Values: numbers, strings and booleans as they
-//! are, UUIDs in Kafka's base64url, bytes as hex text, records as a list of described batches (see batch.rs).
+//! Converts JSON to Kafka's wire format and back, for any message by its schema. Numbers, strings and booleans are
+//! JSON's own, UUIDs are in Kafka's base64url, bytes are hex text, and decoded records are a list of described batches
+//! (see batch.rs).
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,18 +13,18 @@ use super::{
 
 pub const ZERO_UUID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The body of a message at a version. Fields that the value leaves out have their default; fields that do not exist at
-/// this version are left out, so that one value serves every version.
+/// Encodes the body of a message for a version. Fields missing in the value get their default; fields that do not exist
+/// in this version are left out, so that one value serves every version.
 ///
 /// # Panics
-/// If the value does not fit the schema: it is a constant of a test case.
+/// If the value does not match the schema; the value is a constant of a test case.
 pub fn encode(message: &Message, version: i16, value: &Value) -> Vec<u8> {
     let mut writer = Writer { bytes: Vec::new(), version, flexible: message.flexible.contains(version) };
     writer.fields(&message.fields, value);
     writer.bytes
 }
 
-/// The body of a message as JSON. Bytes after the message are told under `__trailing`.
+/// Decodes the body of a message to JSON. Bytes after the message appear as `__trailing`.
 pub fn decode(message: &Message, version: i16, bytes: &[u8]) -> Result<Value> {
     let mut reader = Reader { bytes, version, flexible: message.flexible.contains(version) };
     let mut object = reader.fields(&message.fields)?;
@@ -106,8 +107,8 @@ impl Writer {
                 self.fields(fields, value);
             }
         } else if value.is_null() && !field.nullable.contains(self.version) && !matches!(field.kind, Kind::Records) {
-            // The case has no answer to take the value from, or the field became nullable later: send the neutral
-            // value.
+            // An earlier answer of the case did not have the value, or the field is not nullable in this version: send
+            // the neutral value.
             self.value(&field.kind, &neutral(&field.kind));
         } else {
             self.value(&field.kind, value);

@@ -1,4 +1,4 @@
-//! Two transcripts side by side: which fields differ, and which of these differences are accepted.
+//! Compares two transcripts: which fields differ, and which of these differences are accepted.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::case::Step;
 
-/// One field (or one whole answer) that differs.
+/// One field, or one complete answer, that differs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub case: String,
     pub ask: String,
-    /// Where in the answer, such as `Topics[0].ErrorCode`; empty for the whole answer.
+    /// Path of the field, such as `Topics[0].ErrorCode`; empty for the whole answer.
     pub path: String,
     pub kafka: Option<Value>,
     pub ottla: Option<Value>,
@@ -56,7 +56,7 @@ pub fn differences(case: &str, kafka: &[Step], ottla: &[Step]) -> Vec<Difference
         match (theirs, ours) {
             (Some(theirs), Some(ours)) if theirs.ask == ours.ask => walk("", &theirs.answer, &ours.answer, &mut add),
             _ => {
-                // From here on the transcripts tell different stories; the first step says enough.
+                // From here on the cases took different paths; one difference is enough.
                 add("(step)", theirs.map(|step| &step.answer), ours.map(|step| &step.answer));
                 break;
             }
@@ -87,8 +87,8 @@ fn walk(path: &str, kafka: &Value, ottla: &Value, add: &mut impl FnMut(&str, Opt
     }
 }
 
-/// The list of differences that we want. One per line: `case | ask | path | reason`; `*` stands for any characters,
-/// commas separate alternatives. A path may go on with Kafka's value and ours: `*ErrorMessage: null -> *`.
+/// The list of wanted differences. One per line: `case | ask | path | reason`; `*` stands for any characters, commas
+/// separate alternatives. Kafka's value and ours may follow the path: `*ErrorMessage: null -> *`.
 #[derive(Debug)]
 pub struct Accepted {
     rows: Vec<[String; 4]>,
@@ -106,7 +106,7 @@ impl Accepted {
         Ok(Accepted { rows: rows.collect::<Result<_>>()? })
     }
 
-    /// The row that accepts the difference.
+    /// Returns the index of the row that accepts the difference.
     pub fn row(&self, difference: &Difference) -> Option<usize> {
         let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "(absent)".to_owned(), Value::to_string);
         let with_values = format!("{}: {} -> {}", difference.path, text(&difference.kafka), text(&difference.ottla));
@@ -116,19 +116,19 @@ impl Accepted {
         })
     }
 
-    /// The rows at none of these positions: they accept nothing any more and must go.
+    /// Returns the rows whose index is not in `used`: they accept nothing any more and must be deleted.
     pub fn unused(&self, used: &[usize]) -> Vec<String> {
         let rows = self.rows.iter().enumerate().filter(|(at, _)| !used.contains(at));
         rows.map(|(_, row)| row.join(" | ")).collect()
     }
 }
 
-/// Whether the text fits one of the patterns, which commas separate.
+/// Whether the text matches one of the comma-separated patterns.
 pub fn matches_any(patterns: &str, text: &str) -> bool {
     patterns.split(',').any(|pattern| matches(pattern.trim(), text))
 }
 
-/// Whether the text fits a pattern in which `*` stands for any characters.
+/// Whether the text matches a pattern in which `*` stands for any characters.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,

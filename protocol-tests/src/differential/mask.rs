@@ -1,18 +1,19 @@
-//! Makes an answer comparable: what must differ between two servers (ids, ports, times) is replaced by a name or a
-//! mark, lists whose order says nothing are sorted. Equal ids get equal names within a case, so a wrong id still shows.
+//! Makes an answer comparable: values that must differ between two servers (ids, ports, times) are replaced by a name
+//! or a mark, and lists without a meaningful order are sorted. Equal ids get equal names within a case, so a wrong id
+//! is still found.
 
 use serde_json::{Map, Value};
 
 use super::codec::ZERO_UUID;
 
-/// The names given so far in a case.
+/// The names that a case has given to ids so far.
 #[derive(Debug, Default)]
 pub struct Names {
     known: Vec<(String, String)>,
     given: usize,
 }
 
-/// Lists that become objects by this field: a member too much or too few is then one difference, not many.
+/// Lists that become objects with this field as the key, so that one additional or missing element is one difference.
 const KEYED: &[(&str, &str, &str)] = &[
     ("ApiVersions", "ApiKeys", "ApiKey"),
     ("ApiVersions", "SupportedFeatures", "Name"),
@@ -21,12 +22,12 @@ const KEYED: &[(&str, &str, &str)] = &[
     ("CreateTopics", "Configs", "Name"),
 ];
 
-/// Lists whose order has a meaning.
+/// Lists with a meaningful order.
 const ORDERED: &[&str] = &["Synonyms", "Nodes", "Records", "Endpoints", "AbortedTransactions"];
-/// Answers whose order has a meaning.
+/// APIs whose answers have a meaningful order.
 const ORDERED_APIS: &[&str] = &["Fetch", "DescribeTopicPartitions", "DescribeTransactions", "UpdateFeatures"];
 
-/// What tells the elements of a list apart, the more telling first.
+/// Fields that identify the elements of a list, the most specific first.
 const IDENTITY: &[&str] = &[
     "Name",
     "Topic",
@@ -55,11 +56,11 @@ const IDENTITY: &[&str] = &[
     "MemberId",
 ];
 
-/// Fields that hold UUIDs as text of their own.
+/// Fields whose whole text is a UUID.
 const UUID_FIELDS: &[&str] = &["TopicId", "ReplicaDirectoryId", "ClusterId", "DirectoryId"];
-/// Fields that hold numbers that a server draws.
+/// Fields with numbers that a server chooses.
 const ID_FIELDS: &[&str] = &["ProducerId", "SessionId"];
-/// Fields whose value is the server's own affair when it is not negative.
+/// Fields whose values may differ between servers unless they are negative.
 const MARKED: &[(&str, &str)] = &[
     ("Port", "<port>"),
     ("LogAppendTimeMs", "<time>"),
@@ -69,10 +70,10 @@ const MARKED: &[(&str, &str)] = &[
     ("LastFetchTimestamp", "<time>"),
     ("LastCaughtUpTimestamp", "<time>"),
 ];
-/// The same in the answers of DescribeQuorum, whose metadata log is not Kafka's record for record.
+/// The same for DescribeQuorum: our metadata log does not contain the same records as Kafka's.
 const MARKED_IN_QUORUM: &[(&str, &str)] =
     &[("LeaderEpoch", "<epoch>"), ("HighWatermark", "<offset>"), ("LogEndOffset", "<offset>")];
-/// Settings whose values name ports and directories.
+/// Settings whose values contain ports and directories.
 const OWN_SETTINGS: &[&str] = &[
     "listeners",
     "advertised.listeners",
@@ -84,7 +85,7 @@ const OWN_SETTINGS: &[&str] = &[
 ];
 
 impl Names {
-    /// The value is called by this name from now on.
+    /// Replaces the value by this name from now on.
     pub fn insert(&mut self, value: &Value, name: &str) {
         let text = match value {
             Value::String(text) if !text.is_empty() && text != ZERO_UUID => text.clone(),
@@ -96,7 +97,7 @@ impl Names {
         }
     }
 
-    /// The value is called by this word and the next number.
+    /// Replaces the value by this word and the next number from now on.
     pub fn insert_next(&mut self, text: &str, word: &str) {
         self.given += 1;
         self.insert(&text.into(), &format!("<{word} {}>", self.given));
@@ -113,8 +114,8 @@ impl Names {
         self.known.iter().find(|(known, _)| known == text).map(|(_, name)| name.as_str())
     }
 
-    /// Puts marks and names for values; `invent` also gives names to ids not seen before (in the order of the sorted
-    /// answer).
+    /// Replaces values by marks and names; with `invent`, ids not seen before also get names (in the order of the
+    /// sorted answer).
     fn replace(&mut self, api: &str, field: &str, value: &mut Value, invent: bool) {
         match value {
             Value::Object(object) => {
@@ -156,7 +157,7 @@ impl Names {
         if UUID_FIELDS.contains(&field) {
             return if text == ZERO_UUID || text.starts_with('<') { None } else { self.name(text, field, invent) };
         }
-        // A member id is a client id or an instance id and a UUID.
+        // A member id is a client id or an instance id, followed by a UUID.
         if let Some(at) = text.len().checked_sub(36).filter(|at| text.is_char_boundary(*at)) {
             let (prefix, uuid) = text.split_at(at);
             if is_uuid(uuid) {

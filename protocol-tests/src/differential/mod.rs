@@ -1,9 +1,10 @@
-//! The same requests go to Apache Kafka and to Ottla; the answers, decoded by Kafka's own schemas and masked where they
-//! must differ, are equal. Kafka's answers are kept in protocol-tests/differential/recorded, so that a comparison needs
-//! no Kafka; differences that we want are listed in protocol-tests/differential/accepted.txt, with a reason each.
+//! Sends the same requests to Apache Kafka and to Ottla and compares the answers, decoded by Kafka's own schemas and
+//! masked where they must differ. Kafka's answers are stored in protocol-tests/differential/recorded, so that a
+//! comparison needs no Kafka; protocol-tests/differential/accepted.txt lists the wanted differences with a reason for
+//! each.
 //!
-//! A case (cases/) is a function that asks; what it asks and gets is the transcript. Who asks and how is in case.rs and
-//! wire.rs.
+//! A case (cases/) is a function that sends requests; its transcript holds the requests and the answers. case.rs and
+//! wire.rs send them.
 
 pub mod batch;
 pub mod case;

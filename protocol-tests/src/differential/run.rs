@@ -1,4 +1,4 @@
-//! Runs the cases against Apache Kafka or Ottla, keeps Kafka's transcripts as files, and compares.
+//! Runs the cases against Apache Kafka or Ottla, writes Kafka's transcripts to files, and compares.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +26,10 @@ use crate::{
     kafka::{Kafka, KafkaOptions, jar_directory},
 };
 
-/// Transcripts by case.
+/// Transcripts by name of the case.
 pub type Transcripts = BTreeMap<String, Vec<Step>>;
 
-/// A server under test for as long as the value lives.
+/// A server under test; it runs until the value is dropped.
 pub trait Server {
     fn address(&self) -> SocketAddr;
 }
@@ -40,7 +40,7 @@ impl Server for Kafka {
     }
 }
 
-/// Starts a server for a setup.
+/// A function that starts a server for a setup.
 pub type Start<'a> = &'a dyn Fn(&Setup) -> Result<Box<dyn Server>>;
 
 pub fn start_kafka(setup: &Setup) -> Result<Box<dyn Server>> {
@@ -59,10 +59,11 @@ impl Server for Broker {
     }
 }
 
-/// The broker that the other tests start too: its log must be clean at the end, although half of the cases are bad
+/// Starts the same broker as the other tests: its log must be clean at the end, although half of the cases send bad
 /// requests.
 pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
-    // What Kafka has to be told to start as a single node (kafka.rs), so that DescribeConfigs has the same sources.
+    // Kafka needs these settings to start as a single node (kafka.rs); with the same ones DescribeConfigs returns the
+    // same sources.
     let told = [
         ("node.id", "1"),
         ("process.roles", "broker,controller"),
@@ -74,11 +75,11 @@ pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
     ];
     let options = told.iter().fold(Broker::options(), |options, (key, value)| options.set(key, value));
     let options = setup.properties.iter().fold(options, |options, (key, value)| options.set(key, value));
-    // One case does that, at the end of its setup.
+    // One case unregisters the broker, at the end of its setup.
     Ok(Box::new(options.expect_log("a client has unregistered this broker").start()))
 }
 
-/// Runs all cases whose name fits one of the patterns, which commas separate.
+/// Runs all cases whose name matches one of the comma-separated patterns.
 pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Transcripts> {
     let mut all = Transcripts::new();
     for setup in Setup::ALL {
@@ -95,8 +96,8 @@ pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Tra
     Ok(all)
 }
 
-/// Waits until the server has its group coordinator (Kafka makes its topic when it is first asked for). If it never
-/// has, the cases about groups will tell.
+/// Waits until the server has a group coordinator (Kafka creates `__consumer_offsets` on the first request for it). If
+/// it never has one, the cases about groups fail.
 fn prepare(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     let mut case = Case::new("prepare", schemas, address)?;
     case.until("the group coordinator answers", |case| {
@@ -124,7 +125,7 @@ fn run_rows(schemas: &Schemas, rows: &[&Row], address: SocketAddr, at_a_time: us
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One case. A server that is gone, or a case that trips over an answer, is a last step, not the end of the run.
+/// Runs one case. If the server is gone, or the case panics, that becomes the last step; the run continues.
 fn run_row(schemas: &Schemas, row: &Row, address: SocketAddr) -> Vec<Step> {
     let mut case = match Case::new(row.name, schemas, address) {
         Ok(case) => case,
@@ -142,7 +143,7 @@ pub fn directory() -> PathBuf {
 }
 
 /// Writes Kafka's transcripts, one file per group of cases (the part of the name before the first `-`). Records of
-/// cases that were not asked this time stay; those of cases that are no more go.
+/// cases that were not run this time stay; records of deleted cases are removed.
 pub fn record(transcripts: Transcripts) -> Result<()> {
     let directory = directory().join("recorded");
     fs::create_dir_all(&directory).context("create the directory of records")?;
@@ -155,7 +156,7 @@ pub fn record(transcripts: Transcripts) -> Result<()> {
         let file = files.entry(group).or_default();
         let mut before: Option<&Value> = None;
         for step in steps {
-            // Many versions answer alike; an answer that repeats the one before is left out.
+            // Many versions have the same answer; an answer equal to the previous one is left out.
             let line = match before == Some(&step.answer) {
                 true => json!({"case": case, "ask": step.ask}),
                 false => json!({"case": case, "ask": step.ask, "answer": step.answer}),
@@ -189,7 +190,7 @@ pub fn recorded() -> Result<Transcripts> {
     Ok(all)
 }
 
-/// What differs between Kafka's transcripts and others, without what is accepted.
+/// The differences between Kafka's transcripts and others, without the accepted ones.
 #[derive(Debug)]
 pub struct Verdict {
     pub steps: usize,

@@ -1,5 +1,5 @@
-//! Kafka's own message schemas, read at run time out of the kafka-clients jar, so that every API is covered at every
-//! version without a line of code per message. What is done with them is in codec.rs.
+//! Kafka's own message schemas, read at run time from the kafka-clients jar, so that every version of every API is
+//! covered without code per message. Leaves encoding and decoding to `codec.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ pub struct Schemas {
     apis: BTreeMap<String, Api>,
 }
 
-/// One API key.
+/// The schemas of one API key.
 #[derive(Debug)]
 pub struct Api {
     pub key: i16,
@@ -61,7 +61,7 @@ pub enum Kind {
     Array(Box<Kind>),
 }
 
-/// A range of versions as the schemas write it: "none", "3", "0-5", "4+".
+/// A range of versions in the notation of the schemas: "none", "3", "0-5", "4+".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
     low: i16,
@@ -116,7 +116,7 @@ impl Schemas {
         }
         let mut apis = BTreeMap::new();
         for (name, request) in requests {
-            // Keys 4 to 7 are left in the jar without a valid version.
+            // Keys 4 to 7 are still in the jar, but have no valid version.
             if request["validVersions"] == "none" {
                 continue;
             }
@@ -224,7 +224,7 @@ fn default_of(kind: &Kind, given: &Value) -> Result<Value> {
     })
 }
 
-/// The schemas carry `//` comments, which JSON has not.
+/// Removes the `//` comments of the schemas, which JSON does not allow.
 fn without_comments(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for line in text.lines() {
@@ -242,8 +242,8 @@ fn without_comments(text: &str) -> String {
     clean
 }
 
-/// The members of a zip archive below common/message that end in .json, as name and text. Only what a jar needs: stored
-/// and deflated members, found by the central directory.
+/// Returns name and text of the .json files below common/message in a zip archive. Supports only the features that a
+/// jar uses: stored and deflated files, found through the central directory.
 fn json_members(jar: &[u8]) -> Result<Vec<(String, String)>> {
     let number = |at: usize, bytes: usize| -> Result<usize> {
         let slice = jar.get(at..at + bytes).context("the jar is cut short")?;

@@ -1,4 +1,4 @@
-//! A raw connection: frames out, frames in, and what else can happen instead of an answer. Nothing is retried.
+//! A raw connection: sends frames and receives frames, the end of the connection or nothing. It retries nothing.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::schema::Api;
 
-/// How long an answer may take. The longest wait that a case asks for is 3 s.
+/// Longest wait for an answer. The longest wait that a case requests is 3 s.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct Connection {
     correlation_id: i32,
 }
 
-/// What a client sees after it sent something.
+/// The server's reaction to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A response frame without its size.
     Frame(Vec<u8>),
     Closed,
-    /// Neither an answer nor an end within the limit.
+    /// Neither an answer nor the end of the connection within the limit.
     Silent,
 }
 
@@ -36,7 +36,8 @@ impl Connection {
         Ok(Connection { stream, correlation_id: 0 })
     }
 
-    /// Sends a request and returns its correlation id. A connection that is gone already shows at the next `receive`.
+    /// Sends a request and returns its correlation id. If the connection is already closed, the next `receive` reports
+    /// it.
     pub fn send(&mut self, api: &Api, version: i16, client_id: Option<&str>, body: &[u8]) -> i32 {
         self.correlation_id += 1;
         let flexible = api.request.flexible.contains(version);

@@ -1,5 +1,5 @@
-//! Sends large requests, on as many connections at a time as the broker has workers on a small machine, and takes their
-//! answers without keeping them.
+//! Sends large requests on several connections at the same time, as many as a small machine has tokio workers, and
+//! reads their answers without keeping them.
 
 use std::{
     fmt,
@@ -17,12 +17,12 @@ use crate::differential::{
     wire::{framed, request},
 };
 
-/// Connections that send the same at the same time.
+/// Connections that send the same requests at the same time.
 pub const CONNECTIONS: usize = 2;
-/// A request that is not answered by then is given up: that it waits is its own affair.
+/// After this time a request without an answer is abandoned; it is allowed to wait.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// One request that was sent.
+/// A sent request and its outcome.
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub label: String,
@@ -33,15 +33,15 @@ pub struct Sent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer of so many bytes.
+    /// An answer with this number of bytes.
     Answer(u64),
     /// The broker closed the connection.
     Closed,
-    /// Nothing within the limit.
+    /// No answer within the limit.
     Silence,
 }
 
-/// Requests to one API, and whom they are sent to.
+/// Requests to one API, and the address of the broker.
 #[derive(Clone, Copy)]
 pub struct Attack<'a> {
     pub address: SocketAddr,
@@ -52,7 +52,7 @@ pub struct Attack<'a> {
     pub limit: Duration,
 }
 
-/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or the limit is over.
+/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or the time limit is over.
 pub fn send_all(attack: Attack<'_>) -> Vec<Sent> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(move || send_on_one(attack))).collect();
@@ -60,7 +60,7 @@ pub fn send_all(attack: Attack<'_>) -> Vec<Sent> {
     })
 }
 
-/// The same on one connection, which is opened again where the broker closes it.
+/// Sends each request of the plan on one connection, which is opened again if the broker closes it.
 pub fn send_on_one(attack: Attack<'_>) -> Vec<Sent> {
     let Attack { address, name, api, plan, world, limit } = attack;
     let deadline = Instant::now() + limit;

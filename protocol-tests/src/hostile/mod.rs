@@ -1,8 +1,8 @@
-//! Requests that are legal and as large as they can be, and what another client sees of them.
+//! Sends the largest legal requests and measures their effect on another client.
 //!
-//! `requests.rs` writes the requests of any API from Kafka's schemas, `world.rs` makes the state that they name (a
-//! topic, a group, many producers), `attack.rs` sends them, `probe.rs` is the other client, `trial.rs` puts all of it
-//! together and holds the demands.
+//! `requests.rs` builds the requests of any API from Kafka's schemas, `world.rs` creates the state that they name (a
+//! topic, a group, many producers), `attack.rs` sends them, `probe.rs` is the other client, `trial.rs` runs all of it
+//! and checks the limits.
 
 pub mod attack;
 pub mod probe;

@@ -1,5 +1,5 @@
-//! The other client: small produces, fetches, metadata, new topics and new connections, one after the other, and how
-//! long each takes.
+//! The other client: sends small Produce, Fetch and Metadata requests, creates topics and opens connections, one after
+//! the other, and measures the duration of each.
 
 use std::{
     sync::{
@@ -17,9 +17,9 @@ use super::world::Client;
 use crate::differential::{batch::Batch, schema::Schemas};
 
 const TOPIC: &str = "probe";
-/// Between two rounds: another client, not another load.
+/// Pause between two rounds, so that the probe is no load of its own.
 const PAUSE: Duration = Duration::from_millis(1);
-/// So that more topics do not become a load of their own.
+/// Only every so many rounds create a topic, so that new topics are no load of their own.
 const ROUNDS_PER_TOPIC: usize = 8;
 const ROUNDS_PER_CONNECTION: usize = 4;
 
@@ -37,7 +37,7 @@ pub struct Probe {
     thread: JoinHandle<(Vec<Sample>, Option<String>)>,
 }
 
-/// What a probe saw.
+/// The results of a probe.
 #[derive(Debug)]
 pub struct Seen {
     pub samples: Vec<Sample>,
@@ -46,7 +46,7 @@ pub struct Seen {
 }
 
 impl Probe {
-    /// Starts to call the broker at the address.
+    /// Starts a thread that calls the broker at the address.
     pub fn start(schemas: Arc<Schemas>, address: std::net::SocketAddr, name: &str) -> Probe {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, name) = (is_over.clone(), name.to_owned());
@@ -66,7 +66,7 @@ impl Probe {
 }
 
 impl Seen {
-    /// The latency that this part of the calls stays below.
+    /// The latency at this quantile of all calls; `part` is between 0 and 1.
     pub fn quantile(&self, part: f64) -> Duration {
         let mut all: Vec<Duration> = self.samples.iter().map(|sample| sample.took).collect();
         all.sort();

@@ -1,8 +1,7 @@
-//! One request of any API and version whose size is in one of its arrays (or byte fields), written straight from the
-//! schema.
+//! Builds one request of any API and version directly from the schema, with one very large array (or byte field).
 //!
-//! Everything around the large field is as a well-behaved client would send it, so that the request is worked on and
-//! not refused at once: names of what exists (`world.rs`), small time-outs, one element in every other array.
+//! All other fields have the values that a well-behaved client would send, so that the request is processed and not
+//! refused at once: existing names (`world.rs`), short timeouts, one element in every other array.
 
 use super::world::World;
 use crate::differential::{
@@ -14,31 +13,31 @@ use crate::differential::{
 /// How the elements of the large array differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Elements {
-    /// They are all the same, and name what exists.
+    /// All elements are the same and name something that exists.
     Repeated,
-    /// Each names something of its own, in few bytes.
+    /// Each element has a different, short name.
     Distinct,
-    /// Each names something of its own, with strings as long as strings can be.
+    /// Each element has a different name of the maximum string length.
     Long,
 }
 
-/// Where the size of a request is.
+/// The large field of a request, and its size.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    /// The large field, as the names from the message down to it.
+    /// Field names from the message down to the large field.
     pub path: Vec<String>,
     pub elements: Elements,
-    /// How many elements the arrays around it have; each holds its part of the size.
+    /// Number of elements in the arrays around it; the size is divided among them.
     pub spread: usize,
-    /// For the APIs that have one.
+    /// Resource type, for the APIs that have one.
     pub resource_type: i8,
-    /// Nothing is changed, for the APIs that can be asked so.
+    /// The flag of that name, for the APIs that have one.
     pub validate_only: bool,
     pub bytes: usize,
 }
 
 impl Shape {
-    /// The words for it in a report.
+    /// Description for a report.
     pub fn label(&self) -> String {
         let Shape { path, elements, spread, resource_type, validate_only, bytes } = self;
         let path = path.join(".");
@@ -52,10 +51,10 @@ const READ: i8 = 3;
 const ALLOW: i8 = 3;
 const NODE: [i8; 2] = [4, 8];
 const RESOURCE_TYPES: [i8; 5] = [2, 4, 8, 16, 32];
-/// As long as a string may be, with room for its number.
+/// Near the maximum length of a string, with space for a number.
 const LONG_STRING_BYTES: usize = 32_000;
 
-/// All shapes of an API at a version. The newest version gets all variations, older ones only the first of each.
+/// All shapes for a version of an API. The newest version gets all variations, older ones only the first of each.
 pub fn shapes(api: &Api, version: i16, is_newest: bool, bytes: usize) -> Vec<Shape> {
     let mut large = Vec::new();
     large_fields(&api.request.fields, version, &mut Vec::new(), &mut large);
@@ -90,7 +89,7 @@ pub fn shapes(api: &Api, version: i16, is_newest: bool, bytes: usize) -> Vec<Sha
     shapes
 }
 
-/// The fields that can be large: their path, whether they are arrays, and whether their elements hold text.
+/// Finds the fields that can be large: their path, whether they are arrays, and whether their elements contain text.
 fn large_fields(fields: &[Field], version: i16, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, bool, bool)>) {
     for field in fields.iter().filter(|field| field.versions.contains(version)) {
         path.push(field.name.clone());
@@ -133,7 +132,7 @@ fn mentions(fields: &[Field], version: i16, name: &str) -> bool {
     })
 }
 
-/// The body of a request.
+/// Builds the body of a request.
 pub fn body(name: &str, api: &Api, version: i16, shape: &Shape, world: &World) -> Vec<u8> {
     let mut writer = Writer {
         api: name,
@@ -159,13 +158,13 @@ struct Writer<'a> {
     shape: &'a Shape,
     world: &'a World,
     records: Vec<u8>,
-    /// Of this request alone.
+    /// A number that only this request has.
     request: u64,
     bytes: Vec<u8>,
     path: Vec<&'a str>,
-    /// Within the large array.
+    /// Whether the writer is within the large array.
     is_inside: bool,
-    /// Of the element that is being written.
+    /// Number of the current element.
     number: u64,
 }
 
@@ -203,13 +202,13 @@ impl<'a> Writer<'a> {
         match &field.kind {
             Kind::Struct(fields) => {
                 if field.nullable.contains(self.version) {
-                    // The only one is a cursor, which a first request does not have.
+                    // The only nullable structure is a cursor, and a first request has none.
                     self.bytes.push(0xff);
                 } else {
                     self.fields(fields);
                 }
             }
-            // Null asks for all that there is.
+            // Null asks for everything.
             Kind::Array(_) if self.is_inside && field.nullable.contains(self.version) && !self.differs() => {
                 self.null_array();
             }
@@ -297,7 +296,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Whether what is written now must differ from element to element.
+    /// Whether the current value must differ from element to element.
     fn differs(&self) -> bool {
         self.is_inside && self.shape.elements != Elements::Repeated
     }
@@ -366,13 +365,13 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Words that do not differ, whatever the shape; inside, `None` is null.
+    /// Returns the text of fields that have the same value in every shape; the inner `None` means null.
     fn fixed_text(&self, name: &str) -> Option<Option<String>> {
         let text = |text: &str| Some(Some(text.to_owned()));
         match (self.api, name) {
-            // A group of its own for each request: in one that exists, the answer waits for the other members.
+            // Each request gets a new group: in an existing one, the answer waits for the other members.
             ("JoinGroup", "GroupId") => Some(Some(format!("join-{}", self.request))),
-            // A static member is let in at once.
+            // A static member joins at once.
             ("JoinGroup", "GroupInstanceId") => text("static"),
             ("JoinGroup", "MemberId") => text(""),
             ("JoinGroup" | "SyncGroup", "ProtocolType") => text("consumer"),

@@ -1,8 +1,9 @@
-//! One attack on one broker: what another client sees meanwhile, what the process takes and what it gives back.
+//! One attack on one broker: measures the latency of another client, the memory of the process and the memory that it
+//! returns.
 //!
-//! The demands stand here, once for all tests. A machine is noisy and a broker is not: what it does in all of three
-//! attempts is its own doing, and a latency counts only where well-behaved clients do not cause the like. Trials of one
-//! process run one after the other.
+//! The limits for all tests are here. A machine is noisy, so a fault counts only if it occurs in all [`ATTEMPTS`], and
+//! a latency counts only if well-behaved clients do not cause a similar one. Trials of one process run one after the
+//! other.
 
 use std::{
     fmt,
@@ -31,23 +32,23 @@ use crate::{
     kafka::jar_directory,
 };
 
-/// What another client may see.
+/// Limits for the latency of the other client.
 const P99_LIMIT: Duration = Duration::from_millis(50);
 const WORST_LIMIT: Duration = Duration::from_millis(500);
-/// Memory besides the frames themselves.
+/// Limit for additional memory, beside the frames themselves.
 const GROWTH_BYTES: u64 = 100 << 20;
-/// What may stay when all is over: topics of the probe, state that was legally made, what the allocator keeps.
+/// Limit for memory that remains at the end: topics of the probe, legal state, memory that the allocator keeps.
 const LEFT_BYTES: u64 = 24 << 20;
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(20);
 pub const ATTEMPTS: usize = 5;
-/// How long an attack may take.
+/// Longest duration of an attack.
 pub const ATTACK_LIMIT: Duration = Duration::from_secs(120);
-/// Well-behaved load beside which the noise of the machine is measured.
+/// Duration of the well-behaved load that measures the noise of the machine.
 const NOISE_TIME: Duration = Duration::from_secs(2);
 const NOISE_BATCH_BYTES: usize = 900_000;
-/// The probe beside nothing, before anything is measured.
+/// The probe runs alone for this time before the measurement.
 const WARM_UP_TIME: Duration = Duration::from_millis(700);
-/// An attack that is over sooner is not much of a test.
+/// The probe runs at least this long, even if the attack ends sooner.
 const LEAST_TIME: Duration = Duration::from_millis(500);
 
 /// Kafka's schemas, read once.
@@ -66,7 +67,7 @@ pub struct Trial {
     frame_bytes: Mutex<usize>,
 }
 
-/// What an attack did.
+/// The result of an attack.
 pub struct Report {
     pub seen: Seen,
     pub sent: Vec<Sent>,
@@ -76,10 +77,10 @@ pub struct Report {
     took: Duration,
 }
 
-/// Attacks a broker of its own, at most [`ATTEMPTS`] times, until all demands are met.
+/// Attacks a new broker, at most [`ATTEMPTS`] times, until no limit is exceeded.
 ///
 /// # Panics
-/// If they are never met.
+/// If every attempt exceeds a limit.
 #[track_caller]
 pub fn demand(size: &Size, attack: impl Fn(&Trial)) {
     let mut faults = Vec::new();
@@ -95,7 +96,7 @@ pub fn demand(size: &Size, attack: impl Fn(&Trial)) {
     panic!("{}", faults.join(", "));
 }
 
-/// Attacks a broker of its own once.
+/// Attacks a new broker once.
 pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +106,7 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     let trial =
         Trial { schemas: schemas.clone(), world, address, sent: Mutex::default(), frame_bytes: Mutex::default() };
     let probe = Probe::start(schemas, address, "attack");
-    // What a broker takes for its first requests it keeps for the next ones.
+    // The broker keeps the memory that its first requests need; do not count it.
     std::thread::sleep(WARM_UP_TIME);
     let before = broker.process().memory_bytes("VmRSS");
     forget_peak(&mut broker);
@@ -114,7 +115,7 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     let took = begun.elapsed();
     std::thread::sleep(LEAST_TIME.saturating_sub(took));
     let seen = probe.stop();
-    assert!(broker.process().is_running(), "the broker ended");
+    assert!(broker.process().is_running(), "the broker must survive the attack");
     let grown_bytes = broker.process().memory_bytes("VmHWM").saturating_sub(before);
     let deadline = Instant::now() + GIVE_BACK_LIMIT;
     let mut left = || broker.process().memory_bytes("VmRSS").saturating_sub(before);
@@ -127,13 +128,13 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     Report { seen, sent, grown_bytes, left_bytes, frame_bytes, took }
 }
 
-/// The peak of the memory from now on is a new one.
+/// Resets the peak memory (VmHWM) of the process.
 fn forget_peak(broker: &mut Broker) {
     let path = format!("/proc/{}/clear_refs", broker.process().id());
     std::fs::write(&path, "5").unwrap_or_else(|error| panic!("write {path}: {error}"));
 }
 
-/// The probe beside well-behaved clients that keep the broker busy: what it sees is this machine's noise.
+/// Runs the probe beside well-behaved clients that keep the broker busy; its latencies are this machine's noise.
 fn noise() -> Seen {
     let broker = Broker::options().optimized().start();
     let (schemas, address) = (schemas(), SocketAddr::from(([127, 0, 0, 1], broker.port())));
@@ -158,7 +159,7 @@ fn noise() -> Seen {
 }
 
 impl Trial {
-    /// Sends each request of the plan on each connection. What does not fit into the limit is left out.
+    /// Sends each request of the plan on each connection, until [`ATTACK_LIMIT`] is over.
     pub fn send_all(&self, api: &str, plan: &[(i16, Shape)]) {
         let largest = plan.iter().map(|(_, shape)| shape.bytes).max().unwrap_or_default();
         self.note_frame(largest);
@@ -166,7 +167,7 @@ impl Trial {
         self.note_sent(sent);
     }
 
-    /// Sends one request on a connection of its own.
+    /// Sends one request on a new connection.
     pub fn send_one(&self, api: &str, version: i16, shape: &Shape) {
         self.note_frame(shape.bytes);
         let plan = [(version, shape.clone())];
@@ -179,7 +180,7 @@ impl Trial {
         Attack { address, name: api, api: self.schemas.api(api), plan, world, limit: ATTACK_LIMIT }
     }
 
-    /// Sends a frame on each connection, at the same time, and waits for the answers.
+    /// Sends a frame on each connection at the same time and waits for the answers.
     pub fn on_each_connection(&self, frame: &[u8]) {
         std::thread::scope(|scope| {
             for _ in 0..CONNECTIONS {
@@ -192,12 +193,12 @@ impl Trial {
         });
     }
 
-    /// A whole request, written from JSON.
+    /// Encodes a complete request from JSON.
     pub fn frame(&self, name: &str, version: i16, body: &Value) -> Vec<u8> {
         frame(&self.schemas, name, version, body)
     }
 
-    /// Asks on a connection of its own.
+    /// Sends a request on a new connection and returns the answer.
     pub fn ask(&self, api: &str, version: i16, body: &Value) -> Value {
         let mut client = Client::open(&self.schemas, self.address).expect("connect");
         client.ask(api, version, body).expect("an answer")
@@ -219,7 +220,7 @@ impl Trial {
     }
 }
 
-/// A whole request, written from JSON.
+/// Encodes a complete request from JSON.
 pub fn frame(schemas: &Schemas, name: &str, version: i16, body: &Value) -> Vec<u8> {
     let api = schemas.api(name);
     let flexible = api.request.flexible.contains(version);
@@ -227,11 +228,11 @@ pub fn frame(schemas: &Schemas, name: &str, version: i16, body: &Value) -> Vec<u
     framed(&request(api.key, version, 1, Some("hostile"), flexible, &body))
 }
 
-/// A connection whose answers are read and forgotten.
+/// A connection whose answers are read and discarded.
 pub struct Draining(TcpStream);
 
 impl Draining {
-    /// A broker that closes the connection shows at the next answer.
+    /// Ignores errors: if the broker closed the connection, the next read notices.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
@@ -247,7 +248,7 @@ impl Draining {
 }
 
 impl Report {
-    /// What is wrong with it, in words.
+    /// Describes each limit that the attack exceeded.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.latency_faults(P99_LIMIT, WORST_LIMIT);
         if !faults.is_empty() {
@@ -285,7 +286,7 @@ impl Report {
         self.seen.worst().map(|sample| sample.took).unwrap_or_default()
     }
 
-    /// The requests that were under way during the probe's worst calls, and the slowest ones.
+    /// Describes the requests that ran during the probe's slowest calls, and the slowest requests.
     pub fn suspects(&self) -> String {
         let mut lines = Vec::new();
         let mut samples: Vec<_> = self.seen.samples.iter().collect();

@@ -1,5 +1,5 @@
-//! What the requests name: a topic with many producers, a group with a large member and large offsets. A request that
-//! names one of them often is where a small question has a large answer.
+//! Creates the state that the requests name: a topic with many producers, a group with a large member and large
+//! offsets. A small request that names one of them many times has a large answer.
 
 use std::{
     net::SocketAddr,
@@ -27,19 +27,19 @@ const WIDE_TOPIC: &str = "hostile-wide";
 const GROUP: &str = "hostile-group";
 const OFFSET_METADATA_BYTES: usize = 4000;
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// NOT_COORDINATOR and the like: the group's partition is being made.
+/// COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE and NOT_COORDINATOR: the group's partition is not ready yet.
 const NOT_YET: [i64; 3] = [14, 15, 16];
 
-/// How much of it there is.
+/// The size of the state.
 #[derive(Debug, Clone)]
 pub struct Size {
-    /// Producers that the topic's partition remembers.
+    /// Producer ids in the state of the topic's partition.
     pub producers: i64,
-    /// The metadata of the group's member, and its assignment.
+    /// Bytes of the metadata of the group's member, and of its assignment.
     pub member_bytes: usize,
-    /// Partitions with an offset of the group, each with as much metadata as there may be.
+    /// Partitions with a committed offset of the group, each with metadata of the maximum length.
     pub offset_partitions: i32,
-    /// What groups and offsets may take in the broker's memory (`ottla.groups.max.bytes`).
+    /// Limit for groups and offsets in the broker's memory (`ottla.groups.max.bytes`).
     pub groups_max_bytes: u64,
 }
 
@@ -50,7 +50,7 @@ impl Default for Size {
 }
 
 impl Size {
-    /// Settings of a broker that keeps little: what an attack makes on purpose and legally stays, and would hide what
+    /// Lowers the broker's limits for state: state that an attack legally creates stays, and would hide memory that
     /// stays by mistake.
     pub fn configure(&self, options: BrokerOptions) -> BrokerOptions {
         options
@@ -62,7 +62,7 @@ impl Size {
     }
 }
 
-/// State of one broker, and what numbers its requests.
+/// State of one broker, and the counter for its requests.
 pub struct World {
     pub node_id: i32,
     pub topic: String,
@@ -73,7 +73,7 @@ pub struct World {
 }
 
 impl World {
-    /// Makes the state on a broker without any.
+    /// Creates the state on an empty broker.
     pub fn make(schemas: &Schemas, address: SocketAddr, data: &Path, size: &Size) -> Result<World> {
         let mut client = Client::open(schemas, address)?;
         let metadata = client.ask("Metadata", 9, &json!({"Topics": []}))?;
@@ -92,7 +92,7 @@ impl World {
         })
     }
 
-    /// A number that no other request has.
+    /// Returns a number that no other request has.
     pub fn unique(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -119,12 +119,12 @@ impl<'a> Client<'a> {
         codec::decode(&api.response, version, frame.get(header_bytes..).context("an answer without a header")?)
     }
 
-    /// A whole request, to be sent by other means.
+    /// Encodes a complete request without sending it.
     pub fn frame(&self, name: &str, version: i16, body: &Value) -> Vec<u8> {
         super::trial::frame(self.schemas, name, version, body)
     }
 
-    /// Returns the id of the topic.
+    /// Creates a topic and returns its id.
     pub fn create_topic(&mut self, name: &str, partitions: i32) -> Result<String> {
         let topic = json!({"Name": name, "NumPartitions": partitions, "ReplicationFactor": 1});
         let answer = self.ask("CreateTopics", 7, &json!({"timeoutMs": 30_000, "Topics": [topic]}))?;
@@ -142,7 +142,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Joins a group as a member of its own, with so many bytes of metadata; the member's id and the generation.
+    /// Joins a group as a new member with this many bytes of metadata; returns the member's id and the generation.
     pub fn join(&mut self, group: &str, metadata_bytes: usize) -> Result<(Value, Value)> {
         let join = json!({"GroupId": group, "SessionTimeoutMs": 1_800_000, "RebalanceTimeoutMs": i32::MAX,
             "ProtocolType": "consumer",
@@ -170,7 +170,7 @@ impl<'a> Client<'a> {
         self.until_there("OffsetCommit", 6, &commit, first).map(drop)
     }
 
-    /// Asks until the coordinator is there.
+    /// Repeats a request until the coordinator is available.
     fn until_there(
         &mut self,
         name: &str,
@@ -178,7 +178,7 @@ impl<'a> Client<'a> {
         body: &Value,
         error: impl Fn(&Value) -> Option<i64>,
     ) -> Result<Value> {
-        // The offsets topic comes into being when its coordinator is asked for.
+        // FindCoordinator creates the offsets topic.
         eventually(&format!("{name} is answered by the coordinator"), READY_LIMIT, || {
             let found = self.ask("FindCoordinator", 0, &json!({"Key": GROUP}));
             let answer = found.and_then(|_| self.ask(name, version, body));

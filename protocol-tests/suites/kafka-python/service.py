@@ -1,4 +1,4 @@
-"""What kafka-python's test/integration/fixtures.py imports and its source distribution leaves out: a broker that runs already."""
+"""Replaces a module that kafka-python's test/integration/fixtures.py imports but its source distribution lacks: a running broker."""
 
 
 class ExternalService:

@@ -21,7 +21,7 @@ import org.apache.kafka.common.errors.*;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.*;
 
-/** What the Java clients do against the broker under test: one method per scenario, an exception is its failure. */
+/** Scenarios of the Java clients against the broker under test: one method each; an exception means failure. */
 public final class Scenarios {
     private static final Duration POLL = Duration.ofMillis(50);
     private static final long LIMIT_MS = 60_000;
@@ -79,7 +79,7 @@ public final class Scenarios {
             fails(RecordTooLargeException.class, () -> producer.send(new ProducerRecord<>("p", 0, null, new byte[2_000_000])).get());
             fails(InvalidTimestampException.class,
                 () -> producer.send(new ProducerRecord<>("p", 0, System.currentTimeMillis() + 7_200_000, null, new byte[1])).get());
-            // The producer goes on after both.
+            // The producer still works after both errors.
             producer.send(new ProducerRecord<>("p", 0, null, "30000".getBytes(StandardCharsets.UTF_8))).get();
         }
         List<ConsumerRecord<byte[], byte[]>> read = readAll(bootstrap, "p", 30_001);
@@ -117,7 +117,7 @@ public final class Scenarios {
             settle(members, size, values);
             sent = produceNumbers(bootstrap, "c", 12, sent, 120);
             readUntil(members, values, sent);
-            // A cooperative member loses only what moves: nobody ever starts from nothing.
+            // A cooperative member loses only the partitions that move, never all of them.
             for (Member member : members) {
                 check(member.revokedAllAtOnce == 0, "a member lost everything at once");
             }
@@ -158,7 +158,7 @@ public final class Scenarios {
             Set<String> instances = new TreeSet<>();
             group.members().forEach(member -> instances.add(member.groupInstanceId().orElse("none")));
             check(instances.equals(Set.of("one", "two")), "instances " + instances);
-            // The same instance twice: the older one is fenced.
+            // Two members have the same instance id: the older one is fenced.
             Member usurper = new Member(bootstrap, "s", two);
             await("the replaced member is fenced", () -> {
                 usurper.poll(values);
@@ -172,7 +172,7 @@ public final class Scenarios {
             second.consumer.close();
             again.consumer.close();
             usurper.consumer.close();
-            // Static members do not leave by themselves: an operator removes them.
+            // Static members do not leave the group by themselves; an operator removes them.
             admin.removeMembersFromConsumerGroup("static", new RemoveMembersFromConsumerGroupOptions(
                 Set.of(new MemberToRemove("one"), new MemberToRemove("two")))).all().get();
             group = admin.describeConsumerGroups(List.of("static")).all().get().get("static");
@@ -228,7 +228,7 @@ public final class Scenarios {
                 return consumer.position(zero) <= 100;
             });
         }
-        // read_committed sees the same where there are no transactions.
+        // Without transactions read_committed returns the same records.
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, Map.of("isolation.level", "read_committed"))) {
             consumer.assign(List.of(zero, one));
             consumer.seekToBeginning(List.of(zero, one));
@@ -310,7 +310,7 @@ public final class Scenarios {
         }
     }
 
-    // ---- what they share
+    // ---- helpers
 
     /** A consumer in a group that counts its rebalances. */
     private static final class Member implements ConsumerRebalanceListener {
@@ -368,7 +368,7 @@ public final class Scenarios {
     private static int produceNumbers(String bootstrap, String topic, int partitions, int from, int count) {
         try (Producer<byte[], byte[]> producer = producer(bootstrap, Map.of())) {
             for (int i = from; i < from + count; i++) {
-                // close() waits for them all; one that fails shows in what is read.
+                // close() waits for all records; a failed one would be missing when the topic is read.
                 producer.send(new ProducerRecord<>(topic, i % partitions, 1_700_000_000_000L + i, null, Integer.toString(i).getBytes(StandardCharsets.UTF_8)));
             }
         }

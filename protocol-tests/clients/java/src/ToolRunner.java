@@ -12,11 +12,11 @@ import java.util.List;
 import org.apache.kafka.common.utils.Exit;
 
 /**
- * Runs the main methods of Kafka's tools one after another in this JVM, each with its own standard streams; an exit becomes
+ * Runs the main methods of Kafka's tools one after another in this JVM, each with its own standard streams; a call of exit returns
  * an exit code. Requests and answers are described in protocol-tests/src/java.rs.
  */
 public final class ToolRunner {
-    /** Unwinds a tool that calls exit. */
+    /** Thrown to end a tool that calls exit. */
     private static final class Exited extends RuntimeException {
         final int code;
 

@@ -22,7 +22,7 @@ type Codes = [i32; 4];
 
 const GOOD: Codes = [TOPIC, LITERAL, READ, ALLOW];
 
-/// One code at a time is one that does not exist, the first or the last that does, or one that only filters may have.
+/// In each row one code does not exist, is the first or the last that exists, or is allowed only in filters.
 fn codes() -> Vec<(String, Codes)> {
     let mut all = vec![("good".to_owned(), GOOD), ("any".to_owned(), [ANY; 4])];
     let values: [(&str, &[i32]); 4] = [

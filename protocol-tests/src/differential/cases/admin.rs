@@ -135,7 +135,7 @@ fn assignments(case: &mut Case) {
     }
 }
 
-/// Bad settings of topics, one at a time.
+/// Topics with one bad setting each.
 fn configs(case: &mut Case) {
     let bad: &[(&str, Option<&str>)] = &[
         ("foo.bar", Some("1")),
@@ -220,7 +220,7 @@ fn configs(case: &mut Case) {
     }
 }
 
-/// Each setting with a value of its own is in the answer and in the description.
+/// Each setting with a non-default value is in the answer and in DescribeConfigs.
 fn configs_kept(case: &mut Case) {
     let settings = [
         ("cleanup.policy", Some("compact,delete")),
@@ -475,7 +475,8 @@ fn quotas(case: &mut Case) {
     }
 }
 
-/// What AlterClientQuotas answered is told when the broker has applied it: all of one request together.
+/// DescribeClientQuotas shows a change only after the broker has applied it; all changes of one request appear
+/// together.
 fn wait_for_default_user(case: &mut Case, has_quota: bool) {
     let default_user = json!({"Components": [{"EntityType": "user", "MatchType": 1, "Match": null}], "Strict": true});
     case.until("the quotas are applied", |case| {
@@ -538,7 +539,7 @@ fn quota_errors(case: &mut Case) {
     }
 }
 
-/// Nobody has any.
+/// No user has SCRAM credentials.
 fn scram_credentials(case: &mut Case) {
     let users = |names: &[&str]| names.iter().map(|name| json!({"Name": name})).collect::<Vec<_>>();
     case.note("all users");

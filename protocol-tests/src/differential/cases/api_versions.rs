@@ -1,4 +1,4 @@
-//! ApiVersions and what depends on it (KIP-35, KIP-511, KIP-584).
+//! ApiVersions and its features (KIP-35, KIP-511, KIP-584).
 
 use serde_json::json;
 
@@ -15,7 +15,8 @@ fn answers(case: &mut Case) {
     case.ask_all("ApiVersions", json!({"ClientSoftwareName": "differential", "ClientSoftwareVersion": "1.0"}));
 }
 
-/// A version above ours is answered in version 0 with 35 and the versions of this one key, and the connection goes on.
+/// A version above the broker's gets an answer in version 0 with error 35 and the versions of this one key, and the
+/// connection stays open.
 fn unknown_version(case: &mut Case) {
     let mut connection = case.connect();
     for version in [5, 99, 32767] {

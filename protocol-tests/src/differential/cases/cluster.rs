@@ -19,7 +19,7 @@ const UNSAFE_DOWNGRADE: i32 = 3;
 /// Kafka 4.3's metadata.version.
 const LATEST: i32 = 30;
 
-/// Version 0 has no upgrade types: it allows a downgrade or does not.
+/// Version 0 has no upgrade types, only a flag that allows a downgrade.
 fn update(feature: &str, level: i32, upgrade_type: i32) -> Value {
     json!({"Feature": feature, "MaxVersionLevel": level, "UpgradeType": upgrade_type,
         "AllowDowngrade": upgrade_type > UPGRADE})
@@ -35,7 +35,7 @@ fn validate_only(updates: &[Value]) -> Value {
     body
 }
 
-/// Requests that change nothing, however they are meant.
+/// Requests that leave every feature at its level.
 fn features(case: &mut Case) {
     let same = || update("metadata.version", LATEST, UPGRADE);
     let unknown = |name: &str| update(name, 1, UPGRADE);
@@ -99,7 +99,7 @@ fn feature_levels(case: &mut Case) {
     }
 }
 
-/// Features that Kafka has.
+/// Features of Kafka beside metadata.version.
 fn features_elsewhere(case: &mut Case) {
     for name in [
         "kraft.version",
@@ -123,7 +123,7 @@ fn unregister_unknown(case: &mut Case) {
     }
 }
 
-/// The only broker there is, while it is alive.
+/// Unregisters the only broker while it is running.
 fn unregister_itself(case: &mut Case) {
     case.ask("UnregisterBroker", 0, json!({"BrokerId": 1}));
     case.note("again");

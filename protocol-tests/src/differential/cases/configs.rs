@@ -73,7 +73,7 @@ fn topic(case: &mut Case) {
     }
 }
 
-/// The same setting on the topic, on the broker and as default: which one counts, and in which order they are told.
+/// The same setting on the topic, on the broker and as default: which one is in effect, and the order of the synonyms.
 fn topic_layers(case: &mut Case) {
     let (plain, _) = case.topic("plain", 1, &[]);
     let (own, _) =
@@ -249,7 +249,7 @@ fn incremental_errors(case: &mut Case) {
     }
 }
 
-/// Only of the root logger: the others are the modules of each server.
+/// Tests only the root logger: the others are the modules of each server.
 fn loggers(case: &mut Case) {
     for version in served("IncrementalAlterConfigs") {
         for (what, name, changes) in [
@@ -426,7 +426,7 @@ fn list_resources(case: &mut Case) {
     }
 }
 
-/// Settings of resources whose features Ottla has not yet.
+/// Settings of resources whose features Ottla does not have yet.
 fn groups_and_metrics(case: &mut Case) {
     let group = case.named("g");
     case.ask("DescribeConfigs", 4, describe(GROUP, &group, Value::Null));

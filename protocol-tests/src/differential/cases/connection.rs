@@ -1,4 +1,4 @@
-//! What happens on a connection when a request is not one, and the order of pipelined answers.
+//! The reaction of a connection to invalid requests, and the order of pipelined answers.
 
 use serde_json::{Value, json};
 
@@ -24,13 +24,13 @@ fn unknown_keys(case: &mut Case) {
     for key in [-1, 4, 5, 6, 7, 95, 999, i16::MAX] {
         case.raw(&format!("key {key} v0"), &framed(&request(key, 0, 1, Some("c"), false, &[])));
     }
-    // Controllers only.
+    // APIs that only controllers have.
     for key in [52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82] {
         case.raw(&format!("key {key} v0"), &framed(&request(key, 0, 1, Some("c"), true, &[0; 64])));
     }
 }
 
-/// Each served key just outside its range; ApiVersions has a case of its own.
+/// Each supported key with versions just outside its range; ApiVersions has its own case.
 fn unsupported_versions(case: &mut Case) {
     for (api, versions) in SERVED.iter().filter(|(api, _)| *api != "ApiVersions") {
         for version in [versions.start() - 1, versions.end() + 1] {
@@ -88,7 +88,7 @@ fn unknown_tags(case: &mut Case) {
     case.ask("FindCoordinator", 4, json!({"CoordinatorKeys": ["x"], "__tags": {"0": "00"}}));
 }
 
-/// Answers come in the order of the requests, and batches are appended in it.
+/// Answers are sent, and batches are appended, in the order of the requests.
 fn pipelined(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[]);
     let mut connection = case.connect();
@@ -99,7 +99,7 @@ fn pipelined(case: &mut Case) {
         pending.push(case.send(&mut connection, "Fetch", 12, &fetch(&topic, &id, 0)));
         pending.push(case.send(&mut connection, "Metadata", 5, &json!({"Topics": []})));
     }
-    // A Fetch that waits holds up what comes after it.
+    // A Fetch that waits delays the requests after it.
     let mut waits = fetch(&topic, &id, 15);
     waits["MaxWaitMs"] = Value::from(300);
     pending.push(case.send(&mut connection, "Fetch", 12, &waits));

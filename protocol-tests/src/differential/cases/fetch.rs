@@ -73,7 +73,7 @@ fn waits(case: &mut Case) {
     case.ask_timed(400, "Fetch", 12, waiting(&topic, 1, -1, 10_000));
 }
 
-/// One small append ends no wait for many bytes.
+/// One small append does not end a wait for many bytes.
 fn min_bytes_small_append(case: &mut Case) {
     let (topic, _) = case.topic("t", 1, &[]);
     let mut connection = case.connect();
@@ -110,7 +110,7 @@ fn woken(case: &mut Case) {
     case.push("batches".into(), batches.into(), None);
 }
 
-/// An error in one partition answers at once, though another has nothing.
+/// An error in one partition ends the wait at once, even if another partition has no data.
 fn answers_at_once(case: &mut Case) {
     let (topic, _) = case.topic("t", 2, &[]);
     let mut body = waiting(&topic, 0, 2000, 1);
@@ -245,7 +245,7 @@ fn isolation(case: &mut Case) {
     }
 }
 
-/// A body in a session; `fetch` gives the partitions.
+/// Adds a session to a body that `fetch` built.
 fn in_session(mut body: Value, session: &Value, epoch: i32) -> Value {
     body["SessionId"] = session.clone();
     body["SessionEpoch"] = epoch.into();
@@ -418,7 +418,7 @@ fn duplicates(case: &mut Case) {
     );
 }
 
-/// Nothing is converted for clients that do not know a codec, and none of them is refused.
+/// Batches are not converted for clients that do not know a codec, and these clients are not refused.
 fn zstd_for_old_clients(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[]);
     case.append(&topic, &Batch::of(5).codec(ZSTD).hex());

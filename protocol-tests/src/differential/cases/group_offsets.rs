@@ -27,7 +27,7 @@ fn commit(group: &str, generation: &Value, member: &Value, topic: &str, id: &Val
         "Partitions": [{"PartitionIndex": 0, "CommittedOffset": offset, "CommittedLeaderEpoch": 0, "CommittedMetadata": "m"}]}]})
 }
 
-/// A fetch of partitions 0 and 1, in the shape of all versions.
+/// An OffsetFetch for partitions 0 and 1, with the fields of all versions.
 fn fetch_two(group: &str, topic: &str, id: &Value) -> Value {
     json!({"GroupId": group, "Topics": [{"Name": topic, "PartitionIndexes": [0, 1]}],
         "Groups": [{"GroupId": group, "MemberEpoch": -1, "Topics": [{"Name": topic, "TopicId": id, "PartitionIndexes": [0, 1]}]}]})

@@ -23,9 +23,9 @@ pub(super) const CASES: &[Row] = &[
     shared("groups-g7-heartbeats", heartbeats),
     shared("groups-g8-leaves", leaves),
     shared("groups-g8-static-leaves", static_leaves),
-    // Before other cases that make groups.
+    // Must run before other cases that create groups.
     alone("groups-g9-list", list),
-    // It asks for the group with the empty name, to which "committed-o1-simple" commits on the shared server.
+    // It describes the group with the empty name, to which "committed-o1-simple" commits on the shared server.
     alone("groups-g9-describe", describe),
     shared("groups-o6-delete", delete),
     Row { name: "groups-g3-initial-delay", setup: &DELAYED, run: initial_delay },
@@ -49,14 +49,14 @@ fn heartbeat(group: &str, member: &Value, generation: &Value) -> Value {
     json!({"GroupId": group, "MemberId": member, "GenerationId": generation})
 }
 
-/// Joins with the id that the coordinator gives, and names it in the transcript.
+/// Gets a member id from the coordinator and names it in the transcript.
 fn member_id(case: &mut Case, group: &str) -> Value {
     let id = case.quietly("JoinGroup", 5, join(group, &"".into()))["MemberId"].clone();
     case.name_member(&id);
     id
 }
 
-/// A group of one member in state Stable; its member id and generation.
+/// Makes a Stable group with one member; returns its member id and generation.
 pub(super) fn stable(case: &mut Case, group: &str) -> (Value, Value) {
     let member = member_id(case, group);
     let answer = case.quietly("JoinGroup", 5, join(group, &member));
@@ -109,7 +109,7 @@ fn member_id_required(case: &mut Case) {
     }
 }
 
-/// The life of a group of one at every version: join, sync, heartbeat, describe, leave.
+/// The life of a group with one member in every version: join, sync, heartbeat, describe, leave.
 fn one_member(case: &mut Case) {
     for version in served("JoinGroup") {
         let at_most = |api: &str| version.min(*served(api).end());
@@ -489,7 +489,7 @@ fn delete(case: &mut Case) {
     }
 }
 
-/// The first members of a new group are waited for; a newcomer is in the first generation.
+/// A new group waits for more members; a member that joins meanwhile is in the first generation.
 fn initial_delay(case: &mut Case) {
     let group = case.named("g");
     let (first_id, second_id) = (member_id(case, &group), member_id(case, &group));

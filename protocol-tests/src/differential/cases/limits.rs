@@ -1,5 +1,4 @@
-//! What settings of the broker limit, with limits small enough to meet: sizes, sessions, group members and their
-//! timeouts.
+//! Limits from the broker's settings, small enough to reach: sizes, sessions, group members and their timeouts.
 
 use std::time::{Duration, Instant};
 
@@ -81,7 +80,7 @@ fn message_max_bytes(case: &mut Case) {
     }
 }
 
-/// There is no room for sessions.
+/// The cache has no slot for fetch sessions.
 fn fetch_sessions(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[]);
     let mut body = fetch(&topic, &id, 0);
@@ -159,7 +158,7 @@ fn group_session_timeouts(case: &mut Case) {
     }
 }
 
-/// The group's state once it is in it, and how long that took.
+/// Waits until the group is in a state and records whether that took at most `limit_ms`.
 fn await_state(case: &mut Case, group: &str, state: &str, limit_ms: u64) {
     let start = Instant::now();
     case.until(&format!("the group is {state}"), |case| {
@@ -191,7 +190,7 @@ fn pending_member_expires(case: &mut Case) {
     case.ask("JoinGroup", 5, short(&group, &id, 400, 5000));
 }
 
-/// A member that does not rejoin within the rebalance timeout is out.
+/// A member that does not rejoin within the rebalance timeout is removed.
 fn laggard(case: &mut Case) {
     let group = case.named("g");
     let first = new_member(case, &group);
@@ -205,12 +204,13 @@ fn laggard(case: &mut Case) {
     case.ask("Heartbeat", 4, json!({"GroupId": group, "MemberId": first, "GenerationId": answer["GenerationId"]}));
 }
 
-/// A member that joined and never syncs is out after the rebalance timeout; the one that waits in sync joins again.
+/// A member that joined but never syncs is removed after the rebalance timeout; the member that waits in SyncGroup
+/// joins again.
 fn never_syncs(case: &mut Case) {
     let group = case.named("g");
     let (first, second) = (new_member(case, &group), new_member(case, &group));
     let (mut one, mut two) = (case.connect(), case.connect());
-    // Without a delay the first joins alone; the second starts another round, which the first joins.
+    // Without a delay the first member joins alone; the second one starts another rebalance, and the first joins that.
     case.quietly("JoinGroup", 5, short(&group, &first, 10_000, 1000));
     let joining = case.send(&mut two, "JoinGroup", 5, &short(&group, &second, 10_000, 1000));
     std::thread::sleep(Duration::from_millis(150));
@@ -235,7 +235,7 @@ fn offset_metadata(case: &mut Case) {
     }
 }
 
-/// More replicas wanted in sync than there are.
+/// The topic requires more in-sync replicas than there are.
 fn min_insync_replicas(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[("min.insync.replicas", "2")]);
     for acks in [-1, 1] {
@@ -247,7 +247,7 @@ fn min_insync_replicas(case: &mut Case) {
     case.ask("DescribeTopicPartitions", 0, json!({"Topics": [{"Name": topic}], "ResponsePartitionLimit": 10}));
 }
 
-/// What new topics have when the request leaves it to the broker: num.partitions is 4.
+/// Defaults of new topics if the request does not set them: num.partitions is 4.
 fn topic_defaults(case: &mut Case) {
     for version in [4, 5, 7] {
         let name = case.named(&format!("v{version}"));

@@ -127,7 +127,7 @@ fn authorized_operations(case: &mut Case) {
     }
 }
 
-/// The topics that are not Kafka's own.
+/// Removes Kafka's internal topics from the list.
 fn own(list: &mut Value) {
     if let Some(list) = list.as_array_mut() {
         list.retain(|topic| !topic["Name"].as_str().unwrap_or_default().starts_with("__"));

@@ -1,6 +1,6 @@
 //! The cases, one file per family of APIs. A case shares its server with others, so it names its topics and groups
-//! after itself (`case.named`); what needs settings of its own, or asks for everything that is there, has a setup of
-//! its own.
+//! after itself (`case.named`). Cases that need other settings, or that request all topics or groups, have their own
+//! setup.
 
 use super::case::Case;
 
@@ -25,13 +25,13 @@ mod transactions;
 #[derive(Debug)]
 pub struct Setup {
     pub name: &'static str,
-    /// In the form of server.properties; both servers get the same.
+    /// Keys and values of server.properties; both servers get the same.
     pub properties: &'static [(&'static str, &'static str)],
     /// How many cases run at a time.
     pub at_a_time: usize,
 }
 
-/// The server that most cases share. Nothing is deleted by time: the batches of the cases are old.
+/// The server that most cases share. It has no retention by time, because the batches of the cases are old.
 pub static SHARED: Setup = Setup {
     name: "shared",
     properties: &[
@@ -42,7 +42,7 @@ pub static SHARED: Setup = Setup {
     at_a_time: 4,
 };
 
-/// For cases that ask for everything that is there: one after the other.
+/// For cases that request all topics or groups; they run one after the other.
 pub static ALONE: Setup = Setup { name: "alone", properties: SHARED.properties, at_a_time: 1 };
 
 pub static AUTO_CREATE: Setup =
@@ -74,8 +74,8 @@ pub static LIMITS: Setup = Setup {
     at_a_time: 4,
 };
 
-/// For cases that change what the cluster is, one after the other: its features, its transaction coordinator, and, in
-/// the last case, whether its broker is registered.
+/// For cases that change the cluster itself; they run one after the other: its features, its transaction coordinator,
+/// and, in the last case, the registration of its broker.
 pub static CHANGED: Setup = Setup {
     name: "changed",
     properties: &[("group.initial.rebalance.delay.ms", "0"), ("transaction.state.log.num.partitions", "1")],

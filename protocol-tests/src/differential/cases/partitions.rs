@@ -1,4 +1,4 @@
-//! What is asked of single partitions and their replicas: DeleteRecords (A4), ElectLeaders and reassignments (A7),
+//! Requests for single partitions and their replicas: DeleteRecords (A4), ElectLeaders and reassignments (A7),
 //! AlterReplicaLogDirs (A8).
 
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ fn elect_leaders_all(case: &mut Case) {
     case.topic("t", 2, &[]);
     for version in served("ElectLeaders") {
         let mut answer = case.quietly("ElectLeaders", version, election(0, Value::Null));
-        // Kafka names each topic, also those of which no partition is told.
+        // Kafka lists each topic, even those without a partition in the answer.
         if let Some(list) = answer["ReplicaElectionResults"].as_array_mut() {
             list.retain(|topic| topic["Topic"].as_str().is_some_and(|name| name.starts_with("partitions-a7")));
         }

@@ -37,7 +37,7 @@ pub(super) const CASES: &[Row] = &[
     shared("produce-i6-describe-producers", describe_producers),
 ];
 
-/// Now, for topics that look at the clock.
+/// The current time, for topics that check timestamps.
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_millis() as i64)
@@ -77,7 +77,7 @@ fn codecs(case: &mut Case) {
         let answer = case.quietly("Fetch", 12, fetch(&topic, &id, 0));
         let batches = answer["Responses"][0]["Partitions"][0]["Records"].as_array().cloned().unwrap_or_default();
         for mut batch in batches {
-            // The compressed bytes come from this program; across its versions they may differ.
+            // This program compressed the bytes; its versions may compress differently.
             batch["records_crc"] = Value::Null;
             batch["bytes"] = Value::Null;
             case.push("batch".into(), batch, None);
@@ -99,7 +99,7 @@ fn acks(case: &mut Case) {
     }
 }
 
-/// No answer to acks=0; the next answer on the connection is for the next request. An error closes the connection.
+/// acks=0 gets no answer; the next answer on the connection is for the next request. An error closes the connection.
 fn acks_0(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[]);
     for version in [3, 9, 13] {
@@ -197,7 +197,7 @@ fn record_contents(case: &mut Case) {
     let (topic, id) = case.topic("deltas", 1, &[]);
     case.note("offset deltas 0 5 2, compressed");
     case.ask("Produce", 9, produce(&topic, &id, -1, &delta(1, 5).codec(GZIP).hex()));
-    // Compressed bytes that are none.
+    // Invalid compressed bytes.
     let (topic, id) = case.topic("garbage", 1, &[]);
     for codec in [GZIP, SNAPPY, LZ4, ZSTD] {
         case.note(format!("plain bytes called codec {codec}"));
@@ -348,7 +348,7 @@ fn timestamps(case: &mut Case) {
     end_offset(case, &topic);
 }
 
-/// Messages about timestamps carry the time of the request; the digits are left out.
+/// Removes the digits from messages about timestamps, because they contain the time of the request.
 fn without_times(mut answer: Value) -> Value {
     fn walk(value: &mut Value) {
         match value {
@@ -444,7 +444,8 @@ fn mixed_partitions(case: &mut Case) {
     }
 }
 
-/// Kafka asks its controller for a first block of ids when it needs one, and has the client ask again meanwhile.
+/// Returns a new producer id. Kafka gets its first block of ids from the controller only when it is needed; the client
+/// must retry until then.
 fn new_producer(case: &mut Case) -> i64 {
     let mut id = -1;
     case.until("there is a producer id", |case| {
@@ -456,7 +457,7 @@ fn new_producer(case: &mut Case) -> i64 {
     id
 }
 
-/// Six batches of two; then all are sent again, the sixth to last last.
+/// Sends six batches of two records, then all again in reverse order; the oldest is not among the last five (I2).
 fn resent_batches(case: &mut Case) {
     let (topic, id) = case.topic("t", 1, &[]);
     let producer = new_producer(case);

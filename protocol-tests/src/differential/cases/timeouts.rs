@@ -1,5 +1,5 @@
-//! Time-outs that requests carry: none, negative ones and the longest, for every API that has one. What a request with
-//! no time did is asked afterwards.
+//! Timeouts in requests: zero, negative and the longest, for every API that has one. The case checks the effect of a
+//! request with timeout zero afterwards.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(super) const CASES: &[Row] = &[
 
 const TIMEOUTS_MS: [i32; 4] = [0, -1, i32::MIN, i32::MAX];
 
-/// How many partitions a topic has; 0 where there is no such topic.
+/// Number of partitions of a topic; 0 if it does not exist.
 fn count_partitions(case: &mut Case, topic: &str) -> usize {
     let answer = case.quietly("Metadata", 8, json!({"Topics": [{"Name": topic}], "AllowAutoTopicCreation": false}));
     answer["Topics"][0]["Partitions"].as_array().map_or(0, Vec::len)
@@ -33,7 +33,7 @@ fn tell_partitions(case: &mut Case, topic: &str) {
     case.push("partitions afterwards".into(), count.into(), None);
 }
 
-/// Something that the same server does after all that was asked before: by then it is known what a request did.
+/// Creates a topic. The server does this after all earlier requests, so their effects are visible when it returns.
 fn fence(case: &mut Case, suffix: &str) {
     case.topic(&format!("fence-{suffix}"), 1, &[]);
 }

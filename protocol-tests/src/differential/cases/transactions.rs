@@ -1,4 +1,4 @@
-//! ListTransactions and DescribeTransactions where there are no transactions: rule X8 of docs/RULES.md.
+//! ListTransactions and DescribeTransactions on a server without transactions: rule X8 of docs/RULES.md.
 
 use serde_json::{Value, json};
 
@@ -11,13 +11,14 @@ pub(super) const CASES: &[Row] = &[
     changed("transactions-x8-describe", describe),
 ];
 
-/// Nobody has asked for a coordinator yet.
+/// Before any client has requested a coordinator.
 fn no_coordinator(case: &mut Case) {
     case.ask("DescribeTransactions", 0, json!({"TransactionalIds": ["a", ""]}));
     case.ask_all("ListTransactions", json!({"StateFilters": ["Nonsense"], "TransactionalIdPattern": "a"}));
 }
 
-/// Kafka makes the coordinator's topic when a coordinator is first asked for, and knows no transactional ids before.
+/// Waits for the transaction coordinator: Kafka creates its topic on the first request for a coordinator, and knows no
+/// transactional ids before.
 fn await_coordinator(case: &mut Case) {
     case.until("the transaction coordinator answers", |case| {
         let body = json!({"Key": "t", "KeyType": 1, "CoordinatorKeys": ["t"]});

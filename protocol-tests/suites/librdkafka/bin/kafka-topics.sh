@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for Apache Kafka's kafka-topics.sh where librdkafka's tests call it: --create, --alter and --delete of one topic."""
+"""Replaces Apache Kafka's kafka-topics.sh for librdkafka's tests: supports --create, --alter and --delete of one topic."""
 
 import argparse
 import sys
