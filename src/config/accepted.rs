@@ -9,7 +9,7 @@ use super::{
 
 rows! {
     /// node.id identifies this broker.
-    NODE, "Identity", Effect::None("node.id is what names this broker"), {
+    NODE, "Identity", Effect::None("node.id identifies this broker"), {
         ["broker.id"] Int = "1",
             Any, High, ReadOnly,
             "Identifier of this broker; the same value as node.id.",
@@ -97,13 +97,13 @@ rows! {
     SASL, "SASL and tokens", Effect::None("SASL is not served yet, clients are anonymous"), {
         ["connection.failed.authentication.delay.ms"] Int = "100",
             AtLeast(0), Low, ReadOnly,
-            "How long a failed authentication's answer is held back, in milliseconds.";
+            "Delay of the response to a failed authentication, in milliseconds.";
         ["connections.max.reauth.ms"] Long = "0",
             Any, Medium, ReadOnly,
             "Longest life of an authenticated session, in milliseconds; 0 is no limit.";
         ["delegation.token.expiry.check.interval.ms"] Long = "3600000",
             AtLeast(1), Low, ReadOnly,
-            "How often delegation tokens are looked at for expiry, in milliseconds.";
+            "How often the broker checks for expired delegation tokens, in milliseconds.";
         ["delegation.token.expiry.time.ms"] Long = "86400000",
             AtLeast(1), Medium, ReadOnly,
             "Life of a delegation token before it must be renewed, in milliseconds.";
@@ -268,7 +268,7 @@ rows! {
 
 rows! {
     /// Settings that would be dangerous to ignore.
-    REFUSED, "Refused", Effect::Refused("Ottla cannot do what it asks for yet, and ignoring it would mislead"), {
+    REFUSED, "Refused", Effect::Refused("Ottla does not support this yet, and ignoring the setting would be misleading"), {
         ["authorizer.class.name"] String = "",
             Any, Low, ReadOnly,
             "Class that authorizes requests.";
@@ -454,7 +454,7 @@ rows! {
             "Wait between attempts to add a partition to a transaction, in milliseconds.";
         ["transaction.abort.timed.out.transaction.cleanup.interval.ms"] Int = "10000",
             AtLeast(1), Low, ReadOnly,
-            "How often transactions are looked at for timeout, in milliseconds.";
+            "How often the broker checks for transactions that have timed out, in milliseconds.";
         ["transaction.max.timeout.ms"] Int = "900000",
             AtLeast(1), High, ReadOnly,
             "Longest transaction timeout, in milliseconds.";
@@ -463,7 +463,7 @@ rows! {
             "A transactional write is checked with its coordinator.";
         ["transaction.remove.expired.transaction.cleanup.interval.ms"] Int = "3600000",
             AtLeast(1), Low, ReadOnly,
-            "How often transactional ids are looked at for expiry, in milliseconds.";
+            "How often the broker checks for expired transactional ids, in milliseconds.";
         ["transaction.state.log.load.buffer.size"] Int = "5242880",
             AtLeast(1), High, ReadOnly,
             "Bytes read at a time while transactions are loaded.";
@@ -592,7 +592,7 @@ rows! {
             "Assignors of share groups.";
         ["group.share.delivery.count.limit"] Int = "5",
             Between(2, 10), Medium, ReadOnly,
-            "Deliveries of a record before it is given up.";
+            "Most deliveries of a record before it is archived.";
         ["group.share.heartbeat.interval.ms"] Int = "5000",
             AtLeast(1), Medium, ReadOnly,
             "Heartbeat interval of share group members, in milliseconds.";
@@ -793,7 +793,7 @@ rows! {
             "Leaders move back to their preferred replica.";
         ["broker.heartbeat.interval.ms"] Int = "2000",
             Any, Medium, ReadOnly,
-            "How often a broker tells the controller that it lives, in milliseconds.";
+            "How often a broker sends a heartbeat to the controller, in milliseconds.";
         ["broker.session.timeout.ms"] Int = "9000",
             Any, Medium, ReadOnly,
             "A broker without heartbeat for this long is fenced, in milliseconds.";
@@ -844,7 +844,7 @@ rows! {
             "A broker not registered within this time stops, in milliseconds.";
         ["leader.imbalance.check.interval.seconds"] Long = "300",
             AtLeast(1), High, ReadOnly,
-            "How often leaders are looked at for rebalance, in seconds.";
+            "How often the controller checks whether leaders must be rebalanced, in seconds.";
         ["log.dir.failure.timeout.ms"] Long = "30000",
             AtLeast(1), Low, ReadOnly,
             "A broker that cannot report a failed directory within this time stops, in milliseconds.";
@@ -931,7 +931,7 @@ rows! {
 
 rows! {
     /// The system sizes socket buffers and queues by itself.
-    SOCKETS, "Sockets", Effect::None("the system sizes socket buffers and queues by itself"), {
+    SOCKETS, "Sockets", Effect::None("the operating system chooses the sizes of socket buffers and queues"), {
         ["socket.listen.backlog.size"] Int = "50",
             AtLeast(1), Medium, ReadOnly,
             "Connections that may wait to be accepted.";
@@ -955,7 +955,7 @@ rows! {
 
 rows! {
     /// A metadata snapshot is written after a number of bytes, and the log before it is deleted.
-    SNAPSHOTS, "Metadata snapshots", Effect::None("a snapshot is written by size, and what it holds is dropped from the log"), {
+    SNAPSHOTS, "Metadata snapshots", Effect::None("a snapshot is written by size, and the records that it contains are removed from the log"), {
         ["metadata.log.max.snapshot.interval.ms"] Long = "3600000",
             AtLeast(0), High, ReadOnly,
             "Longest time between snapshots of changed metadata, in milliseconds; 0 is no such limit.";

@@ -36,7 +36,7 @@ settings! {
                 deviation "Kafka has no default; one node is broker and controller at once.";
             ["broker.rack"] broker_rack: Option<String> = null,
                 Any, Medium, ReadOnly,
-                "Rack of this broker, told to clients for rack-aware choices.";
+                "Rack of this broker; clients get it for rack-aware decisions.";
             ["log.dir"] log_dir: Vec<String> = "./data",
                 SOME_NAMES, High, ReadOnly,
                 "Directory of the logs where log.dirs is not set.",
@@ -55,7 +55,7 @@ settings! {
                 deviation "Kafka listens on every interface; without authentication the loopback interface is the safe start.";
             ["advertised.listeners"] advertised_listeners: Option<Vec<String>> = null,
                 SOME_NAMES, High, ReadOnly,
-                "Addresses told to clients; where not set, each client is answered with the address it reached the broker on.";
+                "Addresses that clients get; if not set, each client gets the address that it connected to.";
             ["listener.security.protocol.map"] listener_security_protocol_map: String = "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
                 Any, Low, PerBroker,
                 "Security protocol of each listener name.";
@@ -67,7 +67,7 @@ settings! {
                 "Security protocol among brokers where inter.broker.listener.name is not set.";
             ["controller.listener.names"] controller_listener_names: Vec<String> = "CONTROLLER",
                 SOME_NAMES, High, ReadOnly,
-                "Listeners that belong to the controller and are never told to clients.",
+                "Listeners of the controller; clients never get them.",
                 deviation "Kafka has no default; one node needs no controller listener.";
             ["controller.quorum.voters"] controller_quorum_voters: Vec<String> = "",
                 Any, High, ReadOnly,
@@ -79,7 +79,7 @@ settings! {
                 "Largest request accepted, in bytes; a larger one closes its connection.";
             ["queued.max.request.bytes"] queued_max_request_bytes: i64 = "268435456",
                 Any, Medium, ReadOnly,
-                "Bytes of requests held in memory at a time; reading pauses beyond it, -1 is no bound.",
+                "Largest total size of requests in memory, in bytes; the broker stops reading above it, -1 is no limit.",
                 deviation "Kafka's default is no bound; memory held for requests is finite here.";
             ["max.connections"] max_connections: i32 = "10000",
                 AtLeast(0), Medium, ClusterWide,
@@ -100,7 +100,7 @@ settings! {
                 "Most partitions in one DescribeTopicPartitions answer.";
             ["fetch.max.bytes"] fetch_max_bytes: i32 = "57671680",
                 AtLeast(1024), Medium, ReadOnly,
-                "Most bytes of records in one Fetch answer; the first batch is given even if larger.";
+                "Most bytes of records in one Fetch response; the first batch is returned even if it is larger.";
             ["max.incremental.fetch.session.cache.slots"] max_incremental_fetch_session_cache_slots: i32 = "1000",
                 AtLeast(0), Medium, ReadOnly,
                 "Incremental fetch sessions kept at a time.";
@@ -128,7 +128,7 @@ settings! {
                 "How often the log start offsets are written, in milliseconds.";
             ["log.retention.check.interval.ms"] log_retention_check_interval_ms: i64 = "300000",
                 AtLeast(1), Medium, ReadOnly,
-                "How often logs are looked at for segments to delete, in milliseconds.";
+                "How often the broker checks logs for segments to delete, in milliseconds.";
             ["replica.high.watermark.checkpoint.interval.ms"] replica_high_watermark_checkpoint_interval_ms: i64 = "5000",
                 Any, High, ReadOnly,
                 "How often the high watermarks are written, in milliseconds.";
@@ -163,7 +163,7 @@ settings! {
                 "Bytes read at a time while offsets are loaded.";
             ["offsets.retention.check.interval.ms"] offsets_retention_check_interval_ms: i64 = "600000",
                 AtLeast(1), High, ReadOnly,
-                "How often offsets are looked at for expiry, in milliseconds.";
+                "How often the broker checks for expired offsets, in milliseconds.";
             ["offsets.retention.minutes"] offsets_retention_minutes: i32 = "10080",
                 AtLeast(1), High, ReadOnly,
                 "Offsets of a group without members are kept this long, in minutes.";
@@ -191,46 +191,46 @@ settings! {
         section "Ottla's own" {
             ["ottla.frame.deadline.ms"] ottla_frame_deadline_ms: i64 = "30000",
                 AtLeast(1), Medium, ReadOnly,
-                "A request whose frame has begun must arrive whole within this time, in milliseconds.";
+                "Longest time between the first and the last byte of a request, in milliseconds.";
             ["ottla.queued.max.response.bytes"] ottla_queued_max_response_bytes: i64 = "134217728",
                 AtLeast(1), Medium, ReadOnly,
-                "Bytes of answers held in memory until clients read them; beyond it no request is started, and clients that do not read are cut.";
+                "Largest total size of responses in memory, in bytes; above it the broker starts no request and closes connections of clients that do not read.";
             ["ottla.tail.cache.bytes"] ottla_tail_cache_bytes: i64 = "16777216",
                 AtLeast(0), Medium, ReadOnly,
-                "Memory for the last produced frames, from which readers at the tail are served, in bytes.";
+                "Memory for the newest batches, from which consumers at the end of a log are served, in bytes.";
             ["ottla.max.open.segments"] ottla_max_open_segments: i32 = "1024",
                 AtLeast(16), Medium, ReadOnly,
-                "Segments whose files are open at a time; the one least recently used is closed beyond it.";
+                "Most segments with open files; above it the least recently used one is closed.";
             ["ottla.http.listener"] ottla_http_listener: Option<String> = null,
                 Any, Medium, ReadOnly,
-                "Address of the HTTP pages, as host:port: /metrics in Prometheus' text format, /health (200 unless the broker has failed), /ready (200 while clients are served). An empty host is every interface, port 0 picks a free port. Not served where not set.";
+                "Address of the HTTP pages, as host:port: /metrics in Prometheus' text format, /health (200 unless the broker has failed), /ready (200 while clients are served). An empty host is every interface, port 0 picks a free port. If not set, there are no HTTP pages.";
             ["ottla.metrics.listener"] ottla_metrics_listener: Option<String> = null,
                 Any, Medium, ReadOnly,
-                "The earlier name of ottla.http.listener, which wins where both are set.";
+                "The earlier name of ottla.http.listener; if both are set, ottla.http.listener wins.";
             ["ottla.max.groups.per.partition"] ottla_max_groups_per_partition: i32 = "100000",
                 AtLeast(1), Medium, ReadOnly,
-                "Groups kept in each partition of the offsets topic; a join that would make one more is refused.";
+                "Most groups in each partition of the offsets topic; a join that would create one more is refused.";
             ["ottla.groups.max.bytes"] ottla_groups_max_bytes: i64 = "268435456",
                 AtLeast(1048576), Medium, ReadOnly,
-                "Memory for all groups and committed offsets together, in bytes, about; what would make them larger is refused.";
+                "Approximate limit of memory for all groups and committed offsets, in bytes; requests that would exceed it are refused.";
             ["ottla.fetch.sessions.max.bytes"] ottla_fetch_sessions_max_bytes: i64 = "16777216",
                 AtLeast(0), Medium, ReadOnly,
-                "Memory for all fetch sessions together, in bytes, about; a client that finds no room goes without a session.";
+                "Approximate limit of memory for all fetch sessions, in bytes; above it clients get no session.";
             ["ottla.max.partitions"] ottla_max_partitions: i32 = "20000",
                 AtLeast(1), Medium, ReadOnly,
-                "Partitions of all topics together; a change that would make more is refused.";
+                "Most partitions of all topics together; a change that would create more is refused.";
             ["ottla.metadata.max.bytes"] ottla_metadata_max_bytes: i64 = "67108864",
                 AtLeast(1048576), Medium, ReadOnly,
-                "Size of all topics, settings and quotas together, written as records, in bytes, about; a change that would make them larger is refused.";
+                "Approximate limit for the size of all topics, settings and quotas as records, in bytes; a change that would exceed it is refused.";
             ["ottla.max.producer.ids.per.partition"] ottla_max_producer_ids_per_partition: i32 = "10000",
                 AtLeast(100), Medium, ReadOnly,
-                "Producer ids without an open transaction that a partition remembers; beyond it those that have not written for longest are forgotten, as if they had expired.";
+                "Most producer ids without an open transaction in the state of a partition; above it those with the oldest writes expire early.";
             ["ottla.accept.metadata.loss"] ottla_accept_metadata_loss: bool = "false",
                 Any, High, ReadOnly,
-                "Whether to start with what is left of a metadata log that is damaged, emptied or gone, which is refused otherwise; partitions whose topics are then unknown are renamed to …-stray. For one start only.";
+                "Whether to start although the metadata log is damaged, emptied or gone, with the remaining metadata; without it such a start is refused. Partitions of topics that are then unknown are renamed to …-stray. Set it for one start only.";
             ["ottla.accept.group.loss"] ottla_accept_group_loss: Vec<String> = "",
                 Any, High, ReadOnly,
-                "Damaged places of __consumer_offsets that are passed over, as partition:offset, or as partition for all of it; groups that committed there go on from another commit of theirs. Otherwise all groups of such a partition are refused.";
+                "Damaged batches of __consumer_offsets to skip, as partition:offset, or as partition for all of them; groups that committed in them continue from another commit. Without it all groups of such a partition are refused.";
         }
     }
 }
@@ -306,7 +306,7 @@ rows! {
             "Replicas that must have a write before acks=all is answered.";
         ["unclean.leader.election.enable"] Boolean = "false",
             Any, High, ClusterWide,
-            "A replica out of sync may become leader, losing what it lacks.";
+            "A replica that is not in sync may become leader; records that it does not have are lost.";
         ["compression.type"] String = "producer",
             OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), High, ClusterWide,
             "Codec of stored batches; producer keeps the producer's.";

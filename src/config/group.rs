@@ -36,7 +36,7 @@ rows! {
             synonyms ["group.share.record.lock.duration.ms" * 1];
         ["share.delivery.count.limit"] Int = "5",
             AtLeast(2), Medium, ClusterWide,
-            "Deliveries of a record before it is given up.",
+            "Most deliveries of a record before it is archived.",
             synonyms ["group.share.delivery.count.limit" * 1];
         ["share.partition.max.record.locks"] Int = "2000",
             AtLeast(100), Medium, ClusterWide,

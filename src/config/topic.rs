@@ -155,7 +155,7 @@ settings! {
                 synonyms ["log.cleanup.policy" * 1];
             ["unclean.leader.election.enable"] unclean_leader_election_enable: bool = "false",
                 Any, Medium, ClusterWide,
-                "A replica out of sync may become leader, losing what it lacks.",
+                "A replica that is not in sync may become leader; records that it does not have are lost.",
                 synonyms ["unclean.leader.election.enable" * 1];
             ["min.insync.replicas"] min_insync_replicas: i32 = "1",
                 AtLeast(1), Medium, ClusterWide,
