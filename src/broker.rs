@@ -25,7 +25,7 @@ use crate::{
     controller::{ControllerSettings, brokers::RegisterBroker, features},
     coordinator::{
         group::GroupConfig,
-        partition_log::{CoordinatorNews, GroupMetadataLog},
+        partition_log::{CoordinatorListener, GroupMetadataLog},
         runtime::GroupCoordinator,
     },
     env::{Env, Tasks},
@@ -54,7 +54,7 @@ pub struct Broker {
     /// The HTTP pages, if they are configured.
     console: Option<Console>,
     /// The replica manager holds only a weak reference to it.
-    _coordinator_news: Arc<CoordinatorNews>,
+    _coordinator_news: Arc<CoordinatorListener>,
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
     offline_dirs: watch::Receiver<Vec<PathBuf>>,
@@ -96,7 +96,7 @@ impl Broker {
         let accepted_loss = config.accepted_group_loss().map_err(anyhow::Error::msg)?;
         let group_config = GroupConfig { accepted_loss, ..GroupConfig::from(&*config) };
         let groups = Arc::new(GroupCoordinator::new(group_config, env.clone(), groups_log));
-        let news = CoordinatorNews::new(groups.clone());
+        let news = CoordinatorListener::new(groups.clone());
         replica_manager.listen(news.listener());
         let limits = SharedLimits::new(limits(&config, open_files.connections)?);
         // Subscribe it before the logs are opened: `producer.id.expiration.ms` is among these settings.

@@ -80,7 +80,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
         Ok(broker) => broker,
         Err(error) => return fail(FAILED, &format!("{error:#}")),
     };
-    tell_ready(&env, &broker);
+    log_ready(&env, &broker);
     tokio::select! {
         () = signals.next() => {}
         reason = broker.failed() => {
@@ -91,7 +91,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     tracing::info!("shutting down; another signal after {} s stops the process at once", SAME_REQUEST.as_secs());
     let asked_at = env.clock.monotonic();
     tokio::select! {
-        unclean = broker.shutdown() => tell_stopped(&unclean),
+        unclean = broker.shutdown() => log_stopped(&unclean),
         () = signals.next_after(&env, asked_at + SAME_REQUEST) => {
             tracing::warn!("stopped at once; the next start recovers the logs");
             // Do not wait any longer for the shutdown.
@@ -101,7 +101,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
 }
 
 /// Logs the last line: whether all data is durable.
-fn tell_stopped(unclean: &[UncleanDir]) -> ExitCode {
+fn log_stopped(unclean: &[UncleanDir]) -> ExitCode {
     if unclean.is_empty() {
         tracing::info!("stopped, all data is on disk");
         return ExitCode::SUCCESS;
@@ -128,7 +128,7 @@ async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     let deadline = env.clock.sleep_until(env.clock.monotonic() + FAILED_STOP_LIMIT);
     tokio::select! {
         unclean = broker.shutdown() => {
-            tell_stopped(&unclean);
+            log_stopped(&unclean);
             ExitCode::from(FAILED)
         }
         () = deadline => exit_now(),
@@ -185,7 +185,7 @@ fn ignores_hangup(env: &Env) -> bool {
 
 /// Logs the line that says that clients are served. It contains the texts that test containers of Kafka wait for:
 /// "Transitioning from RECOVERY to RUNNING", "Kafka Server started", "[KafkaServer id=N] started".
-fn tell_ready(env: &Env, broker: &Broker) {
+fn log_ready(env: &Env, broker: &Broker) {
     let id = broker.node_id();
     let addresses: Vec<String> =
         broker.listening().iter().map(|(name, address)| format!("{name}://{address}")).collect();

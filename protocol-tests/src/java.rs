@@ -39,13 +39,13 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// The result of one run of a tool.
 #[derive(Clone)]
-pub struct Ran {
+pub struct ToolResult {
     pub exit_code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ran {
+impl ToolResult {
     /// Returns standard output; panics if the exit code was not 0.
     #[track_caller]
     pub fn ok(self) -> String {
@@ -68,30 +68,30 @@ impl Ran {
     }
 }
 
-impl fmt::Debug for Ran {
+impl fmt::Debug for ToolResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exit code {}\n--- stdout\n{}\n--- stderr\n{}", self.exit_code, self.stdout, self.stderr)
     }
 }
 
 /// Runs a tool by the name of its script, such as `kafka-topics`, in the shared JVM.
-pub fn tool(name: &str, arguments: &[&str]) -> Ran {
+pub fn tool(name: &str, arguments: &[&str]) -> ToolResult {
     tool_with_input(name, arguments, "")
 }
 
 /// Like `tool`, with `input` on standard input.
-pub fn tool_with_input(name: &str, arguments: &[&str], input: &str) -> Ran {
+pub fn tool_with_input(name: &str, arguments: &[&str], input: &str) -> ToolResult {
     runner().run(main_class(name), arguments, input)
 }
 
 /// Runs a tool in a new process, as a user's shell would.
-pub fn process(name: &str, arguments: &[&str], input: &str) -> Ran {
+pub fn process(name: &str, arguments: &[&str], input: &str) -> ToolResult {
     let mut command = java();
     command.arg(main_class(name)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("start java");
     child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("write the tool's input");
     let Output { status, stdout, stderr } = child.wait_with_output().expect("wait for java");
-    Ran {
+    ToolResult {
         exit_code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
@@ -167,7 +167,7 @@ impl ToolRunner {
 
     /// Request: the number of fields on a line, then each field as `length\n` and its bytes (class, input, arguments
     /// …). Answer: a line `exit-code stdout-length stderr-length`, then the bytes of both.
-    fn run(&mut self, class: &str, arguments: &[&str], input: &str) -> Ran {
+    fn run(&mut self, class: &str, arguments: &[&str], input: &str) -> ToolResult {
         let mut request = format!("{}\n", arguments.len() + 2);
         for field in [class, input].iter().chain(arguments) {
             request.push_str(&format!("{}\n{field}", field.len()));
@@ -180,7 +180,7 @@ impl ToolRunner {
             let _ = self.jvm.kill();
             panic!("the JVM ended while it ran {class} {arguments:?}: {head:?}")
         };
-        Ran { exit_code: exit_code as i32, stdout: self.take_text(stdout), stderr: self.take_text(stderr) }
+        ToolResult { exit_code: exit_code as i32, stdout: self.take_text(stdout), stderr: self.take_text(stderr) }
     }
 
     fn take_text(&mut self, length: i64) -> String {

@@ -54,7 +54,7 @@ fn warm_broker() -> Broker {
 }
 
 /// Waits until the broker has returned the memory for frames, which happens some time after the last large one.
-fn gives_back(broker: &mut Broker, what: &str, before: u64) {
+fn wait_until_memory_released(broker: &mut Broker, what: &str, before: u64) {
     let mut grown = || broker.process().memory_bytes("VmRSS").saturating_sub(before);
     eventually(&format!("{what}: memory is back where it was"), CLOSE_LIMIT, || (grown() < GROWTH_BYTES).then_some(()));
 }
@@ -126,12 +126,15 @@ fn bodies_that_promise_too_much_close_the_connection_and_cost_nothing() {
             must_close(&broker, what, |wire| wire.send_body(key as i16, version, &body));
         }
         is_alive(&mut broker);
-        gives_back(&mut broker, what, before);
+        wait_until_memory_released(&mut broker, what, before);
         eventually(&format!("{what}: one line for each connection"), CLOSE_LIMIT, || {
             (broker.log().len() >= lines + 5).then_some(())
         });
-        let told = broker.log()[lines..].to_vec();
-        assert!(told.len() == 5 && told.iter().all(|line| line.contains("127.0.0.1")), "{what}: {told:#?}");
+        let log_lines = broker.log()[lines..].to_vec();
+        assert!(
+            log_lines.len() == 5 && log_lines.iter().all(|line| line.contains("127.0.0.1")),
+            "{what}: {log_lines:#?}"
+        );
     }
     assert_eq!(read_all(&broker.bootstrap(), "t").len(), 1);
 }
@@ -250,7 +253,7 @@ fn compressed_bombs_are_refused_in_little_memory() {
         let allowed = request.len() as u64 + looks_back_on_bytes + GROWTH_BYTES;
         let peak = broker.process().memory_bytes("VmHWM").saturating_sub(before_peak);
         assert!(peak < allowed, "{what}: memory grew by {peak} bytes");
-        gives_back(&mut broker, what, before);
+        wait_until_memory_released(&mut broker, what, before);
     }
     assert_eq!(read_all(&broker.bootstrap(), "t").len(), 1);
 }

@@ -210,7 +210,7 @@ fn join(schemas: &protocol_tests::differential::schema::Schemas, metadata_bytes:
 }
 
 /// Makes a group with one member whose client is gone; a client that joins now waits for that member.
-fn park(broker: &Broker) {
+fn create_group_with_dead_member(broker: &Broker) {
     let schemas = schemas();
     let mut client = Client::open(&schemas, ([127, 0, 0, 1], broker.port()).into()).expect("connect");
     client.join("parked", 10).expect("join as the first member");
@@ -232,7 +232,7 @@ fn answers_within(broker: &Broker, limit: Duration) -> bool {
 #[test]
 fn clients_that_go_while_their_join_waits_free_their_places() {
     let mut broker = Broker::options().optimized().start();
-    park(&broker);
+    create_group_with_dead_member(&broker);
     let before = sockets(&mut broker);
     let frame = join(&schemas(), 10);
     // More than max.connections (10,000) allows at the same time.
@@ -252,7 +252,7 @@ fn clients_that_go_while_their_join_waits_give_back_the_request_budget() {
     let broker = Broker::options().optimized().set("socket.request.max.bytes", BUDGET_BYTES);
     let broker = broker.set("queued.max.request.bytes", BUDGET_BYTES).start();
     create_topic(&broker.bootstrap(), "t", 1, &[]);
-    park(&broker);
+    create_group_with_dead_member(&broker);
     let frame = join(&schemas(), BUDGET_BYTES / 3 - 1000);
     for _ in 0..4 {
         let mut stream = TcpStream::connect(broker.bootstrap()).expect("connect");

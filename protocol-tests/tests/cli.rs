@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use protocol_tests::{
     broker::Broker,
     clients::{Record, create_topic, produce, read_all},
-    java::{Ran, process, tool, tool_with_input},
+    java::{ToolResult, process, tool, tool_with_input},
 };
 
 /// Runs tools against one broker.
@@ -19,13 +19,13 @@ impl Cli {
     }
 
     /// Runs `kafka-NAME --bootstrap-server … ARGUMENTS`; the arguments are one text, split at spaces.
-    fn run(&self, name: &str, arguments: &str) -> Ran {
+    fn run(&self, name: &str, arguments: &str) -> ToolResult {
         let all: Vec<&str> =
             ["--bootstrap-server", &self.bootstrap].into_iter().chain(arguments.split_whitespace()).collect();
         tool(name, &all)
     }
 
-    fn run_with_input(&self, name: &str, arguments: &str, input: &str) -> Ran {
+    fn run_with_input(&self, name: &str, arguments: &str, input: &str) -> ToolResult {
         let all: Vec<&str> =
             ["--bootstrap-server", &self.bootstrap].into_iter().chain(arguments.split_whitespace()).collect();
         tool_with_input(name, &all, input)

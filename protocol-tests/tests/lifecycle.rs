@@ -257,10 +257,10 @@ fn a_signal_that_comes_twice_is_one_request_to_stop() {
     let bootstrap = format!("127.0.0.1:{port}");
     produce(&bootstrap, "hello", &[], &[Record::of("k", "v")]);
     // A client that sends requests and never reads delays the shutdown as long as possible.
-    let mut deaf = Wire::connect(&bootstrap);
+    let mut non_reading_client = Wire::connect(&bootstrap);
     std::thread::spawn(move || {
         for _ in 0..20_000 {
-            deaf.send(12, &MetadataRequest::default()); // Blocks until the broker ends.
+            non_reading_client.send(12, &MetadataRequest::default()); // Blocks until the broker ends.
         }
     });
     // Before the signals come, this client must be connected, with more answers than it reads.

@@ -19,14 +19,14 @@ use rdkafka::consumer::{CommitMode, Consumer};
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A broker with standard output and standard error chosen by the test.
-struct Muted {
+struct BrokerWithOutput {
     child: Child,
     bootstrap: String,
     _directory: tempfile::TempDir,
 }
 
-impl Muted {
-    fn start(output: impl Into<OwnedFd>, arguments: &[&str]) -> Muted {
+impl BrokerWithOutput {
+    fn start(output: impl Into<OwnedFd>, arguments: &[&str]) -> BrokerWithOutput {
         let directory = tempfile::tempdir().expect("temporary directory");
         let bootstrap = format!("127.0.0.1:{}", free_port());
         let mut command = ottla(directory.path());
@@ -36,7 +36,7 @@ impl Muted {
         command.stdout(output.try_clone().expect("another handle of the output")).stderr(output);
         let child = command.spawn().expect("start ottla");
         drop(command); // With its handles of the output.
-        Muted { child, bootstrap, _directory: directory }
+        BrokerWithOutput { child, bootstrap, _directory: directory }
     }
 
     fn wait_until_it_serves(&self) {
@@ -61,7 +61,7 @@ impl Muted {
     }
 }
 
-impl Drop for Muted {
+impl Drop for BrokerWithOutput {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -71,7 +71,7 @@ impl Drop for Muted {
 #[test]
 fn a_reader_that_closes_its_end_costs_log_lines_and_nothing_else() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let broker = Muted::start(writer, &[]);
+    let broker = BrokerWithOutput::start(writer, &[]);
     // Like `ottla serve 2>&1 | head -1`.
     let mut first = String::new();
     BufReader::with_capacity(1, reader).read_line(&mut first).expect("the first line");
@@ -83,7 +83,7 @@ fn a_reader_that_closes_its_end_costs_log_lines_and_nothing_else() {
 #[test]
 fn an_output_on_a_full_disk_costs_log_lines_and_nothing_else() {
     let full = File::options().write(true).open("/dev/full").expect("open /dev/full");
-    let broker = Muted::start(full, &[]);
+    let broker = BrokerWithOutput::start(full, &[]);
     broker.wait_until_it_serves();
     broker.works_and_stops();
 }
@@ -91,7 +91,7 @@ fn an_output_on_a_full_disk_costs_log_lines_and_nothing_else() {
 #[test]
 fn a_reader_that_stops_reading_holds_up_nobody_and_is_told_what_it_missed() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let broker = Muted::start(writer, &["--log", "trace", "--log-format", "json"]);
+    let broker = BrokerWithOutput::start(writer, &["--log", "trace", "--log-format", "json"]);
     broker.wait_until_it_serves();
     let records: Vec<Record> = (0..100).map(|at| Record::of("k", at.to_string())).collect();
     // Far more lines than fit into the pipe and the queue.

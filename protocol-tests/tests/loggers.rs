@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use protocol_tests::{
     broker::Broker,
-    java::{Ran, tool},
+    java::{ToolResult, tool},
     process::eventually,
     wire::Wire,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn loggers(broker: &Broker, more: &str) -> Ran {
+fn loggers(broker: &Broker, more: &str) -> ToolResult {
     let bootstrap = broker.bootstrap();
     let fixed = ["--bootstrap-server", &bootstrap, "--entity-type", "broker-loggers", "--entity-name", "1"];
     let arguments: Vec<&str> = fixed.into_iter().chain(more.split(' ')).collect();

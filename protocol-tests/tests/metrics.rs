@@ -86,40 +86,40 @@ fn what_was_sent_and_read_is_what_is_told() {
     let too_large = try_send(&producer(&bootstrap, &[]), "small", &[Record::to_partition(0, vec![7; 5000])]);
     assert!(too_large.is_err(), "5000 bytes are more than 1000");
 
-    let told = Samples::of(&broker);
-    assert_eq!(told.topic("messagesin", "t"), 30);
-    assert_eq!(told.get("kafka_server_brokertopicmetrics_messagesin_total"), 30);
-    let bytes = told.topic("bytesin", "t");
-    assert_eq!(told.sum("kafka_log_log_size{topic=\"t\""), bytes, "all received bytes are stored");
-    assert_eq!(told.sum("kafka_log_log_logendoffset{topic=\"t\""), 30);
-    assert_eq!(told.sum("kafka_topic_partition_current_offset{topic=\"t\""), 30);
-    assert_eq!(told.topic("bytesout", "t"), 0);
-    assert!(told.topic("bytesrejected", "small") > 5000);
-    assert_eq!(told.topic("bytesin", "small"), 0);
-    assert_eq!(told.topic("failedproducerequests", "small"), 0, "a client's error is not a failed request");
-    assert_eq!(told.get("ottla_limit_reached_total{limit=\"max.message.bytes\"}"), 1);
+    let samples = Samples::of(&broker);
+    assert_eq!(samples.topic("messagesin", "t"), 30);
+    assert_eq!(samples.get("kafka_server_brokertopicmetrics_messagesin_total"), 30);
+    let bytes = samples.topic("bytesin", "t");
+    assert_eq!(samples.sum("kafka_log_log_size{topic=\"t\""), bytes, "all received bytes are stored");
+    assert_eq!(samples.sum("kafka_log_log_logendoffset{topic=\"t\""), 30);
+    assert_eq!(samples.sum("kafka_topic_partition_current_offset{topic=\"t\""), 30);
+    assert_eq!(samples.topic("bytesout", "t"), 0);
+    assert!(samples.topic("bytesrejected", "small") > 5000);
+    assert_eq!(samples.topic("bytesin", "small"), 0);
+    assert_eq!(samples.topic("failedproducerequests", "small"), 0, "a client's error is not a failed request");
+    assert_eq!(samples.get("ottla_limit_reached_total{limit=\"max.message.bytes\"}"), 1);
     let produced = |error| {
-        told.get(&format!("kafka_network_requestmetrics_errors_total{{request=\"Produce\",error=\"{error}\"}}"))
+        samples.get(&format!("kafka_network_requestmetrics_errors_total{{request=\"Produce\",error=\"{error}\"}}"))
     };
-    assert_eq!(produced("NONE"), told.topic("totalproducerequests", "t"));
+    assert_eq!(produced("NONE"), samples.topic("totalproducerequests", "t"));
     assert_eq!(produced("MESSAGE_TOO_LARGE"), 1);
-    assert!(told.sum("kafka_network_requestmetrics_requests_total{request=\"Produce\"") >= 2);
-    assert_eq!(told.get("kafka_server_replicamanager_partitioncount"), 3);
-    assert_eq!(told.get("kafka_server_replicamanager_leadercount"), 3);
-    assert_eq!(told.get("kafka_server_replicamanager_atminisrpartitioncount"), 3);
-    assert_eq!(told.get("kafka_controller_kafkacontroller_globalpartitioncount"), 3);
-    assert_eq!(told.get("kafka_controller_kafkacontroller_activebrokercount"), 1);
+    assert!(samples.sum("kafka_network_requestmetrics_requests_total{request=\"Produce\"") >= 2);
+    assert_eq!(samples.get("kafka_server_replicamanager_partitioncount"), 3);
+    assert_eq!(samples.get("kafka_server_replicamanager_leadercount"), 3);
+    assert_eq!(samples.get("kafka_server_replicamanager_atminisrpartitioncount"), 3);
+    assert_eq!(samples.get("kafka_controller_kafkacontroller_globalpartitioncount"), 3);
+    assert_eq!(samples.get("kafka_controller_kafkacontroller_activebrokercount"), 1);
     for nothing in ["offlinereplicacount", "underreplicatedpartitions", "underminisrpartitioncount"] {
-        assert_eq!(told.get(&format!("kafka_server_replicamanager_{nothing}")), 0);
+        assert_eq!(samples.get(&format!("kafka_server_replicamanager_{nothing}")), 0);
     }
-    assert!(told.get("process_resident_memory_bytes") > 1 << 20 && told.get("process_open_fds") > 5);
+    assert!(samples.get("process_resident_memory_bytes") > 1 << 20 && samples.get("process_open_fds") > 5);
 
     assert_eq!(read_all(&bootstrap, "t").len(), 30);
     let later = Samples::of(&broker);
     assert!(later.topic("bytesout", "t") >= bytes, "all of it was read");
     assert!(later.topic("totalfetchrequests", "t") >= 2);
     assert_eq!(later.topic("failedfetchrequests", "t"), 0);
-    for (name, value) in &told.0 {
+    for (name, value) in &samples.0 {
         let is_counter = name.split('{').next().expect("a name").ends_with("_total");
         assert!(!is_counter || later.0[name] >= *value, "{name} fell from {value} to {}", later.0[name]);
     }
@@ -131,19 +131,20 @@ fn groups_and_connections_are_counted_while_they_are_there() {
     let bootstrap = broker.bootstrap();
     create_topic(&bootstrap, "t", 1, &[]);
     produce(&bootstrap, "t", &[], &[Record::of("k", "v")]);
-    let group =
-        |told: &Samples, state: &str| told.get(&format!("kafka_coordinator_group_groupmetadatamanager_num{state}"));
+    let group = |samples: &Samples, state: &str| {
+        samples.get(&format!("kafka_coordinator_group_groupmetadatamanager_num{state}"))
+    };
     {
         let member = consumer(&bootstrap, "g", &[]);
         member.subscribe(&["t"]).expect("subscribe");
         eventually("a record", LIMIT, || member.poll(Duration::from_millis(100))?.ok().map(drop));
         with_coordinator("commit", || member.commit_consumer_state(CommitMode::Sync));
-        let told = Samples::of(&broker);
-        assert_eq!((group(&told, "groups"), group(&told, "groupsstable"), group(&told, "offsets")), (1, 1, 1));
+        let samples = Samples::of(&broker);
+        assert_eq!((group(&samples, "groups"), group(&samples, "groupsstable"), group(&samples, "offsets")), (1, 1, 1));
     }
     eventually("the member has left", LIMIT, || {
-        let told = Samples::of(&broker);
-        ((group(&told, "groups"), group(&told, "groupsempty")) == (1, 1)).then_some(())
+        let samples = Samples::of(&broker);
+        ((group(&samples, "groups"), group(&samples, "groupsempty")) == (1, 1)).then_some(())
     });
     let connections =
         || Samples::of(&broker).get("kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\"}");
@@ -178,12 +179,12 @@ fn limits_that_were_met_are_counted_by_their_setting() {
 fn every_metric_of_the_documentation_is_told() {
     let broker = broker(&[]);
     let page = http(&address(&broker), b"GET /metrics HTTP/1.1\r\n\r\n");
-    let told: BTreeSet<&str> =
+    let samples: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let text = include_str!("../../docs/generated/metrics.md");
     let documented: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-    assert_eq!(told, documented);
+    assert_eq!(samples, documented);
 }
 
 #[test]

@@ -21,12 +21,14 @@ use crate::controller::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: AlterClientQuotasRequest) -> AlterClientQuotasResponse {
     let entities = request.entries.iter().map(|entry| entry.entity.clone()).collect();
-    let reply =
-        async { ctx.cluster(Operation::AlterConfigs)?.controller().alter_client_quotas(question(request)).await }.await;
+    let reply = async {
+        ctx.cluster(Operation::AlterConfigs)?.controller().alter_client_quotas(controller_request(request)).await
+    }
+    .await;
     response(entities, reply)
 }
 
-fn question(request: AlterClientQuotasRequest) -> AlterClientQuotas {
+fn controller_request(request: AlterClientQuotasRequest) -> AlterClientQuotas {
     let alterations = request.entries.into_iter().map(|entry| QuotaAlteration {
         entity: entry
             .entity

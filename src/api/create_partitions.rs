@@ -27,9 +27,9 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreatePartitionsRequest
         let timeout_ms = request.timeout_ms;
         match authorized {
             Some(topic) => {
-                let created = topic.controller().create_partitions(question(request)).await;
+                let created = topic.controller().create_partitions(controller_request(request)).await;
                 let topics: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-                ctx.wait_at_most(timeout_ms, topic.replica_manager().settled(&topics)).await;
+                ctx.wait_at_most(timeout_ms, topic.replica_manager().wait_until_opened(&topics)).await;
                 created
             }
             None => Ok(Vec::new()),
@@ -39,7 +39,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreatePartitionsRequest
     response(names, reply)
 }
 
-fn question(request: CreatePartitionsRequest) -> CreatePartitions {
+fn controller_request(request: CreatePartitionsRequest) -> CreatePartitions {
     let topics = request.topics.into_iter().map(|topic| NewPartitions {
         name: topic.name.to_string(),
         count: topic.count,

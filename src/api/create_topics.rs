@@ -24,18 +24,18 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) ->
         let cluster = ctx.cluster(Operation::Create)?;
         check_time_left(request.timeout_ms)?;
         let timeout_ms = request.timeout_ms;
-        let created = cluster.controller().create_topics(question(request)).await;
+        let created = cluster.controller().create_topics(controller_request(request)).await;
         // The logs are opened after the decision. If that takes longer than the timeout, clients retry until it is
         // done.
         let topics: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        ctx.wait_at_most(timeout_ms, cluster.replica_manager().settled(&topics)).await;
+        ctx.wait_at_most(timeout_ms, cluster.replica_manager().wait_until_opened(&topics)).await;
         created
     }
     .await;
     response(ctx.api_version, names, reply)
 }
 
-fn question(request: CreateTopicsRequest) -> CreateTopics {
+fn controller_request(request: CreateTopicsRequest) -> CreateTopics {
     let topics = request.topics.into_iter().map(|topic| CreatableTopic {
         name: topic.name.to_string(),
         num_partitions: topic.num_partitions,

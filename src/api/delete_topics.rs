@@ -21,12 +21,12 @@ use crate::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let timeout_ms = request.timeout_ms;
-    let question = question(request);
-    let topics = question.topics.clone();
+    let controller_request = controller_request(request);
+    let topics = controller_request.topics.clone();
     let reply = async {
         // One denied topic refuses the whole request. An authorizer will have to refuse topics one by one.
         let mut authorized = None;
-        for topic in &question.topics {
+        for topic in &controller_request.topics {
             authorized = Some(match &topic.name {
                 Some(name) => ctx.topic(Operation::Delete, name)?,
                 None => ctx.topic_by_id(Operation::Delete, topic.topic_id)?,
@@ -37,7 +37,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) ->
             check_time_left(timeout_ms)?;
         }
         match authorized {
-            Some(topic) => topic.controller().delete_topics(question).await,
+            Some(topic) => topic.controller().delete_topics(controller_request).await,
             None => Ok(Vec::new()),
         }
     };
@@ -45,7 +45,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DeleteTopicsRequest) ->
     response(ctx.api_version, topics, reply)
 }
 
-fn question(request: DeleteTopicsRequest) -> DeleteTopics {
+fn controller_request(request: DeleteTopicsRequest) -> DeleteTopics {
     let by_name = request
         .topic_names
         .into_iter()

@@ -47,11 +47,11 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeConfigsRequest)
 }
 
 /// Proof that the client may read the settings of a resource.
-trait MaySee {
+trait DescribeAuthorization {
     fn loggers(&self) -> Result<&Loggers, Denied>;
 }
 
-impl MaySee for AuthorizedConfig<'_> {
+impl DescribeAuthorization for AuthorizedConfig<'_> {
     fn loggers(&self) -> Result<&Loggers, Denied> {
         AuthorizedConfig::loggers(self)
     }
@@ -123,7 +123,7 @@ impl ResponseBody for DescribedConfigs {
 }
 
 const FIRST_FLEXIBLE: i16 = 4;
-const TOO_MUCH: &str = "The answer would be too large; ask for fewer resources at a time.";
+const RESPONSE_TOO_LARGE: &str = "The answer would be too large; ask for fewer resources at a time.";
 
 /// Describes resources from the metadata image and the broker's settings.
 struct Describer<'a, F> {
@@ -134,7 +134,7 @@ struct Describer<'a, F> {
     authorize: F,
 }
 
-impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Describer<'_, F> {
+impl<R: DescribeAuthorization, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Describer<'_, F> {
     async fn respond(
         &self,
         request: &DescribeConfigsRequest,
@@ -158,7 +158,7 @@ impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Des
             let described = match &refused {
                 Some(error) => Err(error.clone()),
                 None if !is_new => Err(ApiError::invalid_request("Each resource must appear at most once.")),
-                None if !budget.has_room() => Err(ApiError::invalid_request(TOO_MUCH)),
+                None if !budget.has_room() => Err(ApiError::invalid_request(RESPONSE_TOO_LARGE)),
                 None => {
                     (self.authorize)(resource).map_err(ApiError::from).and_then(|right| self.describe(resource, &right))
                 }
@@ -167,7 +167,9 @@ impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Des
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
             let result = match described {
-                Ok(entries) => result.with_configs(entries.into_iter().map(|entry| told(entry, request)).collect()),
+                Ok(entries) => {
+                    result.with_configs(entries.into_iter().map(|entry| to_response_entry(entry, request)).collect())
+                }
                 Err(error) => result.with_error_code(error.code()).with_error_message(error_message(&error)),
             };
             budget.add(answer.push(&result, version)).await;
@@ -228,7 +230,7 @@ impl<R: MaySee, F: Fn(&DescribeConfigsResource) -> Result<R, ResponseError>> Des
     }
 }
 
-fn told(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+fn to_response_entry(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
     let text = |text: Option<String>| text.map(StrBytes::from_string);
     let synonyms = entry.synonyms.into_iter().filter(|_| request.include_synonyms).map(|synonym| {
         DescribeConfigsSynonym::default()
@@ -259,7 +261,7 @@ mod tests {
     use super::*;
     use crate::{api::answer_bounds::tests::budget, config::StaticConfigs, loggers::LogLevel};
 
-    impl MaySee for &Loggers {
+    impl DescribeAuthorization for &Loggers {
         fn loggers(&self) -> Result<&Loggers, Denied> {
             Ok(self)
         }

@@ -45,7 +45,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeProducersReques
             let answer = PartitionResponse::default().with_partition_index(index);
             let answer = match &refused {
                 Some(error) => answer.with_error_code(error.error.code()).with_error_message(error_message(error)),
-                None if !budget.has_room() => too_much(answer),
+                None if !budget.has_room() => too_large(answer),
                 None => describe(partition_of(&authorized, index), answer),
             };
             budget.add(PARTITION_BYTES + answer.active_producers.len() * size_of::<ProducerState>()).await;
@@ -56,7 +56,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeProducersReques
     DescribeProducersResponse::default().with_topics(topics)
 }
 
-fn too_much(answer: PartitionResponse) -> PartitionResponse {
+fn too_large(answer: PartitionResponse) -> PartitionResponse {
     const MESSAGE: &str = "The answer would be too large; ask for fewer partitions at a time.";
     let error = ApiError::invalid_request(MESSAGE);
     answer.with_error_code(error.code()).with_error_message(error_message(&error))

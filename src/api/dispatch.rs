@@ -23,11 +23,11 @@ use crate::{
 const LARGE_REQUEST_BYTES: usize = 32 << 10;
 
 /// If a request and its response need more memory than this, the request waits until enough memory is free.
-const FREE_WORK_BYTES: usize = 1 << 20;
+const MAX_WORK_WITHOUT_SHARE_BYTES: usize = 1 << 20;
 
 impl Cost {
-    fn takes_a_share(self, work_bytes: usize) -> bool {
-        work_bytes > FREE_WORK_BYTES && self != Cost::Waits
+    fn needs_memory_share(self, work_bytes: usize) -> bool {
+        work_bytes > MAX_WORK_WITHOUT_SHARE_BYTES && self != Cost::Waits
     }
 }
 
@@ -56,7 +56,9 @@ where
 {
     Box::pin(async move {
         let _share = match Q::work_bytes(ctx.api_version, &body)? {
-            bytes if ctx.api.cost.takes_a_share(bytes) => Some(ctx.tasks().share_of_large_work(bytes).await),
+            bytes if ctx.api.cost.needs_memory_share(bytes) => {
+                Some(ctx.tasks().reserve_large_request_memory(bytes).await)
+            }
             _ => None,
         };
         let request = Q::decode_body(ctx.api_version, body)?;
@@ -78,6 +80,6 @@ where
 
 /// The response to an unsupported version: None, which closes the connection, except for ApiVersions. That returns a
 /// version 0 response with the supported versions of ApiVersions (KIP-511).
-pub(crate) fn answer_to_unserved_version(api: &Api) -> Option<Result<Vec<Part>, EncodeError>> {
+pub(crate) fn unsupported_version_response(api: &Api) -> Option<Result<Vec<Part>, EncodeError>> {
     (api.key == API_VERSIONS).then(|| api_versions::unsupported_version(api).encode_body(0))
 }

@@ -31,7 +31,7 @@ use crate::{
     },
     replica::{
         FetchIsolation, Partition, PartitionError,
-        fetch_session::{FetchContext, FetchKey, FetchWanted, PartitionNews, SessionError},
+        fetch_session::{FetchContext, FetchKey, PartitionRequest, PartitionUpdate, SessionError},
         partition::FetchFrom,
         replica_manager::LocalTopic,
         waiters::Waiter,
@@ -52,16 +52,16 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     };
     let fetch = Fetch::new(&ctx, &request, &context);
     let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
-    let impossible: Vec<_> = impossible(&request).collect();
+    let refused_topics: Vec<_> = refused_topics(&request).collect();
     // The request's data was copied, so its memory is released before the wait for records.
     drop(request);
     ctx.release_request_memory();
     let found = fetch.read_until(deadline).await;
     fetch.count(&found, &ctx.metrics().topics);
-    let news: Vec<PartitionNews> = found.partitions.iter().map(news_of).collect();
-    let (session_id, tells) = ctx.fetch_sessions().finish(&context, &news, clock.monotonic());
-    let mut topics = by_topic(&context, found.partitions, tells);
-    topics.extend(impossible);
+    let updates: Vec<PartitionUpdate> = found.partitions.iter().map(update_of).collect();
+    let (session_id, included) = ctx.fetch_sessions().finish(&context, &updates, clock.monotonic());
+    let mut topics = by_topic(&context, found.partitions, included);
+    topics.extend(refused_topics);
     FetchResponse { session_id, topics, ..Default::default() }
 }
 
@@ -81,15 +81,15 @@ fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<
 
 /// The partitions that a request names, and those that it removes from its fetch session.
 struct Named {
-    wanted: Vec<(FetchKey, FetchWanted)>,
+    wanted: Vec<(FetchKey, PartitionRequest)>,
     forgotten: Vec<FetchKey>,
 }
 
 /// Copies each topic name once for all its partitions. Names that are too long for a topic are skipped.
 fn named(request: &FetchRequest) -> Named {
-    let count = |topic: &FetchTopic| if is_possible(&topic.name) { topic.partitions.len() } else { 0 };
+    let count = |topic: &FetchTopic| if has_valid_length(&topic.name) { topic.partitions.len() } else { 0 };
     let mut wanted = Vec::with_capacity(request.topics.iter().map(count).sum());
-    for topic in request.topics.iter().filter(|topic| is_possible(&topic.name)) {
+    for topic in request.topics.iter().filter(|topic| has_valid_length(&topic.name)) {
         let name = kept(&topic.name);
         wanted.extend(topic.partitions.iter().map(|partition| {
             let from = FetchFrom {
@@ -100,12 +100,12 @@ fn named(request: &FetchRequest) -> Named {
             };
             (
                 FetchKey { topic: name.clone(), topic_id: topic.topic_id, partition: partition.partition },
-                FetchWanted { from, max_bytes: partition.partition_max_bytes },
+                PartitionRequest { from, max_bytes: partition.partition_max_bytes },
             )
         }));
     }
     let mut forgotten = Vec::new();
-    for topic in request.forgotten_topics.iter().filter(|topic| is_possible(&topic.name)) {
+    for topic in request.forgotten_topics.iter().filter(|topic| has_valid_length(&topic.name)) {
         let name = kept(&topic.name);
         let key = |partition: &i32| FetchKey { topic: name.clone(), topic_id: topic.topic_id, partition: *partition };
         forgotten.extend(topic.partitions.iter().map(key));
@@ -113,13 +113,13 @@ fn named(request: &FetchRequest) -> Named {
     Named { wanted, forgotten }
 }
 
-fn is_possible(name: &str) -> bool {
+fn has_valid_length(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES
 }
 
 /// Returns errors for the topics whose name is too long. Fetch sessions do not store them.
-fn impossible(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResponse> {
-    let topics = request.topics.iter().filter(|topic| !is_possible(&topic.name));
+fn refused_topics(request: &FetchRequest) -> impl Iterator<Item = FetchableTopicResponse> {
+    let topics = request.topics.iter().filter(|topic| !has_valid_length(&topic.name));
     topics.map(|topic| FetchableTopicResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
@@ -161,7 +161,7 @@ struct Target {
     topic: Option<Arc<LocalTopic>>,
     partition: Result<Arc<Partition>, ResponseError>,
     index: i32,
-    wanted: FetchWanted,
+    wanted: PartitionRequest,
 }
 
 impl Target {
@@ -374,11 +374,11 @@ impl Fetch {
     }
 }
 
-fn news_of(data: &PartitionData) -> PartitionNews {
+fn update_of(data: &PartitionData) -> PartitionUpdate {
     let has_records = data.records.size_bytes() > 0;
     let is_error = data.error_code != 0;
-    PartitionNews {
-        must_tell: has_records || is_error || data.diverging_epoch.is_some(),
+    PartitionUpdate {
+        must_include: has_records || is_error || data.diverging_epoch.is_some(),
         has_records,
         is_error,
         high_watermark: data.high_watermark,
@@ -387,9 +387,13 @@ fn news_of(data: &PartitionData) -> PartitionNews {
 }
 
 /// Groups the partitions of the response by topic, in the order of the context.
-fn by_topic(context: &FetchContext, partitions: Vec<PartitionData>, tells: Vec<bool>) -> Vec<FetchableTopicResponse> {
+fn by_topic(
+    context: &FetchContext,
+    partitions: Vec<PartitionData>,
+    included: Vec<bool>,
+) -> Vec<FetchableTopicResponse> {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
-    let told = context.partitions.iter().zip(partitions).zip(tells).filter(|(_, told)| *told);
+    let told = context.partitions.iter().zip(partitions).zip(included).filter(|(_, told)| *told);
     for (((key, _), data), _) in told {
         match topics.last_mut() {
             Some(topic) if topic.name.as_str() == &*key.topic && topic.topic_id == key.topic_id => {
@@ -436,7 +440,7 @@ mod tests {
             topic: None,
             partition: Ok(partition.clone()),
             index: 0,
-            wanted: FetchWanted { from, max_bytes: 1 << 20 },
+            wanted: PartitionRequest { from, max_bytes: 1 << 20 },
         };
         let fetch = Fetch {
             partitions: Arc::new(vec![target]),
@@ -537,7 +541,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first.topic, &second.topic));
         let [first, second] = &forgotten[..] else { panic!("{} forgotten", forgotten.len()) };
         assert!(Arc::ptr_eq(&first.topic, &second.topic));
-        let refused: Vec<_> = impossible(&request).collect();
+        let refused: Vec<_> = refused_topics(&request).collect();
         let codes = refused[0].partitions.iter().map(|data| (data.partition_index, data.error_code));
         assert_eq!((refused.len(), &refused[0].name, codes.collect::<Vec<_>>()), (1, &long, vec![(7, 3), (7, 3)]));
     }

@@ -72,9 +72,9 @@ async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Result<Node, Res
 /// error until its own timeout.
 fn refuse_transactions(ctx: &RequestContext, transactional_id: &str) -> ResponseError {
     let client = ctx.connection.client_address;
-    if let Some(left_out) = REFUSED_TRANSACTIONS.admit(ctx.env().clock.monotonic()) {
+    if let Some(suppressed) = REFUSED_TRANSACTIONS.admit(ctx.env().clock.monotonic()) {
         let transactional_id = clip(transactional_id);
-        tracing::info!(%client, transactional_id, left_out, "refused a transactional producer: {NO_TRANSACTIONS}");
+        tracing::info!(%client, transactional_id, suppressed, "refused a transactional producer: {NO_TRANSACTIONS}");
     }
     if ctx.api_version >= FIRST_WITH_KEYS {
         ResponseError::InvalidTxnState
@@ -110,8 +110,8 @@ async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Ar
     let topic = topics::internal_topic(ctx.config(), image, GROUP_METADATA_TOPIC);
     match ctx.create_for_request(topic.into_iter().collect()).await {
         Err(error) => {
-            if let Some(left_out) = CREATION_FAILED.admit(ctx.env().clock.monotonic()) {
-                tracing::warn!(?error, left_out, "cannot create {GROUP_METADATA_TOPIC}");
+            if let Some(suppressed) = CREATION_FAILED.admit(ctx.env().clock.monotonic()) {
+                tracing::warn!(?error, suppressed, "cannot create {GROUP_METADATA_TOPIC}");
             }
         }
         Ok(created) => {

@@ -48,8 +48,8 @@ pub(crate) async fn handle(
     });
     let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
         let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
-        let question = IncrementalAlterConfigs { resources, validate_only: request.validate_only };
-        authorized[0].controller().incremental_alter_configs(question).await
+        let controller_request = IncrementalAlterConfigs { resources, validate_only: request.validate_only };
+        authorized[0].controller().incremental_alter_configs(controller_request).await
     };
     let errors = alter_accepted(checked, alter).await;
     let answers = request.resources.into_iter().zip(errors);

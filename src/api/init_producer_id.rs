@@ -39,8 +39,8 @@ pub(crate) async fn handle(ctx: RequestContext, request: InitProducerIdRequest) 
     match cluster.producer_ids().next().await {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
         Err(error) => {
-            if let Some(left_out) = NO_PRODUCER_IDS.admit(ctx.env().clock.monotonic()) {
-                tracing::warn!(?error, left_out, "cannot get producer ids from the controller");
+            if let Some(suppressed) = NO_PRODUCER_IDS.admit(ctx.env().clock.monotonic()) {
+                tracing::warn!(?error, suppressed, "cannot get producer ids from the controller");
             }
             refused(ResponseError::CoordinatorLoadInProgress)
         }

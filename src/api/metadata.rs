@@ -28,7 +28,7 @@ use crate::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> MetadataResponse {
     let image = ctx.image();
-    if let Some(refused) = names_and_ids_misused(ctx.api_version, &request) {
+    if let Some(refused) = refuse_names_or_ids(ctx.api_version, &request) {
         return refused;
     }
     let asked = match request.topics {
@@ -72,7 +72,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> Met
 }
 
 /// Refuses a request before version 12 that has a topic without a name or with an id.
-fn names_and_ids_misused(version: i16, request: &MetadataRequest) -> Option<MetadataResponse> {
+fn refuse_names_or_ids(version: i16, request: &MetadataRequest) -> Option<MetadataResponse> {
     let topics = request.topics.as_ref()?;
     let is_misused = |topic: &MetadataRequestTopic| topic.name.is_none() || !topic.topic_id.is_nil();
     // linear: runs once per request

@@ -63,7 +63,7 @@ mod unregister_broker;
 mod update_features;
 
 pub use context::{ConnectionInfo, Parts, RequestContext};
-pub(crate) use dispatch::{Handler, answer_to_unserved_version, start};
+pub(crate) use dispatch::{Handler, start, unsupported_version_response};
 use errors::error_message;
 pub(crate) use reply::{EncodeError, Encoded, MalformedRequest, Refused, RequestBody, ResponseBody};
 pub use table::{APIS, Api, Cost, Order, api};

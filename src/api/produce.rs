@@ -71,7 +71,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: ProduceRequest) -> Repl
             if is_refused { Err(ResponseError::TransactionalIdAuthorizationFailed) } else { authorize(&ctx, &topic) };
         for (at, data) in topic.partitions.into_iter().enumerate() {
             let index = data.index;
-            produce.let_others_run(&data).await;
+            produce.yield_after_work(&data).await;
             let appended = match &authorized {
                 Ok(topic) => produce.append(topic, data, (topic_at, at)).await,
                 Err(error) => {
@@ -172,7 +172,7 @@ fn acknowledgement(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
 
 impl Produce<'_> {
     /// Yields to other tasks from time to time, because a request may have very many partitions.
-    async fn let_others_run(&mut self, data: &PartitionProduceData) {
+    async fn yield_after_work(&mut self, data: &PartitionProduceData) {
         self.work += WORK_PER_PARTITION_BYTES + data.records.as_ref().map_or(0, Bytes::len);
         if self.work > WORK_PER_TURN_BYTES {
             self.work = 0;

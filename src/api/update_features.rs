@@ -24,13 +24,13 @@ pub(crate) async fn handle(ctx: RequestContext, request: UpdateFeaturesRequest) 
     let version = ctx.api_version;
     let update = async {
         let cluster = ctx.cluster(Operation::Alter)?;
-        cluster.controller().update_features(question(&request)).await
+        cluster.controller().update_features(controller_request(&request)).await
     };
     let reply = update.await;
     response(version, request.feature_updates, reply)
 }
 
-fn question(request: &UpdateFeaturesRequest) -> UpdateFeatures {
+fn controller_request(request: &UpdateFeaturesRequest) -> UpdateFeatures {
     let updates: BTreeMap<String, (i16, UpgradeType)> = request
         .feature_updates
         .iter()
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a10_the_last_entry_of_a_feature_wins() {
         let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update("f", 1, 1), update("f", 2, 3)]);
-        let updates = question(&request).updates;
+        let updates = controller_request(&request).updates;
         assert_eq!(updates, BTreeMap::from([("f".to_owned(), (2, UpgradeType::UnsafeDowngrade))]));
     }
 
@@ -93,7 +93,7 @@ mod tests {
         let mut bytes = BytesMut::new();
         UpdateFeaturesRequest::default().with_feature_updates(vec![allowed]).encode(&mut bytes, 0).unwrap();
         let request = UpdateFeaturesRequest::decode(&mut bytes, 0).unwrap();
-        assert_eq!(question(&request).updates["f"], (1, UpgradeType::Upgrade));
+        assert_eq!(controller_request(&request).updates["f"], (1, UpgradeType::Upgrade));
     }
 
     #[test]

@@ -209,7 +209,8 @@ impl<'a> ConfigLayers<'a> {
         shown
             .map(|row| {
                 let own = group.contains_key(row.name).then_some(ConfigSource::Group);
-                let value = own_value(row, group).or_else(|| self.standing_in(row)).map(|value| value.to_string());
+                let value =
+                    own_value(row, group).or_else(|| self.value_from_broker(row)).map(|value| value.to_string());
                 let synonyms = match (row.synonyms.first(), row.default) {
                     (Some(synonym), _) => self.synonyms(synonym.name, false),
                     (None, Default::Text(text)) => {
@@ -241,12 +242,12 @@ impl<'a> ConfigLayers<'a> {
     }
 
     fn topic_value(&self, row: &Definition, topic: &Configs) -> Option<Value> {
-        own_value(row, topic).or_else(|| self.standing_in(row))
+        own_value(row, topic).or_else(|| self.value_from_broker(row))
     }
 
     /// The value from the broker's settings, used if the topic or group has none of its own
     /// (`KafkaConfig.extractLogConfigMap`).
-    fn standing_in(&self, row: &Definition) -> Option<Value> {
+    fn value_from_broker(&self, row: &Definition) -> Option<Value> {
         let mut synonyms = row.synonyms.iter();
         let value = synonyms.find_map(|synonym| {
             let value = self.broker_value(broker_setting(synonym.name)?)?;

@@ -1,5 +1,5 @@
-//! The health of the broker: `failure` is for supervisors that restart it, `unready` for load balancers that send
-//! clients to it.
+//! The health of the broker: `failure` is for supervisors that restart it, `not_ready_reason` for load balancers that
+//! send clients to it.
 
 use crate::api::Parts;
 
@@ -39,7 +39,7 @@ impl Health {
     }
 
     /// Why clients cannot be served.
-    pub(super) fn unready(&self) -> Option<&'static str> {
+    pub(super) fn not_ready_reason(&self) -> Option<&'static str> {
         match self {
             Health { is_stopping: true, .. } => Some(STOPPING),
             Health { is_registered: false, .. } => self.failure().or(Some(NOT_REGISTERED)),
@@ -52,20 +52,20 @@ impl Health {
 mod tests {
     use super::*;
 
-    const WELL: Health =
+    const HEALTHY: Health =
         Health { is_stopping: false, all_dirs_offline: false, quorum_has_ended: false, is_registered: true };
 
     #[test]
     fn each_state_has_its_two_verdicts() {
-        for (health, failure, unready) in [
-            (WELL, None, None),
-            (Health { is_stopping: true, ..WELL }, None, Some(STOPPING)),
-            (Health { is_stopping: true, quorum_has_ended: true, ..WELL }, None, Some(STOPPING)),
-            (Health { quorum_has_ended: true, ..WELL }, Some(QUORUM_FAILED), Some(QUORUM_FAILED)),
-            (Health { all_dirs_offline: true, ..WELL }, Some(ALL_DIRS_OFFLINE), Some(ALL_DIRS_OFFLINE)),
-            (Health { is_registered: false, ..WELL }, None, Some(NOT_REGISTERED)),
+        for (health, failure, not_ready_reason) in [
+            (HEALTHY, None, None),
+            (Health { is_stopping: true, ..HEALTHY }, None, Some(STOPPING)),
+            (Health { is_stopping: true, quorum_has_ended: true, ..HEALTHY }, None, Some(STOPPING)),
+            (Health { quorum_has_ended: true, ..HEALTHY }, Some(QUORUM_FAILED), Some(QUORUM_FAILED)),
+            (Health { all_dirs_offline: true, ..HEALTHY }, Some(ALL_DIRS_OFFLINE), Some(ALL_DIRS_OFFLINE)),
+            (Health { is_registered: false, ..HEALTHY }, None, Some(NOT_REGISTERED)),
         ] {
-            assert_eq!((health.failure(), health.unready()), (failure, unready));
+            assert_eq!((health.failure(), health.not_ready_reason()), (failure, not_ready_reason));
         }
     }
 }

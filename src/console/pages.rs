@@ -49,7 +49,7 @@ impl Pages {
         match (path, parts) {
             ("/metrics", Some(parts)) => metrics(parts).await,
             ("/health", Some(parts)) => Page::verdict("healthy", Health::of(parts).failure()),
-            ("/ready", Some(parts)) => Page::verdict("ready", Health::of(parts).unready()),
+            ("/ready", Some(parts)) => Page::verdict("ready", Health::of(parts).not_ready_reason()),
             // A recovery may take long. A supervisor must not restart the broker because of it.
             ("/health", None) => Page::line(StatusCode::OK, STARTING),
             ("/metrics" | "/ready", None) => Page::line(StatusCode::SERVICE_UNAVAILABLE, STARTING),

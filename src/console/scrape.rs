@@ -20,7 +20,7 @@ use crate::{
 
 /// Returns all current metrics. Waits for locks that are held briefly, and reads a few files of the kernel.
 pub(super) fn page(parts: &Parts) -> Page {
-    let moment = Moment::of(parts);
+    let moment = MetricsSnapshot::of(parts);
     let mut page = Page::default();
     for metric in METRICS {
         moment.tell(metric.id, &mut page.metric(metric));
@@ -29,18 +29,18 @@ pub(super) fn page(parts: &Parts) -> Page {
 }
 
 /// The state from which the metrics are computed.
-struct Moment<'a> {
+struct MetricsSnapshot<'a> {
     parts: &'a Parts,
     image: Arc<MetadataImage>,
     topics: Vec<Arc<LocalTopic>>,
-    partitions: Vec<Here>,
+    partitions: Vec<LocalPartition>,
     groups: GroupCounts,
     fetch_sessions: FetchSessionCounts,
     process: Process,
 }
 
 /// A partition on this broker.
-struct Here {
+struct LocalPartition {
     topic: Arc<str>,
     index: i32,
     /// `None` if its log cannot be used.
@@ -51,8 +51,8 @@ struct Here {
     min_in_sync: usize,
 }
 
-impl Here {
-    fn new(image: &MetadataImage, topic: &LocalTopic, index: i32, hosted: Hosted) -> Here {
+impl LocalPartition {
+    fn new(image: &MetadataImage, topic: &LocalTopic, index: i32, hosted: Hosted) -> LocalPartition {
         let partition = match hosted {
             Hosted::Online(partition) => Some(partition),
             Hosted::Opening | Hosted::Offline => None,
@@ -62,7 +62,7 @@ impl Here {
         let replicas = count(|known| &known.replicas);
         let wanted =
             partition.as_ref().map_or(0, |partition| partition.log_config().min_insync_replicas.max(0) as usize);
-        Here {
+        LocalPartition {
             topic: topic.name.clone(),
             index,
             leads: partition.as_ref().is_some_and(|partition| partition.is_leader()),
@@ -74,15 +74,15 @@ impl Here {
     }
 }
 
-impl<'a> Moment<'a> {
+impl<'a> MetricsSnapshot<'a> {
     fn of(parts: &'a Parts) -> Self {
         let image = parts.metadata.image();
         let topics = parts.replica_manager.topics();
         let here = |topic: &Arc<LocalTopic>| {
             let hosted = topic.hosted().into_iter();
-            hosted.map(|(index, hosted)| Here::new(&image, topic, index, hosted)).collect::<Vec<_>>()
+            hosted.map(|(index, hosted)| LocalPartition::new(&image, topic, index, hosted)).collect::<Vec<_>>()
         };
-        Moment {
+        MetricsSnapshot {
             partitions: topics.iter().flat_map(here).collect(),
             topics,
             groups: parts.groups.counts(),
@@ -94,7 +94,7 @@ impl<'a> Moment<'a> {
     }
 
     fn tell(&self, id: MetricId, to: &mut Samples<'_>) {
-        let Moment { parts, image, groups, fetch_sessions, process, .. } = self;
+        let MetricsSnapshot { parts, image, groups, fetch_sessions, process, .. } = self;
         match id {
             MetricId::MessagesIn => self.by_topic(to, |topic| &topic.messages_in),
             MetricId::BytesIn => self.by_topic(to, |topic| &topic.bytes_in),
@@ -206,7 +206,7 @@ impl<'a> Moment<'a> {
         }
     }
 
-    fn by_partition(&self, to: &mut Samples<'_>, value: impl Fn(&Here, &Partition) -> Option<i64>) {
+    fn by_partition(&self, to: &mut Samples<'_>, value: impl Fn(&LocalPartition, &Partition) -> Option<i64>) {
         for here in &self.partitions {
             if let Some(value) = here.partition.as_ref().and_then(|partition| value(here, partition)) {
                 to.labelled(&[&here.topic, &here.index], value);
@@ -214,7 +214,7 @@ impl<'a> Moment<'a> {
         }
     }
 
-    fn count(&self, which: impl Fn(&Here) -> bool) -> usize {
+    fn count(&self, which: impl Fn(&LocalPartition) -> bool) -> usize {
         self.partitions.iter().filter(|here| which(here)).count()
     }
 
@@ -223,11 +223,11 @@ impl<'a> Moment<'a> {
     }
 }
 
-fn is_under_min_isr(here: &Here) -> bool {
+fn is_under_min_isr(here: &LocalPartition) -> bool {
     here.leads && here.in_sync < here.min_in_sync
 }
 
-fn is_at_min_isr(here: &Here) -> bool {
+fn is_at_min_isr(here: &LocalPartition) -> bool {
     here.leads && here.in_sync == here.min_in_sync
 }
 

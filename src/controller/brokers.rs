@@ -58,10 +58,10 @@ pub fn register_broker(
         Err(error) => return Step::reply(Err(error)),
     }
     let existing = image.broker(request.broker_id);
-    let amends = existing.filter(|broker| broker.incarnation_id == request.incarnation_id);
+    let same_incarnation = existing.filter(|broker| broker.incarnation_id == request.incarnation_id);
     let mut record = registration_record(&request);
     let mut records = Vec::new();
-    match amends {
+    match same_incarnation {
         Some(broker) => {
             record.fenced = broker.fenced;
             record.in_controlled_shutdown = broker.in_controlled_shutdown;

@@ -34,7 +34,7 @@ pub fn supported_features() -> BTreeMap<String, (i16, i16)> {
 }
 
 /// Kafka's features that Ottla does not support yet. Their level is 0.
-const FEATURES_TO_COME: [&str; 5] =
+const UNSUPPORTED_FEATURES: [&str; 5] =
     ["transaction.version", "group.version", "eligible.leader.replicas.version", "share.version", "streams.version"];
 
 /// The first records of a new cluster's log (Apache: `ActivationRecordsGenerator`).
@@ -128,7 +128,7 @@ fn check_level(
             format!("{what} only supports versions {min}-{max}")
         });
     }
-    if supported.is_none() && !FEATURES_TO_COME.contains(&name) {
+    if supported.is_none() && !UNSUPPORTED_FEATURES.contains(&name) {
         return Err(format!("Feature {name} not found."));
     }
     let current = if name == KRAFT_VERSION_FEATURE { KRAFT_VERSION } else { image.feature_level(name) };

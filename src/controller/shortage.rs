@@ -29,10 +29,12 @@ impl Request {
             Request::IncrementalAlterConfigs(IncrementalAlterConfigs { resources, .. }) => part_if(
                 resources
                     .iter()
-                    .all(|(resource, changes)| changes.iter().all(|(key, ..)| decides_on_space(resource, key))),
+                    .all(|(resource, changes)| changes.iter().all(|(key, ..)| is_retention_setting(resource, key))),
             ),
             Request::LegacyAlterConfigs(LegacyAlterConfigs { resources, .. }) => part_if(
-                resources.iter().all(|(resource, configs)| configs.keys().all(|key| decides_on_space(resource, key))),
+                resources
+                    .iter()
+                    .all(|(resource, configs)| configs.keys().all(|key| is_retention_setting(resource, key))),
             ),
             // The broker itself sends these to report its state and its replicas.
             Request::RegisterBroker(_)
@@ -54,7 +56,7 @@ fn part_if(allowed: bool) -> Reserve {
 
 /// Whether the setting limits the size of a log. It does not matter whether a change lowers or raises it: both records
 /// are small.
-fn decides_on_space(resource: &ConfigResource, key: &str) -> bool {
+fn is_retention_setting(resource: &ConfigResource, key: &str) -> bool {
     let key = match resource.resource_type {
         ConfigResourceType::Topic => key,
         ConfigResourceType::Broker => match key.strip_prefix("log.") {

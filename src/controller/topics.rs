@@ -341,10 +341,10 @@ pub fn delete_topics(
     for id in &ids.repeated {
         reply(None, *id, Err(ApiError::invalid_request("Duplicate topic id.")));
     }
-    let mut doomed: BTreeMap<TopicId, String> = BTreeMap::new();
+    let mut to_delete: BTreeMap<TopicId, String> = BTreeMap::new();
     for id in ids.once {
         match image.topic_name(id) {
-            Some(name) => _ = doomed.insert(id, name.to_string()),
+            Some(name) => _ = to_delete.insert(id, name.to_string()),
             None => reply(
                 None,
                 id,
@@ -352,7 +352,7 @@ pub fn delete_topics(
             ),
         }
     }
-    let mut named_twice = ids.repeated;
+    let mut duplicate_ids = ids.repeated;
     for name in names.once {
         let Some(id) = image.topic_id(&name) else {
             let error = ApiError::new(
@@ -362,9 +362,9 @@ pub fn delete_topics(
             reply(Some(name), TopicId::ZERO, Err(error));
             continue;
         };
-        if named_twice.contains(&id) || doomed.insert(id, name.clone()).is_some() {
-            named_twice.insert(id);
-            doomed.remove(&id);
+        if duplicate_ids.contains(&id) || to_delete.insert(id, name.clone()).is_some() {
+            duplicate_ids.insert(id);
+            to_delete.remove(&id);
             reply(
                 Some(name),
                 id,
@@ -373,7 +373,7 @@ pub fn delete_topics(
         }
     }
     let mut records = Vec::new();
-    for (id, name) in doomed {
+    for (id, name) in to_delete {
         records.push(RemoveTopicRecord { topic_id: id.0 }.into());
         reply(Some(name), id, Ok(()));
     }

@@ -88,8 +88,8 @@ fn write_error(error: &PartitionError, now: Duration) -> WriteError {
         PartitionError::NotEnoughReplicas { .. } => WriteError::NotEnoughReplicas,
         PartitionError::Append(AppendError::LargerThanSegment { .. }) => WriteError::TooLarge,
         PartitionError::Append(_) | PartitionError::Read(_) | PartitionError::Storage(_) => {
-            if let Some(left_out) = WRITE_FAILED.admit(now) {
-                tracing::error!(%error, left_out, "cannot write to {GROUP_METADATA_TOPIC}");
+            if let Some(suppressed) = WRITE_FAILED.admit(now) {
+                tracing::error!(%error, suppressed, "cannot write to {GROUP_METADATA_TOPIC}");
             }
             WriteError::Storage
         }
@@ -121,8 +121,8 @@ impl CoordinatorLog for GroupMetadataLog {
             let partition = partition.ok_or(WriteError::NotLeader)?;
             if needs_flush(&partition, offset) {
                 partition.flushed(offset + 1, &tasks).await.map_err(|error| {
-                    if let Some(left_out) = WRITE_FAILED.admit(clock.monotonic()) {
-                        tracing::error!(%error, left_out, "cannot flush {GROUP_METADATA_TOPIC}");
+                    if let Some(suppressed) = WRITE_FAILED.admit(clock.monotonic()) {
+                        tracing::error!(%error, suppressed, "cannot flush {GROUP_METADATA_TOPIC}");
                     }
                     WriteError::Storage
                 })?;
@@ -170,14 +170,14 @@ impl CoordinatorLog for GroupMetadataLog {
 }
 
 /// Tells the coordinator about changes of leadership and about deleted topics.
-pub struct CoordinatorNews {
+pub struct CoordinatorListener {
     coordinator: Arc<GroupCoordinator>,
 }
 
-impl CoordinatorNews {
+impl CoordinatorListener {
     /// The replica manager holds only a weak reference, so the caller must keep this value while the broker runs.
     pub fn new(coordinator: Arc<GroupCoordinator>) -> Arc<Self> {
-        Arc::new(CoordinatorNews { coordinator })
+        Arc::new(CoordinatorListener { coordinator })
     }
 
     /// The weak reference that the replica manager needs.
@@ -187,7 +187,7 @@ impl CoordinatorNews {
     }
 }
 
-impl LeadershipListener for CoordinatorNews {
+impl LeadershipListener for CoordinatorListener {
     fn on_become_leader(&self, partition: &TopicPartition) {
         if &*partition.topic == GROUP_METADATA_TOPIC {
             self.coordinator.load(partition.partition);
@@ -201,7 +201,7 @@ impl LeadershipListener for CoordinatorNews {
     }
 }
 
-impl Subscriber for CoordinatorNews {
+impl Subscriber for CoordinatorListener {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
         if let Some(topic) = image.topic(GROUP_METADATA_TOPIC) {
             self.coordinator.set_partition_count(topic.partitions.len() as i32);

@@ -335,7 +335,7 @@ impl GroupCoordinator {
         let mut all = Vec::new();
         for slice in slices(std::mem::take(&mut request.topics), ITEMS_PER_STEP) {
             let fetch = FetchOffsetsRequest { topics: slice.topics, ..request.clone() };
-            match self.inner.perform(partition, Input::FetchOffsets(fetch)).await.map_err(of_fetch)? {
+            match self.inner.perform(partition, Input::FetchOffsets(fetch)).await.map_err(map_fetch_error)? {
                 Output::Fetched(result) => join(&mut all, result?, slice.continues),
                 other => unexpected(&other),
             }
@@ -354,7 +354,7 @@ impl GroupCoordinator {
         let (mut all, mut after): (Vec<FetchedTopic>, _) = (Vec::new(), None);
         loop {
             let input = Input::FetchAllOffsets { group_id: group_id.clone(), require_stable, after };
-            let (page, next) = match self.inner.perform(partition, input).await.map_err(of_fetch)? {
+            let (page, next) = match self.inner.perform(partition, input).await.map_err(map_fetch_error)? {
                 Output::FetchedPage(page, next) => (page, next),
                 other => unexpected(&other),
             };
@@ -482,7 +482,7 @@ impl GroupCoordinator {
 
 /// Consumers before 3.9 do not retry COORDINATOR_NOT_AVAILABLE. With NOT_COORDINATOR they find the coordinator again
 /// and retry.
-fn of_fetch(error: GroupError) -> GroupError {
+fn map_fetch_error(error: GroupError) -> GroupError {
     if error == GroupError::CoordinatorNotAvailable { GroupError::NotCoordinator } else { error }
 }
 
@@ -621,9 +621,9 @@ impl Inner {
 
     /// Drops the shard, because it assumed that its records are written and its state is now wrong.
     fn on_write_failed(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, error: WriteError) {
-        if let Some(left_out) = WRITE_FAILED.admit(self.env.clock.monotonic()) {
+        if let Some(suppressed) = WRITE_FAILED.admit(self.env.clock.monotonic()) {
             let partition = cell.partition;
-            tracing::error!(partition, %error, left_out, "cannot write to __consumer_offsets; loading it again");
+            tracing::error!(partition, %error, suppressed, "cannot write to __consumer_offsets; loading it again");
         }
         let load = self.env.random.next_u64();
         let next = match error {

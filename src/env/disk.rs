@@ -124,7 +124,7 @@ pub trait File: Send + Sync + 'static {
     /// Reserves space on the volume for `length` bytes from `position` on, so that writing them cannot fail by a full
     /// disk. The file's length does not change; [`File::set_len`] releases the space after the new length.
     /// `Unsupported` if the file system cannot do that.
-    fn keep_room(&self, position: u64, length: u64) -> io::Result<()>;
+    fn reserve_space(&self, position: u64, length: u64) -> io::Result<()>;
     /// Makes content and length durable. An error is final: writes since the last success may be lost, and a second
     /// call would not report that.
     fn sync_data(&self) -> io::Result<()>;
@@ -296,7 +296,7 @@ impl File for SystemFile {
         self.0.set_len(len)
     }
 
-    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
+    fn reserve_space(&self, position: u64, length: u64) -> io::Result<()> {
         use rustix::{
             fs::{FallocateFlags, fallocate},
             io::Errno,
@@ -379,7 +379,7 @@ mod tests {
         let path = dir.path().join("f");
         let file = SystemDisk.open(&path, Open::CreateNew).unwrap();
         let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
-        if file.keep_room(0, 1 << 20).is_ok() {
+        if file.reserve_space(0, 1 << 20).is_ok() {
             assert_eq!(file.len().unwrap(), 0);
             assert!(allocated() >= 1 << 20);
             file.set_len(0).unwrap();

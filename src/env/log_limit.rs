@@ -18,7 +18,7 @@ pub struct LogLimit {
 struct Window {
     start: Option<Duration>,
     lines: u32,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl LogLimit {
@@ -29,7 +29,7 @@ impl LogLimit {
 
     /// Allows `lines` lines per `window`.
     pub const fn of(lines: u32, window: Duration) -> Self {
-        LogLimit { lines, window, now: Mutex::new(Window { start: None, lines: 0, left_out: 0 }) }
+        LogLimit { lines, window, now: Mutex::new(Window { start: None, lines: 0, suppressed: 0 }) }
     }
 
     /// Returns whether the line may be logged: then `Some` with the number of lines suppressed before it. `now` is
@@ -40,11 +40,11 @@ impl LogLimit {
             (window.start, window.lines) = (Some(now), 0);
         }
         if window.lines >= self.lines {
-            window.left_out += 1;
+            window.suppressed += 1;
             return None;
         }
         window.lines += 1;
-        Some(std::mem::take(&mut window.left_out))
+        Some(std::mem::take(&mut window.suppressed))
     }
 }
 

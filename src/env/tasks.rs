@@ -147,7 +147,7 @@ impl Tasks {
     }
 
     /// Waits for a share of the memory for large requests. A request for more than the total gets all of it.
-    pub async fn share_of_large_work(&self, bytes: usize) -> AsideShare {
+    pub async fn reserve_large_request_memory(&self, bytes: usize) -> AsideShare {
         self.inner.aside.share(bytes).await
     }
 

@@ -40,7 +40,7 @@ impl Default for LogLimits {
 }
 
 /// A renamed file or directory that waits for its removal.
-pub(crate) struct Condemned {
+pub(crate) struct PendingRemoval {
     pub(crate) due: Duration,
     pub(crate) path: PathBuf,
     pub(crate) is_dir: bool,
@@ -73,7 +73,7 @@ pub struct LogContext {
     /// `replication-offset-checkpoint`.
     pub(crate) high_watermarks: OffsetCheckpoint,
     pub(crate) flush_queue: FlushQueue,
-    pub(crate) condemned: Mutex<VecDeque<Condemned>>,
+    pub(crate) pending_removals: Mutex<VecDeque<PendingRemoval>>,
     /// Whether a segment was rolled since the last background flush.
     pub(crate) rolled: AtomicBool,
     pub(crate) rolled_notify: tokio::sync::Notify,
@@ -133,7 +133,7 @@ impl LogContext {
             files,
             tail,
             flush_queue: FlushQueue::default(),
-            condemned: Mutex::default(),
+            pending_removals: Mutex::default(),
             rolled: AtomicBool::new(false),
             rolled_notify: tokio::sync::Notify::new(),
             partitions_created: AtomicU64::new(0),
@@ -198,9 +198,9 @@ impl LogContext {
     }
 
     /// Schedules the removal of `path` after `delay_ms`, so that readers can finish.
-    pub(crate) fn condemn(&self, path: PathBuf, is_dir: bool, delay_ms: i64) {
+    pub(crate) fn schedule_removal(&self, path: PathBuf, is_dir: bool, delay_ms: i64) {
         let due = self.clock.monotonic() + Duration::from_millis(delay_ms.max(0) as u64);
-        lock(&self.condemned).push_back(Condemned { due, path, is_dir });
+        lock(&self.pending_removals).push_back(PendingRemoval { due, path, is_dir });
     }
 
     /// Counts a new partition directory. Returns its number.

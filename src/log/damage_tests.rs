@@ -94,10 +94,10 @@ fn append_some(stored: &Stored, log: &mut Log) {
 }
 
 /// Returns the damaged content of a file, or `None` to remove the file.
-type Ruin = fn(Vec<u8>) -> Option<Vec<u8>>;
+type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
 
 /// All kinds of damage, for files that the log can rebuild.
-fn ruins() -> Vec<(&'static str, Ruin)> {
+fn damages() -> Vec<(&'static str, Damage)> {
     vec![
         ("removed", |_| None),
         ("emptied", |_| Some(Vec::new())),
@@ -120,7 +120,7 @@ fn ruins() -> Vec<(&'static str, Ruin)> {
 fn inv_l5_whatever_is_damaged_beside_the_log_after_a_clean_stop_is_rebuilt_from_it() {
     for segment_bytes in [1 << 30, 20_000] {
         for ending in [".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint", "partition.metadata"] {
-            for (what, ruin) in ruins() {
+            for (what, ruin) in damages() {
                 let stored = Stored::new(segment_bytes);
                 let mut log = stored.clean();
                 log.set_topic_id(TopicId(uuid::Uuid::from_u128(7 << 90))).unwrap();
@@ -295,7 +295,7 @@ fn a_damaged_transaction_index_is_rebuilt_after_a_clean_stop() {
     log.close_cleanly().unwrap();
     drop(log);
     let path = fixture.dir.path().join("t-0/00000000000000000000.txnindex");
-    for (what, ruin) in ruins().into_iter().filter(|(what, _)| !["removed", "emptied"].contains(what)) {
+    for (what, ruin) in damages().into_iter().filter(|(what, _)| !["removed", "emptied"].contains(what)) {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, ruin(whole).unwrap()).unwrap();
         let mut log = fixture.clean();

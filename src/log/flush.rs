@@ -373,7 +373,7 @@ mod tests {
         let names: Vec<String> = (0..20).map(|at| format!("t{at}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (slow, fast) = (logs(&slow_disk, &names), logs(&fast_disk, &names[..1]).remove(0));
-        slow_disk.hold_syncs(true);
+        slow_disk.block_syncs(true);
         let waiting: Vec<_> = (0..700)
             .map(|at| {
                 let owner = &slow[at % slow.len()];
@@ -386,7 +386,7 @@ mod tests {
         }
         assert_eq!(slow_disk.waiting_syncs(), FLUSHERS_PER_DIR, "no thread for a waiter");
         let before = slow_disk.syncs();
-        slow_disk.hold_syncs(false);
+        slow_disk.block_syncs(false);
         for flushed in waiting {
             flushed.await.unwrap();
         }
@@ -401,14 +401,14 @@ mod tests {
     async fn those_who_give_up_are_forgotten_and_the_flush_happens_all_the_same() {
         let (disk, tasks) = (SimDisk::new(1), Tasks::new());
         let owner = logs(&disk, &["t"]).remove(0);
-        disk.hold_syncs(true);
+        disk.block_syncs(true);
         for _ in 0..10_000 {
             drop(flushed(&owner, append(&owner), &tasks));
         }
         let flushes = with_log(&*owner, |log| log.flushes());
         assert!(lock(&flushes.waiting).waiters.len() <= 2 * LEAST_SWEEP);
         request_flush(&owner, &tasks);
-        disk.hold_syncs(false);
+        disk.block_syncs(false);
         until("all is flushed", || with_log(&*owner, |log| log.recovery_point()) == 10_000).await;
         tasks.shutdown().await;
     }
@@ -417,11 +417,11 @@ mod tests {
     async fn everybody_who_waits_hears_of_a_failed_flush() {
         let (disk, tasks) = (SimDisk::new(1), Tasks::new());
         let owner = logs(&disk, &["t"]).remove(0);
-        disk.hold_syncs(true);
+        disk.block_syncs(true);
         let waiting: Vec<_> = (0..3).map(|_| flushed(&owner, append(&owner), &tasks)).collect();
         until("the flusher waits", || disk.waiting_syncs() == 1).await;
         disk.set_faults(crate::sim::disk::Faults { fail_sync: Some(1), ..Default::default() });
-        disk.hold_syncs(false);
+        disk.block_syncs(false);
         for flushed in waiting {
             assert!(matches!(&*flushed.await.unwrap_err(), LogError::Io { action: "sync", .. }));
         }

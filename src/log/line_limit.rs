@@ -9,13 +9,13 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limit for one kind of problem at one place, such as the reads of a partition.
 #[derive(Debug, Default)]
-pub struct LogLineLimit(Mutex<Said>);
+pub struct LogLineLimit(Mutex<LimitState>);
 
 #[derive(Debug, Default)]
-struct Said {
+struct LimitState {
     /// Time of the last line, on the monotonic clock.
     last: Option<Duration>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl LogLineLimit {
@@ -24,11 +24,11 @@ impl LogLineLimit {
     pub fn admit(&self, now: Duration) -> Option<u64> {
         let mut said = lock(&self.0);
         if said.last.is_some_and(|last| now < last.saturating_add(INTERVAL)) {
-            said.unsaid += 1;
+            said.suppressed += 1;
             return None;
         }
         said.last = Some(now);
-        Some(std::mem::take(&mut said.unsaid))
+        Some(std::mem::take(&mut said.suppressed))
     }
 }
 

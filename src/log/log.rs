@@ -21,7 +21,7 @@ use super::{
     file_names::{FileLengths, PartitionDir, file_name},
     flush::{FlushDone, LogFlushes},
     leader_epochs::LeaderEpochs,
-    producer_state::{CompletedTxn, EndTxnMarker, ProducerState, Verdict},
+    producer_state::{AppendCheck, CompletedTxn, EndTxnMarker, ProducerState},
     retention::{Retention, RetentionRules, SegmentFacts},
     segment::Segment,
     tail_cache::TailLog,
@@ -278,7 +278,7 @@ impl Log {
     ) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
         let ValidatedBatch { mut header, records, marker, origin, pinned_bytes } = batch;
-        if let Verdict::Duplicate(original) = self.producers.check(&self.partition, &header, marker, origin)? {
+        if let AppendCheck::Duplicate(original) = self.producers.check(&self.partition, &header, marker, origin)? {
             return Ok(AppendInfo {
                 first_offset: original.first_offset(),
                 last_offset: original.last_offset,
@@ -592,10 +592,10 @@ impl Log {
     /// # Errors
     /// The disk does not have the space; or the file system cannot reserve any ([`io::ErrorKind::Unsupported`]); or a
     /// fault of the disk.
-    pub fn keep_room(&self, bytes: u64) -> Result<(Offset, u64), LogError> {
+    pub fn reserve_space(&self, bytes: u64) -> Result<(Offset, u64), LogError> {
         self.check_usable()?;
         let active = self.active();
-        let kept = active.keep_room(bytes);
+        let kept = active.reserve_space(bytes);
         kept.map_err(|error| self.ctx.handle_io_error(error))?;
         Ok((active.base_offset(), active.size_bytes() + bytes))
     }
@@ -604,10 +604,10 @@ impl Log {
     ///
     /// # Errors
     /// A fault of the disk.
-    pub fn release_room(&self, base_offset: Offset) -> Result<(), LogError> {
+    pub fn release_space(&self, base_offset: Offset) -> Result<(), LogError> {
         let inactive = self.segments.split_last().map_or(&[][..], |(_, inactive)| inactive);
         match inactive.iter().find(|segment| segment.base_offset() == base_offset) {
-            Some(segment) => segment.release_room().map_err(|error| self.ctx.handle_io_error(error)),
+            Some(segment) => segment.release_space().map_err(|error| self.ctx.handle_io_error(error)),
             None => Ok(()),
         }
     }
@@ -900,7 +900,7 @@ impl Log {
         for segment in gone {
             let renamed = segment.mark_deleted().map_err(|error| self.ctx.handle_io_error(error))?;
             for path in renamed {
-                self.ctx.condemn(path, false, delay_ms);
+                self.ctx.schedule_removal(path, false, delay_ms);
             }
             self.remove_snapshots(|offset| offset == segment.base_offset())?;
             self.dirty.names += 1;
@@ -935,7 +935,7 @@ impl Log {
         let end = active.end_before(cut.map_or(active.size_bytes(), |(position, _)| position))?;
         // This must come first: a later start would take a recovery point above the log's end for data loss.
         self.ctx.recovery_points.lower(&self.partition, end)?;
-        self.begin_cut();
+        self.begin_truncation();
         let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
         self.remove_segments(gone, self.config.file_delete_delay_ms)?;
         if let Some((position, _)) = cut {
@@ -945,15 +945,15 @@ impl Log {
         // The truncated batches must not reappear before a later segment. Truncation is rare enough to wait for the
         // sync here.
         active.sync()?;
-        self.end_cut(end)
+        self.finish_truncation(end)
     }
 
-    fn begin_cut(&mut self) {
+    fn begin_truncation(&mut self) {
         self.dirty.truncations += 1;
         self.tail.clear();
     }
 
-    fn end_cut(&mut self, end: Offset) -> Result<(), LogError> {
+    fn finish_truncation(&mut self, end: Offset) -> Result<(), LogError> {
         self.log_end_offset = end;
         self.recovery_point = self.recovery_point.min(end);
         self.log_start_offset = self.log_start_offset.min(end);
@@ -978,7 +978,7 @@ impl Log {
 
     fn try_truncate_fully(&mut self, offset: Offset) -> Result<(), LogError> {
         self.ctx.recovery_points.remove(&self.partition)?;
-        self.begin_cut();
+        self.begin_truncation();
         let gone = std::mem::take(Arc::make_mut(&mut self.segments));
         let segment = Segment::new(&self.ctx, &self.dir, offset, FileLengths::default());
         Arc::make_mut(&mut self.segments).push(segment.clone());
@@ -1014,7 +1014,7 @@ impl Log {
         self.deleted = true;
         self.tail.clear();
         if is_there {
-            self.ctx.condemn(to, true, self.config.file_delete_delay_ms);
+            self.ctx.schedule_removal(to, true, self.config.file_delete_delay_ms);
         }
         Ok(())
     }

@@ -134,8 +134,8 @@ impl LogDir {
             Ok(meta) => meta,
             Err(_) => create_meta(env, &ctx.dir, cluster_id, node_id)?,
         };
-        let clean_shutdown = take_clean_shutdown_mark(&ctx)?;
-        schedule_left_deletions(&ctx)?;
+        let clean_shutdown = consume_clean_shutdown_file(&ctx)?;
+        schedule_leftover_deletions(&ctx)?;
         Ok(LogDir {
             ctx,
             directory_id: Some(meta.directory_id),
@@ -217,7 +217,7 @@ fn parse_partition_dir(name: &str) -> Option<TopicPartition> {
 }
 
 /// The first names, internal topics last, and how many more there are.
-pub(crate) fn name_some<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
+pub(crate) fn list_partitions_briefly<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
     let mut partitions: Vec<_> = partitions.collect();
     partitions.sort_by_key(|partition| (partition.topic.starts_with("__"), *partition));
     let more = partitions.len().saturating_sub(MOST_NAMED);
@@ -268,7 +268,7 @@ fn refuse_unidentified(
         taken.partitions.iter().filter(|partition| holds_log(&*env.disk, &dir.join(partition.to_string()))).collect();
     let found = match partitions.len() {
         0 => "no partitions".to_owned(),
-        count => format!("{count} partitions ({})", name_some(partitions.iter().copied())),
+        count => format!("{count} partitions ({})", list_partitions_briefly(partitions.iter().copied())),
     };
     let what = match &taken.meta {
         Err(Unidentified::Missing) if !partitions.is_empty() => "it is missing".to_owned(),
@@ -330,7 +330,7 @@ fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Re
 }
 
 /// Removes the clean-shutdown file, which is valid for one start only. Returns whether it existed.
-fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
+fn consume_clean_shutdown_file(ctx: &LogContext) -> Result<bool, LogError> {
     let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
     match ctx.disk.remove_file(&path) {
         Ok(()) => {
@@ -343,10 +343,10 @@ fn take_clean_shutdown_mark(ctx: &LogContext) -> Result<bool, LogError> {
 }
 
 /// Schedules the removal of partitions that an earlier process deleted and had not yet removed.
-fn schedule_left_deletions(ctx: &LogContext) -> Result<(), LogError> {
+fn schedule_leftover_deletions(ctx: &LogContext) -> Result<(), LogError> {
     for entry in ctx.disk.list(&ctx.dir).map_err(LogError::io("list", &ctx.dir))? {
         if entry.is_dir && entry.name.ends_with("-delete") {
-            ctx.condemn(ctx.dir.join(entry.name), true, 0);
+            ctx.schedule_removal(ctx.dir.join(entry.name), true, 0);
         }
     }
     Ok(())

@@ -403,7 +403,7 @@ impl LogManager {
             Err(error) => return Err(error),
         };
         lock(&dir.refused_logs).remove(partition);
-        dir.ctx.condemn(path, true, 0);
+        dir.ctx.schedule_removal(path, true, 0);
         Ok(())
     }
 
@@ -576,7 +576,7 @@ impl LogManager {
         let now = self.env.clock.monotonic();
         let now_ms = self.env.clock.now_ms();
         let due = lock(&work.schedule).take_due(now, &self.config);
-        let logs = self.registered_in(dir);
+        let logs = self.logs_in_dir(dir);
         if dir.ctx.rolled.swap(false, Ordering::AcqRel) {
             // Makes rolled segments durable, so that later flushes have less to sync.
             work.for_each(dir, &logs, now, "flush rolled segments", flush_rolled);
@@ -601,14 +601,14 @@ impl LogManager {
         if !dir.ctx.is_offline()
             && let Err(error) = checkpoint(dir, &logs, &due)
         {
-            work.warn_seldom(now, |unsaid| {
-                tracing::warn!(dir = %dir.ctx.dir.display(), %error, unsaid, "cannot write checkpoint");
+            work.warn_rate_limited(now, |suppressed| {
+                tracing::warn!(dir = %dir.ctx.dir.display(), %error, suppressed, "cannot write checkpoint");
             });
         }
-        self.remove_condemned(dir, now);
+        self.remove_due_files(dir, now);
     }
 
-    fn registered_in(&self, dir: &LogDir) -> Vec<Owned> {
+    fn logs_in_dir(&self, dir: &LogDir) -> Vec<Owned> {
         let mut logs = self.registered();
         logs.retain(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx));
         logs.into_iter().map(|(partition, _, owner)| (partition, owner)).collect()
@@ -628,21 +628,24 @@ impl LogManager {
         millis(shortest_ms).max(LEAST_FLUSH_INTERVAL)
     }
 
-    fn remove_condemned(&self, dir: &LogDir, now: Duration) {
+    fn remove_due_files(&self, dir: &LogDir, now: Duration) {
         let due = {
-            let mut condemned = lock(&dir.ctx.condemned);
+            let mut pending_removals = lock(&dir.ctx.pending_removals);
             let (due, later): (VecDeque<_>, VecDeque<_>) =
-                condemned.drain(..).partition(|condemned| condemned.due <= now);
-            *condemned = later;
+                pending_removals.drain(..).partition(|pending_removals| pending_removals.due <= now);
+            *pending_removals = later;
             due
         };
-        for condemned in due {
+        for pending_removals in due {
             let disk = &dir.ctx.disk;
-            let removed =
-                if condemned.is_dir { disk.remove_dir_all(&condemned.path) } else { disk.remove_file(&condemned.path) };
+            let removed = if pending_removals.is_dir {
+                disk.remove_dir_all(&pending_removals.path)
+            } else {
+                disk.remove_file(&pending_removals.path)
+            };
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %condemned.path.display(), %error, "cannot remove a deleted file");
+                    tracing::warn!(path = %pending_removals.path.display(), %error, "cannot remove a deleted file");
                 }
                 _ => {}
             }
@@ -691,7 +694,7 @@ impl LogManager {
                 UncleanDir { dir: dir.ctx.dir.clone(), error, is_synced }
             }
         };
-        let logs = self.registered_in(dir);
+        let logs = self.logs_in_dir(dir);
         let (closed, synced) = close_all(&dir.ctx, &logs);
         synced.map_err(unclean(false))?;
         let checkpointed = checkpoint(dir, &logs, &Due::all());
@@ -734,7 +737,7 @@ impl DirWork {
 
     fn next_due(&self, ctx: &LogContext) -> Duration {
         let schedule = lock(&self.schedule);
-        let deletion = lock(&ctx.condemned).iter().map(|deletion| deletion.due).min();
+        let deletion = lock(&ctx.pending_removals).iter().map(|deletion| deletion.due).min();
         [
             schedule.recovery_points,
             schedule.log_start_offsets,
@@ -751,9 +754,9 @@ impl DirWork {
 
     /// During a shortage the same work fails again and again: log at most one line a minute, with the number of
     /// suppressed lines.
-    fn warn_seldom(&self, now: Duration, warn: impl FnOnce(u64)) {
-        if let Some(unsaid) = self.warnings.admit(now) {
-            warn(unsaid);
+    fn warn_rate_limited(&self, now: Duration, warn: impl FnOnce(u64)) {
+        if let Some(suppressed) = self.warnings.admit(now) {
+            warn(suppressed);
         }
     }
 
@@ -773,7 +776,10 @@ impl DirWork {
                 && !dir.ctx.is_offline()
             {
                 // An offline directory has been reported already.
-                self.warn_seldom(now, |unsaid| tracing::warn!(%partition, %error, unsaid, "cannot {what}"));
+                self.warn_rate_limited(
+                    now,
+                    |suppressed| tracing::warn!(%partition, %error, suppressed, "cannot {what}"),
+                );
             }
         }
     }
@@ -1154,8 +1160,8 @@ mod tests {
             log.lock().unwrap().flush().unwrap();
         }
         let dir = &manager.dirs[0];
-        checkpoint(dir, &manager.registered_in(dir), &Due::all()).unwrap();
-        let stale = manager.registered_in(dir);
+        checkpoint(dir, &manager.logs_in_dir(dir), &Due::all()).unwrap();
+        let stale = manager.logs_in_dir(dir);
         let syncs = disk.syncs();
         for (index, log) in logs.iter().enumerate() {
             manager.delete_log(&tp(&format!("t{index}")), &**log).unwrap();
@@ -1196,7 +1202,7 @@ mod tests {
             append(&log, 1_000_000);
         }
         disk.set_capacity(0);
-        disk.set_faults(crate::sim::disk::Faults { no_room_for_names: true, ..Default::default() });
+        disk.set_faults(crate::sim::disk::Faults { no_space_for_names: true, ..Default::default() });
         clock.advance(Duration::from_secs(400));
         manager.tick();
         assert_eq!(with_log(&*log, |log| log.log_start_offset()), 2);

@@ -43,7 +43,7 @@ pub use error::{AppendError, LogError, ReadError};
 pub use files::FileCache;
 pub use flush::{FlushPlan, FlushResult, LogOwner, flush_through, flushed, request_flush};
 pub use line_limit::LogLineLimit;
-pub(crate) use log_dirs::name_some;
+pub(crate) use log_dirs::list_partitions_briefly;
 pub use log_manager::{LogManager, LogManagerConfig, Placement, UncleanDir};
 pub use producer_state::AppendOrigin;
 pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};

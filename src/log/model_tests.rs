@@ -191,7 +191,7 @@ impl World {
     }
 
     /// The result, or `None` if the append failed by a shortage.
-    fn unless_short<T>(&self, result: Result<T, AppendError>) -> Option<T> {
+    fn ignore_shortage<T>(&self, result: Result<T, AppendError>) -> Option<T> {
         match result {
             Err(AppendError::Storage(error)) if self.is_short && error.is_shortage() => None,
             other => Some(other.unwrap()),
@@ -222,7 +222,7 @@ impl World {
         let rules = ValidationRules::new(self.log.partition(), &self.config, self.clock.now_ms(), 9);
         let validated = validate(batch.clone(), &rules).unwrap();
         let appended = self.log.append_as_leader(validated, self.epoch, self.clock.now_ms());
-        let Some(info) = self.unless_short(appended) else { return self.relearn_sequences() };
+        let Some(info) = self.ignore_shortage(appended) else { return self.relearn_sequences() };
         assert!(!info.duplicate);
         assert_eq!(info.first_offset, self.now.end);
         let mut header = BatchHeader::copy_of(&batch).unwrap();
@@ -243,7 +243,7 @@ impl World {
             sent.push(Stored(batch));
         }
         let appended = self.log.append_as_follower(bytes.into(), self.clock.now_ms());
-        let is_whole = self.unless_short(appended).is_some();
+        let is_whole = self.ignore_shortage(appended).is_some();
         // If a run fails by a shortage at a roll, the batches before the roll are stored.
         let end = self.log.log_end_offset();
         sent.retain(|batch| batch.view().last_offset() < end);

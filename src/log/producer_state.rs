@@ -176,7 +176,7 @@ pub struct CompletedTxn {
 
 /// Whether a batch may be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AppendCheck {
     /// It may be appended.
     New,
     /// I2: it was appended before; respond with the original's offsets.
@@ -226,16 +226,16 @@ impl ProducerState {
         batch: &BatchHeader,
         marker: Option<EndTxnMarker>,
         origin: AppendOrigin,
-    ) -> Result<Verdict, AppendError> {
+    ) -> Result<AppendCheck, AppendError> {
         if !batch.has_producer_id() || origin == AppendOrigin::Replication {
-            return Ok(Verdict::New);
+            return Ok(AppendCheck::New);
         }
         let producer_id = batch.producer_id();
-        let Some(entry) = self.producers.get(&producer_id) else { return Ok(Verdict::New) };
+        let Some(entry) = self.producers.get(&producer_id) else { return Ok(AppendCheck::New) };
         if origin == AppendOrigin::Client
             && let Some(original) = entry.duplicate_of(batch)
         {
-            return Ok(Verdict::Duplicate(original));
+            return Ok(AppendCheck::Duplicate(original));
         }
         let epoch = batch.producer_epoch();
         if epoch < entry.epoch {
@@ -258,7 +258,7 @@ impl ProducerState {
                 }
             }
         }
-        Ok(Verdict::New)
+        Ok(AppendCheck::New)
     }
 
     /// Applies a batch of the log, with its final offsets. Returns the transaction that it ends.
@@ -499,7 +499,7 @@ mod tests {
         TopicPartition::new("t", 0)
     }
 
-    fn check(state: &ProducerState, batch: &BatchHeader) -> Result<Verdict, AppendError> {
+    fn check(state: &ProducerState, batch: &BatchHeader) -> Result<AppendCheck, AppendError> {
         state.check(&partition(), batch, None, AppendOrigin::Client)
     }
 
@@ -508,7 +508,7 @@ mod tests {
         let mut state = ProducerState::default();
         for i in 0..10 {
             let batch = header(i * 2, 1, i as i32 * 2, 2, false);
-            assert_eq!(check(&state, &batch).unwrap(), Verdict::New);
+            assert_eq!(check(&state, &batch).unwrap(), AppendCheck::New);
             state.apply(&batch, None);
         }
         state
@@ -521,7 +521,7 @@ mod tests {
             builder.append(1000, None, Some(b"v"), &[]);
             let batch = BatchHeader::copy_of(&builder.build()).unwrap();
             let mut state = ProducerState::default();
-            assert_eq!(check(&state, &batch).unwrap(), Verdict::New);
+            assert_eq!(check(&state, &batch).unwrap(), AppendCheck::New);
             state.apply(&batch, None);
             assert!(state.producers().is_empty(), "{producer_id}");
         }
@@ -532,8 +532,8 @@ mod tests {
         let state = filled();
         for i in 5..10 {
             match check(&state, &header(0, 1, i * 2, 2, false)).unwrap() {
-                Verdict::Duplicate(original) => assert_eq!(original.first_offset(), Offset::from(i) * 2),
-                Verdict::New => panic!("batch {i} would be appended twice"),
+                AppendCheck::Duplicate(original) => assert_eq!(original.first_offset(), Offset::from(i) * 2),
+                AppendCheck::New => panic!("batch {i} would be appended twice"),
             }
         }
         assert!(matches!(check(&state, &header(0, 1, 8, 2, false)), Err(AppendError::OutOfOrderSequence { .. })));
@@ -563,13 +563,13 @@ mod tests {
         let last = header(0, 0, i32::MAX - 1, 2, false);
         assert!(check(&state, &last).is_ok());
         state.apply(&last, None);
-        assert_eq!(check(&state, &header(2, 0, 0, 1, false)).unwrap(), Verdict::New);
+        assert_eq!(check(&state, &header(2, 0, 0, 1, false)).unwrap(), AppendCheck::New);
         assert!(check(&state, &header(2, 0, 1, 1, false)).is_err());
     }
 
     #[test]
     fn i4_an_unknown_producer_may_start_anywhere() {
-        assert_eq!(check(&ProducerState::default(), &header(0, 3, 42, 1, false)).unwrap(), Verdict::New);
+        assert_eq!(check(&ProducerState::default(), &header(0, 3, 42, 1, false)).unwrap(), AppendCheck::New);
     }
 
     #[test]
@@ -578,7 +578,7 @@ mod tests {
         let bytes = state.snapshot();
         let reread = ProducerState::from_snapshot(&bytes, 20, 2000, DAY_MS).unwrap();
         assert_eq!(reread.producers()[&9].recent_batches(), &state.producers()[&9].recent_batches()[4..]);
-        assert!(matches!(check(&reread, &header(0, 1, 18, 2, false)).unwrap(), Verdict::Duplicate(_)));
+        assert!(matches!(check(&reread, &header(0, 1, 18, 2, false)).unwrap(), AppendCheck::Duplicate(_)));
         assert!(ProducerState::from_snapshot(&bytes, 20, 1000 + DAY_MS, DAY_MS).unwrap().is_empty());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

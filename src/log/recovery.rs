@@ -517,7 +517,7 @@ impl Log {
                 return Err(segment.corrupt(position, reason));
             }
             Some(_) => {
-                let kept = segment.keep_from(position)?;
+                let kept = segment.copy_tail_to_cut_file(position)?;
                 tracing::warn!(
                     partition = %self.partition, segment = segment.base_offset(), offset, bytes, kept = %kept.display(),
                     "the unflushed part of the log contains a bad batch with good ones behind it: all of it is cut and kept in a file"

@@ -101,7 +101,7 @@ impl SegmentState {
 }
 
 /// Ignores a shortage, for work that may be done later.
-fn unless_short(result: Result<(), LogError>) -> Result<(), LogError> {
+fn ignore_shortage(result: Result<(), LogError>) -> Result<(), LogError> {
     match result {
         Err(error) if error.is_shortage() => Ok(()),
         other => other,
@@ -276,7 +276,7 @@ impl Segment {
         let mut state = lock(&self.state);
         state.note_timestamp(batch);
         if state.bytes_since_index_entry > interval_bytes {
-            unless_short(self.add_index_entries(&mut state, batch, position))?;
+            ignore_shortage(self.add_index_entries(&mut state, batch, position))?;
         }
         state.bytes_since_index_entry += batch.size_bytes();
         Ok(())
@@ -330,7 +330,7 @@ impl Segment {
         let bytes: Vec<u8> = state.aborted_pending.iter().flat_map(|transaction| transaction.encode()).collect();
         if let Err(error) = file.write_all_at(&bytes, end) {
             // On a full disk a part may have been written; all entries will be written again.
-            unless_short(self.io("truncate", FileKind::TxnIndex, file.set_len(end)))?;
+            ignore_shortage(self.io("truncate", FileKind::TxnIndex, file.set_len(end)))?;
             return self.io("write", FileKind::TxnIndex, Err(error));
         }
         state.aborted_pending = Vec::new();
@@ -345,7 +345,7 @@ impl Segment {
         if timestamp_ms >= 0 {
             self.push_time_entry(&mut state, timestamp_ms, offset);
         }
-        unless_short(self.write_pending(&mut state))?;
+        ignore_shortage(self.write_pending(&mut state))?;
         self.file(FileKind::Index)?;
         self.file(FileKind::TimeIndex)?;
         Ok(())
@@ -356,7 +356,7 @@ impl Segment {
         let mut state = lock(&self.state);
         state.aborted_pending.push(transaction);
         self.has_aborted.store(true, Ordering::Release);
-        unless_short(self.write_pending_aborted(&mut state))
+        ignore_shortage(self.write_pending_aborted(&mut state))
     }
 
     /// Whether an index has no room for another entry and the one at the roll.
@@ -538,7 +538,7 @@ impl Segment {
     pub(crate) fn offset_before_timestamp(&self, timestamp_ms: TimestampMs) -> Result<Offset, LogError> {
         let entry = self.floor_time(timestamp_ms)?;
         let entry = match entry {
-            Some(_) if !self.time_is_true(entry)? => {
+            Some(_) if !self.time_is_valid(entry)? => {
                 self.rebuild_indexes_once()?;
                 self.floor_time(timestamp_ms)?
             }
@@ -577,7 +577,7 @@ impl Segment {
             self.load_last(&mut state)?;
             state.times.last
         };
-        if !self.time_is_true(last)? {
+        if !self.time_is_valid(last)? {
             self.rebuild_indexes_once()?;
         }
         self.max_timestamp_of(&mut lock(&self.state))
@@ -743,13 +743,13 @@ impl Segment {
     }
 
     /// Reserves disk space for `bytes` after the end of the `.log` file.
-    pub(crate) fn keep_room(&self, bytes: u64) -> Result<(), LogError> {
+    pub(crate) fn reserve_space(&self, bytes: u64) -> Result<(), LogError> {
         let file = self.log_file()?;
-        self.io("keep room in", FileKind::Log, file.keep_room(self.size_bytes(), bytes))
+        self.io("keep room in", FileKind::Log, file.reserve_space(self.size_bytes(), bytes))
     }
 
-    /// Releases the space that [`Segment::keep_room`] reserved and nothing has used.
-    pub(crate) fn release_room(&self) -> Result<(), LogError> {
+    /// Releases the space that [`Segment::reserve_space`] reserved and nothing has used.
+    pub(crate) fn release_space(&self) -> Result<(), LogError> {
         let file = self.log_file()?;
         self.io("truncate", FileKind::Log, file.set_len(self.size_bytes()))
     }

@@ -59,7 +59,7 @@ pub struct ValidationRules<'a> {
     /// Version of the produce request.
     pub produce_version: i16,
     /// Most bytes to which a compressed batch may decompress, besides the limit by `max_message_bytes`.
-    pub most_opened_bytes: usize,
+    pub max_decompressed_bytes: usize,
 }
 
 impl<'a> ValidationRules<'a> {
@@ -81,7 +81,7 @@ impl<'a> ValidationRules<'a> {
             timestamp_after_max_ms: config.message_timestamp_after_max_ms,
             now_ms,
             produce_version,
-            most_opened_bytes: usize::MAX,
+            max_decompressed_bytes: usize::MAX,
         }
     }
 }
@@ -247,7 +247,7 @@ pub fn validate_small(records: &Bytes, rules: &ValidationRules<'_>) -> Option<Re
     if records.len() > most_bytes || header.is_some_and(|header| header.record_count() > SMALL_RECORDS) {
         return None;
     }
-    let rules = ValidationRules { most_opened_bytes: most_bytes, ..rules.clone() };
+    let rules = ValidationRules { max_decompressed_bytes: most_bytes, ..rules.clone() };
     match validate(records.clone(), &rules) {
         // It may only be too large for a small batch.
         Err(refused) if refused.kind == InvalidKind::MessageTooLarge => None,
@@ -389,7 +389,7 @@ fn target_codec(wanted: CompressionType, source: Compression) -> Compression {
 fn open_limits(rules: &ValidationRules<'_>) -> OpenLimits {
     let times = |factor: usize| (rules.max_message_bytes.max(0) as usize).saturating_mul(factor);
     OpenLimits {
-        opened_bytes: times(256).clamp(16 << 20, OpenLimits::STORED.opened_bytes).min(rules.most_opened_bytes),
+        opened_bytes: times(256).clamp(16 << 20, OpenLimits::STORED.opened_bytes).min(rules.max_decompressed_bytes),
         window_bytes: times(4).clamp(8 << 20, OpenLimits::STORED.window_bytes),
     }
 }

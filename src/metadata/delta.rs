@@ -64,8 +64,8 @@ impl MetadataDelta {
     /// Adds the changes of a later delta. The sum leads from the image before this delta to the image after `later`.
     pub fn merge(&mut self, later: &MetadataDelta) {
         for (id, topic) in &later.deleted_topics {
-            let never_seen = self.topics.remove(id).is_some_and(|topic| topic.created);
-            if !never_seen {
+            let created_in_this_delta = self.topics.remove(id).is_some_and(|topic| topic.created);
+            if !created_in_this_delta {
                 self.deleted_topics.insert(*id, topic.clone());
             }
         }

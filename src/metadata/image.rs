@@ -607,8 +607,8 @@ impl MetadataImage {
             delta.configs.insert(resource);
         }
         // A topic that is created and removed within one delta never had a log.
-        let never_seen = delta.topics.remove(&id).is_some_and(|topic| topic.created);
-        if !never_seen {
+        let created_in_this_delta = delta.topics.remove(&id).is_some_and(|topic| topic.created);
+        if !created_in_this_delta {
             delta.deleted_topics.insert(id, topic);
         }
         Ok(())
@@ -618,8 +618,8 @@ impl MetadataImage {
         let has_elr = |topic: &TopicImage| {
             topic.partitions.values().any(|partition| !partition.elr.is_empty() || !partition.last_known_elr.is_empty())
         };
-        let is_meant = |topic: &TopicImage| record.topic_name.is_empty() || *topic.name == record.topic_name;
-        let topics = self.topics.by_name.values().filter(|topic| is_meant(topic) && has_elr(topic));
+        let matches_record = |topic: &TopicImage| record.topic_name.is_empty() || *topic.name == record.topic_name;
+        let topics = self.topics.by_name.values().filter(|topic| matches_record(topic) && has_elr(topic));
         let names: Vec<Arc<str>> = topics.map(|topic| topic.name.clone()).collect();
         for name in names {
             let Some(topic) = self.topics.by_name.get_mut(&name) else { continue };

@@ -67,9 +67,9 @@ mod tests {
     use super::*;
     use crate::metadata::records::{ConfigRecord, MetadataRecord};
 
-    struct Heard(&'static str, Arc<Mutex<Vec<String>>>, Arc<Publisher>);
+    struct RecordingSubscriber(&'static str, Arc<Mutex<Vec<String>>>, Arc<Publisher>);
 
-    impl Subscriber for Heard {
+    impl Subscriber for RecordingSubscriber {
         fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
             assert!(Arc::ptr_eq(image, &self.2.image()), "the image is swapped before subscribers are called");
             self.1.lock().unwrap().push(format!("{} {}", self.0, delta.configs.len()));
@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn subscribers_are_told_in_order_and_a_late_one_hears_everything_first() {
         let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
-        let subscribe = |name| publisher.subscribe(Arc::new(Heard(name, heard.clone(), publisher.clone())));
+        let subscribe =
+            |name| publisher.subscribe(Arc::new(RecordingSubscriber(name, heard.clone(), publisher.clone())));
         let mut image = MetadataImage::default();
         let mut publish = |key: &str| {
             let mut delta = MetadataDelta::default();

@@ -98,7 +98,7 @@ fn quota_key(entity: &ClientQuotaEntity) -> Vec<u8> {
 }
 
 /// The value of an entry: version, CRC-32C of key and payload, payload.
-fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
+fn encode_value(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(payload.len() + 5);
     value.push(VALUE_VERSION);
     value.extend(crc32c(&[key, payload].concat()).to_be_bytes());
@@ -106,7 +106,7 @@ fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
     value
 }
 
-fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
+fn decode_value<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let damaged = |reason: &str| StoreError::Damaged { key: key.to_vec(), reason: reason.into() };
     let (head, payload) = value.split_at_checked(5).ok_or_else(|| damaged("too short"))?;
     if head[0] != VALUE_VERSION {
@@ -126,7 +126,7 @@ fn seal_records(key: Vec<u8>, records: impl IntoIterator<Item = MetadataRecord>)
         payload.extend(bytes);
     }
     // No records are left under this key, so it is deleted.
-    let value = (!payload.is_empty()).then(|| seal(&key, &payload));
+    let value = (!payload.is_empty()).then(|| encode_value(&key, &payload));
     (key, value)
 }
 
@@ -185,7 +185,7 @@ fn seal_block(topic: &TopicImage, block: i32) -> Change {
 
 /// The part of one entry in the checksum over all entries. The order does not matter, so the checksum is updated by
 /// subtraction and addition.
-fn weight(key: &[u8], value: &[u8]) -> u64 {
+fn checksum_part(key: &[u8], value: &[u8]) -> u64 {
     let crc = u64::from(crc32c(&[key, value].concat()));
     (crc << 32 | u64::from(crc32c(value))).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -196,11 +196,11 @@ fn seal_meta(provenance: Provenance, sum: u64) -> Vec<u8> {
     provenance.last_contained_epoch.write(&mut payload);
     provenance.last_contained_log_time_ms.write(&mut payload);
     (sum as i64).write(&mut payload);
-    seal(META_KEY, &payload)
+    encode_value(META_KEY, &payload)
 }
 
 fn read_meta(value: &[u8]) -> Result<(Provenance, u64), StoreError> {
-    let mut input = Reader::new(unseal(META_KEY, value)?);
+    let mut input = Reader::new(decode_value(META_KEY, value)?);
     let mut read = || {
         let provenance = Provenance {
             last_contained_offset: i64::read(&mut input)?,
@@ -225,9 +225,9 @@ fn load_entries<K: AsRef<[u8]>, V: AsRef<[u8]>>(
             meta = Some(read_meta(value)?);
             continue;
         }
-        sum = sum.wrapping_add(weight(key, value));
+        sum = sum.wrapping_add(checksum_part(key, value));
         let damaged = |reason: String| StoreError::Damaged { key: key.to_vec(), reason };
-        for record in read_records(unseal(key, value)?).map_err(|error| damaged(error.to_string()))? {
+        for record in read_records(decode_value(key, value)?).map_err(|error| damaged(error.to_string()))? {
             image.apply(&record, &mut delta).map_err(|error| damaged(error.to_string()))?;
         }
     }
@@ -261,7 +261,7 @@ impl MetadataStore for MemStore {
                 Some(value) => self.entries.insert(key.clone(), value.clone()),
                 None => self.entries.remove(&key),
             };
-            let weigh = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |value| weight(&key, value));
+            let weigh = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |value| checksum_part(&key, value));
             self.sum = self.sum.wrapping_sub(weigh(&before)).wrapping_add(weigh(&value));
         }
         self.entries.insert(META_KEY.to_vec(), seal_meta(image.provenance, self.sum));
@@ -275,7 +275,7 @@ impl MetadataStore for MemStore {
 
 /// The store in a sled database.
 pub struct SledStore {
-    db: Guarded<sled::Db>,
+    db: PanicSafe<sled::Db>,
     path: PathBuf,
     disk: Arc<dyn Disk>,
     sum: u64,
@@ -287,7 +287,7 @@ fn engine(error: sled::Error) -> StoreError {
 }
 
 /// Runs `work` and converts a panic to an error: sled panics on damaged files, which must not stop the broker.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = |panic: &Box<dyn Any + Send>| {
             panic
@@ -299,16 +299,16 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreEr
     })
 }
 
-/// A value that is dropped under [`guarded`]: sled's destructor writes unsaved data and panics if that fails.
-struct Guarded<T>(Option<T>);
+/// A value that is dropped under [`catch_panic`]: sled's destructor writes unsaved data and panics if that fails.
+struct PanicSafe<T>(Option<T>);
 
-impl<T> Guarded<T> {
+impl<T> PanicSafe<T> {
     fn new(value: T) -> Self {
-        Guarded(Some(value))
+        PanicSafe(Some(value))
     }
 }
 
-impl<T> std::ops::Deref for Guarded<T> {
+impl<T> std::ops::Deref for PanicSafe<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -319,10 +319,10 @@ impl<T> std::ops::Deref for Guarded<T> {
     }
 }
 
-impl<T> Drop for Guarded<T> {
+impl<T> Drop for PanicSafe<T> {
     fn drop(&mut self) {
         let value = self.0.take();
-        let dropped = guarded(|| {
+        let dropped = catch_panic(|| {
             drop(value);
             Ok(())
         });
@@ -337,7 +337,7 @@ impl<T> Drop for Guarded<T> {
 impl SledStore {
     /// Opens or creates the database in directory `path`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, StoreError> {
-        let db = guarded(|| {
+        let db = catch_panic(|| {
             sled::Config::new()
                 .path(path)
                 // There are few small keys, which are read once at the start: a small cache is enough, and no thread
@@ -349,7 +349,7 @@ impl SledStore {
                 .open()
                 .map_err(engine)
         })?;
-        Ok(SledStore { db: Guarded::new(db), path: path.to_owned(), disk, sum: 0 })
+        Ok(SledStore { db: PanicSafe::new(db), path: path.to_owned(), disk, sum: 0 })
     }
 }
 
@@ -359,7 +359,7 @@ const SEGMENT_BYTES: usize = 64 << 10;
 impl MetadataStore for SledStore {
     fn load(&mut self) -> Result<Option<MetadataImage>, StoreError> {
         let db = &self.db;
-        let loaded = guarded(|| load_entries(db.iter().map(|entry| entry.map_err(engine))))?;
+        let loaded = catch_panic(|| load_entries(db.iter().map(|entry| entry.map_err(engine))))?;
         Ok(loaded.map(|(image, sum)| {
             self.sum = sum;
             image
@@ -368,15 +368,15 @@ impl MetadataStore for SledStore {
 
     fn apply(&mut self, image: &MetadataImage, delta: &MetadataDelta) -> Result<(), StoreError> {
         let (db, mut sum) = (&self.db, self.sum);
-        guarded(|| {
+        catch_panic(|| {
             let mut batch = sled::Batch::default();
             for (key, value) in changes(image, delta) {
                 if let Some(before) = db.get(&key).map_err(engine)? {
-                    sum = sum.wrapping_sub(weight(&key, &before));
+                    sum = sum.wrapping_sub(checksum_part(&key, &before));
                 }
                 match value {
                     Some(value) => {
-                        sum = sum.wrapping_add(weight(&key, &value));
+                        sum = sum.wrapping_add(checksum_part(&key, &value));
                         batch.insert(key, value);
                     }
                     None => batch.remove(key),
@@ -390,7 +390,7 @@ impl MetadataStore for SledStore {
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        guarded(|| self.db.flush().map_err(engine))?;
+        catch_panic(|| self.db.flush().map_err(engine))?;
         // sled's flush does not sync file sizes and directory entries, so a power failure could lose or damage the
         // database.
         for entry in self.disk.list(&self.path)? {

@@ -110,7 +110,7 @@ struct ApiCounters {
 const FIRST_CODE: i16 = -1;
 /// Higher than the last code of Kafka 4.3.
 const LAST_CODE: i16 = 140;
-const NOWHERE: u8 = u8::MAX;
+const NO_POSITION: u8 = u8::MAX;
 
 impl RequestCounters {
     fn new(apis: impl Iterator<Item = (i16, i16)>) -> Self {
@@ -119,7 +119,7 @@ impl RequestCounters {
             |(key, max)| ApiCounters { key, versions: counters(max + 1), errors: counters(LAST_CODE - FIRST_CODE + 1) };
         let mut apis: Box<[ApiCounters]> = apis.map(api).collect();
         apis.sort_by_key(|api| api.key);
-        let mut place = vec![NOWHERE; apis.last().map_or(0, |last| last.key as usize + 1)];
+        let mut place = vec![NO_POSITION; apis.last().map_or(0, |last| last.key as usize + 1)];
         for (at, api) in apis.iter().enumerate() {
             place[api.key as usize] = at as u8;
         }

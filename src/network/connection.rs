@@ -183,8 +183,8 @@ pub(super) async fn serve(
         Closed::Idle => tracing::debug!(%client, "closed an idle connection"),
         Closed::Encode(error) => tracing::error!(%client, %error, "closed a connection: cannot encode a response"),
         refused => {
-            if let Some(left_out) = CLOSED.admit(connection.parts.env.clock.monotonic()) {
-                tracing::info!(%client, reason = %refused, left_out, "closed a connection");
+            if let Some(suppressed) = CLOSED.admit(connection.parts.env.clock.monotonic()) {
+                tracing::info!(%client, reason = %refused, suppressed, "closed a connection");
             }
         }
     }
@@ -387,7 +387,7 @@ impl Connection {
         }
         let correlation_id = header.correlation_id;
         if !api.versions.contain(version) {
-            let answer = api::answer_to_unserved_version(api).ok_or(Closed::Unsupported { key, version })?;
+            let answer = api::unsupported_version_response(api).ok_or(Closed::Unsupported { key, version })?;
             self.push(api, correlation_id, 0, Answer::Ready(answer?));
             return Ok(());
         }

@@ -187,8 +187,8 @@ impl Accepting {
                 Err(error) => {
                     let clock = &self.parts.env.clock;
                     // Usually the system is out of file descriptors. Connections that end will free some.
-                    if let Some(unsaid) = self.failures.admit(clock.monotonic()) {
-                        tracing::error!(%error, listener = %self.name, unsaid, "cannot accept a connection");
+                    if let Some(suppressed) = self.failures.admit(clock.monotonic()) {
+                        tracing::error!(%error, listener = %self.name, suppressed, "cannot accept a connection");
                     }
                     clock.sleep_until(clock.monotonic() + Duration::from_millis(100)).await;
                 }

@@ -21,7 +21,7 @@ use super::{
     control_records::{BatchContent, VoterEndpoint, data_batch, read_batch, single_voter},
     handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
     logger::logger,
-    metadata_log::WAY_OUT,
+    metadata_log::LOSS_INSTRUCTIONS,
     snapshot::{self, SnapshotId},
     storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
 };
@@ -301,7 +301,7 @@ impl Driver {
                 Ok(()) => Some(image),
                 Err(Some(reason)) if is_ahead(&storage, image.provenance) && !options.accept_loss => {
                     return Err(StartError::Replay(format!(
-                        "records are lost: the stored image {STORE_DIR} reaches further than the log; {reason}. {WAY_OUT}"
+                        "records are lost: the stored image {STORE_DIR} reaches further than the log; {reason}. {LOSS_INSTRUCTIONS}"
                     )));
                 }
                 Err(reason) => {
@@ -515,7 +515,7 @@ impl Driver {
 
     /// Fills the reserve up.
     fn keep_reserve(&mut self) -> Result<(), Fatal> {
-        match self.node.mut_store().keep_room(RESERVE_BYTES + self.proposed_bytes) {
+        match self.node.mut_store().reserve_space(RESERVE_BYTES + self.proposed_bytes) {
             Ok(()) => {
                 self.reserve_used = 0;
                 if std::mem::take(&mut self.lacks_reserve) {
@@ -591,7 +591,7 @@ impl Driver {
         match self.write_and_sync().and_then(|()| self.register_late()) {
             Ok(()) => {
                 has_written = std::mem::take(&mut self.proposed_bytes) > 0;
-                self.on_room();
+                self.on_shortage_end();
             }
             Err(error) if error.is_shortage() => self.on_shortage(&error),
             Err(error) => return Err(error),
@@ -627,7 +627,7 @@ impl Driver {
         }
     }
 
-    fn on_room(&mut self) {
+    fn on_shortage_end(&mut self) {
         if std::mem::take(&mut self.is_stalled) {
             tracing::info!("the metadata log can be written again");
         }
@@ -663,7 +663,7 @@ impl Driver {
             self.apply_committed()?;
             let is_leader = self.is_leader();
             if self.was_leader && !is_leader {
-                self.abandon();
+                self.on_leadership_lost();
             }
             self.was_leader = is_leader;
         }
@@ -696,7 +696,7 @@ impl Driver {
     }
 
     /// After the loss of leadership: records that are proposed but not committed may never be committed.
-    fn abandon(&mut self) {
+    fn on_leadership_lost(&mut self) {
         self.refuse_pending(Unavailable::NotController(node_id(self.node.raft.leader_id)));
         self.working = self.committed.clone();
         self.next_offset = self.node.store().end_offset();

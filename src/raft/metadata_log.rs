@@ -18,13 +18,13 @@ use super::{cached_image::STORE_DIR, snapshot, storage::BatchLog};
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
     env::{Clock, Disk, Env, lock::lock},
-    log::{AppendError, FlushPlan, Log, LogError, LogManager, LogOwner, ReadError, name_some},
+    log::{AppendError, FlushPlan, Log, LogError, LogManager, LogOwner, ReadError, list_partitions_briefly},
     types::{CLUSTER_METADATA_TOPIC, Offset, TopicPartition},
 };
 
 /// For this time after the start the epoch file is not written: it can be rebuilt from the batches, and its sync (and
 /// that of its directory) would take most of the time between the start and the first topic.
-const EPOCHS_MAY_WAIT: Duration = Duration::from_secs(1);
+const EPOCH_FILE_DELAY: Duration = Duration::from_secs(1);
 
 /// Space is reserved in steps of this size, so that only few changes need a call to the disk. A volume with less free
 /// space counts as full: otherwise a change would find out later, when it is half done.
@@ -59,7 +59,7 @@ pub struct MetadataLog {
     /// The base offset of the segment that has the reserve, and the position at which the reserve ends.
     kept: Option<(Offset, u64)>,
     /// The file system cannot reserve space.
-    cannot_keep_room: bool,
+    cannot_reserve_space: bool,
 }
 
 impl MetadataLog {
@@ -71,17 +71,17 @@ impl MetadataLog {
     pub fn open(env: &Env, manager: &LogManager, config: LogConfig, accept_loss: bool) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         if !accept_loss && !manager.has(&partition) {
-            refuse_loss("it is gone", manager, None)?;
+            check_not_lost("it is gone", manager, None)?;
         }
         let opened = manager.open_metadata_log(&partition, Arc::new(config), accept_loss);
         let log = opened.map_err(|error| match error {
             LogError::Corrupt { path, position, reason } => {
-                LogError::Corrupt { path, position, reason: format!("{reason}. {WAY_OUT}") }
+                LogError::Corrupt { path, position, reason: format!("{reason}. {LOSS_INSTRUCTIONS}") }
             }
             other => other,
         })?;
         if !accept_loss && log.log_end_offset() == 0 {
-            refuse_loss("it is empty", manager, Some((&*env.disk, &log.dir())))?;
+            check_not_lost("it is empty", manager, Some((&*env.disk, &log.dir())))?;
         }
         let context = log.context().clone();
         let log = Arc::new(Mutex::new(log));
@@ -104,7 +104,7 @@ impl MetadataLog {
             config_without_rolls: Arc::new(without_rolls(&config)),
             config,
             kept: None,
-            cannot_keep_room: false,
+            cannot_reserve_space: false,
         }
     }
 
@@ -136,9 +136,9 @@ impl MetadataLog {
         if self.kept.is_some_and(|kept| kept.0 == base_offset && kept.1 >= end) {
             return Ok(());
         }
-        let kept = self.log().keep_room(bytes + ROOM_STEP)?;
+        let kept = self.log().reserve_space(bytes + ROOM_STEP)?;
         match self.kept.replace(kept) {
-            Some((inactive, _)) if inactive != base_offset => self.log().release_room(inactive),
+            Some((inactive, _)) if inactive != base_offset => self.log().release_space(inactive),
             _ => Ok(()),
         }
     }
@@ -146,7 +146,7 @@ impl MetadataLog {
     fn flush_plan(&self) -> FlushPlan {
         let log = self.log();
         let mut plan = log.flush_plan(log.log_end_offset());
-        if self.clock.monotonic().saturating_sub(self.opened_at) < EPOCHS_MAY_WAIT {
+        if self.clock.monotonic().saturating_sub(self.opened_at) < EPOCH_FILE_DELAY {
             plan.postpone_epochs();
         }
         plan
@@ -159,29 +159,29 @@ fn without_rolls(config: &LogConfig) -> LogConfig {
 }
 
 /// Tells the operator what to do if the metadata log has lost acknowledged records.
-pub(super) const WAY_OUT: &str = "Nothing was changed. Restore the directory __cluster_metadata-0 from a backup; or, to \
+pub(super) const LOSS_INSTRUCTIONS: &str = "Nothing was changed. Restore the directory __cluster_metadata-0 from a backup; or, to \
      continue with the rest of it, start once with --set ottla.accept.metadata.loss=true: partitions whose topics are \
      then unknown are renamed to …-stray, their data is kept";
 
 /// Refuses an empty metadata log if something shows that the cluster is not new.
-fn refuse_loss(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
+fn check_not_lost(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
     let partitions = manager.partitions()?;
     let proof = if !partitions.is_empty() {
-        Some(format!("{} partitions ({})", partitions.len(), name_some(partitions.iter())))
+        Some(format!("{} partitions ({})", partitions.len(), list_partitions_briefly(partitions.iter())))
     } else {
         match dir {
-            Some((disk, dir)) => proof_in(disk, dir)?,
+            Some((disk, dir)) => evidence_of_records(disk, dir)?,
             None => None,
         }
     };
     let Some(proof) = proof else { return Ok(()) };
     let path = dir.map_or_else(|| PathBuf::from(format!("{CLUSTER_METADATA_TOPIC}-0")), |(_, dir)| dir.to_owned());
-    let reason = format!("{what}, but it must have had records, since this exists: {proof}. {WAY_OUT}");
+    let reason = format!("{what}, but it must have had records, since this exists: {proof}. {LOSS_INSTRUCTIONS}");
     Err(LogError::Invalid { path, reason })
 }
 
 /// Returns a file that only a log with records can have left in its directory.
-fn proof_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
+fn evidence_of_records(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
     let snapshots = snapshot::list(disk, dir).map_err(LogError::io("list", dir))?;
     // Kafka's format tool writes a snapshot that ends at 0 before there is a log.
     if let Some(newest) = snapshots.last().filter(|id| id.end_offset > 0) {
@@ -248,8 +248,8 @@ impl BatchLog for MetadataLog {
         plan.records().map_err(io_error)?.into_bytes()
     }
 
-    fn keep_room(&mut self, bytes: u64) -> io::Result<()> {
-        if self.cannot_keep_room {
+    fn reserve_space(&mut self, bytes: u64) -> io::Result<()> {
+        if self.cannot_reserve_space {
             return Ok(());
         }
         match self.top_up(bytes) {
@@ -260,7 +260,7 @@ impl BatchLog for MetadataLog {
                     path = %path.display(), error = %source,
                     "the file system cannot reserve space for the metadata log: on a full disk, topics cannot be deleted either"
                 );
-                self.cannot_keep_room = true;
+                self.cannot_reserve_space = true;
                 Ok(())
             }
             Err(error) => Err(io_error(error)),

@@ -20,7 +20,7 @@ use super::{
         BatchContent, ControlRecord, KRaftVersionRecord, LeaderChangeMessage, LeaderChangeVoter, VotersRecord,
         control_batch, read_batch,
     },
-    metadata_log::WAY_OUT,
+    metadata_log::LOSS_INSTRUCTIONS,
     quorum_state::{ElectionState, QuorumStateFile},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub trait BatchLog: Send {
     fn read(&self, from: Offset, max_bytes: usize) -> io::Result<Bytes>;
     /// Reserves disk space for `bytes` more bytes, so that they can be appended and flushed when the disk is full.
     /// After `StorageFull` the earlier reserve remains. A disk that cannot reserve space is no error.
-    fn keep_room(&mut self, bytes: u64) -> io::Result<()>;
+    fn reserve_space(&mut self, bytes: u64) -> io::Result<()>;
     /// Removes all records from `offset` on.
     fn truncate_to(&mut self, offset: Offset) -> io::Result<()>;
     /// Removes all records; the next one gets `offset`.
@@ -161,7 +161,7 @@ impl MetadataStorage {
             // A sole voter's snapshot holds only records that were synced in its log, so the log has lost records.
             if self.is_sole_voter() && !accept_loss {
                 return Err(invalid(format!(
-                    "records are lost: the metadata log ends at offset {end}, and the newest snapshot at {}. {WAY_OUT}",
+                    "records are lost: the metadata log ends at offset {end}, and the newest snapshot at {}. {LOSS_INSTRUCTIONS}",
                     self.base.end_offset
                 )));
             }
@@ -364,9 +364,9 @@ impl MetadataStorage {
         control_batch(self.end_offset(), epoch, now_ms, &records)
     }
 
-    /// Reserves disk space, see [`BatchLog::keep_room`].
-    pub fn keep_room(&mut self, bytes: u64) -> io::Result<()> {
-        self.log.keep_room(bytes)
+    /// Reserves disk space, see [`BatchLog::reserve_space`].
+    pub fn reserve_space(&mut self, bytes: u64) -> io::Result<()> {
+        self.log.reserve_space(bytes)
     }
 
     /// Makes appended entries durable.
@@ -560,7 +560,7 @@ pub mod memory {
             }
             Ok(bytes.into())
         }
-        fn keep_room(&mut self, _: u64) -> io::Result<()> {
+        fn reserve_space(&mut self, _: u64) -> io::Result<()> {
             Ok(())
         }
         fn truncate_to(&mut self, offset: Offset) -> io::Result<()> {

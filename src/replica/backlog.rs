@@ -29,7 +29,7 @@ pub(super) enum Work {
 pub(super) struct Backlog {
     pub(super) queue: VecDeque<(TopicPartition, Work)>,
     /// A task processes the queue.
-    pub(super) is_worked_off: bool,
+    pub(super) is_task_running: bool,
 }
 
 /// The progress of the queue, which can be read without the queue's lock.
@@ -72,7 +72,7 @@ impl Progress {
     }
 
     /// Waits until no logs of these topics are in the queue.
-    pub(super) async fn settled(&self, topics: &[&str]) {
+    pub(super) async fn wait_until_opened(&self, topics: &[&str]) {
         let mut done = self.topics_done.subscribe();
         // linear: visits only the topics that a request has created or changed
         while topics.iter().any(|topic| self.is_pending(topic)) {
@@ -83,7 +83,7 @@ impl Progress {
     }
 
     /// Runs `lock`. The next portion of the queue does not begin before it returns.
-    pub(super) fn before_portions<T>(&self, lock: impl FnOnce() -> T) -> T {
+    pub(super) fn with_priority<T>(&self, lock: impl FnOnce() -> T) -> T {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let locked = lock();
         self.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -91,7 +91,7 @@ impl Progress {
     }
 
     /// Whether the next portion must wait for another thread.
-    pub(super) fn must_wait(&self) -> bool {
+    pub(super) fn has_priority_waiter(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         directories::{AssignReplicasToDirs, LOST, MIGRATING, UNASSIGNED, directory_of},
     },
     env::lock::lock,
-    log::{LogError, LogManager, Placement, name_some},
+    log::{LogError, LogManager, Placement, list_partitions_briefly},
     metadata::image::{MetadataImage, PartitionImage},
     raft::ControllerHandle,
     types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
@@ -62,7 +62,7 @@ impl Directories {
         }
         let ours: BTreeSet<Uuid> = log_manager.directory_ids().map(|(_, id)| id).collect();
         let partitions = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
-        let noted = partitions.filter_map(|partition| noted_directory(partition, self.broker_id));
+        let noted = partitions.filter_map(|partition| assigned_directory(partition, self.broker_id));
         *lock(&self.missing) = noted.filter(|id| !ours.contains(id)).collect();
     }
 
@@ -73,7 +73,7 @@ impl Directories {
 
     /// Returns where the log manager must look for the log of a partition.
     pub(super) fn placement(&self, partition: &PartitionImage) -> Placement {
-        let directory = noted_directory(partition, self.broker_id);
+        let directory = assigned_directory(partition, self.broker_id);
         if self.has_started.load(Ordering::Acquire) {
             return Placement::New(directory);
         }
@@ -89,7 +89,7 @@ impl Directories {
     }
 
     /// Must be called when a log could not be opened.
-    pub(super) fn on_refused(
+    pub(super) fn on_open_failed(
         &self,
         topic_id: TopicId,
         name: &TopicPartition,
@@ -110,7 +110,7 @@ impl Directories {
         lock(&self.offline).entry(what).or_default().push(name.clone());
         // A partition that is assigned to the LOST directory gets no leader, and clients learn this. If the assigned
         // directory is no longer registered, the partition already has no leader.
-        if noted_directory(partition, self.broker_id).is_none() || matches!(error, LogError::Lost { .. }) {
+        if assigned_directory(partition, self.broker_id).is_none() || matches!(error, LogError::Lost { .. }) {
             self.assign(topic_id, name.partition, LOST);
         }
     }
@@ -139,7 +139,7 @@ impl Directories {
             tracing::error!(
                 "{} partitions are offline, because {what}: {}{hint}",
                 partitions.len(),
-                name_some(partitions.iter())
+                list_partitions_briefly(partitions.iter())
             );
         }
     }
@@ -182,6 +182,6 @@ impl Directories {
 }
 
 /// The directory that the metadata assigns, or `None` if it is one of the reserved ids.
-fn noted_directory(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
+fn assigned_directory(partition: &PartitionImage, broker: BrokerId) -> Option<Uuid> {
     directory_of(partition, broker).filter(|id| ![MIGRATING, UNASSIGNED, LOST].contains(id))
 }

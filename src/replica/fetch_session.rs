@@ -38,7 +38,7 @@ const MOST_PARTITIONS: usize = 10_000;
 /// The approximate memory of a session without its partitions, and of a partition without its entry.
 const SESSION_OVERHEAD_BYTES: usize = 256;
 const PARTITION_OVERHEAD_BYTES: usize = 48;
-const PARTITION_BYTES: usize = size_of::<(FetchKey, (FetchWanted, Told))>() + PARTITION_OVERHEAD_BYTES;
+const PARTITION_BYTES: usize = size_of::<(FetchKey, (PartitionRequest, LastSent))>() + PARTITION_OVERHEAD_BYTES;
 
 /// The partition that a client requests, by topic name up to version 12 and by topic id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ pub struct FetchKey {
 
 /// The client's request for a partition.
 #[derive(Clone, Copy, Debug)]
-pub struct FetchWanted {
+pub struct PartitionRequest {
     /// The fetch offset and the leader epochs.
     pub from: FetchFrom,
     /// `partition_max_bytes`.
@@ -62,12 +62,12 @@ pub struct FetchWanted {
 
 /// The values that were last sent to the client. A response omits partitions whose values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
+struct LastSent {
     high_watermark: Offset,
     log_start_offset: Offset,
 }
 
-const TOLD_NOTHING: Told = Told { high_watermark: -1, log_start_offset: -1 };
+const NOTHING_SENT: LastSent = LastSent { high_watermark: -1, log_start_offset: -1 };
 
 /// One session.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub struct FetchSession {
     /// The epoch that the next request must have.
     next_epoch: i32,
     uses_topic_ids: bool,
-    partitions: IndexMap<FetchKey, (FetchWanted, Told)>,
+    partitions: IndexMap<FetchKey, (PartitionRequest, LastSent)>,
     /// The index of the partition with which the next response starts, so that every partition gets its turn.
     first: usize,
     account: ByteAccount,
@@ -109,7 +109,7 @@ pub enum SessionError {
 /// The partitions to fetch: those of the request and those of its session.
 pub struct FetchContext {
     /// The partitions in the order in which they are read.
-    pub partitions: Vec<(FetchKey, FetchWanted)>,
+    pub partitions: Vec<(FetchKey, PartitionRequest)>,
     kind: Kind,
 }
 
@@ -124,10 +124,10 @@ enum Kind {
 
 /// The part of a partition's result that the session needs.
 #[derive(Clone, Copy, Debug)]
-pub struct PartitionNews {
+pub struct PartitionUpdate {
     /// There are records, an error, a diverging epoch or a preferred read replica, so the response must contain the
     /// partition.
-    pub must_tell: bool,
+    pub must_include: bool,
     /// Whether there are records.
     pub has_records: bool,
     /// Whether there is an error.
@@ -201,7 +201,7 @@ impl FetchSessionCache {
         &self,
         session_id: i32,
         epoch: i32,
-        named: Vec<(FetchKey, FetchWanted)>,
+        named: Vec<(FetchKey, PartitionRequest)>,
         forgotten: &[FetchKey],
         uses_topic_ids: bool,
         now: Duration,
@@ -233,7 +233,7 @@ impl FetchSessionCache {
         };
         let too_large = has_grown && self.used_bytes.load(Ordering::Relaxed) > self.max_bytes;
         if partitions.is_empty() || partitions.len() > MOST_PARTITIONS || too_large {
-            // The session is empty or too large: the response contains all partitions and tells the client that the
+            // The session is empty or too large: the response contains all partitions and included the client that the
             // session has ended.
             lock(&self.sessions).remove(&session_id);
             return Ok(FetchContext { partitions, kind: Kind::Sessionless });
@@ -241,18 +241,20 @@ impl FetchSessionCache {
         Ok(FetchContext { partitions, kind: Kind::Incremental { id: session_id, session } })
     }
 
-    /// Updates or creates the session after the read. `news` has one entry for each partition of the context, in the
+    /// Updates or creates the session after the read. `updates` has one entry for each partition of the context, in the
     /// same order. Returns the session id for the client, and for each partition whether the response must contain it.
-    pub fn finish(&self, context: &FetchContext, news: &[PartitionNews], now: Duration) -> (i32, Vec<bool>) {
-        debug_assert_eq!(context.partitions.len(), news.len());
+    pub fn finish(&self, context: &FetchContext, updates: &[PartitionUpdate], now: Duration) -> (i32, Vec<bool>) {
+        debug_assert_eq!(context.partitions.len(), updates.len());
         match &context.kind {
-            Kind::Sessionless => (NO_SESSION, vec![true; news.len()]),
-            Kind::Full { uses_topic_ids } => (self.create(context, news, *uses_topic_ids, now), vec![true; news.len()]),
-            Kind::Incremental { id, session } => (*id, lock(session).tell(&context.partitions, news)),
+            Kind::Sessionless => (NO_SESSION, vec![true; updates.len()]),
+            Kind::Full { uses_topic_ids } => {
+                (self.create(context, updates, *uses_topic_ids, now), vec![true; updates.len()])
+            }
+            Kind::Incremental { id, session } => (*id, lock(session).select_changed(&context.partitions, updates)),
         }
     }
 
-    fn create(&self, context: &FetchContext, news: &[PartitionNews], uses_topic_ids: bool, now: Duration) -> i32 {
+    fn create(&self, context: &FetchContext, updates: &[PartitionUpdate], uses_topic_ids: bool, now: Duration) -> i32 {
         if context.partitions.len() > MOST_PARTITIONS {
             return NO_SESSION;
         }
@@ -280,8 +282,8 @@ impl FetchSessionCache {
         let partitions = context
             .partitions
             .iter()
-            .zip(news)
-            .map(|((key, wanted), news)| (key.clone(), (*wanted, news.told())))
+            .zip(updates)
+            .map(|((key, wanted), update)| (key.clone(), (*wanted, update.last_sent())))
             .collect();
         let mut account = ByteAccount::new(self.used_bytes.clone());
         account.set(bytes);
@@ -300,7 +302,7 @@ impl FetchContext {
 }
 
 /// If a partition is named twice, the last entry wins.
-fn unique(named: Vec<(FetchKey, FetchWanted)>) -> Vec<(FetchKey, FetchWanted)> {
+fn unique(named: Vec<(FetchKey, PartitionRequest)>) -> Vec<(FetchKey, PartitionRequest)> {
     if named.len() < 2 {
         return named;
     }
@@ -312,18 +314,18 @@ fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
 
-impl PartitionNews {
-    fn told(&self) -> Told {
+impl PartitionUpdate {
+    fn last_sent(&self) -> LastSent {
         if self.is_error {
-            return TOLD_NOTHING;
+            return NOTHING_SENT;
         }
-        Told { high_watermark: self.high_watermark, log_start_offset: self.log_start_offset }
+        LastSent { high_watermark: self.high_watermark, log_start_offset: self.log_start_offset }
     }
 }
 
 impl FetchSession {
     /// Adds, changes and removes partitions. Returns whether the session takes more memory than before.
-    fn update(&mut self, named: Vec<(FetchKey, FetchWanted)>, forgotten: &[FetchKey]) -> bool {
+    fn update(&mut self, named: Vec<(FetchKey, PartitionRequest)>, forgotten: &[FetchKey]) -> bool {
         if named.is_empty() && forgotten.is_empty() {
             return false;
         }
@@ -331,7 +333,7 @@ impl FetchSession {
             match self.partitions.entry(key) {
                 indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().0 = wanted,
                 indexmap::map::Entry::Vacant(entry) => {
-                    entry.insert((wanted, TOLD_NOTHING));
+                    entry.insert((wanted, NOTHING_SENT));
                 }
             }
         }
@@ -344,23 +346,23 @@ impl FetchSession {
         now > before
     }
 
-    fn in_turn(&self) -> Vec<(FetchKey, FetchWanted)> {
+    fn in_turn(&self) -> Vec<(FetchKey, PartitionRequest)> {
         let first = if self.partitions.is_empty() { 0 } else { self.first % self.partitions.len() };
         let (before, after) = self.partitions.as_slice().split_at(first);
         after.iter().chain(before.iter()).map(|(key, (wanted, _))| (key.clone(), *wanted)).collect()
     }
 
-    fn tell(&mut self, asked: &[(FetchKey, FetchWanted)], news: &[PartitionNews]) -> Vec<bool> {
+    fn select_changed(&mut self, asked: &[(FetchKey, PartitionRequest)], updates: &[PartitionUpdate]) -> Vec<bool> {
         let mut last_with_records = None;
-        let mut tells = Vec::with_capacity(news.len());
-        for ((key, _), news) in asked.iter().zip(news) {
-            let Some((at, _, (_, told))) = self.partitions.get_full_mut(key) else {
-                tells.push(true);
+        let mut included = Vec::with_capacity(updates.len());
+        for ((key, _), update) in asked.iter().zip(updates) {
+            let Some((at, _, (_, last_sent))) = self.partitions.get_full_mut(key) else {
+                included.push(true);
                 continue;
             };
-            tells.push(news.must_tell || *told != news.told());
-            *told = news.told();
-            if news.has_records {
+            included.push(update.must_include || *last_sent != update.last_sent());
+            *last_sent = update.last_sent();
+            if update.has_records {
                 last_with_records = Some(at);
             }
         }
@@ -368,7 +370,7 @@ impl FetchSession {
             // Partitions that are added later come after all others.
             self.first = (at + 1) % self.partitions.len();
         }
-        tells
+        included
     }
 }
 
@@ -385,23 +387,31 @@ mod tests {
         FetchKey { topic: "t".into(), topic_id: TopicId::ZERO, partition }
     }
 
-    fn wanted(offset: Offset) -> FetchWanted {
-        FetchWanted { from: FetchFrom { offset, current_leader_epoch: -1, last_fetched_epoch: -1 }, max_bytes: 100 }
+    fn wanted(offset: Offset) -> PartitionRequest {
+        PartitionRequest {
+            from: FetchFrom { offset, current_leader_epoch: -1, last_fetched_epoch: -1 },
+            max_bytes: 100,
+        }
     }
 
-    fn news(high_watermark: Offset, has_records: bool) -> PartitionNews {
-        PartitionNews { must_tell: has_records, has_records, is_error: false, high_watermark, log_start_offset: 0 }
+    fn update(high_watermark: Offset, has_records: bool) -> PartitionUpdate {
+        PartitionUpdate { must_include: has_records, has_records, is_error: false, high_watermark, log_start_offset: 0 }
     }
 
-    const ERROR: PartitionNews =
-        PartitionNews { must_tell: true, has_records: false, is_error: true, high_watermark: -1, log_start_offset: -1 };
+    const ERROR: PartitionUpdate = PartitionUpdate {
+        must_include: true,
+        has_records: false,
+        is_error: true,
+        high_watermark: -1,
+        log_start_offset: -1,
+    };
 
     /// A session with partitions 0 to `count` - 1, for which only high watermark 5 was sent.
     fn opened(cache: &FetchSessionCache, count: i32) -> i32 {
         let named = (0..count).map(|p| (key(p), wanted(0))).collect();
         let context = cache.begin(0, 0, named, &[], false, Duration::ZERO).unwrap();
-        let (id, tells) = cache.finish(&context, &vec![news(5, false); count as usize], Duration::ZERO);
-        assert_eq!(tells, vec![true; count as usize], "a full response must contain all partitions");
+        let (id, included) = cache.finish(&context, &vec![update(5, false); count as usize], Duration::ZERO);
+        assert_eq!(included, vec![true; count as usize], "a full response must contain all partitions");
         assert_ne!(id, NO_SESSION);
         id
     }
@@ -412,22 +422,23 @@ mod tests {
         let id = opened(&cache, 3);
         let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
         assert_eq!(context.partitions.len(), 3);
-        let (same, tells) = cache.finish(&context, &[news(5, false), news(6, false), news(5, true)], Duration::ZERO);
-        assert_eq!((same, tells), (id, vec![false, true, true]));
+        let (same, included) =
+            cache.finish(&context, &[update(5, false), update(6, false), update(5, true)], Duration::ZERO);
+        assert_eq!((same, included), (id, vec![false, true, true]));
         let context = cache.begin(id, 2, vec![(key(0), wanted(9))], &[key(1)], false, Duration::ZERO).unwrap();
         let offsets: Vec<_> = context.partitions.iter().map(|(k, w)| (k.partition, w.from.offset)).collect();
         assert_eq!(offsets, [(0, 9), (2, 0)]);
     }
 
     #[test]
-    fn f6_an_error_is_told_again_and_what_follows_it_too() {
+    fn f6_an_error_is_sent_again_and_what_follows_it_too() {
         let cache = cache(10);
         let id = opened(&cache, 1);
-        for (epoch, (news, is_told)) in
-            [(news(5, false), false), (ERROR, true), (ERROR, true), (news(5, false), true)].into_iter().enumerate()
+        for (epoch, (update, is_included)) in
+            [(update(5, false), false), (ERROR, true), (ERROR, true), (update(5, false), true)].into_iter().enumerate()
         {
             let context = cache.begin(id, 1 + epoch as i32, vec![], &[], false, Duration::ZERO).unwrap();
-            assert_eq!(cache.finish(&context, &[news], Duration::ZERO).1, [is_told]);
+            assert_eq!(cache.finish(&context, &[update], Duration::ZERO).1, [is_included]);
         }
     }
 
@@ -449,7 +460,7 @@ mod tests {
         let cache = cache(10);
         let id = opened(&cache, 3);
         let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
-        cache.finish(&context, &[news(5, true), news(5, false), news(5, false)], Duration::ZERO);
+        cache.finish(&context, &[update(5, true), update(5, false), update(5, false)], Duration::ZERO);
         let context = cache.begin(id, 2, vec![], &[], false, Duration::ZERO).unwrap();
         let order: Vec<_> = context.partitions.iter().map(|(key, _)| key.partition).collect();
         assert_eq!(order, [1, 2, 0]);
@@ -462,7 +473,7 @@ mod tests {
         let named = |partitions: std::ops::Range<i32>| partitions.map(|p| (key(p), wanted(0))).collect::<Vec<_>>();
         let open = |count: i32| {
             let context = cache.begin(0, 0, named(0..count), &[], false, Duration::ZERO).unwrap();
-            cache.finish(&context, &vec![news(5, false); count as usize], Duration::ZERO).0
+            cache.finish(&context, &vec![update(5, false); count as usize], Duration::ZERO).0
         };
         assert_eq!(open(most + 1), NO_SESSION);
         let id = open(most - 1);
@@ -470,8 +481,8 @@ mod tests {
         let context = cache.begin(id, 1, named(most..most + 1), &[], false, Duration::ZERO).unwrap();
         assert!(context.is_incremental());
         let context = cache.begin(id, 2, named(most + 1..most + 2), &[], false, Duration::ZERO).unwrap();
-        let told = cache.finish(&context, &vec![news(5, false); most as usize + 1], Duration::ZERO);
-        assert_eq!(told, (NO_SESSION, vec![true; most as usize + 1]), "all partitions, and the session must end");
+        let finished = cache.finish(&context, &vec![update(5, false); most as usize + 1], Duration::ZERO);
+        assert_eq!(finished, (NO_SESSION, vec![true; most as usize + 1]), "all partitions, and the session must end");
         let gone = cache.begin(id, 3, vec![], &[], false, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
     }
@@ -516,7 +527,7 @@ mod tests {
         let open_at = |seconds| {
             let now = Duration::from_secs(seconds);
             let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], false, now).unwrap();
-            cache.finish(&context, &[news(5, false)], now).0
+            cache.finish(&context, &[update(5, false)], now).0
         };
         assert_eq!(open_at(119), NO_SESSION);
         assert_ne!(open_at(120), NO_SESSION);

@@ -395,8 +395,8 @@ impl Partition {
         ) {
             return;
         }
-        if let Some(unsaid) = self.failed_reads.admit(now) {
-            tracing::error!(partition = %self.topic_partition, %error, unsaid, "cannot read for a fetch request");
+        if let Some(suppressed) = self.failed_reads.admit(now) {
+            tracing::error!(partition = %self.topic_partition, %error, suppressed, "cannot read for a fetch request");
         }
     }
 

@@ -4,8 +4,8 @@
 //! delta is complete when the call returns, so the creator of a topic finds its log. If a delta opens or removes very
 //! many logs, a task does this in portions, and other deltas are applied in between (`backlog.rs`). Until a log is
 //! open, its partition returns a retriable error, and CreateTopics waits for its own topics
-//! ([`ReplicaManager::settled`]). If a log cannot be opened because disk space or file descriptors are short, the next
-//! attempts are made at the next delta and every second.
+//! ([`ReplicaManager::wait_until_opened`]). If a log cannot be opened because disk space or file descriptors are short,
+//! the next attempts are made at the next delta and every second.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -224,7 +224,7 @@ impl ReplicaManager {
 
     /// Removes a deleted topic: first from the maps, then ends the leadership of its partitions, then deletes its logs.
     fn remove_topic(&self, changes: &mut Changes, topic: &TopicImage, is_large: bool) {
-        let is_later = is_large || self.progress.is_pending(&topic.name);
+        let is_queued = is_large || self.progress.is_pending(&topic.name);
         let removed = {
             let mut topics = lock::write(&self.topics);
             let removed = topics.by_id.remove(&topic.id);
@@ -241,7 +241,7 @@ impl ReplicaManager {
                 partition.resign();
                 self.tell(|listener| listener.on_resign(&name));
             }
-            if is_later {
+            if is_queued {
                 self.queue(changes, name, Work::Remove(partition));
             } else {
                 self.delete_log(&name, partition.as_deref());
@@ -295,7 +295,7 @@ impl ReplicaManager {
         topic: &TopicImage,
         local: &LocalTopic,
         index: i32,
-        is_later: bool,
+        is_queued: bool,
     ) {
         let Some(registered) = self.registered(topic, index) else { return };
         match local.partition(index) {
@@ -305,7 +305,7 @@ impl ReplicaManager {
             None => {
                 let placement = self.directories.placement(registered);
                 let unopened = Unopened { topic_id: topic.id, index, placement };
-                if is_later {
+                if is_queued {
                     local.set(index, Hosted::Opening);
                     self.queue(changes, TopicPartition::new(topic.name.clone(), index), Work::Open(unopened));
                 } else {
@@ -333,7 +333,7 @@ impl ReplicaManager {
             tracing::warn!(%partition, %error, "cannot open a log yet; the partition is offline until the log is open");
             changes.unopened.push_back(unopened);
         } else {
-            self.directories.on_refused(topic.id, &partition, registered, &error);
+            self.directories.on_open_failed(topic.id, &partition, registered, &error);
         }
         local.set(index, Hosted::Offline);
     }
@@ -391,13 +391,13 @@ impl ReplicaManager {
 
     /// Starts the task that processes the backlog, unless it already runs.
     fn arm_backlog(&self, backlog: &mut Backlog) {
-        if backlog.queue.is_empty() || std::mem::replace(&mut backlog.is_worked_off, true) {
+        if backlog.queue.is_empty() || std::mem::replace(&mut backlog.is_task_running, true) {
             return;
         }
         let (this, env) = (self.this.clone(), self.env.clone());
         self.env.tasks.spawn_until_stopped("open and remove logs", async move {
             while let Some(manager) = this.upgrade() {
-                if env.tasks.blocking("open and remove logs", move || manager.work_off()).await {
+                if env.tasks.blocking("open and remove logs", move || manager.process_backlog_portion()).await {
                     return;
                 }
             }
@@ -405,26 +405,26 @@ impl ReplicaManager {
     }
 
     /// Processes one portion of the backlog. Returns whether the backlog is empty.
-    fn work_off(&self) -> bool {
-        if self.progress.must_wait() {
+    fn process_backlog_portion(&self) -> bool {
+        if self.progress.has_priority_waiter() {
             return false;
         }
         let changes = &mut *self.lock_changes();
         for _ in 0..PORTION {
             let Some((name, work)) = changes.backlog.queue.pop_front() else { break };
             match work {
-                Work::Open(unopened) => self.open_late(changes, unopened),
+                Work::Open(unopened) => self.open_queued(changes, unopened),
                 Work::Remove(partition) => self.delete_log(&name, partition.as_deref()),
             }
             self.progress.done(&name.topic);
         }
         self.directories.on_applied(&self.log_manager);
         self.arm_retry(changes);
-        changes.backlog.is_worked_off = !changes.backlog.queue.is_empty();
-        !changes.backlog.is_worked_off
+        changes.backlog.is_task_running = !changes.backlog.queue.is_empty();
+        !changes.backlog.is_task_running
     }
 
-    fn open_late(&self, changes: &mut Changes, unopened: Unopened) {
+    fn open_queued(&self, changes: &mut Changes, unopened: Unopened) {
         let image = changes.image.clone();
         // The topic may have been deleted in the meantime.
         let topic = image.topic_by_id(unopened.topic_id).zip(self.topic_by_id(unopened.topic_id));
@@ -435,14 +435,14 @@ impl ReplicaManager {
     }
 
     /// Waits until the backlog contains no logs of these topics. Logs that cannot be opened do not delay this.
-    pub async fn settled(&self, topics: &[&str]) {
-        self.progress.settled(topics).await;
+    pub async fn wait_until_opened(&self, topics: &[&str]) {
+        self.progress.wait_until_opened(topics).await;
     }
 
     /// For the shutdown: removes the logs in the backlog that must be removed, and opens no more logs. The next start
     /// opens them.
     pub fn finish_removals(&self) {
-        let changes = &mut *self.progress.before_portions(|| self.lock_changes());
+        let changes = &mut *self.progress.with_priority(|| self.lock_changes());
         while let Some((name, work)) = changes.backlog.queue.pop_front() {
             if let Work::Remove(partition) = work {
                 self.delete_log(&name, partition.as_deref());
@@ -454,7 +454,7 @@ impl ReplicaManager {
     // --- logs that could not be opened ---
 
     /// Tries to open each log that could not be opened, and stops after `most_failures` failures.
-    fn open_again(&self, changes: &mut Changes, most_failures: usize) {
+    fn retry_unopened(&self, changes: &mut Changes, most_failures: usize) {
         let image = changes.image.clone();
         let mut failures = 0;
         for _ in 0..changes.unopened.len() {
@@ -477,7 +477,7 @@ impl ReplicaManager {
                         break;
                     }
                 }
-                Err(error) => self.directories.on_refused(topic_id, &name, registered, &error),
+                Err(error) => self.directories.on_open_failed(topic_id, &name, registered, &error),
             }
         }
     }
@@ -502,7 +502,7 @@ impl ReplicaManager {
     /// One turn of the retry task. Returns whether no unopened logs are left.
     fn retry(&self) -> bool {
         let mut changes = self.lock_changes();
-        self.open_again(&mut changes, MOST_FAILURES);
+        self.retry_unopened(&mut changes, MOST_FAILURES);
         self.directories.on_applied(&self.log_manager);
         changes.is_retrying = !changes.unopened.is_empty();
         !changes.is_retrying
@@ -583,20 +583,20 @@ fn leadership(partition: &PartitionImage) -> Leadership {
 
 impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
-        let changes = &mut *self.progress.before_portions(|| self.lock_changes());
+        let changes = &mut *self.progress.with_priority(|| self.lock_changes());
         changes.image = image.clone();
         self.directories.on_image(image, &self.log_manager);
         let is_large = self.is_large(image, delta);
         for topic in delta.deleted_topics.values() {
             self.remove_topic(changes, topic, is_large);
         }
-        self.open_again(changes, 1);
+        self.retry_unopened(changes, 1);
         for (id, changed) in &delta.topics {
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
-            let is_later = is_large || self.progress.is_pending(&topic.name);
+            let is_queued = is_large || self.progress.is_pending(&topic.name);
             for index in &changed.partitions {
-                self.change_partition(changes, topic, &local, *index, is_later);
+                self.change_partition(changes, topic, &local, *index, is_queued);
             }
         }
         self.arm_retry(changes);
@@ -754,7 +754,7 @@ mod tests {
         let old = world.create_with("many", many);
         // The partition exists and returns a retriable error.
         assert!(matches!(world.manager.topic("many").unwrap().partition(many - 1), Some(Hosted::Opening)));
-        world.manager.settled(&["many"]).await;
+        world.manager.wait_until_opened(&["many"]).await;
         assert_eq!(world.led("many"), many as usize);
         // Delete the topic and create it again before any of its logs is removed, then create another topic.
         let partition = world.manager.partition("many", 0).unwrap();
@@ -763,7 +763,7 @@ mod tests {
         let new = world.create_with("many", many);
         world.create("behind");
         assert_eq!(world.led("behind"), 2, "topics with other names must not wait");
-        world.manager.settled(&["behind", "many"]).await;
+        world.manager.wait_until_opened(&["behind", "many"]).await;
         assert_eq!(world.led("many"), many as usize);
         assert_eq!((world.dirs("-delete"), world.dirs("-stray")), (many as usize, 0));
         let text = world.disk.read(Path::new("/a/many-7/partition.metadata")).unwrap();
@@ -777,7 +777,7 @@ mod tests {
         world.create("first");
         let topic_id = world.create_with("many", MOST_AT_ONCE as i32 * 20);
         world.apply(vec![RemoveTopicRecord { topic_id }.into()]);
-        world.manager.settled(&["many"]).await;
+        world.manager.wait_until_opened(&["many"]).await;
         assert!(world.manager.topic("many").is_none());
         let left = world.disk.list(Path::new("/a")).unwrap();
         let left = left.iter().filter(|entry| entry.name.starts_with("many") && !entry.name.ends_with("-delete"));
@@ -791,11 +791,11 @@ mod tests {
         world.create("first");
         let many = MOST_AT_ONCE as i32 * 3;
         let old = world.create_with("old", many);
-        world.manager.settled(&["old"]).await;
+        world.manager.wait_until_opened(&["old"]).await;
         world.apply(vec![RemoveTopicRecord { topic_id: old }.into()]);
         world.create_with("new", many);
         world.manager.finish_removals();
-        world.manager.settled(&["old", "new"]).await;
+        world.manager.wait_until_opened(&["old", "new"]).await;
         assert_eq!(world.dirs("-delete"), many as usize);
         world.env.tasks.shutdown().await;
         world.manager.log_manager.shutdown();

@@ -59,7 +59,7 @@ struct State {
     locks: BTreeSet<PathBuf>,
     syncs: u64,
     clock: Option<SimClock>,
-    cannot_keep_room: bool,
+    cannot_reserve_space: bool,
 }
 
 /// The calls that will fail.
@@ -77,7 +77,7 @@ pub struct Faults {
     /// are set again.
     pub fail_open: Option<u32>,
     /// Directories have no space for a longer name (ENOSPC).
-    pub no_room_for_names: bool,
+    pub no_space_for_names: bool,
 }
 
 impl Faults {
@@ -143,7 +143,7 @@ struct FileState {
     modified_ms: TimestampMs,
     durable_modified_ms: TimestampMs,
     /// Space is reserved up to here, if that is above the length.
-    room_to: u64,
+    reserved_to: u64,
 }
 
 impl FileState {
@@ -250,7 +250,7 @@ impl SimDisk {
             locks: BTreeSet::new(),
             syncs: 0,
             clock: None,
-            cannot_keep_room: false,
+            cannot_reserve_space: false,
         };
         SimDisk {
             inner: Arc::new(Inner {
@@ -263,7 +263,7 @@ impl SimDisk {
     }
 
     /// While held, syncs of files wait, as on a device that does not respond.
-    pub fn hold_syncs(&self, is_held: bool) {
+    pub fn block_syncs(&self, is_held: bool) {
         locked(&self.inner.hold).is_held = is_held;
         self.inner.hold_changed.notify_all();
     }
@@ -302,8 +302,8 @@ impl SimDisk {
     }
 
     /// Makes the file system unable to reserve space.
-    pub fn cannot_keep_room(&self) {
-        locked(&self.inner.state).cannot_keep_room = true;
+    pub fn cannot_reserve_space(&self) {
+        locked(&self.inner.state).cannot_reserve_space = true;
     }
 
     /// Number of syncs of files and volumes so far, including failed ones.
@@ -449,7 +449,7 @@ impl Disk for SimDisk {
         };
         if target_name.len() > source_name.len()
             && self.exists(from)
-            && locked(&self.inner.state).faults.no_room_for_names
+            && locked(&self.inner.state).faults.no_space_for_names
         {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -637,7 +637,7 @@ impl SimFile {
     /// Writes as many of `bytes` as the capacity allows, as a real disk that fills up in the middle of a write.
     fn write(&self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
         let wanted = bytes.len() as u64;
-        let kept = self.with(|_| Ok(()), |file| file.room_to.saturating_sub(position).min(wanted))?;
+        let kept = self.with(|_| Ok(()), |file| file.reserved_to.saturating_sub(position).min(wanted))?;
         let mut room = wanted;
         self.with(
             |state| {
@@ -687,7 +687,7 @@ impl File for SimFile {
             |state| state.faults.count(&self.path, |faults| &mut faults.fail_write),
             |file| {
                 file.change(Change::SetLen(len), now_ms);
-                std::mem::take(&mut file.room_to).saturating_sub(len)
+                std::mem::take(&mut file.reserved_to).saturating_sub(len)
             },
         )?;
         self.with(
@@ -699,13 +699,13 @@ impl File for SimFile {
         )
     }
 
-    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
-        let kept = self.with(|_| Ok(()), |file| file.room_to.max(file.current.len() as u64))?;
+    fn reserve_space(&self, position: u64, length: u64) -> io::Result<()> {
+        let kept = self.with(|_| Ok(()), |file| file.reserved_to.max(file.current.len() as u64))?;
         let wanted = (position + length).saturating_sub(kept);
         self.with(
             |state| {
                 state.faults.count(&self.path, |faults| &mut faults.fail_write)?;
-                if state.cannot_keep_room {
+                if state.cannot_reserve_space {
                     return Err(io::ErrorKind::Unsupported.into());
                 }
                 if wanted > state.capacity_bytes.saturating_sub(state.used_bytes) {
@@ -714,7 +714,7 @@ impl File for SimFile {
                 state.used_bytes += wanted;
                 Ok(())
             },
-            |file| file.room_to = file.room_to.max(position + length),
+            |file| file.reserved_to = file.reserved_to.max(position + length),
         )
     }
 

@@ -64,7 +64,7 @@ impl Server for Broker {
 pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
     // Kafka needs these settings to start as a single node (kafka.rs); with the same ones DescribeConfigs returns the
     // same sources.
-    let told = [
+    let node_settings = [
         ("node.id", "1"),
         ("process.roles", "broker,controller"),
         ("offsets.topic.replication.factor", "1"),
@@ -73,7 +73,7 @@ pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
         ("share.coordinator.state.topic.replication.factor", "1"),
         ("share.coordinator.state.topic.min.isr", "1"),
     ];
-    let options = told.iter().fold(Broker::options(), |options, (key, value)| options.set(key, value));
+    let options = node_settings.iter().fold(Broker::options(), |options, (key, value)| options.set(key, value));
     let options = setup.properties.iter().fold(options, |options, (key, value)| options.set(key, value));
     // One case unregisters the broker, at the end of its setup.
     Ok(Box::new(options.expect_log("a client has unregistered this broker").start()))

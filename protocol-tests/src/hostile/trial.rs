@@ -38,8 +38,8 @@ const WORST_LIMIT: Duration = Duration::from_millis(500);
 /// Limit for additional memory, beside the frames themselves.
 const GROWTH_BYTES: u64 = 100 << 20;
 /// Limit for memory that remains at the end: topics of the probe, legal state, memory that the allocator keeps.
-const LEFT_BYTES: u64 = 24 << 20;
-const GIVE_BACK_LIMIT: Duration = Duration::from_secs(20);
+const MAX_RETAINED_BYTES: u64 = 24 << 20;
+const MEMORY_RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const ATTEMPTS: usize = 5;
 /// Longest duration of an attack.
 pub const ATTACK_LIMIT: Duration = Duration::from_secs(120);
@@ -109,7 +109,7 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     // The broker keeps the memory that its first requests need; do not count it.
     std::thread::sleep(WARM_UP_TIME);
     let before = broker.process().memory_bytes("VmRSS");
-    forget_peak(&mut broker);
+    reset_peak_memory(&mut broker);
     let begun = Instant::now();
     attack(&trial);
     let took = begun.elapsed();
@@ -117,9 +117,9 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     let seen = probe.stop();
     assert!(broker.process().is_running(), "the broker must survive the attack");
     let grown_bytes = broker.process().memory_bytes("VmHWM").saturating_sub(before);
-    let deadline = Instant::now() + GIVE_BACK_LIMIT;
+    let deadline = Instant::now() + MEMORY_RELEASE_TIMEOUT;
     let mut left = || broker.process().memory_bytes("VmRSS").saturating_sub(before);
-    while left() > LEFT_BYTES && Instant::now() < deadline {
+    while left() > MAX_RETAINED_BYTES && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
     }
     let left_bytes = left();
@@ -129,7 +129,7 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
 }
 
 /// Resets the peak memory (VmHWM) of the process.
-fn forget_peak(broker: &mut Broker) {
+fn reset_peak_memory(broker: &mut Broker) {
     let path = format!("/proc/{}/clear_refs", broker.process().id());
     std::fs::write(&path, "5").unwrap_or_else(|error| panic!("write {path}: {error}"));
 }
@@ -259,7 +259,7 @@ impl Report {
         if self.grown_bytes > GROWTH_BYTES + CONNECTIONS as u64 * self.frame_bytes {
             faults.push(format!("{} MB more", self.grown_bytes >> 20));
         }
-        if self.left_bytes > LEFT_BYTES {
+        if self.left_bytes > MAX_RETAINED_BYTES {
             faults.push(format!("{} MB not given back", self.left_bytes >> 20));
         }
         faults.extend(self.seen.failure.iter().map(|failure| format!("the other client: {failure}")));

@@ -773,14 +773,14 @@ impl Transition<'_> {
         let mut looked_at = 0;
         for group_id in hard.groups.range((start, Bound::Unbounded)).map(|(group_id, _)| group_id) {
             if looked_at >= PAGE {
-                self.go_on_expiring_at(ExpirationPosition { group_id: group_id.clone(), after: None });
+                self.continue_expiration_at(ExpirationPosition { group_id: group_id.clone(), after: None });
                 return;
             }
             looked_at += 1;
             let (next, visited) = self.expire_offsets_of(group_id, after.take());
             looked_at += visited;
             if next.is_some() {
-                self.go_on_expiring_at(ExpirationPosition { group_id: group_id.clone(), after: next });
+                self.continue_expiration_at(ExpirationPosition { group_id: group_id.clone(), after: next });
                 return;
             }
         }
@@ -789,7 +789,7 @@ impl Transition<'_> {
         }
     }
 
-    fn go_on_expiring_at(&mut self, position: ExpirationPosition) {
+    fn continue_expiration_at(&mut self, position: ExpirationPosition) {
         self.soft.expiration_at = Some(position);
         self.soft.expiration_scheduled = true;
         self.soft.timers.schedule(TimerKey::OffsetExpiration, self.now.monotonic_ms);

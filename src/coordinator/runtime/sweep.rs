@@ -11,7 +11,7 @@ use crate::{coordinator::group::DeletedTopics, env::lock, types::TopicId};
 pub(super) struct Queue {
     topics: Vec<(Arc<str>, TopicId)>,
     /// A sweep task is running, and checks the queue again before it ends.
-    is_swept: bool,
+    is_task_running: bool,
 }
 
 impl Inner {
@@ -19,7 +19,7 @@ impl Inner {
     pub(super) fn enqueue_deleted(self: &Arc<Self>, topics: Vec<(Arc<str>, TopicId)>) {
         let mut queue = lock::lock(&self.deleted);
         queue.topics.extend(topics);
-        if std::mem::replace(&mut queue.is_swept, true) {
+        if std::mem::replace(&mut queue.is_task_running, true) {
             return;
         }
         drop(queue);
@@ -29,8 +29,8 @@ impl Inner {
 
     fn next_deleted(&self) -> Option<Vec<(Arc<str>, TopicId)>> {
         let mut queue = lock::lock(&self.deleted);
-        queue.is_swept = !queue.topics.is_empty();
-        queue.is_swept.then(|| std::mem::take(&mut queue.topics))
+        queue.is_task_running = !queue.topics.is_empty();
+        queue.is_task_running.then(|| std::mem::take(&mut queue.topics))
     }
 
     async fn sweep(self: &Arc<Self>) {
@@ -38,7 +38,7 @@ impl Inner {
             let deleted: Arc<DeletedTopics> = Arc::new(topics.iter().cloned().collect());
             let cells: Vec<Arc<Cell>> = lock::read(&self.cells).values().cloned().collect();
             for cell in cells {
-                if !cell.remembers_deleted(&topics) {
+                if !cell.keep_for_load(&topics) {
                     self.sweep_cell(&cell, &deleted).await;
                 }
             }
@@ -65,7 +65,7 @@ impl Inner {
 
 impl Cell {
     /// If the partition is loading, keeps the topics for the end of the load; else returns false.
-    fn remembers_deleted(&self, topics: &[(Arc<str>, TopicId)]) -> bool {
+    fn keep_for_load(&self, topics: &[(Arc<str>, TopicId)]) -> bool {
         match &mut *self.lock() {
             CellState::Loading { deleted_topics, .. } => {
                 deleted_topics.extend_from_slice(topics);

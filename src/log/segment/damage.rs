@@ -114,7 +114,7 @@ impl Segment {
 
     /// Copies the bytes from `position` on to a file beside the segment and returns its path. The content is durable,
     /// the name not yet. The broker never reads it: it is for the operator.
-    pub(crate) fn keep_from(&self, position: u64) -> Result<PathBuf, LogError> {
+    pub(crate) fn copy_tail_to_cut_file(&self, position: u64) -> Result<PathBuf, LogError> {
         let mut path = self.path(FileKind::Log).into_os_string();
         path.push(format!(".{position}.cut"));
         let path = PathBuf::from(path);

@@ -77,8 +77,8 @@ impl File for DeferredFile {
         self.file()?.set_len(len)
     }
 
-    fn keep_room(&self, position: u64, length: u64) -> io::Result<()> {
-        self.file()?.keep_room(position, length)
+    fn reserve_space(&self, position: u64, length: u64) -> io::Result<()> {
+        self.file()?.reserve_space(position, length)
     }
 
     fn sync_data(&self) -> io::Result<()> {

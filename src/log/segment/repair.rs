@@ -109,7 +109,7 @@ impl Segment {
         let mut last = self.trim_indexes(self.size_bytes(), recovery_point)?;
         // Entries that were being written at the crash may have any content. They are the last ones.
         while let Some(entry) = last {
-            if self.entry_is_true(entry)? && self.last_time_is_true()? {
+            if self.entry_is_valid(entry)? && self.last_time_is_valid()? {
                 break;
             }
             let end_offset = self.base_offset + Offset::from(entry.relative_offset);
@@ -126,7 +126,7 @@ impl Segment {
     }
 
     /// Whether an index entry points to a valid batch with that last offset.
-    fn entry_is_true(&self, entry: OffsetEntry) -> Result<bool, LogError> {
+    fn entry_is_valid(&self, entry: OffsetEntry) -> Result<bool, LogError> {
         let mut scan = self.scan(entry.position.into(), self.size_bytes())?;
         let batch = scan.next_if_whole()?;
         Ok(batch.is_some_and(|(_, batch, records)| {
@@ -135,7 +135,7 @@ impl Segment {
     }
 
     /// Whether the batch of the last time index entry exists and has that timestamp.
-    fn last_time_is_true(&self) -> Result<bool, LogError> {
+    fn last_time_is_valid(&self) -> Result<bool, LogError> {
         let (timestamp_ms, offset) = self.last_time(&lock(&self.state));
         let start = self.floor_position(offset)?;
         let mut scan = self.scan(start, self.size_bytes())?;
@@ -152,7 +152,7 @@ impl Segment {
     /// Whether the last entry of each index matches an existing batch. Indexes that Kafka wrote may hold the offset of
     /// a record inside the batch, or of a batch that was appended with it. An empty index is valid if the segment is
     /// too small for an entry.
-    fn last_entries_are_true(&self, interval_bytes: u64) -> Result<bool, LogError> {
+    fn last_entries_are_valid(&self, interval_bytes: u64) -> Result<bool, LogError> {
         let (offsets, times) = {
             let mut state = lock(&self.state);
             self.load_last(&mut state)?;
@@ -161,7 +161,7 @@ impl Segment {
         let Some(entry) = offsets else { return Ok(!self.should_have_entries(interval_bytes)?) };
         let named = self.header_at(entry.position.into(), self.size_bytes())?;
         let offset = self.base_offset + Offset::from(entry.relative_offset);
-        Ok(named.is_some_and(|batch| batch.base_offset() <= offset) && self.time_is_true(times)?)
+        Ok(named.is_some_and(|batch| batch.base_offset() <= offset) && self.time_is_valid(times)?)
     }
 
     /// Whether [`Segment::index`] would have added an entry.
@@ -179,7 +179,7 @@ impl Segment {
     }
 
     /// Whether the last time index entry of a segment with batches points to a batch with that timestamp.
-    pub(super) fn time_is_true(&self, entry: Option<TimeEntry>) -> Result<bool, LogError> {
+    pub(super) fn time_is_valid(&self, entry: Option<TimeEntry>) -> Result<bool, LogError> {
         let size = self.size_bytes();
         let Some(entry) = entry else {
             return Ok(self.header_at(0, size)?.is_none_or(|batch| batch.max_timestamp() < 0));
@@ -288,13 +288,13 @@ impl Segment {
         state.offsets = IndexTail::of(offsets);
         state.times = IndexTail::of(times);
         state.cut = true;
-        unless_short(self.write_pending(state))
+        ignore_shortage(self.write_pending(state))
     }
 
     /// After a clean stop: finds the segment's end and its first damage. Rebuilds the indexes unless their last entries
     /// are valid.
     pub(crate) fn load_end_or_rebuild(&self, interval_bytes: u64) -> Result<Rebuilt, LogError> {
-        if self.last_entries_are_true(interval_bytes)? {
+        if self.last_entries_are_valid(interval_bytes)? {
             match self.load_end() {
                 Ok(end_offset) => return Ok(Rebuilt { end_offset, damage: None }),
                 Err(LogError::Corrupt { .. }) => {}

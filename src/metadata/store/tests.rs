@@ -168,5 +168,5 @@ fn an_engine_that_panics_when_it_is_dropped_ends_nothing() {
             panic!("cannot write unsaved data");
         }
     }
-    drop(Guarded::new(Panics));
+    drop(PanicSafe::new(Panics));
 }

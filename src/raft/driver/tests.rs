@@ -39,9 +39,9 @@ struct Running {
     heard: Arc<Mutex<Vec<String>>>,
 }
 
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct RecordingSubscriber(Arc<Mutex<Vec<String>>>);
 
-impl Subscriber for Heard {
+impl Subscriber for RecordingSubscriber {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
         let topics: Vec<&str> = delta.topics.values().map(|topic| &*topic.name).collect();
         self.0.lock().unwrap().push(format!("{} {}", image.provenance.last_contained_offset, topics.join(",")));
@@ -86,7 +86,7 @@ impl Node {
     async fn try_start(&self) -> Result<Running, StartError> {
         let env = Env::system();
         let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
-        publisher.subscribe(Arc::new(Heard(heard.clone())));
+        publisher.subscribe(Arc::new(RecordingSubscriber(heard.clone())));
         let store = if self.use_sled { open_store(&env, self.dir.path()) } else { CachedImage::none() };
         let started = start(&env, self.options(), Box::new(self.log.clone()), store, publisher.clone()).await?;
         Ok(Running { env, publisher, started, heard })
@@ -423,7 +423,7 @@ impl Simulated {
         let options =
             Options { dir, max_bytes_between_snapshots: self.max_bytes_between_snapshots, ..Node::new().options() };
         let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
-        publisher.subscribe(Arc::new(Heard(heard.clone())));
+        publisher.subscribe(Arc::new(RecordingSubscriber(heard.clone())));
         let log = Box::new(MetadataLog::new(&self.env, log));
         let started = start(&self.env, options, log, CachedImage::none(), publisher.clone()).await.unwrap();
         Running { env: self.env.clone(), publisher, started, heard }
@@ -433,7 +433,7 @@ impl Simulated {
 #[tokio::test]
 async fn a_full_disk_that_keeps_no_room_refuses_changes_and_room_brings_them_back_without_a_restart() {
     let node = Simulated::new();
-    node.disk.cannot_keep_room();
+    node.disk.cannot_reserve_space();
     let running = node.start().await;
     running.create("before").await;
     node.disk.set_capacity(0);
@@ -547,7 +547,7 @@ async fn without_file_descriptors_changes_are_refused_and_come_back_without_a_re
 #[tokio::test]
 async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     let node = Simulated::new();
-    node.disk.cannot_keep_room();
+    node.disk.cannot_reserve_space();
     let running = node.start().await;
     node.disk.set_capacity(0);
     running.try_create("waits").await.unwrap_err();
