@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     ApiError, Step, StepContext,
     partitions::{BrokerChange, leader_and_isr_updates, leaders_without_directories},
+    portions::PORTION,
 };
 use crate::{
     metadata::{
@@ -74,7 +75,8 @@ pub fn register_broker(
                     image,
                     context.schema,
                     BrokerChange { remove: Some(request.broker_id), add: None },
-                );
+                )
+                .collect();
             }
         }
     }
@@ -207,7 +209,7 @@ pub fn broker_heartbeat(
             ..Default::default()
         })
     };
-    let updates = |change| leader_and_isr_updates(image, context.schema, change);
+    let updates = |change| leader_and_isr_updates(image, context.schema, change).collect::<Vec<_>>();
     let leave = BrokerChange { remove: Some(request.broker_id), add: None };
     let (mut records, is_fenced, should_shut_down) = if request.want_shut_down {
         // The broker leads nothing after these records, so it may shut down at once.
@@ -220,7 +222,7 @@ pub fn broker_heartbeat(
         }
         (records, broker.fenced, true)
     } else if request.want_fence && !broker.fenced {
-        let mut records = updates(leave);
+        let mut records: Vec<_> = updates(leave);
         records.push(change(FENCE, 0));
         (records, true, false)
     } else if !request.want_fence && broker.fenced {
@@ -278,13 +280,22 @@ pub(super) fn check_broker_epoch(
     }
 }
 
-/// UnregisterBroker: removes a broker that will not come back.
+/// UnregisterBroker: removes a broker that will not come back. It is repeated until the reply is
+/// [`Unregistration::Done`], so that other requests get their turn while very many partitions lose their leader.
 #[derive(Debug, Clone)]
 pub struct UnregisterBroker {
     pub broker_id: BrokerId,
 }
 
-pub type UnregisterBrokerReply = Result<(), ApiError>;
+/// The state after one portion of an UnregisterBroker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unregistration {
+    /// Some partitions have lost their leader; the broker is still registered.
+    Begun,
+    Done,
+}
+
+pub type UnregisterBrokerReply = Result<Unregistration, ApiError>;
 
 pub fn unregister_broker(
     image: &MetadataImage,
@@ -295,10 +306,14 @@ pub fn unregister_broker(
         let message = format!("Broker ID {} is not currently registered", request.broker_id);
         return Step::reply(Err(ApiError::new(ResponseError::BrokerIdNotRegistered, message)));
     };
-    let mut records =
-        leader_and_isr_updates(image, context.schema, BrokerChange { remove: Some(request.broker_id), add: None });
+    let change = BrokerChange { remove: Some(request.broker_id), add: None };
+    let mut updates = leader_and_isr_updates(image, context.schema, change);
+    let mut records: Vec<MetadataRecord> = updates.by_ref().take(PORTION).collect();
+    if updates.next().is_some() {
+        return Step { records, reply: Ok(Unregistration::Begun) };
+    }
     records.push(UnregisterBrokerRecord { broker_id: broker.id, broker_epoch: broker.epoch }.into());
-    Step { records, reply: Ok(()) }
+    Step { records, reply: Ok(Unregistration::Done) }
 }
 
 #[cfg(test)]
@@ -428,6 +443,30 @@ mod tests {
             ResponseError::InvalidRegistration
         );
         assert_eq!(refused(&|request| request.features.clear()), ResponseError::InvalidRegistration);
+    }
+
+    #[test]
+    fn a10_a_broker_with_very_many_partitions_is_unregistered_in_portions() {
+        let mut image = image_with_brokers(&[1, 2]);
+        let replicas = [&[1][..]; 3 * PORTION / 10];
+        for topic in 0..10 {
+            add_topic(&mut image, &format!("alone{topic}"), &replicas);
+        }
+        add_topic(&mut image, "both", &[&[1, 2]]);
+        let mut portions = Vec::new();
+        loop {
+            let step = with_context(|context| unregister_broker(&image, context, UnregisterBroker { broker_id: 1 }));
+            apply(&mut image, &step.records);
+            portions.push(step.records.len());
+            if step.reply.unwrap() == Unregistration::Done {
+                break;
+            }
+            assert!(image.broker(1).is_some());
+        }
+        assert_eq!(portions, [PORTION, PORTION, PORTION, 2], "the last one has one partition and the registration");
+        assert!(image.broker(1).is_none());
+        let leaders = |topic| image.topic(topic).unwrap().partitions.values().map(|partition| partition.leader).max();
+        assert_eq!((leaders("alone0"), leaders("alone9"), leaders("both")), (Some(-1), Some(-1), Some(2)));
     }
 
     #[test]

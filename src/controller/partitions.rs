@@ -268,25 +268,25 @@ impl BrokerChange {
     }
 }
 
-/// Apache: `generateLeaderAndIsrUpdates`. Returns new leaders and ISRs for all partitions that `change` affects.
-pub(super) fn leader_and_isr_updates(
-    image: &MetadataImage,
-    schema: &dyn ConfigSchema,
+/// Apache: `generateLeaderAndIsrUpdates`. Returns new leaders and ISRs for all partitions that `change` affects, each
+/// when it is asked for.
+pub(super) fn leader_and_isr_updates<'a>(
+    image: &'a MetadataImage,
+    schema: &'a dyn ConfigSchema,
     change: BrokerChange,
-) -> Vec<MetadataRecord> {
-    let concerned = |partition: &PartitionImage| match change.remove {
+) -> impl Iterator<Item = MetadataRecord> + 'a {
+    let concerned = move |partition: &PartitionImage| match change.remove {
         Some(removed) => partition.isr.contains(&removed),
         None => partition.leader == NO_LEADER,
     };
-    let mut records = Vec::new();
-    for topic in image.topics.by_name.values() {
+    image.topics.by_name.values().flat_map(move |topic| {
         let mut unclean = None;
-        for (id, partition) in topic.partitions.iter().filter(|(_, partition)| concerned(partition)) {
+        let partitions = topic.partitions.iter().filter(move |(_, partition)| concerned(partition));
+        partitions.filter_map(move |(id, partition)| {
             let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
-            records.extend(partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from));
-        }
-    }
-    records
+            partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from)
+        })
+    })
 }
 
 /// Elects new leaders, or none, for the partitions whose replica on `broker` is in an offline directory.
@@ -413,12 +413,14 @@ mod tests {
     fn a_single_replica_loses_its_leader_but_not_its_isr_and_gets_it_back() {
         let mut image = image_with_brokers(&[1]);
         add_topic(&mut image, "t", &[&[1]]);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None });
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None })
+            .collect::<Vec<_>>();
         apply(&mut image, &records);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, partition.leader_epoch, &*partition.isr), (NO_LEADER, 1, &[1][..]));
         edit_broker(&mut image, 1, |broker| broker.fenced = true);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: None, add: Some(1) });
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: None, add: Some(1) })
+            .collect::<Vec<_>>();
         apply(&mut image, &records);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, partition.leader_epoch), (1, 2));
@@ -428,19 +430,21 @@ mod tests {
     fn a_follower_takes_over_and_the_isr_shrinks_and_only_unclean_election_leaves_the_isr() {
         let mut image = image_with_brokers(&[1, 2]);
         add_topic(&mut image, "t", &[&[1, 2]]);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None });
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None })
+            .collect::<Vec<_>>();
         apply(&mut image, &records);
         edit_broker(&mut image, 1, |broker| broker.fenced = true);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
         // Now broker 2 fails too, and broker 1 comes back, but it is not in sync.
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(2), add: None });
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(2), add: None })
+            .collect::<Vec<_>>();
         apply(&mut image, &records);
         edit_broker(&mut image, 2, |broker| broker.fenced = true);
         let back = BrokerChange { remove: None, add: Some(1) };
-        assert_eq!(leader_and_isr_updates(&image, &TestSchema, back), []);
+        assert_eq!(leader_and_isr_updates(&image, &TestSchema, back).count(), 0);
         set_config(&mut image, "t", "unclean.leader.election.enable", "true");
-        let records = leader_and_isr_updates(&image, &TestSchema, back);
+        let records = leader_and_isr_updates(&image, &TestSchema, back).collect::<Vec<_>>();
         apply(&mut image, &records);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, &*partition.isr, partition.leader_recovery_state), (1, &[1][..], 1));

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The maximum weight of one portion: the number of records written or items checked. A single topic may exceed it.
-const PORTION: usize = 500;
+pub(super) const PORTION: usize = 500;
 /// The weight of a created topic, in partitions: all its settings are looked up.
 const TOPIC_WEIGHT: usize = 10;
 

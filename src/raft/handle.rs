@@ -14,7 +14,7 @@ use super::control_records::VotersRecord;
 use crate::{
     controller::{
         ApiError, ControllerRequest, ControllerSettings, Reply, Request,
-        brokers::{BrokerHeartbeat, BrokerState, RegisterBroker, UnregisterBroker},
+        brokers::{BrokerHeartbeat, BrokerState, RegisterBroker, UnregisterBroker, Unregistration},
         client_quotas::{AlterClientQuotas, AlterClientQuotasReply},
         configs::{AlterConfigsReply, IncrementalAlterConfigs, LegacyAlterConfigs},
         features::UpdateFeatures,
@@ -244,7 +244,8 @@ impl ControllerHandle {
     }
 
     pub async fn unregister_broker(&self, request: UnregisterBroker) -> Result<(), ApiError> {
-        self.call(request).await?
+        while self.call(request.clone()).await?? == Unregistration::Begun {}
+        Ok(())
     }
 
     /// Describes the quorum for DescribeQuorum. Only the leader can do so.

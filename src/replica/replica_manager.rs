@@ -111,6 +111,15 @@ const PORTION: usize = 20;
 /// After this many failures in one turn, the shortage is assumed to continue, and the turn ends.
 const MOST_FAILURES: usize = 16;
 
+/// One attempt to open all logs that a shortage left closed, in portions.
+#[derive(Default)]
+struct RetryTurn {
+    failures: usize,
+    is_over: bool,
+    /// No log is left, so no further turn is needed.
+    is_last: bool,
+}
+
 /// All partitions of this broker; see the head of this file.
 pub struct ReplicaManager {
     broker_id: BrokerId,
@@ -453,11 +462,15 @@ impl ReplicaManager {
 
     // --- logs that could not be opened ---
 
-    /// Tries to open each log that could not be opened, and stops after `most_failures` failures.
-    fn retry_unopened(&self, changes: &mut Changes, most_failures: usize) {
+    /// Tries to open one portion of the logs that could not be opened. `turn` is over after `most_failures` failures,
+    /// or when all remaining logs have failed once.
+    fn retry_unopened(&self, changes: &mut Changes, turn: &mut RetryTurn, most_failures: usize) {
         let image = changes.image.clone();
-        let mut failures = 0;
-        for _ in 0..changes.unopened.len() {
+        for _ in 0..PORTION {
+            turn.is_over = turn.failures >= most_failures.min(changes.unopened.len());
+            if turn.is_over {
+                return;
+            }
             let Some(unopened) = changes.unopened.pop_front() else { break };
             let Unopened { topic_id, index, placement } = unopened;
             let (Some(topic), Some(local)) = (image.topic_by_id(topic_id), self.topic_by_id(topic_id)) else {
@@ -472,10 +485,7 @@ impl ReplicaManager {
                 }
                 Err(error) if error.is_shortage() => {
                     changes.unopened.push_back(unopened);
-                    failures += 1;
-                    if failures >= most_failures {
-                        break;
-                    }
+                    turn.failures += 1;
                 }
                 Err(error) => self.directories.on_open_failed(topic_id, &name, registered, &error),
             }
@@ -491,21 +501,31 @@ impl ReplicaManager {
         self.env.tasks.spawn_until_stopped("open logs again", async move {
             loop {
                 env.clock.sleep_until(env.clock.monotonic() + REOPEN_INTERVAL).await;
-                let Some(manager) = this.upgrade() else { return };
-                if env.tasks.blocking("open logs again", move || manager.retry()).await {
+                let mut turn = RetryTurn::default();
+                while !turn.is_over {
+                    let Some(manager) = this.upgrade() else { return };
+                    turn = env.tasks.blocking("open logs again", move || manager.retry(turn)).await;
+                }
+                if turn.is_last {
                     return;
                 }
             }
         });
     }
 
-    /// One turn of the retry task. Returns whether no unopened logs are left.
-    fn retry(&self) -> bool {
+    /// Tries one portion of a turn of the retry task.
+    fn retry(&self, mut turn: RetryTurn) -> RetryTurn {
+        if self.progress.has_priority_waiter() {
+            return turn;
+        }
         let mut changes = self.lock_changes();
-        self.retry_unopened(&mut changes, MOST_FAILURES);
+        self.retry_unopened(&mut changes, &mut turn, MOST_FAILURES);
         self.directories.on_applied(&self.log_manager);
-        changes.is_retrying = !changes.unopened.is_empty();
-        !changes.is_retrying
+        if turn.is_over {
+            turn.is_last = changes.unopened.is_empty();
+            changes.is_retrying = !turn.is_last;
+        }
+        turn
     }
 
     fn lock_changes(&self) -> MutexGuard<'_, Changes> {
@@ -590,7 +610,7 @@ impl Subscriber for ReplicaManager {
         for topic in delta.deleted_topics.values() {
             self.remove_topic(changes, topic, is_large);
         }
-        self.retry_unopened(changes, 1);
+        self.retry_unopened(changes, &mut RetryTurn::default(), 1);
         for (id, changed) in &delta.topics {
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
@@ -742,6 +762,29 @@ mod tests {
         assert!(world.is_led("t"), "the delta must open the log without the timer");
         assert!(world.manager.topic("u").is_none());
         assert!(world.manager.lock_changes().unopened.is_empty());
+        world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn very_many_logs_that_a_shortage_left_closed_are_opened_in_portions() {
+        let mut world = World::new();
+        let many = MOST_AT_ONCE as i32 - 1;
+        world.disk.set_capacity(0);
+        for topic in ["a", "b", "c"] {
+            world.create_with(topic, many);
+        }
+        world.disk.set_capacity(u64::MAX);
+        let unopened = || world.manager.lock_changes().unopened.len();
+        assert_eq!(unopened(), 3 * many as usize);
+        let mut turn = RetryTurn::default();
+        for left in (0..3 * many as usize).rev().step_by(PORTION).map(|last| (last + 1).saturating_sub(PORTION)) {
+            assert!(!turn.is_over);
+            turn = world.manager.retry(turn);
+            assert_eq!(unopened(), left);
+        }
+        turn = world.manager.retry(turn);
+        assert!(turn.is_over && turn.is_last);
+        assert_eq!(["a", "b", "c"].map(|topic| world.led(topic)), [many as usize; 3]);
         world.env.tasks.shutdown().await;
     }
 
