@@ -231,8 +231,11 @@ fn more_connections_than_the_soft_limit_of_open_files_harm_nobody() {
 #[test]
 fn a_hangup_is_a_controlled_shutdown_and_nohup_is_heeded() {
     let directory = tempfile::tempdir().expect("temporary directory");
-    let mut command = ottla(directory.path());
-    command.args(["--set", "listeners=PLAINTEXT://:0"]);
+    let inner = ottla(directory.path());
+    // The tests may run under nohup themselves, which every program they start would inherit.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(inner.get_program()).args(["--set", "listeners=PLAINTEXT://:0"]);
+    command.current_dir(directory.path());
     let (mut process, _) = start(command);
     process.signal("HUP");
     assert!(process.wait(START_LIMIT).success(), "{}", process.lines().join("\n"));

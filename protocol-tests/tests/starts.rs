@@ -94,7 +94,7 @@ impl Running {
         let status = self.process.wait(START_LIMIT);
         let lines = self.process.lines().join("\n");
         assert!(!status.success(), "{lines}");
-        assert!(lines.contains(&format!("stopped; what was written last may not be on disk dir={dir}")), "{lines}");
+        assert!(lines.contains(&format!("stopped; the last records may not be on disk dir={dir}")), "{lines}");
     }
 
     fn kill(mut self) {
