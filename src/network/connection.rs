@@ -416,11 +416,7 @@ impl Connection {
         }
         self.parts.metrics.requests.count(api.key, version);
         let is_large = request_bytes > SMALL_FRAME_BYTES || api.cost == api::Cost::Large;
-        let memory = is_large.then(|| {
-            self.had_large_memory = true;
-            let (freed, parts) = (self.limits.free_memory.clone(), self.parts.clone());
-            Box::new(LargeRequest { _share: share, freed, parts }) as Box<dyn Send + Sync>
-        });
+        let memory = if is_large { Some(self.large_request(share)) } else { None };
         let ctx = RequestContext::new(self.parts.clone(), self.info.clone(), api, header, request_bytes, memory);
         let mut handler = api::start(ctx, body);
         match poll_once(handler.as_mut()).await {
@@ -432,6 +428,14 @@ impl Connection {
             },
         }
         Ok(())
+    }
+
+    /// Out of the way of small requests.
+    #[cold]
+    #[inline(never)]
+    fn large_request(&mut self, share: RequestShare) -> Box<dyn Send + Sync> {
+        self.had_large_memory = true;
+        Box::new(LargeRequest { _share: share, freed: self.limits.free_memory.clone(), parts: self.parts.clone() })
     }
 
     /// Handles the end of a request that had to wait.

@@ -33,6 +33,7 @@ pub(super) struct FreeMemory {
 
 impl FreeMemory {
     /// Must be called when something large has been freed, or is freed within the next milliseconds.
+    #[inline(never)]
     pub(super) fn on_free(self: &Arc<Self>, env: &Env) {
         if self.state.load(Ordering::Relaxed) == FREED_SINCE {
             return;
