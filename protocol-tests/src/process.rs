@@ -169,26 +169,17 @@ fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) -> JoinHandl
 }
 
 /// Calls `condition` again and again until it returns a value; panics with `what` after `limit`.
-pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+pub fn eventually<T>(what: &str, limit: Duration, condition: impl FnMut() -> Option<T>) -> T {
+    poll(limit, condition).unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
 }
 
-/// Calls `condition` again and again until it holds. Returns false after `limit`.
-pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+/// Calls `condition` again and again until it returns a value. Returns `None` after `limit`.
+pub fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if condition() {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
+        let value = condition();
+        if value.is_some() || Instant::now() >= deadline {
+            return value;
         }
         std::thread::sleep(Duration::from_millis(10));
     }

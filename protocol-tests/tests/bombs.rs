@@ -11,7 +11,7 @@ use kafka_protocol::{
 use protocol_tests::{
     broker::Broker,
     clients::{Record, create_topic, produce, read_all},
-    process::{eventually, wait_until},
+    process::{eventually, poll},
     wire::{Answer, Wire},
 };
 
@@ -56,11 +56,14 @@ fn warm_broker() -> Broker {
 /// Waits until the broker has returned the memory for frames, which happens some time after the last large one.
 fn wait_until_memory_released(broker: &mut Broker, what: &str, before: u64) {
     let mut grown_bytes = u64::MAX;
-    let is_released = wait_until(CLOSE_LIMIT, || {
+    let released = poll(CLOSE_LIMIT, || {
         grown_bytes = broker.process().memory_bytes("VmRSS").saturating_sub(before);
-        grown_bytes < GROWTH_BYTES
+        (grown_bytes < GROWTH_BYTES).then_some(())
     });
-    assert!(is_released, "{what}: after {CLOSE_LIMIT:?} the broker still has {grown_bytes} bytes more than before");
+    assert!(
+        released.is_some(),
+        "{what}: after {CLOSE_LIMIT:?} the broker still has {grown_bytes} bytes more than before"
+    );
 }
 
 /// Request bodies whose counts promise more than the frame can contain.
