@@ -7,7 +7,7 @@ mod dynamic_settings;
 mod open_files;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -78,7 +78,7 @@ impl Broker {
         let data_dirs = config.data_dirs();
 
         // Disks first: a lock held by another process must be noticed before anything is changed.
-        let open_files = plan_open_files(&config, data_dirs.len());
+        let open_files = plan_open_files(&env, &config, data_dirs.len());
         let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
         let log_manager = LogManager::open(&env, log_manager_config)?;
         let offline_dirs = offline_dirs(&log_manager);
@@ -90,7 +90,7 @@ impl Broker {
         let console = start_console(&env, &config)?;
 
         // Metadata: the image, its subscribers in the order of notification, then the quorum that feeds them.
-        let publisher = Publisher::new();
+        let publisher = Publisher::new(&env.tasks);
         let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
         let accepted_loss = config.accepted_group_loss().map_err(anyhow::Error::msg)?;
@@ -98,12 +98,12 @@ impl Broker {
         let groups = Arc::new(GroupCoordinator::new(group_config, env.clone(), groups_log));
         let news = CoordinatorListener::new(groups.clone());
         replica_manager.listen(news.listener());
-        let limits = SharedLimits::new(limits(&config, open_files.connections)?);
+        let limits = SharedLimits::new(limits(&env, &config, open_files.connections)?);
         // Subscribe it before the logs are opened: `producer.id.expiration.ms` is among these settings.
         publisher.subscribe(Arc::new(DynamicSettings {
             node_id: config.node_id,
             statics: statics.clone(),
-            tasks: env.tasks.clone(),
+            env: env.clone(),
             limits: limits.clone(),
             most_connections: open_files.connections,
             log_manager: log_manager.clone(),
@@ -121,7 +121,7 @@ impl Broker {
         let found = found(&log_manager, &publisher.image());
 
         let parts = Arc::new(Parts {
-            network: Tasks::new(),
+            network: env.tasks.new_group(),
             fetch_sessions: FetchSessionCache::new(
                 config.max_incremental_fetch_session_cache_slots.max(0) as usize,
                 usize::try_from(config.ottla_fetch_sessions_max_bytes).unwrap_or(0),
@@ -247,6 +247,7 @@ async fn note_directories(
     env.tasks.spawn_until_stopped("note directories", async move {
         loop {
             tokio::select! {
+                biased;
                 () = replica_manager.directories_changed() => {}
                 // The log manager, which sends, lives as long as this task.
                 _ = offline_dirs.changed() => {}
@@ -267,11 +268,11 @@ fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
     offline
 }
 
-fn plan_open_files(config: &BrokerConfig, log_dirs: usize) -> OpenFilesPlan {
+fn plan_open_files(env: &Env, config: &BrokerConfig, log_dirs: usize) -> OpenFilesPlan {
     let count = |count: i32| count.max(1) as usize;
     let wanted =
         OpenFilesPlan { segments: count(config.ottla_max_open_segments), connections: count(config.max_connections) };
-    let limit = crate::env::open_files::limit();
+    let limit = env.disk.open_files_limit();
     let plan = OpenFilesPlan::new(limit, log_dirs, wanted);
     if plan != wanted {
         let OpenFilesPlan { segments, connections } = plan;
@@ -311,10 +312,10 @@ fn log_manager_config(
     }
 }
 
-fn limits(config: &BrokerConfig, most_connections: usize) -> anyhow::Result<Limits> {
+fn limits(env: &Env, config: &BrokerConfig, most_connections: usize) -> anyhow::Result<Limits> {
     let ms = |ms: i64| Duration::from_millis(ms.max(0) as u64);
     Ok(Limits {
-        connections: connection_quota(config, most_connections, connection_overrides(config)?.into_iter()),
+        connections: connection_quota(config, most_connections, connection_overrides(env, config)?.into_iter()),
         request_bytes: config.socket_request_max_bytes.max(0) as usize,
         queued_request_bytes: usize::try_from(config.queued_max_request_bytes).ok().filter(|bytes| *bytes > 0),
         queued_response_bytes: usize::try_from(config.ottla_queued_max_response_bytes).unwrap_or_default(),
@@ -324,13 +325,13 @@ fn limits(config: &BrokerConfig, most_connections: usize) -> anyhow::Result<Limi
 }
 
 /// `max.connections.per.ip.overrides`, with host names resolved once, as Kafka does.
-fn connection_overrides(config: &BrokerConfig) -> anyhow::Result<Vec<(IpAddr, i32)>> {
+fn connection_overrides(env: &Env, config: &BrokerConfig) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     let mut overrides = Vec::new();
     for (host, count) in config.connection_overrides().map_err(anyhow::Error::msg)? {
-        let addresses = (host.as_str(), 0).to_socket_addrs();
+        let addresses = env.net.resolve(&host, 0);
         let addresses =
             addresses.with_context(|| format!("cannot resolve {host} of max.connections.per.ip.overrides"))?;
-        overrides.extend(addresses.map(|address| (address.ip(), count)));
+        overrides.extend(addresses.iter().map(|address| (address.ip(), count)));
     }
     Ok(overrides)
 }
@@ -338,7 +339,7 @@ fn connection_overrides(config: &BrokerConfig) -> anyhow::Result<Vec<(IpAddr, i3
 fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow::Result<Vec<(Listener, Bound)>> {
     let mut bound = Vec::new();
     for listener in listeners {
-        let address = resolve(listener.host.as_deref(), listener.port)?;
+        let address = resolve(env, listener.host.as_deref(), listener.port)?;
         let socket = Bound::bind(&*env.net, &listener.name, address)
             .with_context(|| format!("cannot listen on {}://{address}", listener.name))?;
         bound.push((listener.clone(), socket));
@@ -349,23 +350,19 @@ fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow:
 /// Starts the HTTP pages, if they are configured. They are served from now on, even while the logs are opened.
 fn start_console(env: &Env, config: &BrokerConfig) -> anyhow::Result<Option<Console>> {
     let Some((host, port)) = config.http_listener().map_err(anyhow::Error::msg)? else { return Ok(None) };
-    let address = resolve(host.as_deref(), port)?;
+    let address = resolve(env, host.as_deref(), port)?;
     let console =
         Console::start(env, address).with_context(|| format!("cannot listen on {address} (ottla.http.listener)"))?;
     tracing::info!("metrics are at http://{}/metrics, health at /health, readiness at /ready", console.address());
     Ok(Some(console))
 }
 
-/// Without a host returns the wildcard address of all interfaces, IPv6 and IPv4, as Java.
-fn resolve(host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
-    let Some(host) = host else {
-        let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
-        return Ok(if has_ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() });
-    };
+/// Without a host returns the wildcard address of all interfaces.
+fn resolve(env: &Env, host: Option<&str>, port: u16) -> anyhow::Result<SocketAddr> {
+    let Some(host) = host else { return Ok(env.net.wildcard(port)) };
     let addresses =
-        (host, port).to_socket_addrs().with_context(|| format!("cannot resolve the host {host} of a listener"))?;
+        env.net.resolve(host, port).with_context(|| format!("cannot resolve the host {host} of a listener"))?;
     // Prefer IPv4, as Java: on many hosts localhost resolves to ::1 first, but clients often use 127.0.0.1.
-    let addresses: Vec<SocketAddr> = addresses.collect();
     let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
     first.copied().with_context(|| format!("the host {host} of a listener has no address"))
 }

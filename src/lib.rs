@@ -27,6 +27,9 @@ pub mod metadata;
 /// Clock, disk, network, randomness and tasks: the only access to the outside.
 pub mod env;
 
+/// Requests to other nodes.
+pub mod peer;
+
 /// The broker's counters, and the table of metrics.
 pub mod metrics;
 

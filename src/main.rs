@@ -82,6 +82,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     };
     log_ready(&env, &broker);
     tokio::select! {
+        biased;
         () = signals.next() => {}
         reason = broker.failed() => {
             tracing::error!(reason, "the broker cannot continue and stops");
@@ -91,6 +92,7 @@ async fn serve_until_signal(serve: Serve) -> ExitCode {
     tracing::info!("shutting down; another signal after {} s stops the process at once", SAME_REQUEST.as_secs());
     let asked_at = env.clock.monotonic();
     tokio::select! {
+        biased;
         unclean = broker.shutdown() => log_stopped(&unclean),
         () = signals.next_after(&env, asked_at + SAME_REQUEST) => {
             tracing::warn!("stopped at once; the next start recovers the logs");
@@ -127,6 +129,7 @@ fn exit_now() -> ! {
 async fn stop_failed(env: &Env, broker: Broker) -> ExitCode {
     let deadline = env.clock.sleep_until(env.clock.monotonic() + FAILED_STOP_LIMIT);
     tokio::select! {
+        biased;
         unclean = broker.shutdown() => {
             log_stopped(&unclean);
             ExitCode::from(FAILED)
@@ -167,6 +170,7 @@ impl Signals {
             }
         };
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = hangup => {}

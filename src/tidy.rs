@@ -24,6 +24,7 @@ const LAYERS: &[&str] = &[
     "controller",
     "coordinator/group",
     "metrics",
+    "peer",
     "log",
     "raft",
     "replica",
@@ -259,6 +260,81 @@ fn linear_searches_say_why_they_are_bounded() {
         }
     }
     assert!(silent.is_empty(), "linear searches without a reason:\n{}", silent.join("\n"));
+}
+
+/// Names that a file declares as hash maps or hash sets, also inside a lock.
+fn hash_types(code: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    for declaration in ["HashMap<", "HashSet<", "HashMap::", "HashSet::"] {
+        for (at, _) in code.match_indices(declaration) {
+            let before = code[..at].trim_end_matches("Mutex<").trim_end_matches("RwLock<");
+            let before = before.trim_end_matches("Option<").trim_end_matches("std::collections::");
+            if let Some(before) = before.strip_suffix(": ").or_else(|| before.strip_suffix(" = ")) {
+                let start = before.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
+                found.insert(&before[start..]);
+            }
+        }
+    }
+    found
+}
+
+/// The order of a hash map differs from run to run. If it can be seen, a simulation cannot be replayed from its seed.
+/// So each iteration needs a comment that starts with "order:" and says why the order cannot be seen.
+#[test]
+fn hash_maps_are_not_iterated() {
+    const VISITS: [&str; 9] = [
+        ".iter()",
+        ".iter_mut()",
+        ".keys()",
+        ".values()",
+        ".values_mut()",
+        ".drain(",
+        ".into_iter()",
+        ".into_values()",
+        ".retain(",
+    ];
+    let mut silent = Vec::new();
+    for source in sources().iter().filter(|source| !is_test_only(&source.path)) {
+        let lists = vectors(&source.code);
+        let names: Vec<&str> = hash_types(&source.code).into_iter().filter(|name| !lists.contains(name)).collect();
+        let mut before = "";
+        for (number, line) in &chains(&source.code) {
+            let visits = |name: &&str| {
+                // A field of another type may have the same name, and a list that becomes the map as well.
+                let of_name = |before: &str| match before.strip_suffix('.') {
+                    Some(owner) => owner.ends_with("self") || owner.ends_with(')'),
+                    None => !before.ends_with(|c: char| c.is_alphanumeric() || c == '_') && !before.contains("Hash"),
+                };
+                let mut places = line.match_indices(*name).filter(|(at, _)| of_name(&line[..*at]));
+                places.any(|(at, _)| {
+                    let rest = line[at + name.len()..].trim_start_matches(')');
+                    let is_loop = rest == " {" && line.trim_start().starts_with("for ");
+                    is_loop || VISITS.iter().any(|visit| rest.starts_with(visit))
+                })
+            };
+            let explained = line.contains("// order:") || before.contains("// order:");
+            if names.iter().any(visits) && !explained && !line.trim_start().starts_with("//") {
+                silent.push(format!("src/{}.rs:{}: {}", source.path, number + 1, line.trim()));
+            }
+            before = line;
+        }
+    }
+    assert!(silent.is_empty(), "hash maps are iterated without a reason:\n{}", silent.join("\n"));
+}
+
+/// An unbiased `select!` polls its branches in an order that tokio draws, so a seed could not be replayed.
+#[test]
+fn every_select_is_biased() {
+    let mut unbiased = Vec::new();
+    for source in sources().iter().filter(|source| source.path != "tidy") {
+        let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+        for (at, pair) in lines.windows(2).enumerate() {
+            if pair[0].contains("select! {") && pair[1] != "biased;" {
+                unbiased.push(format!("src/{}.rs:{}", source.path, at + 1));
+            }
+        }
+    }
+    assert!(unbiased.is_empty(), "select! without biased: {unbiased:#?}");
 }
 
 /// A loop that yields until something happens hangs the whole run if it does not: `sim::until` fails instead.

@@ -8,6 +8,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use indexmap::IndexSet;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -140,7 +141,7 @@ async fn create_missing(
     if !ctx.config().auto_create_topics_enable {
         return image;
     }
-    let missing: HashSet<&str> = asked
+    let missing: IndexSet<&str> = asked
         .iter()
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))

@@ -375,6 +375,7 @@ impl Unfinished {
                 return Err(ResponseError::NotLeaderOrFollower);
             }
             tokio::select! {
+                biased;
                 () = waiter.woken() => {}
                 () = env.clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
             }

@@ -4,8 +4,7 @@
 //! stored, to `config/validate.rs`.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, ToSocketAddrs},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +13,7 @@ use std::{
 
 use crate::{
     config::{BrokerConfig, ConfigLayers, StaticConfigs},
-    env::Tasks,
+    env::{Env, Net},
     log::LogManager,
     metadata::{
         delta::MetadataDelta,
@@ -29,7 +28,7 @@ use crate::{
 pub(super) struct DynamicSettings {
     pub(super) node_id: BrokerId,
     pub(super) statics: Arc<StaticConfigs>,
-    pub(super) tasks: Tasks,
+    pub(super) env: Env,
     pub(super) limits: Arc<SharedLimits>,
     /// The most connections that the limit of open files allows.
     pub(super) most_connections: usize,
@@ -62,9 +61,10 @@ impl DynamicSettings {
             return;
         }
         // Resolving names may be slow, and every response of the controller waits for this call.
-        let (tasks, limits, changes) = (self.tasks.clone(), self.limits.clone(), self.changes.clone());
-        self.tasks.spawn("resolve hosts", async move {
-            let resolved = tasks.blocking("resolve hosts", move || resolve_all(names)).await;
+        let (env, limits, changes) = (self.env.clone(), self.limits.clone(), self.changes.clone());
+        self.env.tasks.spawn("resolve hosts", async move {
+            let net = env.net.clone();
+            let resolved = env.tasks.blocking("resolve hosts", move || resolve_all(&*net, names)).await;
             if changes.load(Ordering::Acquire) == change {
                 quota.per_ip_overrides.extend(resolved);
                 limits.allow(quota);
@@ -90,12 +90,12 @@ pub(super) fn connection_quota(
     }
 }
 
-fn resolve_all(names: Vec<(String, i32)>) -> HashMap<IpAddr, usize> {
-    let mut resolved = HashMap::new();
+fn resolve_all(net: &dyn Net, names: Vec<(String, i32)>) -> Vec<(IpAddr, usize)> {
+    let mut resolved = Vec::new();
     for (host, most) in names {
-        match (host.as_str(), 0).to_socket_addrs() {
+        match net.resolve(&host, 0) {
             Ok(addresses) => {
-                resolved.extend(addresses.map(|address| (address.ip().to_canonical(), most.max(0) as usize)))
+                resolved.extend(addresses.iter().map(|address| (address.ip().to_canonical(), most.max(0) as usize)))
             }
             Err(error) => {
                 tracing::warn!(%host, %error, "cannot resolve a host of max.connections.per.ip.overrides, its override is ignored")

@@ -518,7 +518,7 @@ async fn after_a_stop_nothing_is_appended() {
 fn negative_limits_are_no_limits() {
     let of = |queued_max_request_bytes, connections_max_idle_ms| {
         let config = BrokerConfig { queued_max_request_bytes, connections_max_idle_ms, ..BrokerConfig::default() };
-        let limits = limits(&config, usize::MAX).unwrap();
+        let limits = limits(&Env::system(), &config, usize::MAX).unwrap();
         (limits.queued_request_bytes, limits.idle)
     };
     assert_eq!(of(-1, -1), (None, None));

@@ -2,30 +2,22 @@
 
 use std::{
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        ApiKey, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, RequestHeader,
-        ResponseHeader,
-    },
-    protocol::{Decodable, Encodable, StrBytes},
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 
 use super::Health;
 use crate::{
     config::{Arguments, Settings},
-    env::{Env, net::Stream},
+    env::Env,
+    peer::Peer,
 };
 
 /// Larger responses are not read.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 const API_VERSIONS_VERSION: i16 = 0;
 const METADATA_VERSION: i16 = 5;
 
@@ -45,6 +37,7 @@ pub async fn check(
     let timeout = Duration::from_millis(health.timeout_ms);
     let deadline = env.clock.sleep_until(env.clock.monotonic() + timeout);
     tokio::select! {
+        biased;
         answer = ask(env, &server) => answer.with_context(|| format!("ask {server}")),
         () = deadline => bail!("ask {server}: no answer within {} ms", health.timeout_ms),
     }
@@ -74,64 +67,18 @@ fn server_of_settings(
 }
 
 async fn ask(env: &Env, server: &str) -> Result<String> {
-    let mut stream = connect(env, server).await?;
-    let answer =
-        round_trip(&mut *stream, ApiKey::ApiVersions, API_VERSIONS_VERSION, &ApiVersionsRequest::default()).await?;
-    let apis = decode::<ApiVersionsResponse>(answer, ApiKey::ApiVersions, API_VERSIONS_VERSION)?;
+    let (host, port) = server.rsplit_once(':').context("find host:port")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse().with_context(|| format!("understand the port {port}"))?;
+    let mut broker = Peer::connect(env, host, port, "ottla-health", MAX_RESPONSE_BYTES).await?;
+    let apis = broker.call(API_VERSIONS_VERSION, &ApiVersionsRequest::default()).await.context("ApiVersions")?;
     ensure!(apis.error_code == 0, "ApiVersions returns error {}", apis.error_code);
     let no_topics = MetadataRequest::default().with_topics(Some(Vec::new()));
-    let answer = round_trip(&mut *stream, ApiKey::Metadata, METADATA_VERSION, &no_topics).await?;
-    let metadata = decode::<MetadataResponse>(answer, ApiKey::Metadata, METADATA_VERSION)?;
+    let metadata = broker.call(METADATA_VERSION, &no_topics).await.context("Metadata")?;
     ensure!(!metadata.brokers.is_empty(), "Metadata returns no broker");
     let cluster = metadata.cluster_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
     let (apis, brokers) = (apis.api_keys.len(), metadata.brokers.len());
     Ok(format!("{server} is healthy: cluster {cluster}, {brokers} broker(s), {apis} APIs"))
-}
-
-async fn connect(env: &Env, server: &str) -> Result<Box<dyn Stream>> {
-    let mut last = None;
-    for address in resolve(server).await? {
-        match env.net.connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    match last {
-        Some(error) => Err(error).context("connect"),
-        None => bail!("the name has no address"),
-    }
-}
-
-async fn resolve(server: &str) -> Result<Vec<SocketAddr>> {
-    Ok(tokio::net::lookup_host(server).await.context("resolve host:port")?.collect())
-}
-
-async fn round_trip(stream: &mut dyn Stream, key: ApiKey, version: i16, request: &impl Encodable) -> Result<Bytes> {
-    let header = RequestHeader::default()
-        .with_request_api_key(key as i16)
-        .with_request_api_version(version)
-        .with_correlation_id(i32::from(key as i16))
-        .with_client_id(Some(StrBytes::from_static_str("ottla-health")));
-    let mut frame = BytesMut::new();
-    frame.put_i32(0);
-    header.encode(&mut frame, key.request_header_version(version)).context("encode the header")?;
-    request.encode(&mut frame, version).context("encode the request")?;
-    let length = u32::try_from(frame.len() - 4)?;
-    frame[..4].copy_from_slice(&length.to_be_bytes());
-    stream.write_all(&frame).await.context("send a request")?;
-
-    let length = stream.read_u32().await.context("wait for an answer")? as usize;
-    ensure!(length <= MAX_ANSWER_BYTES, "an answer of {length} bytes is too large for a broker");
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).await.context("read an answer")?;
-    Ok(answer.into())
-}
-
-fn decode<R: Decodable>(mut answer: Bytes, key: ApiKey, version: i16) -> Result<R> {
-    let header =
-        ResponseHeader::decode(&mut answer, key.response_header_version(version)).context("decode the header")?;
-    ensure!(header.correlation_id == i32::from(key as i16), "the answer belongs to another request");
-    R::decode(&mut answer, version).context("decode the answer")
 }
 
 #[cfg(test)]
@@ -157,6 +104,6 @@ mod tests {
     async fn nobody_there_is_an_error_that_names_the_address() {
         let health = Health { bootstrap_server: Some("127.0.0.1:1".into()), config: Vec::new(), timeout_ms: 5000 };
         let error = check(&Env::system(), &health, []).await.expect_err("nobody listens on port 1");
-        assert!(format!("{error:#}").starts_with("ask 127.0.0.1:1: connect"), "{error:#}");
+        assert!(format!("{error:#}").starts_with("ask 127.0.0.1:1: cannot connect"), "{error:#}");
     }
 }

@@ -87,6 +87,7 @@ async fn serve(stream: Box<dyn Stream>, pages: Arc<Pages>, clock: &dyn Clock) ->
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
+        biased;
         served = connection => served.map_err(|error| error.to_string()),
         () = clock.sleep_until(clock.monotonic() + CONNECTION_LIMIT) => Err("it took too long".to_owned()),
     }

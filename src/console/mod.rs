@@ -33,7 +33,7 @@ impl Console {
     pub fn start(env: &Env, address: SocketAddr) -> io::Result<Console> {
         let listener = env.net.listen(address)?;
         let address = listener.local_addr()?;
-        let tasks = Tasks::new();
+        let tasks = env.tasks.new_group();
         let pages = Arc::new(pages::Pages::default());
         let server = http::Server { clock: env.clock.clone(), tasks: tasks.clone(), pages: pages.clone() };
         tasks.spawn_until_stopped("accept on the console", server.run(listener));

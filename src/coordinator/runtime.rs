@@ -532,6 +532,7 @@ impl Inner {
         let timeout_ms = u64::try_from(self.config.offsets_commit_timeout_ms).unwrap_or(0);
         let deadline = self.env.clock.monotonic() + Duration::from_millis(timeout_ms);
         tokio::select! {
+            biased;
             committed = self.log.committed(partition, offset) => committed.map_err(GroupError::from),
             () = self.env.clock.sleep_until(deadline) => Err(WriteError::TimedOut.into()),
         }
@@ -654,6 +655,7 @@ impl Inner {
             }
             let at = Duration::from_millis(u64::try_from(earliest_ms).unwrap_or(0));
             let is_due = tokio::select! {
+                biased;
                 () = self.env.clock.sleep_until(at) => true,
                 () = self.wake_timer.notified() => false,
             };

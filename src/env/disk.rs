@@ -81,6 +81,8 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
     /// Space on the volume of `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// How many files and sockets this process may have open at a time.
+    fn open_files_limit(&self) -> usize;
 
     /// Replaces a whole file so that a crash leaves the old content or the new one: temporary
     /// file, fsync, rename, fsync of the directory.
@@ -232,6 +234,10 @@ impl Disk for SystemDisk {
             Err(std::fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn open_files_limit(&self) -> usize {
+        super::open_files::limit()
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

@@ -20,9 +20,21 @@ pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(|_| end_process())
 }
 
+/// While it lives, a panic of its thread ends the process: something waits for this work, and nothing else would
+/// notice.
+pub struct PanicEndsProcess;
+
+impl Drop for PanicEndsProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            end_process();
+        }
+    }
+}
+
 #[cold]
 fn end_process() -> ! {
-    tracing::error!("a lock is poisoned by an earlier panic: the process ends, the next start recovers");
+    tracing::error!("a panic has left a change half done: the process ends, the next start recovers");
     log_output::flush();
     std::process::abort()
 }

@@ -1,7 +1,13 @@
 //! Listening and connecting behind a trait.
 #![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
-use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    os::fd::BorrowedFd,
+    path::Path,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +20,10 @@ pub trait Net: Send + Sync + 'static {
     fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>>;
     /// Opens a connection.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+    /// The addresses of a host name. May wait for a name server, so it belongs on the blocking pool.
+    fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// The address that stands for all interfaces.
+    fn wildcard(&self, port: u16) -> SocketAddr;
 }
 
 /// A listening socket.
@@ -81,6 +91,19 @@ impl Net for SystemNet {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
+    }
+
+    fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok((host, port).to_socket_addrs()?.collect())
+    }
+
+    /// IPv6 and with it IPv4, as Java, if the system has IPv6.
+    fn wildcard(&self, port: u16) -> SocketAddr {
+        if Path::new("/proc/net/if_inet6").exists() {
+            (Ipv6Addr::UNSPECIFIED, port).into()
+        } else {
+            (Ipv4Addr::UNSPECIFIED, port).into()
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The only place that starts tasks and threads: each has a name, can be asked to stop, and is waited for.
 //!
-//! Leaves counting of running tasks to tokio-util's `TaskTracker`. Owns the stop flag: every request reads it, so
-//! reading it is one atomic load, and a connection waits for it with one [`Stopping`] for its whole life.
+//! A group runs either on tokio, with threads for blocking work, or on one simulated thread ([`SimulatedThread`]), on
+//! which the order of all work depends only on a seed. Leaves counting of running tasks to tokio-util's `TaskTracker`.
+//! Owns the stop flag: every request reads it, so reading it is one atomic load, and a connection waits for it with one
+//! [`Stopping`] for its whole life.
 #![allow(clippy::disallowed_methods)] // These calls are allowed only here.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{
@@ -15,17 +17,34 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use tokio::{
     runtime::Handle,
-    sync::{Notify, futures::OwnedNotified},
-    task::AbortHandle,
+    sync::{Notify, futures::OwnedNotified, oneshot},
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
+    BoxFuture,
     aside::{Aside, AsideShare},
     lock::lock,
 };
+
+/// The one thread of a simulation: all tasks, blocking work and threads of its nodes take turns on it.
+pub trait SimulatedThread: Send + Sync {
+    /// Starts a task. It is never polled inside this call.
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>);
+    /// Starts blocking work, which takes some simulated time and then runs in one piece.
+    fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send>);
+}
+
+/// Where the tasks of a group run.
+#[derive(Clone)]
+enum Executor {
+    /// The runtime in which the group was created: tasks may also be started from threads outside it.
+    Tokio(Option<Handle>),
+    Simulated(Arc<dyn SimulatedThread>),
+}
 
 /// A group of tasks that end together. Clones share the group.
 #[derive(Clone)]
@@ -34,8 +53,7 @@ pub struct Tasks {
 }
 
 struct Inner {
-    /// The runtime in which the group was created: tasks may also be started from threads outside it.
-    runtime: Option<Handle>,
+    executor: Executor,
     /// Set once, before `stop` is notified.
     is_stopping: AtomicBool,
     stop: Arc<Notify>,
@@ -48,8 +66,7 @@ struct Inner {
 #[derive(Default)]
 struct Spawned {
     next_id: u64,
-    /// `None` while the task is being started.
-    by_id: HashMap<u64, Option<AbortHandle>>,
+    by_id: BTreeMap<u64, AbortHandle>,
 }
 
 /// Removes a task from the list when it ends, even by a panic.
@@ -68,12 +85,26 @@ impl Inner {
 }
 
 impl Tasks {
-    /// A group with nothing running.
+    /// A group on tokio with nothing running.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Tasks {
+        Tasks::on(Executor::Tokio(Handle::try_current().ok()))
+    }
+
+    /// A group on a simulated thread.
+    pub fn simulated(thread: Arc<dyn SimulatedThread>) -> Tasks {
+        Tasks::on(Executor::Simulated(thread))
+    }
+
+    /// Another group in the same place, which stops independently of this one.
+    pub fn new_group(&self) -> Tasks {
+        Tasks::on(self.inner.executor.clone())
+    }
+
+    fn on(executor: Executor) -> Tasks {
         Tasks {
             inner: Arc::new(Inner {
-                runtime: Handle::try_current().ok(),
+                executor,
                 is_stopping: AtomicBool::new(false),
                 stop: Arc::default(),
                 running: TaskTracker::new(),
@@ -85,29 +116,28 @@ impl Tasks {
 
     /// Starts a task that is expected to end by itself soon after [`Tasks::stopping`] is ready.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let forget = self.remember();
-        let id = forget.1;
+        let (forget, registration) = self.remember();
+        let task = Abortable::new(task, registration);
         let task = self.inner.running.track_future(async move {
             let _forget = forget;
-            task.await;
+            // An error means that the task was aborted.
+            let _ = task.await;
             tracing::trace!(task = name, "ended");
         });
-        let handle = match &self.inner.runtime {
-            Some(runtime) => runtime.spawn(task),
-            None => tokio::spawn(task),
-        };
-        // It may have ended by now.
-        if let Some(remembered) = self.inner.spawned().by_id.get_mut(&id) {
-            *remembered = Some(handle.abort_handle());
+        match &self.inner.executor {
+            Executor::Tokio(Some(runtime)) => _ = runtime.spawn(task),
+            Executor::Tokio(None) => _ = tokio::spawn(task),
+            Executor::Simulated(thread) => thread.spawn(name, Box::pin(task)),
         }
     }
 
-    fn remember(&self) -> Forget {
+    fn remember(&self) -> (Forget, AbortRegistration) {
+        let (handle, registration) = AbortHandle::new_pair();
         let mut spawned = self.inner.spawned();
         let id = spawned.next_id;
         spawned.next_id += 1;
-        spawned.by_id.insert(id, None);
-        Forget(self.inner.clone(), id)
+        spawned.by_id.insert(id, handle);
+        (Forget(self.inner.clone(), id), registration)
     }
 
     /// Starts a task that is dropped at its current await point once the group stops.
@@ -130,11 +160,22 @@ impl Tasks {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let running = self.inner.running.token();
-        let joined = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let _running = running;
             work()
-        })
-        .await;
+        };
+        let joined = match &self.inner.executor {
+            Executor::Tokio(_) => tokio::task::spawn_blocking(work).await,
+            Executor::Simulated(thread) => {
+                let (done, value) = oneshot::channel();
+                thread.spawn_blocking(name, Box::new(move || _ = done.send(work())));
+                match value.await {
+                    Ok(value) => Ok(value),
+                    // The node has crashed.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        };
         match joined {
             Ok(value) => value,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -169,9 +210,12 @@ impl Tasks {
             tracing::trace!(task = name, "ended");
             output
         };
-        match self.inner.aside.spawn(request_bytes, work) {
-            Ok(task) => task.await,
-            Err(work) => work.await,
+        match &self.inner.executor {
+            Executor::Tokio(_) => match self.inner.aside.spawn(request_bytes, work) {
+                Ok(task) => task.await,
+                Err(work) => work.await,
+            },
+            Executor::Simulated(_) => work.await,
         }
     }
 
@@ -188,20 +232,62 @@ impl Tasks {
             work();
             tracing::trace!(task = name, "ended");
         };
-        match &self.inner.runtime {
-            Some(runtime) => runtime.spawn_blocking(work),
-            None => tokio::task::spawn_blocking(work),
-        };
+        match &self.inner.executor {
+            Executor::Tokio(Some(runtime)) => _ = runtime.spawn_blocking(work),
+            Executor::Tokio(None) => _ = tokio::task::spawn_blocking(work),
+            Executor::Simulated(thread) => thread.spawn_blocking(name, Box::new(work)),
+        }
     }
 
-    /// Starts a separate thread, for work with its own loop.
-    pub fn spawn_thread(&self, name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    /// Starts a separate thread for `work`, which has its own loop and may wait for disks.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn spawn_thread(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
         let running = self.inner.running.token();
-        std::thread::Builder::new().name(name.into()).spawn(move || {
+        let work = async move {
             let _running = running;
-            work();
-        })?;
+            work.await;
+        };
+        match &self.inner.executor {
+            Executor::Tokio(runtime) => {
+                let runtime = runtime.clone().unwrap_or_else(Handle::current);
+                std::thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(work))?;
+            }
+            Executor::Simulated(thread) => thread.spawn(name, Box::pin(work)),
+        }
         Ok(())
+    }
+
+    /// Does `work` for each item on up to `threads` threads, and returns the results in the order of the items. Blocks
+    /// the calling thread until all are done.
+    pub fn in_parallel<T: Send, R: Send>(&self, threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+        let threads = threads.min(items.len());
+        if threads < 2 || matches!(self.inner.executor, Executor::Simulated(_)) {
+            return items.into_iter().map(work).collect();
+        }
+        let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+        let queue = Mutex::new(items.into_iter().enumerate());
+        std::thread::scope(|scope| {
+            let worker = || {
+                loop {
+                    // A statement of its own, so that the lock is not held during the work.
+                    let next = lock(&queue).next();
+                    let Some((at, item)) = next else { return };
+                    *lock(&results[at]) = Some(work(item));
+                }
+            };
+            for _ in 1..threads {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        let result = |result: Mutex<Option<R>>| result.into_inner().ok().flatten();
+        results.into_iter().map(|done| result(done).expect("a panic of a worker ends the scope")).collect()
     }
 
     /// A future that is ready once the group was asked to stop.
@@ -224,7 +310,7 @@ impl Tasks {
     /// Aborts the tasks that still run: each is dropped at its current await point. Returns how many there were.
     pub fn abort(&self) -> usize {
         // Abort outside the lock, because the end of a task takes it.
-        let handles: Vec<_> = self.inner.spawned().by_id.values().flatten().cloned().collect();
+        let handles: Vec<_> = self.inner.spawned().by_id.values().cloned().collect();
         for handle in &handles {
             handle.abort();
         }
@@ -279,7 +365,7 @@ mod tests {
         let (done, is_done) = tokio::sync::oneshot::channel();
         let starter = tasks.clone();
         tasks
-            .spawn_thread("starts a task", move || {
+            .spawn_thread("starts a task", async move {
                 starter.spawn("answers", async move { done.send(7).unwrap() });
             })
             .unwrap();
@@ -328,7 +414,7 @@ mod tests {
         let ended = Arc::new(AtomicBool::new(false));
         let has_ended = ended.clone();
         tasks
-            .spawn_thread("ends late", move || {
+            .spawn_thread("ends late", async move {
                 must_end.recv().unwrap();
                 has_ended.store(true, Ordering::Relaxed);
             })
@@ -341,6 +427,21 @@ mod tests {
         });
         tasks.shutdown().await;
         assert!(ended.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn work_in_parallel_keeps_the_order_of_its_items() {
+        let tasks = Tasks::new();
+        let both = std::sync::Barrier::new(2);
+        let results = tasks.in_parallel(2, (0..100).collect(), |item| {
+            if item < 2 {
+                // Each of the two threads does one of the first two items.
+                both.wait();
+            }
+            item * 2
+        });
+        assert_eq!(results, (0..100).map(|item| item * 2).collect::<Vec<_>>());
+        assert!(tasks.in_parallel(5, Vec::<u8>::new(), |item| item).is_empty());
     }
 
     struct Wakes(AtomicUsize);

@@ -2,13 +2,14 @@
 //!
 //! Owns the order of the steps of a change. The controller decides a request at once on the newest state, committed or
 //! not, and its records are proposed as one entry. Requests that arrive meanwhile share one fsync. Then raft commits,
-//! the records are applied to the published image, the subscribers are called, the store is updated, and only then is
-//! the request answered. A quorum of one takes the same path: it elects itself, and its own fsync is the majority. The
-//! thread has no timer, so an idle broker sleeps. A full disk stops nothing: space is reserved for the metadata log,
-//! and while only the reserve is left, only changes that free space are decided. If even the reserve is used up, or no
-//! file descriptor is free, the pending writes are kept and retried, the waiting requests fail with a timeout, and no
-//! new request is decided until the writes succeed. Leaves decisions to `controller`, storage to `storage.rs`, and
-//! messages to other voters to the transport.
+//! the records are applied to the image, the image is handed over to the publisher, and the request is answered with
+//! the offset at which it is published. A quorum of one takes the same path: it elects itself, and its own fsync is the
+//! majority. The thread has no timer, so an idle broker sleeps. A full disk stops nothing: space is reserved for the
+//! metadata log, and while only the reserve is left, only changes that free space are decided. If even the reserve is
+//! used up, or no file descriptor is free, the pending writes are kept and retried, the waiting requests fail with a
+//! timeout, and no new request is decided until the writes succeed. Leaves decisions to `controller`, storage to
+//! `storage.rs`, and messages to other voters to the transport, and everything that the rest of the broker does with a
+//! new image to the publisher, for which no request of another client waits.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use super::{
     handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
     logger::logger,
     metadata_log::LOSS_INSTRUCTIONS,
-    snapshot::{self, SnapshotId},
+    snapshot,
     storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
 };
 use crate::{
@@ -124,7 +125,7 @@ fn is_ahead(storage: &MetadataStorage, at: Provenance) -> bool {
     storage.is_sole_voter() && at.last_contained_offset >= storage.end_offset()
 }
 
-/// Starts the quorum on a thread of its own and waits until it has published its first image.
+/// Starts the quorum on a thread of its own and waits until its first image is published.
 pub async fn start(
     env: &Env,
     options: Options,
@@ -138,21 +139,22 @@ pub async fn start(
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
     let retries = events.downgrade();
-    env.tasks.spawn_thread("metadata", move || {
+    env.tasks.spawn_thread("metadata", async move {
         let ended = Ended(ended_sender);
         match Driver::open(driver_env, options, log, store, driver_publisher)
             .and_then(|mut driver| Ok((driver.begin()?, driver)))
         {
             Ok((broker_epoch, driver)) => {
-                let _ = started_sender.send(Ok(broker_epoch));
-                driver.run(receiver, retries);
+                let _ = started_sender.send(Ok((broker_epoch, driver.applied_offset())));
+                driver.run(receiver, retries).await;
             }
             Err(error) => _ = started_sender.send(Err(error)),
         }
         drop(ended);
     })?;
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
-    let broker_epoch = started.await.map_err(|_| stopped())??;
+    let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
+    publisher.published(applied).await;
     Ok(Started { controller: ControllerHandle { events, publisher, settings, ended }, broker_epoch })
 }
 
@@ -232,7 +234,8 @@ struct Driver {
     working: MetadataImage,
     /// The changes in `committed` since the last publication.
     delta: MetadataDelta,
-    is_published: bool,
+    /// The last offset of the image that was last handed over to the publisher.
+    published: Option<Offset>,
     /// The base offset of the next proposal.
     next_offset: Offset,
     /// The number of the newest `Ready` that is written but not synced.
@@ -253,12 +256,17 @@ struct Driver {
     proposed_bytes: u64,
     /// An `Event::Retry` is scheduled.
     is_retry_armed: bool,
+    /// For events that the driver's own tasks send; `None` during the start. Weak, so that the driver still ends when
+    /// all controller handles are dropped.
+    events: Option<mpsc::WeakSender<Event>>,
     pending: VecDeque<Pending>,
     was_leader: bool,
     /// The raft index of the newest snapshot.
     last_snapshot_index: u64,
     /// `MetadataStorage::bytes_written` at that snapshot.
     bytes_at_snapshot: u64,
+    /// `MetadataStorage::bytes_written` at the snapshot that is being written now.
+    running_snapshot: Option<u64>,
     /// No snapshot is tried before this time, because the last one failed.
     next_snapshot_at: Duration,
 }
@@ -348,7 +356,7 @@ impl Driver {
             working: committed.clone(),
             committed,
             delta: MetadataDelta::default(),
-            is_published: false,
+            published: None,
             next_offset,
             unsynced: None,
             unwritten: None,
@@ -359,10 +367,12 @@ impl Driver {
             reserve_used: 0,
             proposed_bytes: 0,
             is_retry_armed: false,
+            events: None,
             pending: VecDeque::new(),
             was_leader: false,
             last_snapshot_index,
             bytes_at_snapshot: 0,
+            running_snapshot: None,
             next_snapshot_at: Duration::ZERO,
         };
         for index in applied + 1..=replay_to {
@@ -413,8 +423,9 @@ impl Driver {
         Ok(epoch)
     }
 
-    fn run(mut self, mut events: mpsc::Receiver<Event>, retries: mpsc::WeakSender<Event>) {
-        let result = self.serve(&mut events, &retries);
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, own_events: mpsc::WeakSender<Event>) {
+        self.events = Some(own_events);
+        let result = self.serve(&mut events).await;
         events.close();
         if let Err(error) = result {
             tracing::error!(%error, "the metadata log failed; this node can no longer read or change the metadata and must stop");
@@ -425,12 +436,10 @@ impl Driver {
         }
     }
 
-    fn serve(&mut self, events: &mut mpsc::Receiver<Event>, retries: &mpsc::WeakSender<Event>) -> Result<(), Fatal> {
+    async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), Fatal> {
         self.keep_reserve()?;
-        if self.lacks_room() {
-            self.arm_retry(retries.clone());
-        }
-        while let Some(event) = events.blocking_recv() {
+        self.arm_retry();
+        while let Some(event) = events.recv().await {
             let mut next = Some(event);
             for _ in 0..MAX_EVENTS_PER_ROUND {
                 match next {
@@ -446,23 +455,32 @@ impl Driver {
                 None => {}
             }
             self.drive()?;
-            if self.lacks_room() && !self.is_retry_armed {
-                self.arm_retry(retries.clone());
-            }
+            self.arm_retry();
         }
         Ok(())
     }
 
-    /// The sender is weak, so that the driver still ends when all controller handles are dropped.
-    fn arm_retry(&mut self, retries: mpsc::WeakSender<Event>) {
-        self.is_retry_armed = true;
+    /// Schedules a retry if there is no room.
+    fn arm_retry(&mut self) {
+        if !self.lacks_room() || std::mem::replace(&mut self.is_retry_armed, true) {
+            return;
+        }
         let clock = self.env.clock.clone();
         let at = clock.monotonic() + SHORTAGE_RETRY;
-        self.env.tasks.spawn_until_stopped("metadata retry", async move {
+        self.send_after("metadata retry", async move {
             clock.sleep_until(at).await;
-            if let Some(events) = retries.upgrade() {
+            Event::Retry
+        });
+    }
+
+    /// Sends the event that a task returns to this driver, unless it has ended by then.
+    fn send_after(&self, task: &'static str, event: impl Future<Output = Event> + Send + 'static) {
+        let Some(events) = self.events.clone() else { return };
+        self.env.tasks.spawn_until_stopped(task, async move {
+            let event = event.await;
+            if let Some(events) = events.upgrade() {
                 // An error means that the driver has ended.
-                let _ = events.send(Event::Retry).await;
+                let _ = events.send(event).await;
             }
         });
     }
@@ -508,6 +526,7 @@ impl Driver {
                 self.is_retry_armed = false;
                 self.keep_reserve()?;
             }
+            Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
             Event::Stop => {}
         }
         Ok(())
@@ -596,7 +615,7 @@ impl Driver {
             Err(error) if error.is_shortage() => self.on_shortage(&error),
             Err(error) => return Err(error),
         }
-        if has_written && self.is_published {
+        if has_written && self.published.is_some() {
             // The write may have started a new segment, which has no reserve yet.
             self.keep_reserve()?;
         }
@@ -605,7 +624,7 @@ impl Driver {
         if self.is_stalled {
             self.refuse_pending(Unavailable::TimedOut);
         } else {
-            self.maybe_snapshot()?;
+            self.maybe_snapshot();
         }
         Ok(())
     }
@@ -752,22 +771,23 @@ impl Driver {
         Ok(())
     }
 
+    /// The offset of the last record in the image of all committed records.
+    fn applied_offset(&self) -> Offset {
+        self.committed.provenance.last_contained_offset
+    }
+
     fn publish(&mut self) {
-        let published = self.publisher.image().provenance.last_contained_offset;
-        if self.is_published && published == self.committed.provenance.last_contained_offset {
+        let applied = self.applied_offset();
+        let previous = self.published.replace(applied);
+        if previous == Some(applied) {
             return;
         }
         let delta = std::mem::take(&mut self.delta);
         self.committed.kraft_version = self.node.store().kraft_version();
         self.store.note(&delta);
-        if self.is_published {
-            self.publisher.publish(self.committed.clone(), &delta);
-        } else {
-            // Subscribers that came before the start get the whole image as one delta.
-            let everything = MetadataDelta::from_empty(&self.committed);
-            self.publisher.publish(self.committed.clone(), &everything);
-            self.is_published = true;
-        }
+        // Subscribers that came before the start get the whole image as one delta.
+        let delta = if previous.is_none() { MetadataDelta::from_empty(&self.committed) } else { delta };
+        self.publisher.hand_over(self.committed.clone(), delta);
         if self.next_offset == self.committed.provenance.last_contained_offset + 1 {
             // Nothing is in flight, so both images are equal. As a clone, `working` shares its topics with `committed`.
             self.working = self.committed.clone();
@@ -775,10 +795,10 @@ impl Driver {
     }
 
     fn answer(&mut self) {
-        let applied = self.committed.provenance.last_contained_offset;
+        let applied = self.applied_offset();
         while self.pending.front().is_some_and(|pending| pending.offset <= applied) {
-            if let Some(Pending { reply, sender: Some(sender), .. }) = self.pending.pop_front() {
-                let _ = sender.send(Ok(reply));
+            if let Some(Pending { reply, sender: Some(sender), offset }) = self.pending.pop_front() {
+                let _ = sender.send(Ok((reply, offset)));
             }
         }
     }
@@ -814,15 +834,42 @@ impl Driver {
         })
     }
 
-    /// Writes a snapshot if enough bytes were written since the last one. If it fails, the log grows and the next start
-    /// takes longer, but the broker need not stop.
-    fn maybe_snapshot(&mut self) -> Result<(), Fatal> {
-        if self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
+    /// Starts a snapshot if enough bytes were written since the last one. The blocking pool writes it, and the driver
+    /// continues meanwhile.
+    fn maybe_snapshot(&mut self) {
+        if self.running_snapshot.is_some()
+            || self.events.is_none()
+            || self.node.store().bytes_written() - self.bytes_at_snapshot < self.options.max_bytes_between_snapshots
             || self.env.clock.monotonic() < self.next_snapshot_at
         {
-            return Ok(());
+            return;
         }
-        if let Err(error) = self.try_snapshot() {
+        let Some((index, _)) = self.node.store().entry_ending_at(self.applied_offset()) else { return };
+        if index <= self.last_snapshot_index {
+            return;
+        }
+        self.running_snapshot = Some(self.node.store().bytes_written());
+        self.store.save(&self.committed);
+        let (image, voters) = (self.committed.clone(), self.node.store().voters().clone());
+        let (disk, dir, now_ms) = (self.env.disk.clone(), self.options.dir.clone(), self.env.clock.now_ms());
+        let write = move || {
+            let id = snapshot::write(&*disk, &dir, &image, Some(&voters), index, now_ms)?;
+            snapshot::delete_older(&*disk, &dir, id)
+        };
+        let tasks = self.env.tasks.clone();
+        self.send_after("metadata snapshot", async move {
+            Event::SnapshotDone(index, tasks.blocking("write a metadata snapshot", write).await)
+        });
+    }
+
+    /// Trims the log to the previous snapshot, so that the newest snapshot may be damaged without loss. If the snapshot
+    /// failed, the log grows and the next start takes longer, but the broker need not stop.
+    fn on_snapshot_done(&mut self, index: u64, written: io::Result<()>) -> Result<(), Fatal> {
+        self.bytes_at_snapshot = match (self.running_snapshot.take(), &written) {
+            (Some(bytes), Ok(())) => bytes,
+            _ => self.bytes_at_snapshot,
+        };
+        if let Err(error) = written.and_then(|()| self.trim(index)) {
             tracing::error!(%error, "the metadata snapshot failed and will be tried again later");
             self.next_snapshot_at = self.env.clock.monotonic() + SNAPSHOT_RETRY;
         }
@@ -830,35 +877,9 @@ impl Driver {
         self.keep_reserve()
     }
 
-    /// Writes a snapshot and starts the save of the store, then trims the log to the previous snapshot, so that the
-    /// newest snapshot may be damaged without loss.
-    fn try_snapshot(&mut self) -> io::Result<()> {
-        let Some((index, _)) = self.node.store().entry_ending_at(self.committed.provenance.last_contained_offset)
-        else {
-            return Ok(());
-        };
-        if index <= self.last_snapshot_index {
-            return Ok(());
-        }
-        let (disk, dir) = (self.env.disk.clone(), self.options.dir.clone());
-        let voters = self.node.store().voters().clone();
-        let id = snapshot::write(disk.as_ref(), &dir, &self.committed, Some(&voters), index, self.env.clock.now_ms())?;
-        tracing::debug!(file = id.file_name(), "metadata snapshot written");
-        self.store.save(&self.committed);
-        self.bytes_at_snapshot = self.node.store().bytes_written();
+    fn trim(&mut self, index: u64) -> io::Result<()> {
         let previous = std::mem::replace(&mut self.last_snapshot_index, index);
-        self.node.mut_store().compact(previous)?;
-        self.delete_old_snapshots(id)
-    }
-
-    /// Keeps the newest snapshot and the one before it.
-    fn delete_old_snapshots(&self, newest: SnapshotId) -> io::Result<()> {
-        let ids = snapshot::list(self.env.disk.as_ref(), &self.options.dir)?;
-        let older: Vec<SnapshotId> = ids.into_iter().filter(|id| *id < newest).collect();
-        for id in older.iter().rev().skip(1) {
-            self.env.disk.remove_file(&self.options.dir.join(id.file_name()))?;
-        }
-        Ok(())
+        self.node.mut_store().compact(previous)
     }
 }
 

@@ -4,7 +4,7 @@
 //! topic's log exists). Dropping the future loses the reply, but the change still happens. A large request is sent in
 //! portions (`controller/portions.rs`), so that other requests get their turn.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -87,7 +87,8 @@ pub struct QuorumInfo {
     pub endpoints: VotersRecord,
 }
 
-pub(super) type ReplySender = oneshot::Sender<Result<Reply, Unavailable>>;
+/// A reply is valid once the record at the offset is published on this node.
+pub(super) type ReplySender = oneshot::Sender<Result<(Reply, Offset), Unavailable>>;
 
 /// Everything the driver reacts to.
 pub(super) enum Event {
@@ -95,6 +96,8 @@ pub(super) enum Event {
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
     /// Retries the writes that failed because of a shortage.
     Retry,
+    /// A snapshot up to the entry with this raft index was written, or could not be written.
+    SnapshotDone(u64, io::Result<()>),
     Stop,
 }
 
@@ -118,7 +121,8 @@ impl ControllerHandle {
     pub async fn call<R: ControllerRequest>(&self, request: R) -> Result<R::Reply, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.events.send(Event::Request(request.into(), sender)).await.map_err(|_| Unavailable::Stopped)?;
-        let reply = receiver.await.map_err(|_| Unavailable::Stopped)??;
+        let (reply, offset) = receiver.await.map_err(|_| Unavailable::Stopped)??;
+        self.publisher.published(offset).await;
         R::reply(reply).ok_or(Unavailable::Stopped)
     }
 
@@ -255,11 +259,12 @@ impl ControllerHandle {
         receiver.await.map_err(|_| Unavailable::Stopped)?
     }
 
-    /// Stops the driver and waits until it has flushed and closed its files.
+    /// Stops the driver and waits until it has flushed and closed its files and its last image is published.
     pub async fn stop(&self) {
         // A closed channel means that it has ended already.
         let _ = self.events.send(Event::Stop).await;
         self.stopped().await;
+        self.publisher.settled().await;
     }
 
     /// Whether the driver has ended.

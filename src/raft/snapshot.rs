@@ -78,6 +78,15 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SnapshotId>> {
     Ok(ids)
 }
 
+/// Deletes all snapshots but `newest` and the one before it.
+pub fn delete_older(disk: &dyn Disk, dir: &Path, newest: SnapshotId) -> io::Result<()> {
+    let older: Vec<SnapshotId> = list(disk, dir)?.into_iter().filter(|id| *id < newest).collect();
+    for id in older.iter().rev().skip(1) {
+        disk.remove_file(&dir.join(id.file_name()))?;
+    }
+    Ok(())
+}
+
 /// Reads the newest valid snapshot. Logs a warning for each damaged one.
 pub fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Snapshot>> {
     for id in list(disk, dir)?.into_iter().rev() {
@@ -123,6 +132,7 @@ pub fn write(
     })?;
     disk.rename(&partial, &dir.join(id.file_name()))?;
     disk.sync_dir(dir)?;
+    tracing::debug!(file = id.file_name(), "metadata snapshot written");
     Ok(id)
 }
 

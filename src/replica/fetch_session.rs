@@ -184,6 +184,7 @@ impl FetchSessionCache {
 
     /// The current counters.
     pub fn counts(&self) -> FetchSessionCounts {
+        // order: they are only counted.
         let sessions: Vec<_> = lock(&self.sessions).values().map(|slot| slot.session.clone()).collect();
         FetchSessionCounts {
             sessions: sessions.len(),
@@ -261,9 +262,10 @@ impl FetchSessionCache {
         let bytes = session_bytes(context.partitions.iter().map(|(key, _)| key));
         let mut sessions = lock(&self.sessions);
         while sessions.len() >= self.slots || self.used_bytes.load(Ordering::Relaxed) + bytes > self.max_bytes {
-            let oldest = sessions.iter().min_by_key(|(_, slot)| slot.last_used).map(|(id, slot)| (*id, slot.last_used));
+            // order: the minimum is unique.
+            let oldest = sessions.iter().map(|(id, slot)| (slot.last_used, *id)).min();
             match oldest {
-                Some((id, last_used)) if now >= last_used + EVICTION => {
+                Some((last_used, id)) if now >= last_used + EVICTION => {
                     sessions.remove(&id);
                     self.evicted.add(1);
                 }

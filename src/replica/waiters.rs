@@ -5,14 +5,12 @@
 //! the waiter is registered before the check, or the change counter is read before the check and again after the
 //! registration. A wake-up runs no code of the waiter; it only wakes its task.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicU64, Ordering},
 };
 
+use indexmap::IndexMap;
 use tokio::sync::Notify;
 
 use crate::env::lock::lock;
@@ -47,8 +45,9 @@ pub struct Waiters {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By address, so that a registration takes constant time even with thousands of waiters.
-    by_address: HashMap<usize, Weak<Waiter>>,
+    /// By address, so that a registration takes constant time even with thousands of waiters. Waiters are woken in the
+    /// order of their registration.
+    by_address: IndexMap<usize, Weak<Waiter>>,
     /// The number of entries at which dropped waiters are removed.
     sweep_at: usize,
 }
@@ -76,7 +75,7 @@ impl Waiters {
     pub fn wake_all(&self) {
         let mut waiting = lock(&self.waiting);
         self.changes.fetch_add(1, Ordering::Release);
-        for (_, waiter) in waiting.by_address.drain() {
+        for (_, waiter) in waiting.by_address.drain(..) {
             if let Some(waiter) = waiter.upgrade() {
                 waiter.wake();
             }

@@ -311,6 +311,14 @@ impl SimDisk {
         locked(&self.inner.state).syncs
     }
 
+    /// The end of the process that uses the disk: handles and locks become invalid, and everything written stays.
+    pub fn kill(&self) {
+        self.inner.life.fetch_add(1, Ordering::AcqRel);
+        let mut state = locked(&self.inner.state);
+        state.locks.clear();
+        state.faults = Faults::default();
+    }
+
     /// A power failure: unsynced data is lost, kept or torn. Handles and locks become invalid.
     pub fn crash(&self) {
         self.inner.life.fetch_add(1, Ordering::AcqRel);
@@ -576,6 +584,10 @@ impl Disk for SimDisk {
             path: path.to_owned(),
             life: self.inner.life.load(Ordering::Acquire),
         }))
+    }
+
+    fn open_files_limit(&self) -> usize {
+        usize::MAX
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {

@@ -11,13 +11,14 @@ use crate::{
         testing::TestSchema,
         topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     },
-    env::Disk,
+    env::{Disk, Tasks},
     log::{Log, LogContext, OpenLog},
     metadata::{image::ConfigResource, publisher::Subscriber},
     raft::{
         MetadataLog,
         cached_image::{STORE_DIR, open_store},
         metadata_log::log_config,
+        snapshot::SnapshotId,
         storage::memory::MemoryLog,
     },
     sim::{SimClock, SimDisk, disk::Faults, until},
@@ -85,7 +86,7 @@ impl Node {
 
     async fn try_start(&self) -> Result<Running, StartError> {
         let env = Env::system();
-        let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
+        let (publisher, heard) = (Publisher::new(&env.tasks), Arc::new(Mutex::new(Vec::new())));
         publisher.subscribe(Arc::new(RecordingSubscriber(heard.clone())));
         let store = if self.use_sled { open_store(&env, self.dir.path()) } else { CachedImage::none() };
         let started = start(&env, self.options(), Box::new(self.log.clone()), store, publisher.clone()).await?;
@@ -249,8 +250,14 @@ async fn survives(ruin: impl Fn(&Path)) {
     // The log alone, without any store, must give exactly the same image.
     std::fs::remove_dir_all(store_dir(&node)).unwrap();
     let env = Env::system();
-    let driver =
-        Driver::open(env, node.options(), Box::new(node.log.clone()), CachedImage::none(), Publisher::new()).unwrap();
+    let driver = Driver::open(
+        env,
+        node.options(),
+        Box::new(node.log.clone()),
+        CachedImage::none(),
+        Publisher::new(&Tasks::new()),
+    )
+    .unwrap();
     assert_eq!(driver.committed.checksum(), rebuilt.checksum());
 }
 
@@ -337,16 +344,26 @@ async fn snapshots_trim_the_log_and_a_restart_needs_only_them_and_the_rest() {
     for at in 0..60 {
         running.create(&format!("t{at}")).await;
     }
+    until("the log is trimmed to the older of two snapshots", || {
+        let names = running.env.disk.list(node.dir.path()).unwrap();
+        let snapshots: Vec<_> = names.iter().filter_map(|entry| SnapshotId::parse(&entry.name)).collect();
+        snapshots.len() == 2 && node.log.log_start_offset() == snapshots[0].end_offset
+    })
+    .await;
     let before = running.stop().await;
     let snapshots = snapshot::list(&crate::env::SystemDisk, node.dir.path()).unwrap();
-    assert_eq!(snapshots.len(), 2, "the newest and the one before");
-    assert_eq!(node.log.log_start_offset(), snapshots[0].end_offset, "trimmed to the older one");
     // Without a store the image comes from snapshot and log.
     std::fs::remove_dir_all(store_dir(&node)).unwrap();
     let env = Env::system();
     let open = || {
-        Driver::open(env.clone(), node.options(), Box::new(node.log.clone()), CachedImage::none(), Publisher::new())
-            .unwrap()
+        Driver::open(
+            env.clone(),
+            node.options(),
+            Box::new(node.log.clone()),
+            CachedImage::none(),
+            Publisher::new(&Tasks::new()),
+        )
+        .unwrap()
     };
     assert_eq!(open().committed.checksum(), before.checksum());
     // If the newest snapshot is damaged, the image comes from the older one and more of the log.
@@ -393,8 +410,13 @@ async fn a_directory_of_another_node_is_refused_by_name() {
     let node = Node { use_sled: false, ..Node::new() };
     node.start().await.stop().await;
     let options = Options { node_id: 2, ..node.options() };
-    let result =
-        Driver::open(Env::system(), options, Box::new(node.log.clone()), CachedImage::none(), Publisher::new());
+    let result = Driver::open(
+        Env::system(),
+        options,
+        Box::new(node.log.clone()),
+        CachedImage::none(),
+        Publisher::new(&Tasks::new()),
+    );
     assert!(result.err().unwrap().to_string().contains("node.id 2 is not a voter"));
 }
 
@@ -403,7 +425,6 @@ struct Simulated {
     disk: SimDisk,
     clock: SimClock,
     env: Env,
-    max_bytes_between_snapshots: u64,
 }
 
 impl Simulated {
@@ -411,20 +432,28 @@ impl Simulated {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
         let env = Env { disk: Arc::new(disk.clone()), clock: Arc::new(clock.clone()), ..Env::system() };
         disk.create_dir_all(Path::new("/data")).unwrap();
-        Simulated { disk, clock, env, max_bytes_between_snapshots: u64::MAX }
+        Simulated { disk, clock, env }
     }
 
-    async fn start(&self) -> Running {
+    fn open_log(&self) -> (Options, Box<MetadataLog>) {
         let context = LogContext::alone(Path::new("/data"), self.env.disk.clone(), self.env.clock.clone()).unwrap();
         let dir = PathBuf::from("/data/__cluster_metadata-0");
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         let config = Arc::new(log_config(1 << 20, i64::MAX));
         let log = Log::open(&context, &dir, partition, None, config, OpenLog::default()).unwrap();
-        let options =
-            Options { dir, max_bytes_between_snapshots: self.max_bytes_between_snapshots, ..Node::new().options() };
-        let (publisher, heard) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
+        (Options { dir, ..Node::new().options() }, Box::new(MetadataLog::new(&self.env, log)))
+    }
+
+    fn open_driver(&self) -> Driver {
+        let (options, log) = self.open_log();
+        let publisher = Publisher::new(&self.env.tasks);
+        Driver::open(self.env.clone(), options, log, CachedImage::none(), publisher).unwrap()
+    }
+
+    async fn start(&self) -> Running {
+        let (options, log) = self.open_log();
+        let (publisher, heard) = (Publisher::new(&self.env.tasks), Arc::new(Mutex::new(Vec::new())));
         publisher.subscribe(Arc::new(RecordingSubscriber(heard.clone())));
-        let log = Box::new(MetadataLog::new(&self.env, log));
         let started = start(&self.env, options, log, CachedImage::none(), publisher.clone()).await.unwrap();
         Running { env: self.env.clone(), publisher, started, heard }
     }
@@ -563,28 +592,23 @@ async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
 
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
-    let node = Simulated { max_bytes_between_snapshots: 5_000, ..Simulated::new() };
-    let running = node.start().await;
-    let dir = Path::new("/data/__cluster_metadata-0");
-    let snapshots = || snapshot::list(&node.disk, dir).unwrap().len();
-    // Directories at the paths of the next snapshots make their writes fail.
-    let end = running.publisher.image().provenance;
-    for offset in end.last_contained_offset..end.last_contained_offset + 200 {
-        let id = SnapshotId { end_offset: offset, epoch: end.last_contained_epoch };
-        node.disk.create_dir_all(&dir.join(format!("{}.part", id.file_name()))).unwrap();
-    }
-    for at in 0..50 {
-        running.create(&format!("t{at}")).await;
-    }
-    for entry in node.disk.list(dir).unwrap().iter().filter(|entry| entry.is_dir) {
-        node.disk.remove_dir_all(&dir.join(&entry.name)).unwrap();
-    }
-    running.create("early").await;
-    assert_eq!(snapshots(), 0);
+    let node = Simulated::new();
+    let (sender, mut events) = mpsc::channel(8);
+    let mut driver = node.open_driver();
+    driver.options.max_bytes_between_snapshots = 1;
+    driver.begin().unwrap();
+    driver.events = Some(sender.downgrade());
+    driver.maybe_snapshot();
+    assert!(driver.running_snapshot.is_some());
+    let written = events.recv().await.unwrap();
+    let Event::SnapshotDone(index, Ok(())) = written else { panic!("the snapshot is written") };
+    driver.on_snapshot_done(index, Err(io::ErrorKind::StorageFull.into())).unwrap();
+    driver.maybe_snapshot();
+    assert!(driver.running_snapshot.is_none(), "it is not tried again at once");
     node.clock.advance(SNAPSHOT_RETRY);
-    running.create("late").await;
-    // A request is answered before the snapshot is written. When the next request is answered, the snapshot is there.
-    running.create("later").await;
-    assert_eq!(snapshots(), 1);
-    assert_eq!(running.stop().await.topics.by_name.len(), 53);
+    driver.maybe_snapshot();
+    let Some(Event::SnapshotDone(index, Ok(()))) = events.recv().await else { panic!("it is tried again") };
+    driver.on_snapshot_done(index, Ok(())).unwrap();
+    driver.maybe_snapshot();
+    assert!(driver.running_snapshot.is_none(), "nothing was written since");
 }

@@ -1,0 +1,126 @@
+//! Requests to another node: Kafka's own, over a connection of their own.
+//!
+//! Owns the frames, the headers and the check that a response belongs to its request. A response passes no bounds walk:
+//! its size is limited, and a peer is not an arbitrary client. Leaves retries, time limits and the choice of the peer
+//! to its users: who drops a call that has not ended must drop the connection, too.
+
+use std::{io, net::SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{RequestHeader, ResponseHeader},
+    protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::env::{Env, net::Stream};
+
+/// Why a request has no response.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(String, io::Error),
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, io::Error),
+    #[error("the connection failed: {0}")]
+    Connection(#[from] io::Error),
+    #[error("a response of {0} bytes is too large")]
+    TooLarge(usize),
+    #[error("the response belongs to another request")]
+    OutOfStep,
+    #[error("cannot encode the request: {0}")]
+    Encode(anyhow::Error),
+    #[error("cannot decode the response: {0}")]
+    Decode(anyhow::Error),
+}
+
+/// A connection to another node.
+pub struct Peer {
+    stream: Box<dyn Stream>,
+    client_id: StrBytes,
+    max_response_bytes: usize,
+    next_correlation_id: i32,
+}
+
+impl Peer {
+    /// Connects to `host:port`, to the first of its addresses that accepts. The host name is resolved at each call.
+    ///
+    /// # Errors
+    /// The name is unknown, or no address accepts.
+    pub async fn connect(
+        env: &Env,
+        host: &str,
+        port: u16,
+        client_id: &str,
+        max_response_bytes: usize,
+    ) -> Result<Peer, PeerError> {
+        let (net, name) = (env.net.clone(), host.to_owned());
+        let resolved = env.tasks.blocking("resolve a peer", move || net.resolve(&name, port)).await;
+        let unknown = |error| PeerError::Resolve(host.to_owned(), error);
+        let mut failed = unknown(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        for address in resolved.map_err(unknown)? {
+            match env.net.connect(address).await {
+                Ok(stream) => return Ok(Peer::over(stream, client_id, max_response_bytes)),
+                Err(error) => failed = PeerError::Connect(address, error),
+            }
+        }
+        Err(failed)
+    }
+
+    fn over(stream: Box<dyn Stream>, client_id: &str, max_response_bytes: usize) -> Peer {
+        Peer {
+            stream,
+            client_id: StrBytes::from_string(client_id.to_owned()),
+            max_response_bytes,
+            next_correlation_id: 0,
+        }
+    }
+
+    /// Sends a request and waits for its response.
+    ///
+    /// # Errors
+    /// The connection must not be used any more.
+    pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, PeerError> {
+        self.send(version, request).await?;
+        self.receive::<R>(version).await
+    }
+
+    /// Sends a request. Its response follows those of earlier requests.
+    ///
+    /// # Errors
+    /// The connection must not be used any more.
+    pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<(), PeerError> {
+        self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next_correlation_id)
+            .with_client_id(Some(self.client_id.clone()));
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header.encode(&mut frame, R::header_version(version)).map_err(PeerError::Encode)?;
+        request.encode(&mut frame, version).map_err(PeerError::Encode)?;
+        let length = i32::try_from(frame.len() - 4).map_err(|error| PeerError::Encode(error.into()))?;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        Ok(self.stream.write_all(&frame).await?)
+    }
+
+    async fn receive<R: Request>(&mut self, version: i16) -> Result<R::Response, PeerError> {
+        let mut response = self.read_frame().await?;
+        let header = ResponseHeader::decode(&mut response, R::Response::header_version(version));
+        if header.map_err(PeerError::Decode)?.correlation_id != self.next_correlation_id {
+            return Err(PeerError::OutOfStep);
+        }
+        R::Response::decode(&mut response, version).map_err(PeerError::Decode)
+    }
+
+    async fn read_frame(&mut self) -> Result<Bytes, PeerError> {
+        let length = self.stream.read_u32().await? as usize;
+        if length > self.max_response_bytes {
+            return Err(PeerError::TooLarge(length));
+        }
+        let mut frame = vec![0; length];
+        self.stream.read_exact(&mut frame).await?;
+        Ok(frame.into())
+    }
+}

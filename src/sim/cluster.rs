@@ -1,0 +1,170 @@
+//! Whole brokers on simulated hosts, made of production code.
+//!
+//! Owns the hosts: their disks, their settings, and the starts and ends of their brokers. Leaves time and order to
+//! `world.rs`, the links between hosts to `net.rs`, and what clients may observe to the tests.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{NodeId, SimDisk, SimNet, Simulation, World};
+use crate::{
+    broker::Broker,
+    config::{Arguments, Settings},
+    env::Env,
+    loggers::Loggers,
+    raft::CachedImage,
+};
+
+/// The port of each broker.
+pub const PORT: u16 = 9092;
+/// The node of the test's clients. It has no disk and never fails.
+pub const CLIENT: NodeId = 1000;
+/// Far more than a start or a stop takes, in simulated time.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Brokers and the world around them.
+pub struct Cluster {
+    /// Time, and the tasks of all nodes.
+    pub world: Simulation,
+    /// The links between the nodes.
+    pub net: SimNet,
+    clients: Env,
+    nodes: BTreeMap<NodeId, Node>,
+    seed: u64,
+}
+
+struct Node {
+    disk: SimDisk,
+    settings: Vec<String>,
+    skew_ms: i64,
+    broker: Arc<Mutex<Started>>,
+}
+
+/// The state of the newest start of a broker.
+#[derive(Default)]
+enum Started {
+    #[default]
+    Starting,
+    Serving(Broker),
+    /// The reason.
+    Refused(String),
+    Stopped,
+}
+
+impl Cluster {
+    /// A cluster without brokers.
+    pub fn new(seed: u64) -> Cluster {
+        let world = Simulation::new(seed);
+        let net = SimNet::new(&world);
+        let clients = world.start_node(CLIENT, SimDisk::new(seed), &net, 0);
+        Cluster { world, net, clients, nodes: BTreeMap::new(), seed }
+    }
+
+    /// The environment of the clients.
+    pub fn clients(&self) -> &Env {
+        &self.clients
+    }
+
+    /// Adds a host with an empty disk, whose broker gets these settings. It is not started.
+    pub fn add(&mut self, node: NodeId, settings: &[&str]) {
+        let host = format!("node-{node}");
+        let mut all = vec![
+            format!("node.id={node}"),
+            "log.dirs=/data".to_owned(),
+            format!("listeners=PLAINTEXT://{host}:{PORT}"),
+        ];
+        all.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        let disk = SimDisk::new(self.seed ^ u64::from(node).rotate_left(32));
+        let broker = Arc::new(Mutex::new(Started::Stopped));
+        self.nodes.insert(node, Node { disk, settings: all, skew_ms: 0, broker });
+    }
+
+    /// The disk of a host.
+    pub fn disk(&self, node: NodeId) -> &SimDisk {
+        &self.nodes[&node].disk
+    }
+
+    /// Sets how far the wall clock of a host is ahead, from its next start on.
+    pub fn set_skew_ms(&mut self, node: NodeId, skew_ms: i64) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.skew_ms = skew_ms;
+        }
+    }
+
+    /// Starts the broker of a host, which must not be running, and does not wait for it.
+    pub fn begin_start(&self, id: NodeId) {
+        let node = &self.nodes[&id];
+        let env = self.world.start_node(id, node.disk.clone(), &self.net, node.skew_ms);
+        let arguments = Arguments { config_files: Vec::new(), overrides: node.settings.clone() };
+        let settings = Settings::load(&arguments, [], &|_| Err(io::ErrorKind::NotFound.into()));
+        let settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
+        let broker = node.broker.clone();
+        *lock(&broker) = Started::Starting;
+        env.tasks.clone().spawn("start the broker", async move {
+            let loggers = Arc::new(Loggers::new(Default::default(), |_| {}));
+            let started = Broker::start(settings, env, |_, _| CachedImage::none(), loggers).await;
+            *lock(&broker) = match started {
+                Ok(started) => Started::Serving(started),
+                Err(error) => Started::Refused(format!("{error:#}")),
+            };
+        });
+    }
+
+    /// Starts the broker of a host and waits until it serves.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start(&self, id: NodeId) {
+        self.begin_start(id);
+        let broker = &self.nodes[&id].broker;
+        let is_over = || !matches!(*lock(broker), Started::Starting);
+        self.world.run_until("the broker has started", LIMIT, is_over);
+        if let Started::Refused(reason) = &*lock(broker) {
+            panic!("node {id} did not start: {reason}");
+        }
+    }
+
+    /// Stops the broker of a host as SIGTERM does, and waits until it has ended. Returns whether all went well.
+    pub fn stop(&self, id: NodeId) -> bool {
+        let broker = std::mem::replace(&mut *lock(&self.nodes[&id].broker), Started::Stopped);
+        let Started::Serving(broker) = broker else { panic!("node {id} does not serve") };
+        let unclean = self.world.wait(id, "the broker has stopped", LIMIT, broker.shutdown());
+        self.kill(id);
+        unclean.is_empty()
+    }
+
+    /// Ends the broker of a host as `kill -9` does: everything that it has written stays.
+    pub fn kill(&self, id: NodeId) {
+        self.end(id, SimDisk::kill);
+    }
+
+    /// Cuts the power of a host: what its disk has not synced may be lost.
+    pub fn cut_power(&self, id: NodeId) {
+        self.end(id, SimDisk::crash);
+    }
+
+    fn end(&self, id: NodeId, disk: impl Fn(&SimDisk)) {
+        let node = &self.nodes[&id];
+        // The disk first: what the tasks and the broker do while they are dropped must not reach it.
+        disk(&node.disk);
+        self.world.crash(id);
+        let broker = std::mem::replace(&mut *lock(&node.broker), Started::Stopped);
+        drop(broker);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The world of a cluster, for tasks that outlive a borrow.
+impl Cluster {
+    /// A handle to the world.
+    pub fn handle(&self) -> World {
+        World::clone(&self.world)
+    }
+}

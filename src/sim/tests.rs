@@ -1,0 +1,195 @@
+//! Scenarios with whole brokers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        CreateTopicsRequest, FetchRequest, ProduceRequest, TopicName,
+        create_topics_request::CreatableTopic,
+        fetch_request::{FetchPartition, FetchTopic},
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::StrBytes,
+};
+
+use super::{
+    NodeId,
+    cluster::{CLIENT, Cluster, PORT},
+};
+use crate::{
+    env::Env,
+    log::tests::plain,
+    peer::Peer,
+    protocol::record_batch::{RecordIter, iter_batches},
+};
+
+const TOPIC: &str = "t";
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+fn topic_name() -> TopicName {
+    TopicName(StrBytes::from_static_str(TOPIC))
+}
+
+async fn connect(env: &Env, node: NodeId) -> Option<Peer> {
+    Peer::connect(env, &format!("node-{node}"), PORT, "client", 64 << 20).await.ok()
+}
+
+/// The value, or none after [`CALL_LIMIT`].
+async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = call => Some(value),
+        () = env.clock.sleep_until(env.clock.monotonic() + CALL_LIMIT) => None,
+    }
+}
+
+async fn create_topic(peer: &mut Peer, settings: &[(&str, &str)]) -> Option<i16> {
+    let mut topic = CreatableTopic::default().with_name(topic_name()).with_num_partitions(1).with_replication_factor(1);
+    for (name, value) in settings {
+        let config = kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default()
+            .with_name(StrBytes::from_string((*name).to_owned()))
+            .with_value(Some(StrBytes::from_string((*value).to_owned())));
+        topic.configs.push(config);
+    }
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5000);
+    Some(peer.call(5, &request).await.ok()?.topics.first()?.error_code)
+}
+
+/// Appends one record. Returns its offset, or the error code.
+async fn produce(peer: &mut Peer, value: &str) -> Option<Result<i64, i16>> {
+    let records = PartitionProduceData::default().with_index(0).with_records(Some(plain(1, value.as_bytes(), 1000)));
+    let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![records]);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
+    let response = peer.call(9, &request).await.ok()?;
+    let partition = response.responses.first()?.partition_responses.first()?;
+    Some(if partition.error_code == 0 { Ok(partition.base_offset) } else { Err(partition.error_code) })
+}
+
+/// All records of the partition, by offset.
+async fn fetch_all(env: &Env, node: NodeId) -> Option<BTreeMap<i64, String>> {
+    let mut peer = connect(env, node).await?;
+    let mut found = BTreeMap::new();
+    loop {
+        let next = found.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        let partition =
+            FetchPartition::default().with_partition(0).with_fetch_offset(next).with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default().with_topic(topic_name()).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_replica_id((-1).into())
+            .with_max_wait_ms(0)
+            .with_max_bytes(1 << 20)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        let response = peer.call(11, &request).await.ok()?;
+        let partition = response.responses.first()?.partitions.first()?.clone();
+        if partition.error_code != 0 {
+            return None;
+        }
+        let records: Bytes = partition.records.unwrap_or_default();
+        for batch in iter_batches(&records) {
+            let record = RecordIter::new(batch.records_bytes(), 1).next().and_then(Result::ok);
+            let text = record.and_then(|record| record.value).expect("each batch has one record with a value");
+            found.insert(batch.base_offset(), String::from_utf8_lossy(text).into_owned());
+        }
+        if found.last_key_value().is_none_or(|(offset, _)| offset + 1 >= partition.high_watermark) {
+            return Some(found);
+        }
+    }
+}
+
+/// What a producer was told.
+type Acknowledged = Arc<Mutex<Vec<(i64, String)>>>;
+
+/// Appends numbered records for ever, through all faults.
+async fn produce_for_ever(env: Env, node: NodeId, acknowledged: Acknowledged) {
+    let mut number = 0;
+    loop {
+        if let Some(Some(mut peer)) = limited(&env, connect(&env, node)).await {
+            let _ = limited(&env, create_topic(&mut peer, &[("flush.messages", "1")])).await;
+            loop {
+                number += 1;
+                let value = format!("v{number}");
+                match limited(&env, produce(&mut peer, &value)).await.flatten() {
+                    Some(Ok(offset)) => acknowledged.lock().unwrap().push((offset, value)),
+                    Some(Err(_)) => env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(5)).await,
+                    // It is unknown whether the record was stored.
+                    None => break,
+                }
+            }
+        }
+        env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(20)).await;
+    }
+}
+
+/// One broker under load, and faults that the seed chooses. Returns a checksum of all that happened and the number of
+/// acknowledged records.
+fn faults_on_one_broker(seed: u64) -> (u64, usize) {
+    let mut cluster = Cluster::new(seed);
+    cluster.add(1, &["log.segment.bytes=1048576"]);
+    cluster.start(1);
+    let acknowledged = Acknowledged::default();
+    let written = || acknowledged.lock().unwrap().len();
+    cluster.world.spawn(CLIENT, produce_for_ever(cluster.clients().clone(), 1, acknowledged.clone()));
+    cluster.world.run_until("the load has begun", Duration::from_secs(60), || written() > 0);
+    for _ in 0..6 {
+        let below = |bound: u64| cluster.world.random().below(bound);
+        cluster.world.run_for(Duration::from_millis(20 + below(300)));
+        match below(5) {
+            0 => {
+                cluster.kill(1);
+                cluster.start(1);
+            }
+            1 => {
+                cluster.cut_power(1);
+                cluster.start(1);
+            }
+            2 => {
+                assert!(cluster.stop(1), "seed {seed}: the stop was clean");
+                cluster.start(1);
+            }
+            3 => {
+                cluster.world.pause(1);
+                cluster.world.run_for(Duration::from_millis(below(8000)));
+                cluster.world.resume(1);
+            }
+            _ => {
+                cluster.net.cut(CLIENT, 1);
+                cluster.world.run_for(Duration::from_millis(below(8000)));
+                cluster.net.mend();
+                cluster.net.reset(CLIENT, 1);
+            }
+        }
+    }
+    let before = written();
+    cluster.world.run_until("records are acknowledged again", Duration::from_secs(60), || written() >= before + 10);
+    // The load goes on during the read.
+    let must_be_stored = acknowledged.lock().unwrap().clone();
+    let env = cluster.clients().clone();
+    let stored = cluster.world.wait(CLIENT, "all records are read", Duration::from_secs(60), async move {
+        fetch_all(&env, 1).await.expect("the partition can be read")
+    });
+    for (offset, value) in &must_be_stored {
+        assert_eq!(stored.get(offset), Some(value), "seed {seed}: the acknowledged record {offset} is lost");
+    }
+    (cluster.world.trace(), written())
+}
+
+#[test]
+fn inv_l4_one_broker_loses_nothing_acknowledged_through_kills_power_cuts_and_pauses() {
+    let mut total = 0;
+    for seed in 0..20 {
+        total += faults_on_one_broker(seed).1;
+    }
+    assert!(total > 1000, "{total} records");
+}
+
+#[test]
+fn a_seed_replays_to_the_same_trace() {
+    assert_eq!(faults_on_one_broker(7), faults_on_one_broker(7));
+    assert_ne!(faults_on_one_broker(7).0, faults_on_one_broker(8).0);
+}
