@@ -341,9 +341,6 @@ rows! {
         ["background.threads"] Int = "10",
             AtLeast(1), High, ClusterWide,
             "Threads of background tasks.";
-        ["num.recovery.threads.per.data.dir"] Int = "2",
-            AtLeast(1), High, ClusterWide,
-            "Logs recovered at the same time in each data directory at start.";
         ["num.io.threads"] Int = "8",
             AtLeast(1), High, ClusterWide,
             "Threads that process requests.";

@@ -129,6 +129,9 @@ settings! {
             ["log.retention.check.interval.ms"] log_retention_check_interval_ms: i64 = "300000",
                 AtLeast(1), Medium, ReadOnly,
                 "How often the broker checks logs for segments to delete, in milliseconds.";
+            ["num.recovery.threads.per.data.dir"] num_recovery_threads_per_data_dir: i32 = "2",
+                AtLeast(1), High, ClusterWide,
+                "Logs recovered at the same time in each data directory at start.";
             ["replica.high.watermark.checkpoint.interval.ms"] replica_high_watermark_checkpoint_interval_ms: i64 = "5000",
                 Any, High, ReadOnly,
                 "How often the high watermarks are written, in milliseconds.";

@@ -157,6 +157,14 @@ pub(super) struct Unopened {
     placement: Placement,
 }
 
+/// A partition that this broker does not host yet, and whose log must be opened now.
+struct NewPartition<'a> {
+    topic: &'a TopicImage,
+    local: Arc<LocalTopic>,
+    unopened: Unopened,
+    registered: &'a PartitionImage,
+}
+
 #[derive(Default)]
 struct Topics {
     by_name: HashMap<Arc<str>, Arc<LocalTopic>>,
@@ -202,6 +210,7 @@ impl ReplicaManager {
 
     /// All topics of which this broker hosts partitions, sorted by name.
     pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
+        // order: they are sorted by name.
         let mut topics: Vec<_> = lock::read(&self.topics).by_id.values().cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
@@ -298,15 +307,16 @@ impl ReplicaManager {
         })
     }
 
-    fn change_partition(
+    /// Changes a hosted partition. Returns a new one whose log must be opened now.
+    fn change_partition<'a>(
         &self,
         changes: &mut Changes,
-        topic: &TopicImage,
-        local: &LocalTopic,
+        topic: &'a TopicImage,
+        local: &Arc<LocalTopic>,
         index: i32,
         is_queued: bool,
-    ) {
-        let Some(registered) = self.registered(topic, index) else { return };
+    ) -> Option<NewPartition<'a>> {
+        let registered = self.registered(topic, index)?;
         match local.partition(index) {
             Some(Hosted::Online(partition)) => self.change_leadership(&partition, registered),
             // When its log is opened, the partition gets the leadership of the image at that time.
@@ -314,26 +324,50 @@ impl ReplicaManager {
             None => {
                 let placement = self.directories.placement(registered);
                 let unopened = Unopened { topic_id: topic.id, index, placement };
-                if is_queued {
-                    local.set(index, Hosted::Opening);
-                    self.queue(changes, TopicPartition::new(topic.name.clone(), index), Work::Open(unopened));
-                } else {
-                    self.open_for_the_first_time(changes, topic, local, unopened, registered);
+                if !is_queued {
+                    return Some(NewPartition { topic, local: local.clone(), unopened, registered });
                 }
+                local.set(index, Hosted::Opening);
+                self.queue(changes, TopicPartition::new(topic.name.clone(), index), Work::Open(unopened));
             }
+        }
+        None
+    }
+
+    /// Opens the logs of new partitions, several at a time at the start.
+    fn open_new(&self, changes: &mut Changes, new: Vec<NewPartition<'_>>) {
+        let threads = if self.directories.has_started() { 1 } else { self.recovery_threads(&changes.image) };
+        let image = changes.image.clone();
+        let opened = self.env.tasks.in_parallel(threads, new, |partition| {
+            let NewPartition { topic, local, unopened, .. } = &partition;
+            let result = self.open_hosted(&image, topic, local, unopened.index, unopened.placement);
+            (partition, result)
+        });
+        for (partition, result) in opened {
+            self.on_first_open(changes, partition, result);
         }
     }
 
-    fn open_for_the_first_time(
+    /// `num.recovery.threads.per.data.dir` for all directories together.
+    fn recovery_threads(&self, image: &MetadataImage) -> usize {
+        let layers = ConfigLayers::new(
+            &self.statics,
+            image.config(&ConfigResource::default_broker()),
+            image.config(&ConfigResource::broker(self.broker_id)),
+        );
+        let per_dir = usize::try_from(layers.broker_config().num_recovery_threads_per_data_dir).unwrap_or(1);
+        per_dir * self.log_manager.directory_ids().count().max(1)
+    }
+
+    fn on_first_open(
         &self,
         changes: &mut Changes,
-        topic: &TopicImage,
-        local: &LocalTopic,
-        unopened: Unopened,
-        registered: &PartitionImage,
+        partition: NewPartition<'_>,
+        result: Result<Arc<Partition>, LogError>,
     ) {
+        let NewPartition { topic, local, unopened, registered } = partition;
         let index = unopened.index;
-        let error = match self.open_hosted(&changes.image, topic, local, index, unopened.placement) {
+        let error = match result {
             Ok(partition) => return self.change_leadership(&partition, registered),
             Err(error) => error,
         };
@@ -439,7 +473,7 @@ impl ReplicaManager {
         let topic = image.topic_by_id(unopened.topic_id).zip(self.topic_by_id(unopened.topic_id));
         let Some((topic, local)) = topic else { return };
         if let Some(registered) = self.registered(topic, unopened.index) {
-            self.open_for_the_first_time(changes, topic, &local, unopened, registered);
+            self.open_new(changes, vec![NewPartition { topic, local, unopened, registered }]);
         }
     }
 
@@ -611,14 +645,16 @@ impl Subscriber for ReplicaManager {
             self.remove_topic(changes, topic, is_large);
         }
         self.retry_unopened(changes, &mut RetryTurn::default(), 1);
+        let mut new = Vec::new();
         for (id, changed) in &delta.topics {
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
             let is_queued = is_large || self.progress.is_pending(&topic.name);
             for index in &changed.partitions {
-                self.change_partition(changes, topic, &local, *index, is_queued);
+                new.extend(self.change_partition(changes, topic, &local, *index, is_queued));
             }
         }
+        self.open_new(changes, new);
         self.arm_retry(changes);
         self.arm_backlog(&mut changes.backlog);
         for resource in &delta.configs {
