@@ -393,16 +393,18 @@ async fn start_quorum(
     let log = MetadataLog::open(env, log_manager, log_config, accept_loss).context("cannot open the metadata log")?;
     let dir = log.dir();
     let directory_ids: Vec<_> = log_manager.directory_ids().map(|(_, id)| id).collect();
+    let directory_id = log_manager
+        .directory_ids()
+        .find(|(path, _)| Some(*path) == dir.parent())
+        .map(|(_, id)| id)
+        .context("the metadata log is in no log directory")?;
     let options = raft::Options {
         node_id: config.node_id,
         cluster_id: log_manager.cluster_id().to_owned(),
-        directory_id: log_manager
-            .directory_ids()
-            .find(|(path, _)| Some(*path) == dir.parent())
-            .map(|(_, id)| id)
-            .context("the metadata log is in no log directory")?,
+        directory_id,
         dir: dir.clone(),
-        controller_endpoints: Vec::new(),
+        voters: raft::control_records::single_voter(config.node_id, directory_id, Vec::new()),
+        transport: Arc::new(raft::NoTransport),
         settings: ControllerSettings {
             node_id: config.node_id,
             default_num_partitions: config.num_partitions,

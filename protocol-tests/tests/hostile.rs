@@ -14,7 +14,7 @@ use protocol_tests::{
     differential::schema::{Api, Schemas},
     hostile::{
         requests::{Shape, shapes},
-        trial::{ATTACK_LIMIT, ATTEMPTS, attempt, schemas},
+        trial::{ATTEMPTS, attack_limit, attempt, schemas},
         world::{Client, Size},
     },
 };
@@ -88,7 +88,7 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
             println!("{name:<28} {report}");
             faults = report.faults();
             if report.sent.len() < plan.len() {
-                faults.push(format!("only {} requests within {ATTACK_LIMIT:?}", report.sent.len()));
+                faults.push(format!("only {} requests within {:?}", report.sent.len(), attack_limit()));
             }
             if faults.is_empty() {
                 break;

@@ -17,6 +17,9 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const READ_AHEAD_BYTES: usize = 32 * 1024;
 /// A frame up to this size gets its whole buffer at once.
 const LARGE_FRAME_BYTES: usize = 1024 * 1024;
+/// The room for more of a very large frame, as a multiple of what has arrived. Each growth copies what has arrived;
+/// room that is not used yet takes address space, but no memory.
+const GROWTH: usize = 16;
 /// If less room is left in the buffer, a read is not worth a system call.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
 const LENGTH_BYTES: usize = 4;
@@ -108,7 +111,7 @@ impl FrameReader {
             }
         } else if room < missing && room < SMALLEST_READ_BYTES {
             // The buffer of a very large frame grows as data arrive, so that its length alone costs nothing.
-            self.buffer.reserve(missing.min(arrived.max(LARGE_FRAME_BYTES)));
+            self.buffer.reserve(missing.min((GROWTH * arrived).max(LARGE_FRAME_BYTES)));
         }
         Ok(&mut self.buffer)
     }

@@ -13,18 +13,19 @@
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
-use raft::{RawNode, Ready, StateRole, eraftpb::Entry};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::{
     cached_image::{CachedImage, STORE_DIR},
-    control_records::{BatchContent, VoterEndpoint, data_batch, read_batch, single_voter},
+    control_records::{BatchContent, VotersRecord, control_batch, data_batch, read_batch},
     handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
-    logger::logger,
+    message,
     metadata_log::LOSS_INSTRUCTIONS,
+    node::{Entry, Message, Node, RaftError, Ready, Refused},
     snapshot,
-    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
+    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id},
 };
 use crate::{
     controller::{
@@ -33,7 +34,7 @@ use crate::{
         features::bootstrap_records,
         shortage::Reserve,
     },
-    env::{Env, Random},
+    env::{BoxFuture, Env, Random},
     log::is_shortage,
     metadata::{
         delta::MetadataDelta,
@@ -49,8 +50,6 @@ use crate::{
 const MAX_WAITING_EVENTS: usize = 1024;
 /// At most this many requests share one fsync, so that none waits behind an endless stream.
 const MAX_EVENTS_PER_ROUND: usize = 256;
-/// At most this many committed bytes are applied at once.
-const MAX_APPLY_BYTES: u64 = 4 << 20;
 /// Disk space reserved for the metadata log. Deleting 20,000 topics takes less than 1 MiB. Registering a broker with
 /// 20,000 partitions, which every start does, takes 2 MiB.
 const RESERVE_BYTES: u64 = 4 << 20;
@@ -61,6 +60,25 @@ const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
 /// A failed snapshot is retried after this time. Until then the log is not trimmed; nothing else is affected.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 
+/// raft's unit of time, as long as there are other voters. Without them there are no ticks, and an idle node sleeps.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The way to the other voters.
+pub trait Transport: Send + Sync {
+    /// Sends a message to another voter and does not wait. The message may be lost, but messages to one voter must not
+    /// overtake each other without need.
+    fn send(&self, to: BrokerId, message: Bytes);
+}
+
+/// The transport of a node that has no other voters.
+pub struct NoTransport;
+
+impl Transport for NoTransport {
+    fn send(&self, to: BrokerId, _: Bytes) {
+        tracing::debug!(to, "no other voter can be reached");
+    }
+}
+
 /// How to start the metadata quorum.
 pub struct Options {
     pub node_id: BrokerId,
@@ -69,8 +87,10 @@ pub struct Options {
     pub directory_id: Uuid,
     /// `<metadata.log.dir>/__cluster_metadata-0`. It must exist.
     pub dir: PathBuf,
-    /// The endpoints at which other voters reach this node; empty if it is the only voter.
-    pub controller_endpoints: Vec<VoterEndpoint>,
+    /// The voters of a new cluster; those of an old one are in its log.
+    pub voters: VotersRecord,
+    /// The way to the other voters.
+    pub transport: Arc<dyn Transport>,
     pub settings: ControllerSettings,
     pub schema: Arc<dyn ConfigSchema>,
     /// `metadata.log.max.record.bytes.between.snapshots`.
@@ -95,7 +115,7 @@ pub enum StartError {
     #[error("metadata log: {0}")]
     Io(#[from] io::Error),
     #[error("consensus: {0}")]
-    Raft(#[from] raft::Error),
+    Raft(#[from] RaftError),
     #[error("metadata log: {0}")]
     Replay(String),
     #[error("the broker could not register: {0:?}")]
@@ -123,6 +143,11 @@ fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<
 /// A sole voter stores only records that its log has synced. If the stored image is ahead, the log has lost records.
 fn is_ahead(storage: &MetadataStorage, at: Provenance) -> bool {
     storage.is_sole_voter() && at.last_contained_offset >= storage.end_offset()
+}
+
+/// The only voter leads as soon as it asks for votes, and at its start it has nothing in flight.
+fn refused() -> StartError {
+    StartError::Replay("the only voter cannot make a proposal".into())
 }
 
 /// Starts the quorum on a thread of its own and waits until its first image is published.
@@ -158,6 +183,16 @@ pub async fn start(
     Ok(Started { controller: ControllerHandle { events, publisher, settings, ended }, broker_epoch })
 }
 
+/// Waits for an event, or for the time of the next tick. `None` if nobody can send events any more.
+async fn next_event(events: &mut mpsc::Receiver<Event>, tick: Option<BoxFuture<'static, ()>>) -> Option<Event> {
+    let Some(tick) = tick else { return events.recv().await };
+    tokio::select! {
+        biased;
+        event = events.recv() => event,
+        () = tick => Some(Event::Tick),
+    }
+}
+
 /// Reports the end of the thread, also after a panic.
 struct Ended(watch::Sender<bool>);
 
@@ -182,7 +217,7 @@ impl Entropy for DriverEntropy {
 struct Pending {
     offset: Offset,
     reply: Reply,
-    sender: Option<ReplySender>,
+    sender: ReplySender,
 }
 
 /// The disk failed or the log is invalid: the driver must stop.
@@ -191,7 +226,7 @@ enum Fatal {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Raft(#[from] raft::Error),
+    Raft(#[from] RaftError),
     #[error("{0}")]
     Apply(String),
 }
@@ -225,7 +260,7 @@ struct Unwritten {
 struct Driver {
     env: Env,
     options: Options,
-    node: RawNode<MetadataStorage>,
+    node: Node,
     publisher: Arc<Publisher>,
     store: CachedImage,
     /// The image of all committed and applied records.
@@ -240,8 +275,14 @@ struct Driver {
     next_offset: Offset,
     /// The number of the newest `Ready` that is written but not synced.
     unsynced: Option<u64>,
+    /// Messages that say that something is durable, which must be true when they are sent.
+    messages_after_sync: Vec<Message>,
+    /// When raft's next tick is due.
+    next_tick: Duration,
     /// The `Ready` that could not be written because of a shortage.
     unwritten: Option<Unwritten>,
+    /// The first records of a new cluster are proposed.
+    is_setting_up: bool,
     /// This node's broker, if a shortage kept the start from registering it.
     unregistered: Option<RegisterBroker>,
     /// Committed entries that are not applied yet.
@@ -260,7 +301,10 @@ struct Driver {
     /// all controller handles are dropped.
     events: Option<mpsc::WeakSender<Event>>,
     pending: VecDeque<Pending>,
-    was_leader: bool,
+    /// The epoch in which this node is the leader.
+    leads_in: Option<LeaderEpoch>,
+    /// The last offset of the first batch that this node has proposed in that epoch.
+    first_batch: Option<Offset>,
     /// The raft index of the newest snapshot.
     last_snapshot_index: u64,
     /// `MetadataStorage::bytes_written` at that snapshot.
@@ -290,9 +334,8 @@ impl Driver {
             end_offset: snapshot.id.end_offset,
         });
         let identity = Identity { node_id: options.node_id, directory_id: options.directory_id };
-        let bootstrap = single_voter(options.node_id, options.directory_id, options.controller_endpoints.clone());
         let voters = snapshot.as_ref().and_then(|snapshot| snapshot.voters.clone());
-        let quorum = QuorumStart { voters, bootstrap_voters: bootstrap, accept_loss: options.accept_loss };
+        let quorum = QuorumStart { voters, bootstrap_voters: options.voters.clone(), accept_loss: options.accept_loss };
         let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), identity, base, quorum)?;
 
         if !storage.voters().voters.iter().any(|voter| voter.voter_id == options.node_id) {
@@ -336,17 +379,8 @@ impl Driver {
         let last_index = storage.last_entry_index();
         let replay_to = if storage.is_sole_voter() { last_index } else { applied };
         let last_snapshot_index = base.index;
-        let config = raft::Config {
-            id: raft_id(options.node_id),
-            applied: replay_to,
-            pre_vote: true,
-            check_quorum: true,
-            max_size_per_msg: MAX_APPLY_BYTES,
-            max_committed_size_per_ready: MAX_APPLY_BYTES,
-            ..Default::default()
-        };
         let next_offset = storage.end_offset();
-        let node = RawNode::new(&config, storage, &logger())?;
+        let node = Node::new(options.node_id, replay_to, storage, env.random.clone())?;
         let mut driver = Driver {
             env,
             options,
@@ -359,7 +393,10 @@ impl Driver {
             published: None,
             next_offset,
             unsynced: None,
+            messages_after_sync: Vec::new(),
+            next_tick: Duration::ZERO,
             unwritten: None,
+            is_setting_up: false,
             unregistered: None,
             unapplied: VecDeque::new(),
             is_stalled: false,
@@ -369,7 +406,8 @@ impl Driver {
             is_retry_armed: false,
             events: None,
             pending: VecDeque::new(),
-            was_leader: false,
+            leads_in: None,
+            first_batch: None,
             last_snapshot_index,
             bytes_at_snapshot: 0,
             running_snapshot: None,
@@ -401,7 +439,7 @@ impl Driver {
             other => other?,
         }
         if is_new {
-            self.propose(&bootstrap_records())?;
+            self.propose(&bootstrap_records())?.map_err(|Refused| refused())?;
         }
         let broker_epoch = self.options.broker.clone().map(|broker| self.register(broker)).transpose()?;
         if is_new {
@@ -415,11 +453,11 @@ impl Driver {
     /// Registers this node's broker and unfences it.
     fn register(&mut self, request: RegisterBroker) -> Result<i64, StartError> {
         let broker_id = request.broker_id;
-        let Reply::RegisterBroker(reply) = self.decide(request.into())?.0 else {
+        let (Reply::RegisterBroker(reply), _) = self.decide(request.into())?.map_err(|Refused| refused())? else {
             unreachable!("the reply is of the request's kind")
         };
         let epoch = reply.map_err(StartError::Registration)?;
-        self.decide(BrokerHeartbeat::new(broker_id, epoch).into())?;
+        self.decide(BrokerHeartbeat::new(broker_id, epoch).into())?.map_err(|Refused| refused())?;
         Ok(epoch)
     }
 
@@ -439,7 +477,10 @@ impl Driver {
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), Fatal> {
         self.keep_reserve()?;
         self.arm_retry();
-        while let Some(event) = events.recv().await {
+        loop {
+            self.tick()?;
+            let tick = (!self.node.store().is_sole_voter()).then(|| self.env.clock.sleep_until(self.next_tick));
+            let Some(event) = next_event(events, tick).await else { return Ok(()) };
             let mut next = Some(event);
             for _ in 0..MAX_EVENTS_PER_ROUND {
                 match next {
@@ -457,7 +498,18 @@ impl Driver {
             self.drive()?;
             self.arm_retry();
         }
-        Ok(())
+    }
+
+    /// Lets raft's time pass. A node that was paused for long lives through one tick only: it must first hear what the
+    /// others have sent meanwhile.
+    fn tick(&mut self) -> Result<(), Fatal> {
+        let now = self.env.clock.monotonic();
+        if self.node.store().is_sole_voter() || now < self.next_tick {
+            return Ok(());
+        }
+        self.next_tick = now + TICK;
+        self.node.tick();
+        self.drive()
     }
 
     /// Schedules a retry if there is no room.
@@ -490,12 +542,10 @@ impl Driver {
         self.node.mut_store().close()
     }
 
-    fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
-    }
-
-    fn epoch(&self) -> LeaderEpoch {
-        self.node.raft.term as LeaderEpoch
+    /// Whether this node may decide requests. A new leader must first apply its first batch and with it everything that
+    /// earlier leaders have committed: else it would decide on an old image.
+    fn is_active(&self) -> bool {
+        self.leads_in.is_some() && self.first_batch.is_some_and(|offset| offset <= self.applied_offset())
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Fatal> {
@@ -504,17 +554,19 @@ impl Driver {
             self.drive()?;
         }
         match event {
-            Event::Request(_, sender) if !self.is_leader() => {
-                let _ = sender.send(Err(Unavailable::NotController(node_id(self.node.raft.leader_id))));
-            }
-            Event::Request(_, sender) if self.is_stalled => {
+            Event::Request(_, sender) if self.is_stalled && self.node.is_leader() => {
                 let _ = sender.send(Err(Unavailable::Shortage));
+            }
+            Event::Request(_, sender) if !self.is_active() => {
+                let _ = sender.send(Err(self.not_controller()));
             }
             Event::Request(request, sender) => {
                 self.keep_reserve()?;
                 if self.may_decide(&request) {
-                    let (reply, offset) = self.decide(request)?;
-                    self.pending.push_back(Pending { offset, reply, sender: Some(sender) });
+                    match self.decide(request)? {
+                        Ok((reply, offset)) => self.pending.push_back(Pending { offset, reply, sender }),
+                        Err(Refused) => _ = sender.send(Err(self.not_controller())),
+                    }
                 } else {
                     let _ = sender.send(Err(Unavailable::Shortage));
                 }
@@ -526,6 +578,8 @@ impl Driver {
                 self.is_retry_armed = false;
                 self.keep_reserve()?;
             }
+            Event::Message(message) => self.receive(message)?,
+            Event::Tick => {}
             Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
             Event::Stop => {}
         }
@@ -568,8 +622,8 @@ impl Driver {
     }
 
     /// Runs one controller step and proposes its records. The reply is valid once the record at the returned offset is
-    /// applied.
-    fn decide(&mut self, request: Request) -> Result<(Reply, Offset), Fatal> {
+    /// applied. If the proposal is refused, nothing has changed.
+    fn decide(&mut self, request: Request) -> Result<Result<(Reply, Offset), Refused>, Fatal> {
         let mut entropy = DriverEntropy(self.env.random.clone());
         let mut context = StepContext {
             settings: &self.options.settings,
@@ -579,17 +633,18 @@ impl Driver {
             next_write_offset: self.next_offset,
         };
         let step = controller::step(&self.working, &mut context, request);
-        self.propose(&step.records)?;
         // A reply without records may depend on uncommitted records, so it waits for them too.
-        Ok((step.reply, self.next_offset - 1))
+        Ok(self.propose(&step.records)?.map(|()| (step.reply, self.next_offset - 1)))
     }
 
-    fn propose(&mut self, records: &[MetadataRecord]) -> Result<(), Fatal> {
+    fn propose(&mut self, records: &[MetadataRecord]) -> Result<Result<(), Refused>, Fatal> {
         if records.is_empty() {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        let batch = data_batch(self.next_offset, self.epoch(), self.env.clock.now_ms(), records);
-        self.node.propose(Vec::new(), batch.to_vec())?;
+        let batch = data_batch(self.next_offset, self.node.epoch(), self.env.clock.now_ms(), records);
+        if self.node.propose(batch.to_vec()).is_err() {
+            return Ok(Err(Refused));
+        }
         self.proposed_bytes += batch.len() as u64;
         self.reserve_used += batch.len() as u64;
         self.next_offset += records.len() as Offset;
@@ -601,13 +656,36 @@ impl Driver {
                 .map_err(|error| Fatal::Apply(format!("a decision cannot be applied: {error}")))?;
         }
         self.working.provenance.last_contained_offset = self.next_offset - 1;
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Takes a message of another voter.
+    fn receive(&mut self, message: Bytes) -> Result<(), Fatal> {
+        match message::decode(message) {
+            Ok(message) => Ok(self.node.step(message)?),
+            Err(error) => {
+                tracing::warn!(%error, "a message of another voter cannot be read");
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages.into_iter().filter(message::is_sendable) {
+            if let Some(to) = node_id(message.to) {
+                self.options.transport.send(to, message::encode(&message));
+            }
+        }
+    }
+
+    fn not_controller(&self) -> Unavailable {
+        Unavailable::NotController(self.node.leader())
     }
 
     /// Does the work that raft requests, until none is left or a shortage stops it.
     fn drive(&mut self) -> Result<(), Fatal> {
         let mut has_written = false;
-        match self.write_and_sync().and_then(|()| self.register_late()) {
+        match self.write_and_sync().and_then(|()| self.set_up()).and_then(|()| self.register_late()) {
             Ok(()) => {
                 has_written = std::mem::take(&mut self.proposed_bytes) > 0;
                 self.on_shortage_end();
@@ -627,6 +705,16 @@ impl Driver {
             self.maybe_snapshot();
         }
         Ok(())
+    }
+
+    /// The first leader of a new cluster writes its first records.
+    fn set_up(&mut self) -> Result<(), Fatal> {
+        if !self.is_active() || !self.committed.features.is_empty() || self.is_setting_up {
+            return Ok(());
+        }
+        self.working = self.committed.clone();
+        self.is_setting_up = self.propose(&bootstrap_records())?.is_ok();
+        self.write_and_sync()
     }
 
     /// Registers the broker if a shortage prevented that at the start.
@@ -658,8 +746,14 @@ impl Driver {
             let Some(number) = self.unsynced else { return Ok(()) };
             self.node.mut_store().flush()?;
             self.unsynced = None;
-            self.node.on_persist_ready(number);
+            self.on_persisted(number);
         }
+    }
+
+    fn on_persisted(&mut self, number: u64) {
+        self.node.on_persisted(number);
+        let messages = std::mem::take(&mut self.messages_after_sync);
+        self.send(messages);
     }
 
     /// Writes entries and votes and applies committed entries. Does not sync them.
@@ -670,62 +764,83 @@ impl Driver {
                 self.unwritten = Some(unwritten);
                 return Err(error);
             }
-            let Unwritten { ready, committed, .. } = unwritten;
+            let Unwritten { mut ready, committed, .. } = unwritten;
             let (number, must_sync) = (ready.number(), ready.must_sync());
-            self.node.advance_append_async(ready);
+            self.messages_after_sync.extend(ready.take_persisted_messages());
+            self.node.advance(ready);
             if must_sync || self.unsynced.is_some() {
                 self.unsynced = Some(number);
             } else {
-                self.node.on_persist_ready(number);
+                self.on_persisted(number);
             }
             self.unapplied.extend(committed);
             self.apply_committed()?;
-            let is_leader = self.is_leader();
-            if self.was_leader && !is_leader {
-                self.on_leadership_lost();
-            }
-            self.was_leader = is_leader;
+            self.on_role();
+            self.propose_first_batch();
         }
         Ok(())
     }
 
     fn take_ready(&mut self) -> Option<Unwritten> {
-        if !self.node.has_ready() {
-            return None;
-        }
-        let mut ready = self.node.ready();
+        let mut ready = self.node.take_ready()?;
+        // A leader's messages need not wait for its own disk.
+        self.send(ready.take_messages());
         let (entries, committed) = (ready.take_entries().into(), ready.take_committed_entries());
         Some(Unwritten { ready, entries, committed })
     }
 
     /// Removes each written entry from `unwritten`, so that a retry continues where the last try ended.
     fn write(&mut self, unwritten: &mut Unwritten) -> Result<(), Fatal> {
-        let leader = (self.node.raft.leader_id != 0).then(|| node_id(self.node.raft.leader_id)).flatten();
-        let now_ms = self.env.clock.now_ms();
+        let leader = self.node.leader();
         let store = self.node.mut_store();
         if let Some(hard_state) = unwritten.ready.hs() {
             store.set_hard_state(hard_state, leader)?;
         }
         while let Some(entry) = unwritten.entries.front() {
-            store.append(entry, now_ms)?;
+            store.append(entry)?;
             unwritten.entries.pop_front();
         }
-        self.next_offset = self.next_offset.max(store.end_offset());
+        let end_offset = store.end_offset();
+        // The log of a follower may have been truncated. That of a leader lacks what it has only proposed.
+        self.next_offset = if self.node.is_leader() { self.next_offset.max(end_offset) } else { end_offset };
         Ok(())
     }
 
-    /// After the loss of leadership: records that are proposed but not committed may never be committed.
-    fn on_leadership_lost(&mut self) {
-        self.refuse_pending(Unavailable::NotController(node_id(self.node.raft.leader_id)));
-        self.working = self.committed.clone();
-        self.next_offset = self.node.store().end_offset();
+    /// Notices that this node has won or lost an election.
+    fn on_role(&mut self) {
+        let led = self.node.is_leader().then(|| self.node.epoch());
+        if self.leads_in == led {
+            return;
+        }
+        if self.leads_in.take().is_some() {
+            // Records that are proposed but not committed may never be committed.
+            self.refuse_pending(self.not_controller());
+            self.working = self.committed.clone();
+            self.next_offset = self.node.store().end_offset();
+            (self.first_batch, self.is_setting_up) = (None, false);
+        }
+        self.leads_in = led;
+    }
+
+    /// Proposes the first batch of a new leader, after the entry with which raft begins its epoch. The batch says who
+    /// leads; raft's entry says nothing, since each node makes its batch for itself.
+    fn propose_first_batch(&mut self) {
+        let (store, epoch) = (self.node.store(), self.node.epoch());
+        if self.leads_in != Some(epoch) || self.first_batch.is_some() || store.last_epoch() != epoch {
+            return;
+        }
+        let records = store.leader_change_records();
+        let batch = control_batch(self.next_offset, epoch, self.env.clock.now_ms(), &records);
+        // While it is refused, this node does not become active; a leader that hands over its leadership need not.
+        if self.node.propose(batch.to_vec()).is_ok() {
+            self.next_offset += records.len() as Offset;
+            self.first_batch = Some(self.next_offset - 1);
+        }
     }
 
     fn refuse_pending(&mut self, reason: Unavailable) {
         for pending in self.pending.drain(..) {
-            if let Some(sender) = pending.sender {
-                let _ = sender.send(Err(reason));
-            }
+            let _ = pending.sender.send(Err(reason));
         }
     }
 
@@ -742,7 +857,7 @@ impl Driver {
                 return Err(error);
             }
             if self.unapplied.is_empty() {
-                self.node.advance_apply_to(entry.index);
+                self.node.on_applied(entry.index);
             }
         }
         Ok(())
@@ -763,10 +878,12 @@ impl Driver {
                 self.committed.apply(&record, &mut self.delta).map_err(|error| fault(&error))?;
             }
         }
-        self.committed.provenance = Provenance {
+        let provenance = &mut self.committed.provenance;
+        *provenance = Provenance {
             last_contained_offset: batch.last_offset(),
             last_contained_epoch: batch.partition_leader_epoch(),
-            last_contained_log_time_ms: batch.max_timestamp(),
+            // The first batch of an epoch has no timestamp.
+            last_contained_log_time_ms: batch.max_timestamp().max(provenance.last_contained_log_time_ms),
         };
         Ok(())
     }
@@ -797,25 +914,20 @@ impl Driver {
     fn answer(&mut self) {
         let applied = self.applied_offset();
         while self.pending.front().is_some_and(|pending| pending.offset <= applied) {
-            if let Some(Pending { reply, sender: Some(sender), offset }) = self.pending.pop_front() {
+            if let Some(Pending { reply, sender, offset }) = self.pending.pop_front() {
                 let _ = sender.send(Ok((reply, offset)));
             }
         }
     }
 
     fn describe_quorum(&self) -> Result<QuorumInfo, Unavailable> {
-        if !self.is_leader() {
-            return Err(Unavailable::NotController(node_id(self.node.raft.leader_id)));
+        if !self.node.is_leader() {
+            return Err(self.not_controller());
         }
         let (store, now_ms) = (self.node.store(), self.env.clock.now_ms());
         let replica = |voter: &super::control_records::Voter| {
             let is_local = voter.voter_id == self.options.node_id;
-            let matched = self
-                .node
-                .raft
-                .prs()
-                .get(raft_id(voter.voter_id))
-                .and_then(|progress| store.end_offset_of(progress.matched));
+            let matched = self.node.matched(voter.voter_id).and_then(|index| store.end_offset_of(index));
             ReplicaInfo {
                 id: voter.voter_id,
                 directory_id: voter.voter_directory_id,
@@ -826,7 +938,7 @@ impl Driver {
         };
         Ok(QuorumInfo {
             leader_id: self.options.node_id,
-            leader_epoch: self.epoch(),
+            leader_epoch: self.node.epoch(),
             high_watermark: self.committed.provenance.last_contained_offset + 1,
             voters: store.voters().voters.iter().map(replica).collect(),
             observers: Vec::new(),
@@ -883,5 +995,7 @@ impl Driver {
     }
 }
 
+#[cfg(test)]
+mod quorum_tests;
 #[cfg(test)]
 mod tests;

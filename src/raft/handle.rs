@@ -6,6 +6,7 @@
 
 use std::{io, sync::Arc};
 
+use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -94,6 +95,10 @@ pub(super) type ReplySender = oneshot::Sender<Result<(Reply, Offset), Unavailabl
 pub(super) enum Event {
     Request(Request, ReplySender),
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
+    /// A message of another voter.
+    Message(Bytes),
+    /// Time has passed.
+    Tick,
     /// Retries the writes that failed because of a shortage.
     Retry,
     /// A snapshot up to the entry with this raft index was written, or could not be written.
@@ -257,6 +262,12 @@ impl ControllerHandle {
         let (sender, receiver) = oneshot::channel();
         self.events.send(Event::DescribeQuorum(sender)).await.map_err(|_| Unavailable::Stopped)?;
         receiver.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// Passes on a message of another voter.
+    pub async fn deliver(&self, message: Bytes) {
+        // A closed channel means that the driver has ended.
+        let _ = self.events.send(Event::Message(message)).await;
     }
 
     /// Stops the driver and waits until it has flushed and closed its files and its last image is published.

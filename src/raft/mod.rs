@@ -5,12 +5,14 @@ pub mod control_records;
 pub mod driver;
 mod handle;
 mod logger;
+mod message;
 pub mod metadata_log;
+mod node;
 pub mod quorum_state;
 pub mod snapshot;
 pub mod storage;
 
 pub use cached_image::{CachedImage, OpenStore, open_store};
-pub use driver::{Options, start};
+pub use driver::{NoTransport, Options, Transport, start};
 pub use handle::{ControllerHandle, QuorumInfo, ReplicaInfo, Unavailable};
 pub use metadata_log::MetadataLog;

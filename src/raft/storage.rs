@@ -3,8 +3,8 @@
 //! Owns the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open
 //! from a stored base); the voter set and kraft.version from the log; and the quorum-state file. One raft entry is one
 //! batch. The entry's data are the bytes of the batch, with offsets and epoch assigned, so that a receiver appends it
-//! unchanged (INV-R1). raft's empty entry at a new term becomes Kafka's LeaderChange batch. Protobuf is not used in
-//! these files.
+//! unchanged (INV-R1). raft's empty entry at a new term becomes a batch with a NoOpRecord, and the leader's
+//! LeaderChange batch is the next entry. Protobuf is not used in these files.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{
     control_records::{
         BatchContent, ControlRecord, KRaftVersionRecord, LeaderChangeMessage, LeaderChangeVoter, VotersRecord,
-        control_batch, read_batch,
+        data_batch, read_batch,
     },
     metadata_log::LOSS_INSTRUCTIONS,
     quorum_state::{ElectionState, QuorumStateFile},
@@ -27,8 +27,9 @@ use crate::{
     controller::features::KRAFT_VERSION,
     env::Disk,
     log::is_shortage,
+    metadata::records::{MetadataRecord, NoOpRecord},
     protocol::record_batch::{BatchView, iter_batches},
-    types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
+    types::{BrokerId, LeaderEpoch, Offset},
 };
 
 /// The functions of a log that the quorum needs; `MetadataLog` implements them with `log::Log`.
@@ -63,6 +64,8 @@ struct Position {
     last_offset: Offset,
     epoch: LeaderEpoch,
     bytes: u32,
+    /// raft's empty entry, see [`first_of_epoch`].
+    is_empty_entry: bool,
 }
 
 /// The position before the first entry: the end of a snapshot, or the start of an empty log.
@@ -114,8 +117,9 @@ pub struct MetadataStorage {
     commit: u64,
     identity: Identity,
     voters: VotersRecord,
-    /// Whether the log or a snapshot contains `voters`; if not, the first leader writes them.
-    voters_are_stored: bool,
+    /// The offset of the batch that contains `voters`, -1 for a snapshot; if there is none, the first leader writes
+    /// them.
+    voters_stored_at: Option<Offset>,
     kraft_version: i16,
     bytes_written: u64,
 }
@@ -146,7 +150,7 @@ impl MetadataStorage {
             commit: base.index,
             identity,
             voters: voters.unwrap_or(bootstrap_voters),
-            voters_are_stored,
+            voters_stored_at: voters_are_stored.then_some(-1),
             kraft_version: if voters_are_stored { KRAFT_VERSION } else { 0 },
             bytes_written: 0,
         };
@@ -203,12 +207,14 @@ impl MetadataStorage {
                 self.end_offset()
             )));
         }
-        let bytes = batch.size_bytes();
+        let (bytes, epoch) = (batch.size_bytes(), batch.partition_leader_epoch());
+        let is_empty_entry = epoch != self.last_epoch() && batch.bytes() == first_of_epoch(batch.base_offset(), epoch);
         self.positions.push_back(Position {
             base_offset: batch.base_offset(),
             last_offset: batch.last_offset(),
-            epoch: batch.partition_leader_epoch(),
+            epoch,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            is_empty_entry,
         });
         self.bytes_written += bytes as u64;
         if batch.is_control()
@@ -219,7 +225,7 @@ impl MetadataStorage {
                     ControlRecord::KRaftVersion(record) => self.kraft_version = record.kraft_version,
                     ControlRecord::KRaftVoters(record) => {
                         self.voters = record;
-                        self.voters_are_stored = true;
+                        self.voters_stored_at = Some(batch.base_offset());
                     }
                     _ => {}
                 }
@@ -324,12 +330,12 @@ impl MetadataStorage {
     ///
     /// # Errors
     /// After `StorageFull` nothing is written, and the call may be retried.
-    pub fn append(&mut self, entry: &Entry, now_ms: TimestampMs) -> io::Result<()> {
+    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
         if entry.index <= self.last_entry_index() {
             self.truncate_from(entry.index)?;
         }
         let batch = if entry.data.is_empty() {
-            self.leader_change(entry.term as LeaderEpoch, now_ms)
+            first_of_epoch(self.end_offset(), entry.term as LeaderEpoch)
         } else {
             entry.data.clone()
         };
@@ -345,23 +351,26 @@ impl MetadataStorage {
         };
         assert!(index > self.commit, "a committed entry must never be replaced");
         self.log.truncate_to(position.base_offset)?;
+        if self.voters_stored_at.is_some_and(|offset| offset >= position.base_offset) {
+            (self.voters_stored_at, self.kraft_version) = (None, 0);
+        }
         self.positions.truncate((index - self.base.index - 1) as usize);
         Ok(())
     }
 
-    /// Kafka's batch at the start of an epoch. The first one also contains the voters (KIP-853).
-    fn leader_change(&self, epoch: LeaderEpoch, now_ms: TimestampMs) -> Bytes {
+    /// Kafka's records at the start of an epoch, if this node leads it. The first ones also name the voters (KIP-853).
+    pub fn leader_change_records(&self) -> Vec<ControlRecord> {
         let voters = || self.voters.voters.iter().map(|voter| LeaderChangeVoter { voter_id: voter.voter_id }).collect();
         let granting_voters =
             if self.is_sole_voter() { voters() } else { vec![LeaderChangeVoter { voter_id: self.identity.node_id }] };
         let message =
             LeaderChangeMessage { version: 0, leader_id: self.identity.node_id, voters: voters(), granting_voters };
         let mut records = vec![ControlRecord::LeaderChange(message)];
-        if !self.voters_are_stored {
+        if self.voters_stored_at.is_none() {
             records.push(ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, kraft_version: KRAFT_VERSION }));
             records.push(ControlRecord::KRaftVoters(self.voters.clone()));
         }
-        control_batch(self.end_offset(), epoch, now_ms, &records)
+        records
     }
 
     /// Reserves disk space, see [`BatchLog::reserve_space`].
@@ -413,6 +422,12 @@ impl MetadataStorage {
     }
 }
 
+/// The batch of raft's empty entry at the start of an epoch. Every node makes it for itself, so it depends on nothing
+/// but its place and has no timestamp: the logs of all nodes are equal (INV-R1).
+fn first_of_epoch(offset: Offset, epoch: LeaderEpoch) -> Bytes {
+    data_batch(offset, epoch, -1, &[MetadataRecord::from(NoOpRecord {})])
+}
+
 fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
@@ -454,7 +469,7 @@ impl raft::Storage for MetadataStorage {
             if size > max_size && !entries.is_empty() {
                 break;
             }
-            let data = self.batch(index).map_err(unavailable)?;
+            let data = if position.is_empty_entry { Bytes::new() } else { self.batch(index).map_err(unavailable)? };
             entries.push(Entry { index, term: position.epoch as u64, data, ..Default::default() });
         }
         Ok(entries)

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod net;
+pub mod seeds;
 pub mod wait;
 pub mod world;
 
@@ -11,6 +12,7 @@ pub use clock::SimClock;
 pub use cluster::Cluster;
 pub use disk::SimDisk;
 pub use net::SimNet;
+pub use seeds::seeds;
 pub use wait::{until, until_blocking};
 pub use world::{NodeId, Simulation, World};
 

@@ -163,11 +163,13 @@ impl SimNet {
         }
     }
 
-    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+    /// Whether the link from one node to another is cut.
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.state().cut.contains(&(from, to))
     }
 
-    fn arrival(&self) -> Duration {
+    /// When something that is sent now arrives.
+    pub fn arrival(&self) -> Duration {
         let (shortest, longest) = self.state().delay_micros;
         let micros = shortest + self.world.random().below(longest - shortest + 1);
         self.world.now() + Duration::from_micros(micros)

@@ -20,6 +20,7 @@ use kafka_protocol::{
 use super::{
     NodeId,
     cluster::{CLIENT, Cluster, PORT},
+    seeds,
 };
 use crate::{
     env::Env,
@@ -181,11 +182,9 @@ fn faults_on_one_broker(seed: u64) -> (u64, usize) {
 
 #[test]
 fn inv_l4_one_broker_loses_nothing_acknowledged_through_kills_power_cuts_and_pauses() {
-    let mut total = 0;
-    for seed in 0..20 {
-        total += faults_on_one_broker(seed).1;
+    for seed in seeds(16, 4) {
+        assert!(faults_on_one_broker(seed).1 > 20);
     }
-    assert!(total > 1000, "{total} records");
 }
 
 #[test]

@@ -172,6 +172,11 @@ impl World {
         }
     }
 
+    /// The clock of the world.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(NodeClock { world: self.clone(), skew_ms: AtomicI64::new(0) })
+    }
+
     /// Whether a node was started and has not crashed.
     pub fn is_running(&self, node: NodeId) -> bool {
         self.inner.state().running.contains_key(&node)

@@ -17,6 +17,7 @@ use crate::{
     raft::{
         MetadataLog,
         cached_image::{STORE_DIR, open_store},
+        control_records::single_voter,
         metadata_log::log_config,
         snapshot::SnapshotId,
         storage::memory::MemoryLog,
@@ -67,7 +68,8 @@ impl Node {
             cluster_id: "cluster".into(),
             directory_id,
             dir: self.dir.path().to_owned(),
-            controller_endpoints: vec![],
+            voters: single_voter(1, directory_id, vec![]),
+            transport: Arc::new(NoTransport),
             settings: ControllerSettings::default(),
             schema: Arc::new(TestSchema),
             max_bytes_between_snapshots: self.max_bytes_between_snapshots,

@@ -1,0 +1,175 @@
+//! raft-rs as the driver uses it.
+//!
+//! Owns what raft-rs does not do as this broker needs it: election timeouts come from the environment's randomness, so
+//! that a simulation can be replayed; a proposal that cannot be made is an answer and not an error of the log; and
+//! proposals of other nodes are never taken, since they were decided on another image. Also hides raft's logger. Leaves
+//! the order of writing, sending and applying to the driver.
+
+use std::sync::Arc;
+
+use raft::{Config, RawNode, StateRole, eraftpb::MessageType};
+pub(super) use raft::{
+    Ready,
+    eraftpb::{Entry, Message},
+};
+
+use super::{
+    logger::logger,
+    storage::{MetadataStorage, node_id, raft_id},
+};
+use crate::{
+    env::Random,
+    types::{BrokerId, LeaderEpoch},
+};
+
+/// Without a sign of a leader for this many ticks, and up to twice as many, a node asks for votes.
+const ELECTION_TICKS: usize = 10;
+/// A leader sends a heartbeat after this many ticks.
+const HEARTBEAT_TICKS: usize = 3;
+/// Messages with entries that a follower has not acknowledged yet.
+const MAX_INFLIGHT_MESSAGES: usize = 64;
+/// Entries in one message.
+const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+/// Proposed entries that are not committed yet. More are refused.
+const MAX_UNCOMMITTED_BYTES: u64 = 16 << 20;
+/// At most this many committed bytes are handed out to be applied at once.
+const MAX_APPLY_BYTES: u64 = 4 << 20;
+
+/// raft-rs found the log or a message invalid.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RaftError(#[from] raft::Error);
+
+/// A proposal was not made: this node is not the leader, is handing over its leadership, or has too much in flight.
+#[derive(Debug)]
+pub(super) struct Refused;
+
+/// See the head of the file.
+pub(super) struct Node {
+    raw: RawNode<MetadataStorage>,
+    random: Arc<dyn Random>,
+    /// Ticks until the next election; raft-rs draws its own at moments of its choice, and it is overwritten.
+    election_timeout: usize,
+    /// Epoch, role and leader when `election_timeout` was drawn.
+    drawn_for: (u64, StateRole, u64),
+}
+
+impl Node {
+    /// A node that has applied the entries up to `applied`.
+    pub(super) fn new(
+        id: BrokerId,
+        applied: u64,
+        storage: MetadataStorage,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, RaftError> {
+        let config = Config {
+            id: raft_id(id),
+            applied,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            pre_vote: true,
+            check_quorum: true,
+            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+            max_size_per_msg: MAX_MESSAGE_BYTES,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_APPLY_BYTES,
+            ..Default::default()
+        };
+        let raw = RawNode::new(&config, storage, &logger())?;
+        let mut node = Node { raw, random, election_timeout: 0, drawn_for: (0, StateRole::Follower, 0) };
+        node.draw_election_timeout();
+        Ok(node)
+    }
+
+    pub(super) fn store(&self) -> &MetadataStorage {
+        self.raw.store()
+    }
+
+    pub(super) fn mut_store(&mut self) -> &mut MetadataStorage {
+        self.raw.mut_store()
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// raft's term.
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.raw.raft.term as LeaderEpoch
+    }
+
+    pub(super) fn leader(&self) -> Option<BrokerId> {
+        node_id(self.raw.raft.leader_id)
+    }
+
+    /// The last entry that a voter has, as far as the leader knows.
+    pub(super) fn matched(&self, voter: BrokerId) -> Option<u64> {
+        self.raw.raft.prs().get(raft_id(voter)).map(|progress| progress.matched)
+    }
+
+    /// Asks for votes now; the only voter becomes the leader.
+    pub(super) fn campaign(&mut self) -> Result<(), RaftError> {
+        Ok(self.raw.campaign()?)
+    }
+
+    /// Proposes a batch as one entry.
+    pub(super) fn propose(&mut self, batch: Vec<u8>) -> Result<(), Refused> {
+        // A follower would pass the proposal on to the leader.
+        if !self.is_leader() {
+            return Err(Refused);
+        }
+        // For a proposal of data raft-rs has no other errors.
+        self.raw.propose(Vec::new(), batch).map_err(|_| Refused)
+    }
+
+    /// One unit of raft's time has passed.
+    pub(super) fn tick(&mut self) {
+        let raft = &self.raw.raft;
+        if self.drawn_for != (raft.term, raft.state, raft.leader_id) {
+            self.draw_election_timeout();
+        }
+        // raft-rs may have drawn one of its own meanwhile.
+        self.raw.raft.set_randomized_election_timeout(self.election_timeout);
+        self.raw.tick();
+        if self.raw.raft.election_elapsed == 0 {
+            self.draw_election_timeout();
+        }
+    }
+
+    fn draw_election_timeout(&mut self) {
+        let raft = &self.raw.raft;
+        self.drawn_for = (raft.term, raft.state, raft.leader_id);
+        self.election_timeout = ELECTION_TICKS + self.random.below(ELECTION_TICKS as u64) as usize;
+    }
+
+    /// Takes a message of another voter. One that is out of date, or that no other voter may send, changes nothing.
+    pub(super) fn step(&mut self, message: Message) -> Result<(), RaftError> {
+        if message.msg_type == MessageType::MsgPropose {
+            return Ok(());
+        }
+        match self.raw.step(message) {
+            Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped | raft::Error::StepLocalMsg) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// The next work that raft requests. Nothing else may be called before [`Node::advance`].
+    pub(super) fn take_ready(&mut self) -> Option<Ready> {
+        self.raw.has_ready().then(|| self.raw.ready())
+    }
+
+    /// The entries of a `Ready` are written, though maybe not synced.
+    pub(super) fn advance(&mut self, ready: Ready) {
+        self.raw.advance_append_async(ready);
+    }
+
+    /// Everything up to the `Ready` with this number is durable.
+    pub(super) fn on_persisted(&mut self, number: u64) {
+        self.raw.on_persist_ready(number);
+    }
+
+    /// The entries up to `index` are applied.
+    pub(super) fn on_applied(&mut self, index: u64) {
+        self.raw.advance_apply_to(index);
+    }
+}
