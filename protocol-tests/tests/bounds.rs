@@ -39,7 +39,7 @@ fn one_request(api: &'static str, version: i16, path: &[&str], elements: Element
         validate_only: false,
         bytes,
     };
-    demand(&size, |trial| trial.send_all(api, &[(version, shape.clone())]));
+    demand(&size, |trial| trial.send_all(&trial.frames(api, &[(version, shape.clone())])));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use protocol_tests::{
     differential::schema::{Api, Schemas},
     hostile::{
         requests::{Shape, shapes},
-        trial::{ATTEMPTS, attack_limit, attempt, schemas},
+        trial::{ATTEMPTS, Trial, attack_limit, attempt_prepared, schemas},
         world::{Client, Size},
     },
 };
@@ -78,11 +78,12 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
         }
         let mut faults = Vec::new();
         for number in 1..=ATTEMPTS {
-            let report = attempt(&Size::default(), |trial| {
+            let prepare = |trial: &Trial| trial.frames(name, &plan);
+            let report = attempt_prepared(&Size::default(), prepare, |trial, frames| {
                 let begun = Instant::now();
-                trial.send_all(name, &plan);
+                trial.send_all(frames);
                 while begun.elapsed() < LEAST_TIME {
-                    trial.send_all(name, &plan);
+                    trial.send_all(frames);
                 }
             });
             println!("{name:<28} {report}");

@@ -41,43 +41,46 @@ pub enum Outcome {
     Silence,
 }
 
-/// Requests to one API, and the address of the broker.
-#[derive(Clone, Copy)]
-pub struct Attack<'a> {
-    pub address: SocketAddr,
-    pub name: &'a str,
-    pub api: &'a Api,
-    pub plan: &'a [(i16, Shape)],
-    pub world: &'a World,
-    pub limit: Duration,
+/// A request that is encoded and can be sent many times.
+pub struct Frame {
+    label: String,
+    bytes: Vec<u8>,
 }
 
-/// Sends each request of the plan on [`CONNECTIONS`] at the same time, until all are sent or the time limit is over.
-pub fn send_all(attack: Attack<'_>) -> Vec<Sent> {
+/// Encodes the requests of a plan. That takes the test longer than it takes the broker to handle them, so it must not
+/// happen while the latency of another client is measured.
+pub fn frames(name: &str, api: &Api, plan: &[(i16, Shape)], world: &World) -> Vec<Frame> {
+    let frame = |(version, shape): &(i16, Shape)| {
+        let bytes = body(name, api, *version, shape, world);
+        let flexible = api.request.flexible.contains(*version);
+        let bytes = framed(&request(api.key, *version, 1, Some("hostile"), flexible, &bytes));
+        Frame { label: format!("{name} v{version} {}", shape.label()), bytes }
+    };
+    plan.iter().map(frame).collect()
+}
+
+/// Sends each frame on [`CONNECTIONS`] at the same time, until all are sent or the time limit is over.
+pub fn send_all(address: SocketAddr, frames: &[Frame], limit: Duration) -> Vec<Sent> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(move || send_on_one(attack))).collect();
+        let threads: Vec<_> =
+            (0..CONNECTIONS).map(|_| scope.spawn(move || send_on_one(address, frames, limit))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("the attack does not panic")).collect()
     })
 }
 
-/// Sends each request of the plan on one connection, which is opened again if the broker closes it.
-pub fn send_on_one(attack: Attack<'_>) -> Vec<Sent> {
-    let Attack { address, name, api, plan, world, limit } = attack;
+/// Sends each frame on one connection, which is opened again if the broker closes it.
+pub fn send_on_one(address: SocketAddr, frames: &[Frame], limit: Duration) -> Vec<Sent> {
     let deadline = Instant::now() + limit;
     let mut connection = None;
     let mut sent = Vec::new();
-    for (version, shape) in plan.iter().take_while(|_| Instant::now() < deadline) {
-        let bytes = body(name, api, *version, shape, world);
-        let flexible = api.request.flexible.contains(*version);
-        let frame = framed(&request(api.key, *version, 1, Some("hostile"), flexible, &bytes));
+    for Frame { label, bytes } in frames.iter().take_while(|_| Instant::now() < deadline) {
         let begun = Instant::now();
         let stream = connection.get_or_insert_with(|| TcpStream::connect(address).expect("connect"));
-        let outcome = exchange(stream, &frame);
+        let outcome = exchange(stream, bytes);
         if !matches!(outcome, Outcome::Answer(_)) {
             connection = None;
         }
-        let label = format!("{name} v{version} {}", shape.label());
-        sent.push(Sent { label, begun, ended: Instant::now(), outcome });
+        sent.push(Sent { label: label.clone(), begun, ended: Instant::now(), outcome });
     }
     sent
 }

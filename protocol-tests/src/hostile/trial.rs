@@ -16,7 +16,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    attack::{self, Attack, CONNECTIONS, Outcome, Sent},
+    attack::{self, CONNECTIONS, Frame, Outcome, Sent},
     probe::{Probe, Seen},
     requests::Shape,
     world::{Client, Size, World},
@@ -101,6 +101,11 @@ pub fn demand(size: &Size, attack: impl Fn(&Trial)) {
 
 /// Attacks a new broker once.
 pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
+    attempt_prepared(size, |_| (), |trial, ()| attack(trial))
+}
+
+/// Attacks a new broker once, with what was prepared before the measurement.
+pub fn attempt_prepared<P>(size: &Size, prepare: impl Fn(&Trial) -> P, attack: impl Fn(&Trial, &P)) -> Report {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut broker = size.configure(Broker::options().optimized()).start();
@@ -108,13 +113,14 @@ pub fn attempt(size: &Size, attack: impl Fn(&Trial)) -> Report {
     let world = World::make(&schemas, address, &broker.data(), size).expect("make the state that requests name");
     let trial =
         Trial { schemas: schemas.clone(), world, address, sent: Mutex::default(), frame_bytes: Mutex::default() };
+    let prepared = prepare(&trial);
     let probe = Probe::start(schemas, address, "attack");
     // The broker keeps the memory that its first requests need; do not count it.
     std::thread::sleep(WARM_UP_TIME);
     let before = broker.process().memory_bytes("VmRSS");
     reset_peak_memory(&mut broker);
     let begun = Instant::now();
-    attack(&trial);
+    attack(&trial, &prepared);
     let took = begun.elapsed();
     std::thread::sleep(LEAST_TIME.saturating_sub(took));
     let seen = probe.stop();
@@ -162,25 +168,22 @@ fn noise() -> Seen {
 }
 
 impl Trial {
-    /// Sends each request of the plan on each connection, until [`attack_limit`] is over.
-    pub fn send_all(&self, api: &str, plan: &[(i16, Shape)]) {
+    /// Encodes the requests of a plan.
+    pub fn frames(&self, api: &str, plan: &[(i16, Shape)]) -> Vec<Frame> {
         let largest = plan.iter().map(|(_, shape)| shape.bytes).max().unwrap_or_default();
         self.note_frame(largest);
-        let sent = attack::send_all(self.attack(api, plan));
-        self.note_sent(sent);
+        attack::frames(api, self.schemas.api(api), plan, &self.world)
+    }
+
+    /// Sends each frame on each connection, until [`attack_limit`] is over.
+    pub fn send_all(&self, frames: &[Frame]) {
+        self.note_sent(attack::send_all(self.address, frames, attack_limit()));
     }
 
     /// Sends one request on a new connection.
     pub fn send_one(&self, api: &str, version: i16, shape: &Shape) {
-        self.note_frame(shape.bytes);
-        let plan = [(version, shape.clone())];
-        let sent = attack::send_on_one(self.attack(api, &plan));
-        self.note_sent(sent);
-    }
-
-    fn attack<'a>(&'a self, api: &'a str, plan: &'a [(i16, Shape)]) -> Attack<'a> {
-        let (address, world) = (self.address, &self.world);
-        Attack { address, name: api, api: self.schemas.api(api), plan, world, limit: attack_limit() }
+        let frames = self.frames(api, &[(version, shape.clone())]);
+        self.note_sent(attack::send_on_one(self.address, &frames, attack_limit()));
     }
 
     /// Sends a frame on each connection at the same time and waits for the answers.
