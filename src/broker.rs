@@ -4,6 +4,7 @@
 //! reverse order. Leaves everything about requests to the parts.
 
 mod dynamic_settings;
+mod lifecycle;
 mod open_files;
 
 use std::{
@@ -15,12 +16,14 @@ use std::{
 
 use anyhow::Context as _;
 use dynamic_settings::{DynamicSettings, connection_quota};
+use lifecycle::Lifecycle;
 use open_files::OpenFilesPlan;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
-    api::{self, Parts},
-    config::{BrokerConfig, Listener, Settings},
+    api::{self, ListenerKind, Parts},
+    config::{BrokerConfig, Endpoint as ConfiguredEndpoint, Listener, Settings, StaticConfigs},
     console::{self, Console},
     controller::{ControllerSettings, brokers::RegisterBroker, features},
     coordinator::{
@@ -37,8 +40,12 @@ use crate::{
     },
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
-    raft::{self, MetadataLog, OpenStore},
+    raft::{
+        self, ControllerChannel, MetadataLog, NoTransport, OpenStore, QuorumTransport, Transport,
+        control_records::{KRaftVersionFeature, Voter, VoterEndpoint, VotersRecord},
+    },
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
+    types::BrokerId,
 };
 
 /// How long connections may take to finish at shutdown before they are aborted.
@@ -85,8 +92,12 @@ impl Broker {
 
         // Addresses next, so that the registration contains the ports that the system chose.
         let bound = bind(&env, settings.listeners.for_clients())?;
-        let listening: Vec<_> =
-            bound.iter().map(|(listener, bound)| (listener.name.clone(), bound.address())).collect();
+        let controller_bound = bind(&env, settings.listeners.for_controllers())?;
+        let listening: Vec<_> = bound
+            .iter()
+            .chain(&controller_bound)
+            .map(|(listener, bound)| (listener.name.clone(), bound.address()))
+            .collect();
         let console = start_console(&env, &config)?;
 
         // Metadata: the image, its subscribers in the order of notification, then the quorum that feeds them.
@@ -111,23 +122,37 @@ impl Broker {
         }));
         publisher.subscribe(replica_manager.clone());
         publisher.subscribe(news.clone());
-        let controller =
-            start_quorum(&env, &config, &statics, &log_manager, &bound, publisher.clone(), open_store).await?;
-
-        replica_manager.set_aside_strays(&publisher.image()).context("cannot look for stray partitions")?;
-        note_directories(&env, &replica_manager, &controller, offline_dirs.clone()).await;
-        let recovered = log_manager.clone();
-        env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
-        let found = found(&log_manager, &publisher.image());
+        let voters = settings.listeners.voters;
+        let is_only_voter = voters.len() < 2;
+        let registration = RegisterBroker {
+            cluster_id: log_manager.cluster_id().to_owned(),
+            broker_id: config.node_id,
+            incarnation_id: env.random.uuid(),
+            endpoints: endpoints(&bound),
+            features: features::supported_features(),
+            rack: config.broker_rack.clone(),
+            log_dirs: log_manager.directory_ids().map(|(_, id)| id).collect(),
+        };
+        let quorum = Quorum {
+            env: &env,
+            config: &config,
+            statics: &statics,
+            log_manager: &log_manager,
+            voters: &voters,
+            broker: is_only_voter.then(|| registration.clone()),
+        };
+        let controller = quorum.start(publisher.clone(), open_store).await?;
+        let channel = Arc::new(ControllerChannel::new(&env, config.node_id, controller.clone(), &voters));
 
         let parts = Arc::new(Parts {
             network: env.tasks.new_group(),
+            voters: voters.clone(),
             fetch_sessions: FetchSessionCache::new(
                 config.max_incremental_fetch_session_cache_slots.max(0) as usize,
                 usize::try_from(config.ottla_fetch_sessions_max_bytes).unwrap_or(0),
                 env.random.clone(),
             ),
-            producer_ids: ProducerIds::new(config.node_id, publisher.clone(), controller.clone()),
+            producer_ids: ProducerIds::new(config.node_id, publisher.clone(), channel.clone()),
             metrics: Metrics::new(
                 api::APIS.iter().map(|api| (api.key, api.versions.max)),
                 listening.iter().map(|(name, _)| name.clone()),
@@ -137,11 +162,34 @@ impl Broker {
             statics,
             metadata: publisher,
             controller,
+            channel,
             log_manager: log_manager.clone(),
             replica_manager,
             groups,
             config,
         });
+        // The other voters are served first: without them there is no controller.
+        for (_, bound) in controller_bound {
+            bound.serve(&parts, &limits);
+        }
+        let lifecycle = Arc::new(Lifecycle {
+            env: parts.env.clone(),
+            channel: parts.channel.clone(),
+            publisher: parts.metadata.clone(),
+            registration,
+        });
+        let epoch = if is_only_voter { None } else { Some(lifecycle.register().await?) };
+        // From here on the image is not older than this start.
+        let Parts { env, replica_manager, metadata, .. } = &*parts;
+        replica_manager.set_aside_strays(&metadata.image()).context("cannot look for stray partitions")?;
+        note_directories(env, replica_manager, &parts.channel, offline_dirs.clone()).await;
+        let recovered = log_manager.clone();
+        env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
+        let found = found(&log_manager, &metadata.image());
+        if let Some(epoch) = epoch {
+            lifecycle.unfence(epoch).await?;
+            lifecycle.keep_alive(epoch);
+        }
         log_manager.start();
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
@@ -237,7 +285,7 @@ fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
 async fn note_directories(
     env: &Env,
     replica_manager: &Arc<ReplicaManager>,
-    controller: &raft::ControllerHandle,
+    controller: &Arc<ControllerChannel>,
     mut offline_dirs: watch::Receiver<Vec<PathBuf>>,
 ) {
     if let Err(error) = replica_manager.report_directories(controller).await {
@@ -340,7 +388,8 @@ fn bind<'a>(env: &Env, listeners: impl Iterator<Item = &'a Listener>) -> anyhow:
     let mut bound = Vec::new();
     for listener in listeners {
         let address = resolve(env, listener.host.as_deref(), listener.port)?;
-        let socket = Bound::bind(&*env.net, &listener.name, address)
+        let kind = if listener.is_controller { ListenerKind::Controller } else { ListenerKind::Broker };
+        let socket = Bound::bind(&*env.net, &listener.name, kind, address)
             .with_context(|| format!("cannot listen on {}://{address}", listener.name))?;
         bound.push((listener.clone(), socket));
     }
@@ -379,57 +428,84 @@ fn endpoints(bound: &[(Listener, Bound)]) -> Vec<Endpoint> {
     bound.iter().map(endpoint).collect()
 }
 
-async fn start_quorum(
-    env: &Env,
-    config: &BrokerConfig,
-    statics: &Arc<crate::config::StaticConfigs>,
-    log_manager: &Arc<LogManager>,
-    bound: &[(Listener, Bound)],
-    publisher: Arc<Publisher>,
-    open_store: OpenStore,
-) -> anyhow::Result<raft::ControllerHandle> {
-    let log_config = raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
-    let accept_loss = config.ottla_accept_metadata_loss;
-    let log = MetadataLog::open(env, log_manager, log_config, accept_loss).context("cannot open the metadata log")?;
-    let dir = log.dir();
-    let directory_ids: Vec<_> = log_manager.directory_ids().map(|(_, id)| id).collect();
-    let directory_id = log_manager
-        .directory_ids()
-        .find(|(path, _)| Some(*path) == dir.parent())
-        .map(|(_, id)| id)
-        .context("the metadata log is in no log directory")?;
-    let options = raft::Options {
-        node_id: config.node_id,
-        cluster_id: log_manager.cluster_id().to_owned(),
-        directory_id,
-        dir: dir.clone(),
-        voters: raft::control_records::single_voter(config.node_id, directory_id, Vec::new()),
-        transport: Arc::new(raft::NoTransport),
-        settings: ControllerSettings {
+/// What the start of the metadata quorum needs.
+struct Quorum<'a> {
+    env: &'a Env,
+    config: &'a BrokerConfig,
+    statics: &'a Arc<StaticConfigs>,
+    log_manager: &'a Arc<LogManager>,
+    voters: &'a [(BrokerId, ConfiguredEndpoint)],
+    /// The broker that the only voter registers itself.
+    broker: Option<RegisterBroker>,
+}
+
+impl Quorum<'_> {
+    async fn start(self, publisher: Arc<Publisher>, open_store: OpenStore) -> anyhow::Result<raft::ControllerHandle> {
+        let Quorum { env, config, statics, log_manager, .. } = self;
+        let log_config =
+            raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
+        let accept_loss = config.ottla_accept_metadata_loss;
+        let log =
+            MetadataLog::open(env, log_manager, log_config, accept_loss).context("cannot open the metadata log")?;
+        let dir = log.dir();
+        let directory_id = log_manager
+            .directory_ids()
+            .find(|(path, _)| Some(*path) == dir.parent())
+            .map(|(_, id)| id)
+            .context("the metadata log is in no log directory")?;
+        let options = raft::Options {
             node_id: config.node_id,
-            default_num_partitions: config.num_partitions,
-            default_replication_factor: config.default_replication_factor as i16,
-            delete_topic_enable: config.delete_topic_enable,
-            max_partitions: usize::try_from(config.ottla_max_partitions).unwrap_or(0),
-            max_metadata_bytes: usize::try_from(config.ottla_metadata_max_bytes).unwrap_or(usize::MAX),
-        },
-        schema: Arc::new(crate::controller::schema::SettingsSchema::new(config.node_id, statics.clone())),
-        max_bytes_between_snapshots: config.metadata_log_max_record_bytes_between_snapshots.max(0) as u64,
-        accept_loss,
-        broker: Some(RegisterBroker {
             cluster_id: log_manager.cluster_id().to_owned(),
-            broker_id: config.node_id,
-            incarnation_id: env.random.uuid(),
-            endpoints: endpoints(bound),
-            features: features::supported_features(),
-            rack: config.broker_rack.clone(),
-            log_dirs: directory_ids,
-        }),
-    };
-    let store = open_store(env, &dir);
-    let started =
-        raft::start(env, options, Box::new(log), store, publisher).await.context("cannot start the metadata quorum")?;
-    Ok(started.controller)
+            directory_id,
+            dir: dir.clone(),
+            voters: self.voters_record(directory_id),
+            transport: self.transport(),
+            settings: ControllerSettings {
+                node_id: config.node_id,
+                default_num_partitions: config.num_partitions,
+                default_replication_factor: config.default_replication_factor as i16,
+                delete_topic_enable: config.delete_topic_enable,
+                max_partitions: usize::try_from(config.ottla_max_partitions).unwrap_or(0),
+                max_metadata_bytes: usize::try_from(config.ottla_metadata_max_bytes).unwrap_or(usize::MAX),
+            },
+            schema: Arc::new(crate::controller::schema::SettingsSchema::new(config.node_id, statics.clone())),
+            max_bytes_between_snapshots: config.metadata_log_max_record_bytes_between_snapshots.max(0) as u64,
+            accept_loss,
+            broker: self.broker,
+        };
+        let store = open_store(env, &dir);
+        let started = raft::start(env, options, Box::new(log), store, publisher).await;
+        Ok(started.context("cannot start the metadata quorum")?.controller)
+    }
+
+    /// The voters of a new cluster. The directories of the others are not known yet.
+    fn voters_record(&self, directory_id: Uuid) -> VotersRecord {
+        let own = self.config.node_id;
+        let voter = |voter_id: BrokerId, endpoints| Voter {
+            voter_id,
+            voter_directory_id: if voter_id == own { directory_id } else { Uuid::nil() },
+            endpoints,
+            kraft_version_feature: KRaftVersionFeature { min_supported_version: 0, max_supported_version: 1 },
+        };
+        let name = self.config.controller_listener_names.first().cloned().unwrap_or_default();
+        let endpoint = |endpoint: &ConfiguredEndpoint| VoterEndpoint {
+            name: name.clone(),
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+        };
+        let voters = match self.voters {
+            [] => vec![voter(own, Vec::new())],
+            voters => voters.iter().map(|(id, address)| voter(*id, vec![endpoint(address)])).collect(),
+        };
+        VotersRecord { version: 0, voters }
+    }
+
+    fn transport(&self) -> Arc<dyn Transport> {
+        if self.voters.len() < 2 {
+            return Arc::new(NoTransport);
+        }
+        QuorumTransport::start(self.env, self.config.node_id, self.log_manager.cluster_id(), self.voters)
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,18 @@ pub enum PeerError {
     Decode(anyhow::Error),
 }
 
+/// A request as its header describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire {
+    /// The API key.
+    pub key: i16,
+    pub version: i16,
+    /// The version of the request's header: 2 for flexible versions, otherwise 1.
+    pub request_header: i16,
+    /// The version of the response's header: 1 for flexible versions, otherwise 0.
+    pub response_header: i16,
+}
+
 /// A connection to another node.
 pub struct Peer {
     stream: Box<dyn Stream>,
@@ -81,37 +93,39 @@ impl Peer {
     /// # Errors
     /// The connection must not be used any more.
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, PeerError> {
-        self.send(version, request).await?;
-        self.receive::<R>(version).await
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(PeerError::Encode)?;
+        let (request_header, response_header) = (R::header_version(version), R::Response::header_version(version));
+        let wire = Wire { key: R::KEY, version, request_header, response_header };
+        let mut response = self.exchange(wire, &body).await?;
+        R::Response::decode(&mut response, version).map_err(PeerError::Decode)
     }
 
-    /// Sends a request. Its response follows those of earlier requests.
+    /// Sends the encoded body of a request and waits for the body of its response.
     ///
     /// # Errors
     /// The connection must not be used any more.
-    pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<(), PeerError> {
+    pub async fn exchange(&mut self, wire: Wire, body: &[u8]) -> Result<Bytes, PeerError> {
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
         let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
+            .with_request_api_key(wire.key)
+            .with_request_api_version(wire.version)
             .with_correlation_id(self.next_correlation_id)
             .with_client_id(Some(self.client_id.clone()));
-        let mut frame = BytesMut::new();
+        let mut frame = BytesMut::with_capacity(64 + body.len());
         frame.put_i32(0);
-        header.encode(&mut frame, R::header_version(version)).map_err(PeerError::Encode)?;
-        request.encode(&mut frame, version).map_err(PeerError::Encode)?;
+        header.encode(&mut frame, wire.request_header).map_err(PeerError::Encode)?;
+        frame.put_slice(body);
         let length = i32::try_from(frame.len() - 4).map_err(|error| PeerError::Encode(error.into()))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        Ok(self.stream.write_all(&frame).await?)
-    }
+        self.stream.write_all(&frame).await?;
 
-    async fn receive<R: Request>(&mut self, version: i16) -> Result<R::Response, PeerError> {
         let mut response = self.read_frame().await?;
-        let header = ResponseHeader::decode(&mut response, R::Response::header_version(version));
-        if header.map_err(PeerError::Decode)?.correlation_id != self.next_correlation_id {
+        let header = ResponseHeader::decode(&mut response, wire.response_header).map_err(PeerError::Decode)?;
+        if header.correlation_id != self.next_correlation_id {
             return Err(PeerError::OutOfStep);
         }
-        R::Response::decode(&mut response, version).map_err(PeerError::Decode)
+        Ok(response)
     }
 
     async fn read_frame(&mut self) -> Result<Bytes, PeerError> {

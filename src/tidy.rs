@@ -463,6 +463,7 @@ fn the_page_of_apis_is_up_to_date() {
         let flexible = if versions.is_flexible(max) { versions.flexible_from.to_string() } else { "never".to_owned() };
         let listeners = match api.listeners {
             Listeners::Brokers => "brokers",
+            Listeners::Controllers => "controllers",
             Listeners::BrokersAndControllers => "brokers, controllers",
         };
         let needs: Vec<String> = api.needs.iter().map(|(operation, kind)| format!("{operation:?} {kind:?}")).collect();

@@ -6,8 +6,9 @@
 use std::iter::once;
 
 use kafka_protocol::messages::{
-    AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse, AlterReplicaLogDirsResponse,
-    ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse,
+    AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
+    AlterReplicaLogDirsResponse, ApiVersionsResponse, AssignReplicasToDirsResponse, BrokerHeartbeatResponse,
+    BrokerRegistrationResponse, CreateAclsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse,
     DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeAclsResponse,
     DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
     DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, DescribeTransactionsResponse,
@@ -23,6 +24,7 @@ use crate::{
     protocol::{
         describe_log_dirs::DescribeLogDirsResponse, fetch::FetchResponse, list_offsets::ListOffsetsResponse,
         offset_commit::OffsetCommitResponse, offset_fetch::OffsetFetchResponse, produce::ProduceResponse,
+        quorum_messages::QuorumMessagesResponse,
     },
 };
 
@@ -130,6 +132,11 @@ answers! {
     DescribeQuorumResponse(answer) not_throttled => once(answer.error_code).chain(partitions!(answer.topics));
     UpdateFeaturesResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     DescribeClusterResponse(answer) => once(answer.error_code);
+    AllocateProducerIdsResponse(answer) => once(answer.error_code);
+    AssignReplicasToDirsResponse(answer) => once(answer.error_code);
+    BrokerRegistrationResponse(answer) => once(answer.error_code);
+    BrokerHeartbeatResponse(answer) => once(answer.error_code);
+    QuorumMessagesResponse(answer) not_throttled => once(answer.error_code);
     UnregisterBrokerResponse(answer) => once(answer.error_code);
     DescribeTransactionsResponse(answer) => each!(answer.transaction_states);
     ListTransactionsResponse(answer) => once(answer.error_code);

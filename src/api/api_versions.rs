@@ -15,7 +15,7 @@ use kafka_protocol::{
 };
 
 use super::{APIS, Api, RequestContext};
-use crate::controller::features;
+use crate::{controller::features, protocol::quorum_messages::QUORUM_MESSAGES};
 
 const FIRST_WITH_FEATURES: i16 = 3;
 const FIRST_WITH_FEATURES_FROM_ZERO: i16 = 4;
@@ -30,7 +30,8 @@ fn respond(ctx: &RequestContext, request: &ApiVersionsRequest) -> ApiVersionsRes
     {
         return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
     }
-    let keys = APIS.iter().map(|api| {
+    let served = APIS.iter().filter(|api| api.listeners.contain(ctx.connection.kind) && api.key != QUORUM_MESSAGES);
+    let keys = served.map(|api| {
         ApiVersion::default()
             .with_api_key(api.key)
             .with_min_version(api.versions.advertised_min)

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 
 use super::{
@@ -17,11 +18,12 @@ use super::{
         AuthorizedCluster, AuthorizedConfig, AuthorizedGroup, AuthorizedTopic, AuthorizedTransactionalId, Denied,
         Found, Operation, ResourceKind,
     },
+    create_topics,
     groups::kept,
     topics::MAX_NAME_BYTES,
 };
 use crate::{
-    config::{BrokerConfig, ConfigLayers, StaticConfigs},
+    config::{BrokerConfig, ConfigLayers, Endpoint, StaticConfigs},
     controller::topics::{CreatableTopic, CreateTopics, CreateTopicsReply},
     coordinator::runtime::GroupCoordinator,
     env::{Env, Tasks},
@@ -32,10 +34,11 @@ use crate::{
         publisher::Publisher,
     },
     metrics::{Metrics, RequestCounters},
+    peer::Wire,
     protocol::header::RequestHeader,
-    raft::ControllerHandle,
+    raft::{Active, ControllerChannel, ControllerHandle},
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
-    types::{TopicId, TopicPartition},
+    types::{BrokerId, TopicId, TopicPartition},
 };
 
 /// Handles to everything a handler may use. A plain struct: `broker.rs` builds it once.
@@ -54,6 +57,10 @@ pub struct Parts {
     pub metadata: Arc<Publisher>,
     /// The controller.
     pub controller: ControllerHandle,
+    /// The way to the active controller, wherever it is.
+    pub channel: Arc<ControllerChannel>,
+    /// The voters of the metadata quorum with their controller listeners; empty if this node is the only one.
+    pub voters: Vec<(BrokerId, Endpoint)>,
     /// Log directories.
     pub log_manager: Arc<LogManager>,
     /// Partitions.
@@ -76,6 +83,15 @@ impl Parts {
     }
 }
 
+/// Whom a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Clients and other brokers.
+    Broker,
+    /// Brokers and voters that need the controller (`controller.listener.names`).
+    Controller,
+}
+
 /// The facts that are the same for all requests of a connection.
 pub struct ConnectionInfo {
     /// The address of the client.
@@ -84,14 +100,21 @@ pub struct ConnectionInfo {
     pub local_address: SocketAddr,
     /// The listener's name, `PLAINTEXT` by default.
     pub listener: Arc<str>,
+    /// Whom that listener serves.
+    pub kind: ListenerKind,
     /// The number of requests whose effects must be ordered before the connection starts the next request.
     unordered: AtomicUsize,
 }
 
 impl ConnectionInfo {
     /// A connection without any request yet.
-    pub fn new(client_address: SocketAddr, local_address: SocketAddr, listener: Arc<str>) -> ConnectionInfo {
-        ConnectionInfo { client_address, local_address, listener, unordered: AtomicUsize::new(0) }
+    pub fn new(
+        client_address: SocketAddr,
+        local_address: SocketAddr,
+        listener: Arc<str>,
+        kind: ListenerKind,
+    ) -> ConnectionInfo {
+        ConnectionInfo { client_address, local_address, listener, kind, unordered: AtomicUsize::new(0) }
     }
 
     /// Until the guard is dropped, the connection starts no other request, so the effects of this one come first.
@@ -181,6 +204,20 @@ impl RequestContext {
         self.parts.config_layers(image)
     }
 
+    /// The controllers with the addresses of their listeners. The only one is where the client has reached it.
+    pub(crate) fn controllers(&self) -> Vec<(BrokerId, String, u16)> {
+        if self.parts.voters.is_empty() {
+            let address = self.connection.local_address;
+            return vec![(self.config().node_id, address.ip().to_canonical().to_string(), address.port())];
+        }
+        self.parts.voters.iter().map(|(id, endpoint)| (*id, endpoint.host.clone(), endpoint.port)).collect()
+    }
+
+    /// The active controller, as far as this node knows.
+    pub(crate) fn active_controller(&self) -> Option<BrokerId> {
+        self.parts.controller.leader()
+    }
+
     /// The current metadata image. It describes resources but gives no access to them.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.parts.metadata.image()
@@ -209,7 +246,29 @@ impl RequestContext {
     /// Creates topics that a request needs on behalf of the broker: internal topics, or topics that are created
     /// automatically at first use. The caller has authorized the client before.
     pub(crate) async fn create_for_request(&self, topics: Vec<CreatableTopic>) -> CreateTopicsReply {
-        self.parts.controller.create_topics(CreateTopics { topics, validate_only: false }).await
+        let request = CreateTopics { topics, validate_only: false };
+        match self.parts.channel.active() {
+            Some(Active::At(node)) => create_topics::ask(&self.parts.channel, node, &request).await,
+            _ => self.parts.controller.create_topics(request).await,
+        }
+    }
+
+    /// Sends the body of a request to the active controller, if that is on another node. Returns the body of the
+    /// response; `None` if this node must answer itself.
+    pub(super) async fn forward(&self, body: &Bytes) -> Option<Bytes> {
+        let node = match self.parts.channel.active() {
+            Some(Active::At(node)) if self.connection.kind == ListenerKind::Broker => node,
+            _ => return None,
+        };
+        let is_flexible = self.api.versions.is_flexible(self.api_version);
+        let wire = Wire {
+            key: self.api.key,
+            version: self.api_version,
+            request_header: 1 + i16::from(is_flexible),
+            response_header: i16::from(is_flexible),
+        };
+        // After a failure this node answers that it is not the controller, and the client may try again.
+        self.parts.channel.exchange(node, wire, body).await.ok()
     }
 
     /// Waits for `ready`, at most for `timeout_ms`.

@@ -5,18 +5,28 @@
 //! Version notes: 5+ returns settings and counts (KIP-525), 7 the topic id.
 
 use kafka_protocol::{
+    error::ResponseError,
     messages::{
         CreateTopicsRequest, CreateTopicsResponse, TopicName,
+        create_topics_request::{CreatableTopic as WireTopic, CreatableTopicConfig},
         create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
     },
     protocol::StrBytes,
 };
 
 use super::{RequestContext, authorized::Operation, errors::check_time_left};
-use crate::controller::{
-    ApiError, EffectiveConfig,
-    topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
+use crate::{
+    controller::{
+        ApiError, EffectiveConfig,
+        topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
+    },
+    raft::ControllerChannel,
+    types::TopicId,
 };
+
+/// The version in which a broker asks the controller for topics, and the time that the controller may take.
+const ASK_VERSION: i16 = 7;
+const ASK_TIMEOUT_MS: i32 = 5000;
 
 pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let names: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
@@ -33,6 +43,41 @@ pub(crate) async fn handle(ctx: RequestContext, request: CreateTopicsRequest) ->
     }
     .await;
     response(ctx.api_version, names, reply)
+}
+
+/// Asks the controller on another node to create topics for this broker.
+pub(super) async fn ask(channel: &ControllerChannel, node: i32, request: &CreateTopics) -> CreateTopicsReply {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let config = |(name, value): &(String, Option<String>)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(value.as_deref().map(text))
+    };
+    let topic = |topic: &CreatableTopic| {
+        WireTopic::default()
+            .with_name(TopicName(text(&topic.name)))
+            .with_num_partitions(topic.num_partitions)
+            .with_replication_factor(topic.replication_factor)
+            .with_configs(topic.configs.iter().map(config).collect())
+    };
+    let wire = CreateTopicsRequest::default()
+        .with_topics(request.topics.iter().map(topic).collect())
+        .with_timeout_ms(ASK_TIMEOUT_MS);
+    let response = channel.call(node, ASK_VERSION, &wire).await?;
+    let result = |topic: CreatableTopicResult| match ResponseError::try_from_code(topic.error_code) {
+        None => {
+            let created = CreatedTopic {
+                topic_id: TopicId(topic.topic_id),
+                num_partitions: topic.num_partitions,
+                replication_factor: topic.replication_factor,
+                configs: Vec::new(),
+            };
+            (topic.name.to_string(), Ok(created))
+        }
+        Some(error) => {
+            let message = topic.error_message.map(|message| message.to_string()).unwrap_or_default();
+            (topic.name.to_string(), Err(ApiError::new(error, message)))
+        }
+    };
+    Ok(response.topics.into_iter().map(result).collect())
 }
 
 fn controller_request(request: CreateTopicsRequest) -> CreateTopics {
@@ -100,13 +145,9 @@ fn config(config: EffectiveConfig) -> CreatableTopicConfigs {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use kafka_protocol::{
-        error::ResponseError,
-        protocol::{Decodable, Encodable},
-    };
+    use kafka_protocol::protocol::{Decodable, Encodable};
 
     use super::*;
-    use crate::types::TopicId;
 
     fn created() -> CreatedTopic {
         let config = EffectiveConfig {

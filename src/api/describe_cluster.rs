@@ -1,7 +1,8 @@
 //! DescribeCluster (key 60): the cluster's id and its brokers.
 //!
-//! Behavior: M6. Version notes: 1 adds the endpoint type (clients ask for controllers on a controller listener, so
-//! that type gets MISMATCHED_ENDPOINT_TYPE here), 2 adds fenced brokers.
+//! Behavior: M6. On a controller listener the response lists the controllers.
+//! Version notes: 1 adds the endpoint type (brokers are listed on the listeners of brokers and controllers on those of
+//! controllers; otherwise the error is MISMATCHED_ENDPOINT_TYPE), 2 adds fenced brokers.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -11,7 +12,8 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{RequestContext, topics};
+use super::{ListenerKind, RequestContext, topics};
+use crate::metadata::image::MetadataImage;
 
 const ENDPOINT_BROKERS: i8 = 1;
 const ENDPOINT_CONTROLLERS: i8 = 2;
@@ -22,20 +24,46 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeClusterRequest)
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_string(message)))
     };
-    match request.endpoint_type {
-        ENDPOINT_BROKERS => {}
-        ENDPOINT_CONTROLLERS => {
+    let kind = ctx.connection.kind;
+    match (request.endpoint_type, kind) {
+        (ENDPOINT_BROKERS, ListenerKind::Broker) | (ENDPOINT_CONTROLLERS, ListenerKind::Controller) => {}
+        (ENDPOINT_BROKERS | ENDPOINT_CONTROLLERS, _) => {
+            let (here, wanted) = match kind {
+                ListenerKind::Broker => ("BROKER", "CONTROLLER"),
+                ListenerKind::Controller => ("CONTROLLER", "BROKER"),
+            };
             return refused(
                 ResponseError::MismatchedEndpointType,
-                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER"
-                    .to_owned(),
+                format!(
+                    "The request was sent to an endpoint of type {here}, but we wanted an endpoint of type {wanted}"
+                ),
             );
         }
-        other => return refused(ResponseError::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
+        (other, _) => {
+            return refused(ResponseError::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"));
+        }
     }
     let image = ctx.image();
+    let mut response = DescribeClusterResponse::default()
+        .with_endpoint_type(request.endpoint_type)
+        .with_cluster_id(StrBytes::from_string(image.cluster_id.to_string()));
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = topics::CLUSTER_OPERATIONS;
+    }
+    match kind {
+        ListenerKind::Broker => with_brokers(&ctx, &image, request.include_fenced_brokers, response),
+        ListenerKind::Controller => with_controllers(&ctx, response),
+    }
+}
+
+fn with_brokers(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    include_fenced_brokers: bool,
+    response: DescribeClusterResponse,
+) -> DescribeClusterResponse {
     let brokers =
-        image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).filter_map(|broker| {
+        image.brokers.values().filter(|broker| !broker.fenced || include_fenced_brokers).filter_map(|broker| {
             let (host, port) = ctx.endpoint_of(broker)?;
             Some(
                 DescribeClusterBroker::default()
@@ -46,12 +74,19 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeClusterRequest)
                     .with_is_fenced(broker.fenced),
             )
         });
-    let mut response = DescribeClusterResponse::default()
-        .with_cluster_id(StrBytes::from_string(image.cluster_id.to_string()))
-        .with_controller_id(BrokerId(image.alive_brokers().next().map_or(-1, |broker| broker.id)))
-        .with_brokers(brokers.collect());
-    if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = topics::CLUSTER_OPERATIONS;
-    }
     response
+        .with_controller_id(BrokerId(image.alive_brokers().next().map_or(-1, |broker| broker.id)))
+        .with_brokers(brokers.collect())
+}
+
+fn with_controllers(ctx: &RequestContext, response: DescribeClusterResponse) -> DescribeClusterResponse {
+    let controller = |(id, host, port): (i32, String, u16)| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(id))
+            .with_host(StrBytes::from_string(host))
+            .with_port(port.into())
+    };
+    response
+        .with_controller_id(BrokerId(ctx.active_controller().unwrap_or(-1)))
+        .with_brokers(ctx.controllers().into_iter().map(controller).collect())
 }

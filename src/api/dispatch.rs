@@ -8,11 +8,11 @@ use std::future::Future;
 use bytes::Bytes;
 
 use super::{
-    Api, EncodeError, Encoded, RequestBody, RequestContext, ResponseBody,
+    Api, EncodeError, Encoded, ListenerKind, RequestBody, RequestContext, ResponseBody,
     answers::AnswerFields,
     api_versions,
     reply::{IntoReply, Refused, Reply},
-    table::{Cost, Order, Throttle},
+    table::{Cost, Forward, Order, Throttle},
 };
 use crate::{
     env::BoxFuture,
@@ -37,6 +37,20 @@ pub(crate) type Handler = BoxFuture<'static, Result<Encoded, Refused>>;
 
 /// Returns the future for a request. Nothing runs until the caller polls it.
 pub(crate) fn start(ctx: RequestContext, body: Bytes) -> Handler {
+    let api = ctx.api;
+    if api.forward == Forward::ToController && ctx.connection.kind == ListenerKind::Broker {
+        return Box::pin(async move {
+            match ctx.forward(&body).await {
+                Some(response) => Ok(Encoded::Answer(vec![Part::Bytes(response)])),
+                None => start_here(ctx, body).await,
+            }
+        });
+    }
+    start_here(ctx, body)
+}
+
+/// Returns the future for a request that this node handles.
+fn start_here(ctx: RequestContext, body: Bytes) -> Handler {
     let api = ctx.api;
     // Produce requests stay in the connection's task, which keeps their order; `produce.rs` moves the work of large
     // ones.

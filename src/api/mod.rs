@@ -15,11 +15,15 @@ mod reply;
 mod table;
 mod topics;
 
+mod allocate_producer_ids;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod assign_replicas_to_dirs;
+mod broker_heartbeat;
+mod broker_registration;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -57,15 +61,16 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod quorum_messages;
 mod sasl_handshake;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
 
-pub use context::{ConnectionInfo, Parts, RequestContext};
+pub use context::{ConnectionInfo, ListenerKind, Parts, RequestContext};
 pub(crate) use dispatch::{Handler, start, unsupported_version_response};
 use errors::error_message;
 pub(crate) use reply::{EncodeError, Encoded, MalformedRequest, Refused, RequestBody, ResponseBody};
-pub use table::{APIS, Api, Cost, Order, api};
 #[cfg(test)]
-pub(crate) use table::{Forward, Listeners};
+pub(crate) use table::Forward;
+pub use table::{APIS, Api, Cost, Listeners, Order, api};

@@ -136,6 +136,10 @@ own_codec!(crate::protocol::list_offsets::ListOffsetsRequest, crate::protocol::l
 own_codec!(crate::protocol::offset_commit::OffsetCommitRequest, crate::protocol::offset_commit::OffsetCommitResponse);
 own_codec!(crate::protocol::offset_fetch::OffsetFetchRequest, crate::protocol::offset_fetch::OffsetFetchResponse);
 own_codec!(
+    crate::protocol::quorum_messages::QuorumMessagesRequest,
+    crate::protocol::quorum_messages::QuorumMessagesResponse
+);
+own_codec!(
     crate::protocol::describe_log_dirs::DescribeLogDirsRequest,
     crate::protocol::describe_log_dirs::DescribeLogDirsResponse
 );

@@ -14,6 +14,7 @@ use super::{
     dispatch::{Handler, answer},
     *,
 };
+use crate::protocol::quorum_messages::{QUORUM_MESSAGES, QUORUM_MESSAGES_VERSION};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +85,21 @@ impl Versions {
 pub enum Listeners {
     /// Only broker listeners.
     Brokers,
+    /// Only controller listeners.
+    Controllers,
     /// Broker and controller listeners.
     BrokersAndControllers,
+}
+
+impl Listeners {
+    /// Whether listeners of this kind serve the API.
+    pub fn contain(self, kind: ListenerKind) -> bool {
+        match self {
+            Listeners::Brokers => kind == ListenerKind::Broker,
+            Listeners::Controllers => kind == ListenerKind::Controller,
+            Listeners::BrokersAndControllers => true,
+        }
+    }
 }
 
 /// Whether the broker or the controller decides on a request.
@@ -651,6 +665,30 @@ pub const APIS: &[Api] = &[
         handle: |ctx, body| answer(ctx, body, describe_producers::handle),
     },
     Api {
+        key: 62,
+        name: "BrokerRegistration",
+        versions: Versions::served(0, 4).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, broker_registration::handle),
+    },
+    Api {
+        key: 63,
+        name: "BrokerHeartbeat",
+        versions: Versions::served(0, 1).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, broker_heartbeat::handle),
+    },
+    Api {
         key: 64,
         name: "UnregisterBroker",
         versions: Versions::served(0, 0).flexible_from(0),
@@ -687,6 +725,30 @@ pub const APIS: &[Api] = &[
         handle: |ctx, body| answer(ctx, body, list_transactions::handle),
     },
     Api {
+        key: 67,
+        name: "AllocateProducerIds",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, allocate_producer_ids::handle),
+    },
+    Api {
+        key: 73,
+        name: "AssignReplicasToDirs",
+        versions: Versions::served(0, 0).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, assign_replicas_to_dirs::handle),
+    },
+    Api {
         key: 74,
         name: "ListConfigResources",
         versions: Versions::served(0, 1).flexible_from(0),
@@ -709,6 +771,18 @@ pub const APIS: &[Api] = &[
         cost: Cost::Large,
         throttle: Throttle::InAnswer,
         handle: |ctx, body| answer(ctx, body, describe_topic_partitions::handle),
+    },
+    Api {
+        key: QUORUM_MESSAGES,
+        name: "QuorumMessages",
+        versions: Versions::served(QUORUM_MESSAGES_VERSION, QUORUM_MESSAGES_VERSION),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Waits,
+        throttle: Throttle::NotTold,
+        handle: |ctx, body| answer(ctx, body, quorum_messages::handle),
     },
 ];
 

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::broker::BrokerConfig;
+use crate::types::BrokerId;
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,9 @@ pub struct Listeners {
     pub all: Vec<Listener>,
     /// The name of the listener for traffic between brokers.
     pub inter_broker: String,
+    /// The voters of the metadata quorum (`controller.quorum.voters`) with their controller listeners. Empty if this
+    /// node is the only one.
+    pub voters: Vec<(BrokerId, Endpoint)>,
 }
 
 /// A parsed `NAME://host:port`.
@@ -87,8 +91,13 @@ impl Listeners {
             })
             .collect();
         let inter_broker = inter_broker(config, &all)?;
-        check_voters(config)?;
-        Ok(Listeners { all, inter_broker })
+        let voters = voters(config)?;
+        Ok(Listeners { all, inter_broker, voters })
+    }
+
+    /// The listeners of the controller.
+    pub fn for_controllers(&self) -> impl Iterator<Item = &Listener> {
+        self.all.iter().filter(|listener| listener.is_controller)
     }
 
     /// The listeners that serve clients.
@@ -231,24 +240,27 @@ fn inter_broker(config: &BrokerConfig, all: &[Listener]) -> Result<String, Strin
     name.map(|name| (*name).to_owned()).ok_or_else(|| "listeners has no listener for clients".to_owned())
 }
 
-/// Checks that this node is the only voter, since clusters are not supported yet.
-fn check_voters(config: &BrokerConfig) -> Result<(), String> {
+/// Parses the voters. This node must be the only one, since clusters are not supported yet.
+fn voters(config: &BrokerConfig) -> Result<Vec<(BrokerId, Endpoint)>, String> {
     let key = "controller.quorum.voters";
+    let mut voters = Vec::new();
     for voter in &config.controller_quorum_voters {
-        let id = voter.split_once('@').and_then(|(id, address)| {
+        let parsed = voter.split_once('@').and_then(|(id, address)| {
             let (host, port) = address.rsplit_once(':')?;
-            port.parse::<u16>().ok()?;
-            (!host.is_empty()).then(|| id.parse::<i32>().ok()).flatten()
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let endpoint = Endpoint { host: host.to_owned(), port: port.parse().ok()? };
+            (!host.is_empty()).then_some((id.parse().ok()?, endpoint))
         });
-        let id = id.ok_or_else(|| format!("{key} has '{voter}', which is not id@host:port"))?;
+        let (id, endpoint) = parsed.ok_or_else(|| format!("{key} has '{voter}', which is not id@host:port"))?;
         if id != config.node_id {
             let node = config.node_id;
             return Err(format!(
                 "{key} has voter {id} beside this node {node}: a cluster of several nodes is not served yet"
             ));
         }
+        voters.push((id, endpoint));
     }
-    Ok(())
+    Ok(voters)
 }
 
 #[cfg(test)]

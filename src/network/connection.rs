@@ -406,7 +406,8 @@ impl Connection {
         let share = std::mem::take(&mut self.share);
         let request_bytes = frame.len();
         let (key, version) = header::api_key_and_version(&frame)?;
-        let api = api::api(key).ok_or(Closed::Unsupported { key, version })?;
+        let api = api::api(key).filter(|api| api.listeners.contain(self.info.kind));
+        let api = api.ok_or(Closed::Unsupported { key, version })?;
         let (header, body) = RequestHeader::parse(frame, api.versions.is_flexible(version))?;
         let correlation_id = header.correlation_id;
         if !api.versions.contain(version) {

@@ -13,7 +13,7 @@ use std::{
 
 use super::connection::{self, ConnectionLimits};
 use crate::{
-    api::{ConnectionInfo, Parts},
+    api::{ConnectionInfo, ListenerKind, Parts},
     env::{
         Net,
         lock::lock,
@@ -57,6 +57,7 @@ pub struct Limits {
 pub struct Bound {
     listener: Box<dyn Listener>,
     name: Arc<str>,
+    kind: ListenerKind,
     address: SocketAddr,
 }
 
@@ -145,10 +146,10 @@ impl Bound {
     ///
     /// # Errors
     /// The address is in use, or does not belong to this machine.
-    pub fn bind(net: &dyn Net, name: &str, address: SocketAddr) -> io::Result<Bound> {
+    pub fn bind(net: &dyn Net, name: &str, kind: ListenerKind, address: SocketAddr) -> io::Result<Bound> {
         let listener = net.listen(address)?;
         let address = listener.local_addr()?;
-        Ok(Bound { listener, name: name.into(), address })
+        Ok(Bound { listener, name: name.into(), kind, address })
     }
 
     /// The address, with the port that the system has chosen.
@@ -162,6 +163,7 @@ impl Bound {
             listener: self.listener,
             counters: parts.metrics.listener(&self.name),
             name: self.name,
+            kind: self.kind,
             parts: parts.clone(),
             limits: limits.clone(),
             failures: LogLineLimit::default(),
@@ -173,6 +175,7 @@ impl Bound {
 struct Accepting {
     listener: Box<dyn Listener>,
     name: Arc<str>,
+    kind: ListenerKind,
     counters: Arc<ListenerCounters>,
     parts: Arc<Parts>,
     limits: Arc<SharedLimits>,
@@ -205,7 +208,7 @@ impl Accepting {
             }
         };
         let Ok(local_address) = stream.local_addr() else { return };
-        let info = Arc::new(ConnectionInfo::new(from, local_address, self.name.clone()));
+        let info = Arc::new(ConnectionInfo::new(from, local_address, self.name.clone(), self.kind));
         let (parts, limits) = (self.parts.clone(), self.limits.connection.clone());
         self.parts.network.spawn("connection", async move {
             let _place = place;

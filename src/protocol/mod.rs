@@ -19,6 +19,7 @@ pub mod offset_commit;
 pub mod offset_fetch;
 pub mod part;
 pub mod produce;
+pub mod quorum_messages;
 pub mod record_batch;
 mod schemas;
 #[cfg(test)]

@@ -327,6 +327,11 @@ impl Writer {
         self.buffer.put_i8(value);
     }
 
+    /// Bytes as they are; the caller writes their length.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.buffer.put_slice(bytes);
+    }
+
     pub fn bool(&mut self, value: bool) {
         self.buffer.put_u8(u8::from(value));
     }

@@ -160,15 +160,17 @@ pub async fn start(
 ) -> Result<Started, StartError> {
     let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
     let (ended_sender, ended) = watch::channel(false);
+    let (leader_sender, leader) = watch::channel(None);
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
     let retries = events.downgrade();
     env.tasks.spawn_thread("metadata", async move {
         let ended = Ended(ended_sender);
-        match Driver::open(driver_env, options, log, store, driver_publisher)
-            .and_then(|mut driver| Ok((driver.begin()?, driver)))
-        {
+        match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
+            driver.leader = leader_sender;
+            Ok((driver.begin()?, driver))
+        }) {
             Ok((broker_epoch, driver)) => {
                 let _ = started_sender.send(Ok((broker_epoch, driver.applied_offset())));
                 driver.run(receiver, retries).await;
@@ -180,7 +182,7 @@ pub async fn start(
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
     publisher.published(applied).await;
-    Ok(Started { controller: ControllerHandle { events, publisher, settings, ended }, broker_epoch })
+    Ok(Started { controller: ControllerHandle { events, publisher, settings, leader, ended }, broker_epoch })
 }
 
 /// Waits for an event, or for the time of the next tick. `None` if nobody can send events any more.
@@ -301,6 +303,8 @@ struct Driver {
     /// all controller handles are dropped.
     events: Option<mpsc::WeakSender<Event>>,
     pending: VecDeque<Pending>,
+    /// The leader of the quorum, for the other parts of this node.
+    leader: watch::Sender<Option<BrokerId>>,
     /// The epoch in which this node is the leader.
     leads_in: Option<LeaderEpoch>,
     /// The last offset of the first batch that this node has proposed in that epoch.
@@ -406,6 +410,7 @@ impl Driver {
             is_retry_armed: false,
             events: None,
             pending: VecDeque::new(),
+            leader: watch::Sender::new(None),
             leads_in: None,
             first_batch: None,
             last_snapshot_index,
@@ -806,8 +811,10 @@ impl Driver {
         Ok(())
     }
 
-    /// Notices that this node has won or lost an election.
+    /// Notices that this node has won or lost an election, or has heard of another leader.
     fn on_role(&mut self) {
+        let leader = self.node.leader();
+        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
         let led = self.node.is_leader().then(|| self.node.epoch());
         if self.leads_in == led {
             return;

@@ -112,6 +112,8 @@ pub struct ControllerHandle {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) settings: Arc<ControllerSettings>,
+    /// The leader of the quorum, as far as this node knows.
+    pub(super) leader: watch::Receiver<Option<BrokerId>>,
     /// True once the driver has ended.
     pub(super) ended: watch::Receiver<bool>,
 }
@@ -262,6 +264,11 @@ impl ControllerHandle {
         let (sender, receiver) = oneshot::channel();
         self.events.send(Event::DescribeQuorum(sender)).await.map_err(|_| Unavailable::Stopped)?;
         receiver.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// The leader of the quorum, as far as this node knows.
+    pub fn leader(&self) -> Option<BrokerId> {
+        *self.leader.borrow()
     }
 
     /// Passes on a message of another voter.

@@ -23,7 +23,7 @@ use crate::{
     env::lock::lock,
     log::{LogError, LogManager, Placement, list_partitions_briefly},
     metadata::image::{MetadataImage, PartitionImage},
-    raft::ControllerHandle,
+    raft::ControllerChannel,
     types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
 };
 
@@ -150,24 +150,23 @@ impl Directories {
     }
 
     /// Reports failed directories and new assignments to the controller.
-    pub(super) async fn report(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
+    pub(super) async fn report(&self, controller: &ControllerChannel, log_manager: &LogManager) -> anyhow::Result<()> {
         self.report_failures(controller, log_manager).await?;
         loop {
             let directories: BTreeMap<_, _> =
                 lock(&self.to_assign).iter().take(MOST_PER_REQUEST).map(|(at, directory)| (*at, *directory)).collect();
-            let epoch = controller.image().broker(self.broker_id).map(|broker| broker.epoch);
+            let epoch = controller.local().image().broker(self.broker_id).map(|broker| broker.epoch);
             let (Some(broker_epoch), false) = (epoch, directories.is_empty()) else { return Ok(()) };
             let request =
                 AssignReplicasToDirs { broker_id: self.broker_id, broker_epoch, directories: directories.clone() };
-            let assigned = controller.call(request).await?;
-            assigned.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            controller.ask(request).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
             lock(&self.to_assign).retain(|at, directory| directories.get(at) != Some(directory));
         }
     }
 
     /// Reports failed directories (KIP-858). Their partitions lose their leader, and clients learn this.
-    async fn report_failures(&self, controller: &ControllerHandle, log_manager: &LogManager) -> anyhow::Result<()> {
-        let image = controller.image();
+    async fn report_failures(&self, controller: &ControllerChannel, log_manager: &LogManager) -> anyhow::Result<()> {
+        let image = controller.local().image();
         let Some(broker) = image.broker(self.broker_id) else { return Ok(()) };
         // linear: a broker has a few log directories
         let is_registered = |id: &Uuid| broker.directories.contains(id);
@@ -176,7 +175,7 @@ impl Directories {
             return Ok(());
         }
         let heartbeat = BrokerHeartbeat { offline_log_dirs, ..BrokerHeartbeat::new(self.broker_id, broker.epoch) };
-        let noted = controller.broker_heartbeat(heartbeat).await;
+        let noted = controller.ask(heartbeat).await;
         noted.map(|_| ()).map_err(|error| anyhow::anyhow!("{error:?}"))
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
     },
     metadata::publisher::Publisher,
-    raft::ControllerHandle,
+    raft::ControllerChannel,
     types::{BrokerId, ProducerId},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub struct ProducerIds {
     broker_id: BrokerId,
     metadata: Arc<Publisher>,
-    controller: ControllerHandle,
+    controller: Arc<ControllerChannel>,
     /// The unused ids of the current block. The lock is held during the request for the next block, so that many
     /// concurrent callers cause only one request.
     block: tokio::sync::Mutex<ProducerIdsBlock>,
@@ -25,7 +25,7 @@ pub struct ProducerIds {
 
 impl ProducerIds {
     /// The first block is requested when the first producer needs an id.
-    pub fn new(broker_id: BrokerId, metadata: Arc<Publisher>, controller: ControllerHandle) -> Self {
+    pub fn new(broker_id: BrokerId, metadata: Arc<Publisher>, controller: Arc<ControllerChannel>) -> Self {
         ProducerIds {
             broker_id,
             metadata,
@@ -43,7 +43,7 @@ impl ProducerIds {
         if block.count == 0 {
             let broker_epoch = self.metadata.image().broker(self.broker_id).map_or(-1, |broker| broker.epoch);
             let request = AllocateProducerIds { broker_id: self.broker_id, broker_epoch };
-            *block = self.controller.allocate_producer_ids(request).await?;
+            *block = self.controller.ask(request).await?;
         }
         let id = block.first;
         block.first += 1;

@@ -29,7 +29,7 @@ use crate::{
         publisher::Subscriber,
     },
     metrics::TopicCounters,
-    raft::ControllerHandle,
+    raft::ControllerChannel,
     types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
@@ -282,7 +282,7 @@ impl ReplicaManager {
     ///
     /// # Errors
     /// The controller cannot handle the report now; the next call repeats it.
-    pub async fn report_directories(&self, controller: &ControllerHandle) -> anyhow::Result<()> {
+    pub async fn report_directories(&self, controller: &ControllerChannel) -> anyhow::Result<()> {
         self.directories.report(controller, &self.log_manager).await
     }
 

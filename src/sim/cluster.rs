@@ -13,7 +13,7 @@ use std::{
 use super::{NodeId, SimDisk, SimNet, Simulation, World};
 use crate::{
     broker::Broker,
-    config::{Arguments, Settings},
+    config::{Arguments, Endpoint, Settings},
     env::Env,
     loggers::Loggers,
     raft::CachedImage,
@@ -21,6 +21,10 @@ use crate::{
 
 /// The port of each broker.
 pub const PORT: u16 = 9092;
+/// The port of each controller.
+const CONTROLLER_PORT: u16 = 9093;
+/// The id of the cluster that several nodes form.
+const CLUSTER_ID: &str = "simulated-cluster-id-0";
 /// The node of the test's clients. It has no disk and never fails.
 pub const CLIENT: NodeId = 1000;
 /// Far more than a start or a stop takes, in simulated time.
@@ -40,6 +44,8 @@ pub struct Cluster {
 struct Node {
     disk: SimDisk,
     settings: Vec<String>,
+    /// The voters of its quorum, if there are several.
+    voters: Vec<NodeId>,
     skew_ms: i64,
     broker: Arc<Mutex<Started>>,
 }
@@ -71,16 +77,24 @@ impl Cluster {
 
     /// Adds a host with an empty disk, whose broker gets these settings. It is not started.
     pub fn add(&mut self, node: NodeId, settings: &[&str]) {
+        self.add_voter(node, &[], settings);
+    }
+
+    /// Adds a host as [`Cluster::add`], whose broker is also one of these voters of the metadata quorum.
+    pub fn add_voter(&mut self, node: NodeId, voters: &[NodeId], settings: &[&str]) {
         let host = format!("node-{node}");
+        let controller =
+            if voters.is_empty() { String::new() } else { format!(",CONTROLLER://{host}:{CONTROLLER_PORT}") };
         let mut all = vec![
             format!("node.id={node}"),
             "log.dirs=/data".to_owned(),
-            format!("listeners=PLAINTEXT://{host}:{PORT}"),
+            format!("listeners=PLAINTEXT://{host}:{PORT}{controller}"),
+            format!("advertised.listeners=PLAINTEXT://{host}:{PORT}"),
         ];
         all.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let disk = SimDisk::new(self.seed ^ u64::from(node).rotate_left(32));
         let broker = Arc::new(Mutex::new(Started::Stopped));
-        self.nodes.insert(node, Node { disk, settings: all, skew_ms: 0, broker });
+        self.nodes.insert(node, Node { disk, settings: all, voters: voters.to_vec(), skew_ms: 0, broker });
     }
 
     /// The disk of a host.
@@ -101,7 +115,13 @@ impl Cluster {
         let env = self.world.start_node(id, node.disk.clone(), &self.net, node.skew_ms);
         let arguments = Arguments { config_files: Vec::new(), overrides: node.settings.clone() };
         let settings = Settings::load(&arguments, [], &|_| Err(io::ErrorKind::NotFound.into()));
-        let settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
+        let mut settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
+        if !node.voters.is_empty() {
+            // Not by controller.quorum.voters, which still refuses several nodes.
+            let endpoint = |id: &NodeId| Endpoint { host: format!("node-{id}"), port: CONTROLLER_PORT };
+            settings.listeners.voters = node.voters.iter().map(|id| (*id as i32, endpoint(id))).collect();
+            settings.cluster_id = Some(CLUSTER_ID.to_owned());
+        }
         let broker = node.broker.clone();
         *lock(&broker) = Started::Starting;
         env.tasks.clone().spawn("start the broker", async move {
@@ -126,6 +146,11 @@ impl Cluster {
         if let Started::Refused(reason) = &*lock(broker) {
             panic!("node {id} did not start: {reason}");
         }
+    }
+
+    /// Whether the broker of a host serves clients.
+    pub fn is_serving(&self, id: NodeId) -> bool {
+        matches!(&*lock(&self.nodes[&id].broker), Started::Serving(_))
     }
 
     /// Stops the broker of a host as SIGTERM does, and waits until it has ended. Returns whether all went well.

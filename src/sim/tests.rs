@@ -1,7 +1,7 @@
 //! Scenarios with whole brokers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        CreateTopicsRequest, FetchRequest, ProduceRequest, TopicName,
+        CreateTopicsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest, TopicName,
         create_topics_request::CreatableTopic,
         fetch_request::{FetchPartition, FetchTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
@@ -33,7 +33,11 @@ const TOPIC: &str = "t";
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 fn topic_name() -> TopicName {
-    TopicName(StrBytes::from_static_str(TOPIC))
+    named(TOPIC)
+}
+
+fn named(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
 }
 
 async fn connect(env: &Env, node: NodeId) -> Option<Peer> {
@@ -49,8 +53,8 @@ async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-async fn create_topic(peer: &mut Peer, settings: &[(&str, &str)]) -> Option<i16> {
-    let mut topic = CreatableTopic::default().with_name(topic_name()).with_num_partitions(1).with_replication_factor(1);
+async fn create_topic(peer: &mut Peer, name: &str, settings: &[(&str, &str)]) -> Option<i16> {
+    let mut topic = CreatableTopic::default().with_name(named(name)).with_num_partitions(1).with_replication_factor(1);
     for (name, value) in settings {
         let config = kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default()
             .with_name(StrBytes::from_string((*name).to_owned()))
@@ -111,7 +115,7 @@ async fn produce_for_ever(env: Env, node: NodeId, acknowledged: Acknowledged) {
     let mut number = 0;
     loop {
         if let Some(Some(mut peer)) = limited(&env, connect(&env, node)).await {
-            let _ = limited(&env, create_topic(&mut peer, &[("flush.messages", "1")])).await;
+            let _ = limited(&env, create_topic(&mut peer, TOPIC, &[("flush.messages", "1")])).await;
             loop {
                 number += 1;
                 let value = format!("v{number}");
@@ -191,4 +195,103 @@ fn inv_l4_one_broker_loses_nothing_acknowledged_through_kills_power_cuts_and_pau
 fn a_seed_replays_to_the_same_trace() {
     assert_eq!(faults_on_one_broker(7), faults_on_one_broker(7));
     assert_ne!(faults_on_one_broker(7).0, faults_on_one_broker(8).0);
+}
+
+/// The brokers and the topics that a broker tells clients.
+async fn metadata(env: &Env, node: NodeId) -> Option<(Vec<i32>, Vec<String>)> {
+    let mut peer = connect(env, node).await?;
+    let response = peer.call(9, &MetadataRequest::default().with_topics(None)).await.ok()?;
+    let mut brokers: Vec<i32> = response.brokers.iter().map(|broker| broker.node_id.0).collect();
+    brokers.sort_unstable();
+    let topics = response.topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string()));
+    Some((brokers, topics.collect()))
+}
+
+const VOTERS: [NodeId; 3] = [1, 2, 3];
+
+/// The topics that were created, with the broker that was asked.
+type Created = Arc<Mutex<Vec<(NodeId, String)>>>;
+
+/// Creates topics for ever, each under a new name, at each broker in turn.
+async fn create_for_ever(env: Env, created: Created) {
+    let mut number = 0;
+    loop {
+        for node in VOTERS {
+            let Some(Some(mut peer)) = limited(&env, connect(&env, node)).await else { continue };
+            number += 1;
+            let name = format!("t{number}");
+            if limited(&env, create_topic(&mut peer, &name, &[])).await == Some(Some(0)) {
+                created.lock().unwrap().push((node, name));
+            }
+        }
+        env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(50)).await;
+    }
+}
+
+/// Three brokers that start in any order, long after each other, and are killed and started again.
+fn three_brokers(seed: u64) -> u64 {
+    let mut cluster = Cluster::new(seed);
+    for node in VOTERS {
+        cluster.add_voter(node, &VOTERS, &[]);
+    }
+    let random = |bound: u64| cluster.world.random().below(bound);
+    let first = random(3) as usize;
+    for at in 0..3 {
+        cluster.begin_start(VOTERS[(first + at) % 3]);
+        cluster.world.run_for(Duration::from_millis(random(if seed.is_multiple_of(2) { 1000 } else { 120_000 })));
+    }
+    let all_serve = || VOTERS.iter().all(|node| cluster.is_serving(*node));
+    cluster.world.run_until("all brokers serve", Duration::from_secs(60), all_serve);
+    let created = Created::default();
+    cluster.world.spawn(CLIENT, create_for_ever(cluster.clients().clone(), created.clone()));
+    let count = || created.lock().unwrap().len();
+    let by_all = || VOTERS.iter().all(|node| created.lock().unwrap().iter().any(|(by, _)| by == node));
+    cluster.world.run_until("each broker creates topics, or has the controller do it", Duration::from_secs(60), by_all);
+    let mut producer_ids = BTreeSet::new();
+    for node in VOTERS {
+        let env = cluster.clients().clone();
+        let id = cluster.world.wait(CLIENT, "a producer id", Duration::from_secs(10), async move {
+            let mut peer = connect(&env, node).await.expect("connect");
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            peer.call(4, &request).await.expect("a response").producer_id.0
+        });
+        assert!(id >= 0 && producer_ids.insert(id), "seed {seed}: producer id {id} of node {node}");
+    }
+    for _ in 0..4 {
+        let node = VOTERS[random(3) as usize];
+        if random(2) == 0 {
+            cluster.kill(node)
+        } else {
+            cluster.cut_power(node)
+        }
+        let before = count();
+        cluster.world.run_until("two of three go on", Duration::from_secs(60), || count() > before + 2);
+        cluster.start(node);
+    }
+    let must_exist = created.lock().unwrap().clone();
+    for node in VOTERS {
+        let (env, must_exist) = (cluster.clients().clone(), must_exist.clone());
+        let what = format!("node {node} tells of all brokers and topics (seed {seed})");
+        cluster.world.wait(CLIENT, &what, Duration::from_secs(10), async move {
+            // A node applies what the controller has decided a little later.
+            while !metadata(&env, node).await.is_some_and(|(brokers, topics)| {
+                brokers == [1, 2, 3] && must_exist.iter().all(|(_, name)| topics.contains(name))
+            }) {
+                env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(10)).await;
+            }
+        });
+    }
+    cluster.world.trace()
+}
+
+#[test]
+fn three_brokers_started_in_any_order_are_one_cluster_and_any_two_of_them_go_on() {
+    for seed in seeds(8, 2) {
+        three_brokers(seed);
+    }
+}
+
+#[test]
+fn three_brokers_replay_from_their_seed() {
+    assert_eq!(three_brokers(5), three_brokers(5));
 }

@@ -1,0 +1,20 @@
+//! BrokerHeartbeat (key 63): a broker tells the controller that it lives and what it wants.
+//!
+//! Behavior: the broker is unfenced once it has applied its own registration.
+//! Version notes: 1 has the log directories that have failed.
+
+use kafka_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
+
+use super::{RequestContext, authorized::Operation};
+use crate::controller::{ApiError, brokers::BrokerState};
+
+pub(crate) async fn handle(ctx: RequestContext, request: BrokerHeartbeatRequest) -> BrokerHeartbeatResponse {
+    let is_caught_up = request.current_metadata_offset >= request.broker_epoch;
+    let beat = async { ctx.cluster(Operation::ClusterAction)?.controller().broker_heartbeat(request.into()).await };
+    let state: Result<BrokerState, ApiError> = beat.await;
+    let response = BrokerHeartbeatResponse::default().with_is_caught_up(is_caught_up);
+    match state {
+        Ok(state) => response.with_is_fenced(state.is_fenced).with_should_shut_down(state.should_shut_down),
+        Err(error) => response.with_error_code(error.code()).with_is_fenced(true),
+    }
+}

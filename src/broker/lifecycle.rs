@@ -1,0 +1,114 @@
+//! The life of this broker as the controller sees it: registration, then heartbeats. Apache: `BrokerLifecycleManager`.
+//!
+//! Owns the retries, for the controller may be on any node and move. Leaves the only voter of a quorum alone: its
+//! controller registers its broker itself, with the first fsync.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use kafka_protocol::error::ResponseError;
+
+use crate::{
+    controller::{
+        ApiError,
+        brokers::{BrokerHeartbeat, BrokerState, RegisterBroker},
+    },
+    env::Env,
+    metadata::publisher::Publisher,
+    raft::ControllerChannel,
+};
+
+/// The time between two heartbeats (Kafka's default of `broker.heartbeat.interval.ms`).
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// The wait after an attempt that has failed.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// See the head of the file.
+pub(super) struct Lifecycle {
+    pub(super) env: Env,
+    pub(super) channel: Arc<ControllerChannel>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) registration: RegisterBroker,
+}
+
+impl Lifecycle {
+    /// Registers this broker, and waits until this node has applied the registration: then its image is not older than
+    /// its start. Returns the broker epoch.
+    ///
+    /// # Errors
+    /// The controller refuses this broker for good.
+    pub(super) async fn register(&self) -> anyhow::Result<i64> {
+        loop {
+            match self.channel.ask(self.registration.clone()).await {
+                Ok(epoch) => {
+                    self.publisher.published(epoch).await;
+                    return Ok(epoch);
+                }
+                Err(error) if is_final(&error) => {
+                    bail!("the controller refuses this broker: {}", error.message.unwrap_or_default())
+                }
+                Err(error) => {
+                    tracing::debug!(?error, "this broker is not registered yet");
+                    self.wait(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Sends heartbeats until the controller has unfenced this broker.
+    ///
+    /// # Errors
+    /// The registration is not valid any more.
+    pub(super) async fn unfence(&self, epoch: i64) -> anyhow::Result<()> {
+        loop {
+            match self.beat(epoch).await {
+                Ok(state) if !state.is_fenced => return Ok(()),
+                Err(error) if is_stale(&error) => {
+                    return Err(anyhow::anyhow!("{error:?}")).context("this broker was registered anew meanwhile");
+                }
+                _ => self.wait(RETRY).await,
+            }
+        }
+    }
+
+    /// Sends heartbeats until the broker stops.
+    pub(super) fn keep_alive(self: Arc<Self>, epoch: i64) {
+        self.env.tasks.clone().spawn_until_stopped("broker heartbeat", async move {
+            loop {
+                self.wait(HEARTBEAT_INTERVAL).await;
+                while let Err(error) = self.beat(epoch).await {
+                    if is_stale(&error) {
+                        tracing::warn!("another process was registered under the id of this broker");
+                        return;
+                    }
+                    self.wait(RETRY).await;
+                }
+            }
+        });
+    }
+
+    async fn beat(&self, epoch: i64) -> Result<BrokerState, ApiError> {
+        self.channel.ask(BrokerHeartbeat::new(self.registration.broker_id, epoch)).await
+    }
+
+    async fn wait(&self, time: Duration) {
+        self.env.clock.sleep_until(self.env.clock.monotonic() + time).await;
+    }
+}
+
+/// Whether another attempt would fail, too.
+fn is_final(error: &ApiError) -> bool {
+    [
+        ResponseError::InconsistentClusterId,
+        ResponseError::InvalidRegistration,
+        ResponseError::DuplicateBrokerRegistration,
+        ResponseError::UnsupportedVersion,
+    ]
+    .iter()
+    .any(|kind| kind.code() == error.code())
+}
+
+fn is_stale(error: &ApiError) -> bool {
+    error.code() == ResponseError::StaleBrokerEpoch.code()
+        || error.code() == ResponseError::BrokerIdNotRegistered.code()
+}

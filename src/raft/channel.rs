@@ -1,0 +1,136 @@
+//! Requests to the active controller, wherever it is.
+//!
+//! Owns the connection to the controller of another node. Leaves retries to its users.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    error::ResponseError,
+    protocol::{Decodable, HeaderVersion, Request},
+};
+use tokio::sync::Mutex;
+
+use super::{handle::ControllerHandle, requests::BrokerRequest};
+use crate::{
+    config::Endpoint,
+    controller::ApiError,
+    env::Env,
+    peer::{Peer, PeerError, Wire},
+    types::BrokerId,
+};
+
+/// A connection that takes longer for one request is given up.
+const LIMIT: Duration = Duration::from_secs(5);
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
+/// Where the active controller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Active {
+    /// On this node.
+    Here,
+    /// On another node.
+    At(BrokerId),
+}
+
+/// See the head of the file.
+pub struct ControllerChannel {
+    env: Env,
+    own: BrokerId,
+    controller: ControllerHandle,
+    endpoints: BTreeMap<BrokerId, Endpoint>,
+    connection: Mutex<Option<(BrokerId, Peer)>>,
+}
+
+impl ControllerChannel {
+    /// A channel of the node `own`. `voters` are the controllers.
+    pub fn new(env: &Env, own: BrokerId, controller: ControllerHandle, voters: &[(BrokerId, Endpoint)]) -> Self {
+        let endpoints = voters.iter().cloned().collect();
+        ControllerChannel { env: env.clone(), own, controller, endpoints, connection: Mutex::default() }
+    }
+
+    /// The controller of this node, which is active or not.
+    pub fn local(&self) -> &ControllerHandle {
+        &self.controller
+    }
+
+    /// Where the active controller is, as far as this node knows.
+    pub fn active(&self) -> Option<Active> {
+        let leader = self.controller.leader()?;
+        Some(if leader == self.own { Active::Here } else { Active::At(leader) })
+    }
+
+    /// Asks the active controller.
+    ///
+    /// # Errors
+    /// The controller's own, or NOT_CONTROLLER if it is not known or cannot be reached; then the request may be handled
+    /// nevertheless.
+    pub async fn ask<R: BrokerRequest>(&self, request: R) -> Result<R::Value, ApiError> {
+        match self.active() {
+            None => Err(ApiError::code_only(ResponseError::NotController)),
+            Some(Active::Here) => self.controller.call(request).await?,
+            Some(Active::At(node)) => {
+                let wire = request.to_wire(&self.controller.image());
+                R::value(self.call(node, R::VERSION, &wire).await?)
+            }
+        }
+    }
+
+    /// Sends a request to the controller on another node.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER if it cannot be reached; the request may be handled nevertheless.
+    pub async fn call<R: Request>(&self, node: BrokerId, version: i16, request: &R) -> Result<R::Response, ApiError> {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))?;
+        let (request_header, response_header) = (R::header_version(version), R::Response::header_version(version));
+        let wire = Wire { key: R::KEY, version, request_header, response_header };
+        let mut response = self.exchange(node, wire, &body).await?;
+        R::Response::decode(&mut response, version).map_err(|error| {
+            tracing::warn!(node, %error, "a response of the active controller cannot be read");
+            ApiError::code_only(ResponseError::UnknownServerError)
+        })
+    }
+
+    /// Sends the encoded body of a request to the controller on another node. Returns the body of its response.
+    ///
+    /// # Errors
+    /// As [`ControllerChannel::call`].
+    pub async fn exchange(&self, node: BrokerId, wire: Wire, body: &[u8]) -> Result<Bytes, ApiError> {
+        // One request at a time, as with Kafka's channel to the controller.
+        let mut connection = self.connection.lock().await;
+        let peer = connection.take().filter(|(connected, _)| *connected == node).map(|(_, peer)| peer);
+        let limit = self.env.clock.sleep_until(self.env.clock.monotonic() + LIMIT);
+        let exchange = async {
+            let mut peer = match peer {
+                Some(peer) => peer,
+                None => self.connect(node).await?,
+            };
+            let response = peer.exchange(wire, body).await?;
+            Ok::<_, PeerError>((peer, response))
+        };
+        let result = tokio::select! {
+            biased;
+            result = exchange => result.map_err(|error| error.to_string()),
+            () = limit => Err(format!("no response within {LIMIT:?}")),
+        };
+        match result {
+            Ok((peer, response)) => {
+                *connection = Some((node, peer));
+                Ok(response)
+            }
+            Err(error) => {
+                tracing::debug!(node, %error, "cannot ask the active controller");
+                Err(ApiError::code_only(ResponseError::NotController))
+            }
+        }
+    }
+
+    async fn connect(&self, node: BrokerId) -> Result<Peer, PeerError> {
+        let Some(Endpoint { host, port }) = self.endpoints.get(&node) else {
+            let unknown = std::io::Error::new(std::io::ErrorKind::NotFound, "it is not a voter");
+            return Err(PeerError::Resolve(format!("node {node}"), unknown));
+        };
+        Peer::connect(&self.env, host, *port, "ottla-broker", MAX_RESPONSE_BYTES).await
+    }
+}
