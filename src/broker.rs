@@ -176,6 +176,9 @@ impl Broker {
             env: parts.env.clone(),
             channel: parts.channel.clone(),
             publisher: parts.metadata.clone(),
+            heartbeat_interval: Duration::from_millis(
+                u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
+            ),
             registration,
         });
         let epoch = if is_only_voter { None } else { Some(lifecycle.register().await?) };
@@ -465,6 +468,9 @@ impl Quorum<'_> {
                 default_num_partitions: config.num_partitions,
                 default_replication_factor: config.default_replication_factor as i16,
                 delete_topic_enable: config.delete_topic_enable,
+                broker_session_timeout: Duration::from_millis(
+                    u64::try_from(config.broker_session_timeout_ms).unwrap_or(0),
+                ),
                 max_partitions: usize::try_from(config.ottla_max_partitions).unwrap_or(0),
                 max_metadata_bytes: usize::try_from(config.ottla_metadata_max_bytes).unwrap_or(usize::MAX),
             },

@@ -18,8 +18,6 @@ use crate::{
     raft::ControllerChannel,
 };
 
-/// The time between two heartbeats (Kafka's default of `broker.heartbeat.interval.ms`).
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// The wait after an attempt that has failed.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -28,6 +26,8 @@ pub(super) struct Lifecycle {
     pub(super) env: Env,
     pub(super) channel: Arc<ControllerChannel>,
     pub(super) publisher: Arc<Publisher>,
+    /// `broker.heartbeat.interval.ms`.
+    pub(super) heartbeat_interval: Duration,
     pub(super) registration: RegisterBroker,
 }
 
@@ -75,7 +75,7 @@ impl Lifecycle {
     pub(super) fn keep_alive(self: Arc<Self>, epoch: i64) {
         self.env.tasks.clone().spawn_until_stopped("broker heartbeat", async move {
             loop {
-                self.wait(HEARTBEAT_INTERVAL).await;
+                self.wait(self.heartbeat_interval).await;
                 while let Err(error) = self.beat(epoch).await {
                     if is_stale(&error) {
                         tracing::warn!("another process was registered under the id of this broker");

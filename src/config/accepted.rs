@@ -788,12 +788,6 @@ rows! {
         ["auto.leader.rebalance.enable"] Boolean = "true",
             Any, High, ReadOnly,
             "Leaders move back to their preferred replica.";
-        ["broker.heartbeat.interval.ms"] Int = "2000",
-            Any, Medium, ReadOnly,
-            "How often a broker sends a heartbeat to the controller, in milliseconds.";
-        ["broker.session.timeout.ms"] Int = "9000",
-            Any, Medium, ReadOnly,
-            "A broker without heartbeat for this long is fenced, in milliseconds.";
         ["controlled.shutdown.enable"] Boolean = "true",
             Any, Medium, ReadOnly,
             "Leaders are moved away before a broker stops.";

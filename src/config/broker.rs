@@ -181,6 +181,12 @@ settings! {
                 "Segment size of the offsets topic, in bytes.";
         }
         section "Metadata" {
+            ["broker.heartbeat.interval.ms"] broker_heartbeat_interval_ms: i32 = "2000",
+                Any, Medium, ReadOnly,
+                "How often a broker sends a heartbeat to the controller, in milliseconds.";
+            ["broker.session.timeout.ms"] broker_session_timeout_ms: i32 = "9000",
+                Any, Medium, ReadOnly,
+                "A broker without heartbeat for this long is fenced, in milliseconds.";
             ["metadata.log.segment.bytes"] metadata_log_segment_bytes: i32 = "1073741824",
                 AtLeast(8_388_608), High, ReadOnly,
                 "Segment size of the metadata log, in bytes.";

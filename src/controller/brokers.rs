@@ -1,8 +1,7 @@
 //! Brokers: registration, fencing, heartbeats, controlled shutdown.
 //!
 //! Owns the records of Apache's `ClusterControlManager` (registrations, log directories that fail while the broker
-//! runs) and the broker half of `ReplicationControlManager`. Does not fence a broker whose heartbeats stop: with one
-//! node no other controller could notice that.
+//! runs) and the broker half of `ReplicationControlManager`. Leaves the sessions of brokers to `sessions.rs`.
 
 use std::collections::BTreeMap;
 

@@ -16,10 +16,11 @@ pub mod partitions;
 pub mod portions;
 pub mod producer_ids;
 pub mod schema;
+pub mod sessions;
 pub mod shortage;
 pub mod topics;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use controller::{ControllerRequest, Reply, Request, step};
 use kafka_protocol::error::ResponseError;
@@ -78,6 +79,8 @@ pub struct ControllerSettings {
     pub default_replication_factor: i16,
     /// `delete.topic.enable`.
     pub delete_topic_enable: bool,
+    /// `broker.session.timeout.ms`.
+    pub broker_session_timeout: Duration,
     /// `ottla.max.partitions`.
     pub max_partitions: usize,
     /// `ottla.metadata.max.bytes`.
@@ -91,6 +94,7 @@ impl Default for ControllerSettings {
             default_num_partitions: 1,
             default_replication_factor: 1,
             delete_topic_enable: true,
+            broker_session_timeout: Duration::from_secs(9),
             max_partitions: 20_000,
             max_metadata_bytes: 64 * 1024 * 1024,
         }

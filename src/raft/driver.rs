@@ -32,6 +32,7 @@ use crate::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker},
         features::bootstrap_records,
+        sessions::BrokerSessions,
         shortage::Reserve,
     },
     env::{BoxFuture, Env, Random},
@@ -62,6 +63,9 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 
 /// raft's unit of time, as long as there are other voters. Without them there are no ticks, and an idle node sleeps.
 const TICK: Duration = Duration::from_millis(50);
+
+/// A tick that comes later than this shows that the process did not run.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to the other voters.
 pub trait Transport: Send + Sync {
@@ -279,6 +283,8 @@ struct Driver {
     unsynced: Option<u64>,
     /// Messages that say that something is durable, which must be true when they are sent.
     messages_after_sync: Vec<Message>,
+    /// The heartbeats of brokers while this node is active.
+    sessions: BrokerSessions,
     /// When raft's next tick is due.
     next_tick: Duration,
     /// The `Ready` that could not be written because of a shortage.
@@ -398,6 +404,7 @@ impl Driver {
             next_offset,
             unsynced: None,
             messages_after_sync: Vec::new(),
+            sessions: BrokerSessions::default(),
             next_tick: Duration::ZERO,
             unwritten: None,
             is_setting_up: false,
@@ -512,9 +519,32 @@ impl Driver {
         if self.node.store().is_sole_voter() || now < self.next_tick {
             return Ok(());
         }
+        if now > self.next_tick + LONGEST_PAUSE {
+            // The heartbeats of this time are still on their way.
+            self.sessions.restart();
+        }
         self.next_tick = now + TICK;
         self.node.tick();
+        self.fence_silent_brokers(now)?;
         self.drive()
+    }
+
+    /// The active controller fences a broker that has sent no heartbeat for its session.
+    fn fence_silent_brokers(&mut self, now: Duration) -> Result<(), Fatal> {
+        if !self.is_active() {
+            self.sessions.restart();
+            return Ok(());
+        }
+        let timeout = self.options.settings.broker_session_timeout;
+        let Some(fence) = self.sessions.expired(&self.working, now, timeout) else { return Ok(()) };
+        let broker = fence.broker_id;
+        if self.decide(fence.into())?.is_ok() {
+            tracing::warn!(
+                broker,
+                "fenced a broker that has sent no heartbeat for {timeout:?}; others lead its partitions"
+            );
+        }
+        Ok(())
     }
 
     /// Schedules a retry if there is no room.
@@ -567,6 +597,9 @@ impl Driver {
             }
             Event::Request(request, sender) => {
                 self.keep_reserve()?;
+                if let Request::BrokerHeartbeat(heartbeat) = &request {
+                    self.sessions.on_heartbeat(heartbeat.broker_id, self.env.clock.monotonic());
+                }
                 if self.may_decide(&request) {
                     match self.decide(request)? {
                         Ok((reply, offset)) => self.pending.push_back(Pending { offset, reply, sender }),

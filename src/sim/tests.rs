@@ -285,6 +285,39 @@ fn three_brokers(seed: u64) -> u64 {
 }
 
 #[test]
+fn a_silent_broker_is_fenced_after_its_session_and_comes_back() {
+    let mut cluster = Cluster::new(4);
+    for node in VOTERS {
+        cluster.add_voter(node, &VOTERS, &[]);
+    }
+    VOTERS.iter().for_each(|node| cluster.begin_start(*node));
+    let limit = Duration::from_secs(60);
+    cluster.world.run_until("all brokers serve", limit, || VOTERS.iter().all(|node| cluster.is_serving(*node)));
+    let tells = |by: NodeId, expected: &'static [i32], limit: Duration| {
+        let env = cluster.clients().clone();
+        let what = format!("node {by} tells of {expected:?}");
+        cluster.world.wait(CLIENT, &what, limit, async move {
+            while metadata(&env, by).await.is_none_or(|(brokers, _)| brokers != expected) {
+                env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(50)).await;
+            }
+        });
+    };
+    tells(1, &[1, 2, 3], limit);
+    let killed_at = cluster.world.now();
+    cluster.kill(3);
+    tells(1, &[1, 2], Duration::from_secs(15));
+    tells(2, &[1, 2], Duration::from_secs(1));
+    assert!(cluster.world.now() - killed_at > Duration::from_secs(7), "not before broker.session.timeout.ms");
+    cluster.start(3);
+    tells(1, &[1, 2, 3], Duration::from_secs(1));
+    // Without faults nobody is fenced.
+    for _ in 0..60 {
+        cluster.world.run_for(Duration::from_secs(10));
+        tells(2, &[1, 2, 3], Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn three_brokers_started_in_any_order_are_one_cluster_and_any_two_of_them_go_on() {
     for seed in seeds(8, 2) {
         three_brokers(seed);
