@@ -31,7 +31,7 @@ use crate::{
         },
         record_batch::BatchView,
     },
-    replica::{Partition, PartitionError, partition::Appended, waiters::Waiter},
+    replica::{Partition, PartitionError, partition::Appended},
     types::{LeaderEpoch, Offset, is_internal_topic},
 };
 
@@ -226,12 +226,11 @@ impl Produce<'_> {
         if batch.is_transactional() {
             return Err(Refusal::plain(ResponseError::InvalidTxnState));
         }
-        let Appended { info, leader_epoch } = partition
+        let Appended { info, leader_epoch, is_committed } = partition
             .append_as_leader(batch.pinning(self.pinned_bytes), self.acks == ALL_REPLICAS, self.now_ms)
             .map_err(|error| self.refusal(&partition, &error))?;
         self.pinned_bytes = 0;
-        let is_replicated = partition.watermarks().high_watermark > info.last_offset;
-        if info.flush_due || (self.acks == ALL_REPLICAS && !is_replicated) {
+        if info.flush_due || (self.acks == ALL_REPLICAS && !is_committed) {
             self.unfinished.push(Unfinished {
                 partition,
                 leader_epoch,
@@ -359,25 +358,15 @@ impl Unfinished {
                     () = env.clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
                 }
             }
-            if wait_for_replicas { self.replicated(env, deadline).await } else { Ok(()) }
-        }
-    }
-
-    async fn replicated(&self, env: &Env, deadline: Duration) -> Result<(), ResponseError> {
-        let waiter = Waiter::new();
-        loop {
-            self.partition.register(&waiter);
-            if self.partition.watermarks().high_watermark > self.last_offset {
+            if !wait_for_replicas {
                 return Ok(());
-            }
-            let (_, epoch) = self.partition.leader();
-            if !self.partition.is_leader() || epoch != self.leader_epoch {
-                return Err(ResponseError::NotLeaderOrFollower);
             }
             tokio::select! {
                 biased;
-                () = waiter.woken() => {}
-                () = env.clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
+                committed = self.partition.committed(self.last_offset, self.leader_epoch) => {
+                    committed.map_err(|error| errors::partition(&error))
+                }
+                () = env.clock.sleep_until(deadline) => Err(ResponseError::RequestTimedOut),
             }
         }
     }

@@ -9,16 +9,16 @@ use std::{
 
 use bytes::Bytes;
 
-use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, WriteError};
+use super::runtime::{Appended, CoordinatorLog, GroupCoordinator, Position, WriteError};
 use crate::{
     env::{BoxFuture, Env, LogLimit},
     log::{AppendError, AppendOrigin, LogError, ReadError, ReadPlan, ValidatedBatch, flush::with_log, is_shortage},
     metadata::{delta::MetadataDelta, image::MetadataImage, publisher::Subscriber},
     replica::{
         FetchIsolation, Partition, PartitionError, ReplicaManager, partition::FetchFrom,
-        replica_manager::LeadershipListener, waiters::Waiter,
+        replica_manager::LeadershipListener,
     },
-    types::{GROUP_METADATA_TOPIC, Offset, TopicPartition},
+    types::{GROUP_METADATA_TOPIC, LeaderEpoch, Offset, TopicPartition},
 };
 
 static WRITE_FAILED: LogLimit = LogLimit::new();
@@ -106,15 +106,23 @@ impl CoordinatorLog for GroupMetadataLog {
         let appended = partition
             .append_as_leader(batch, true, self.env.clock.now_ms())
             .map_err(|error| write_error(&error, self.env.clock.monotonic()))?;
-        Ok(Appended { first_offset: appended.info.first_offset, last_offset: appended.info.last_offset })
+        let (first_offset, last_offset) = (appended.info.first_offset, appended.info.last_offset);
+        Ok(Appended { first_offset, last_offset, leader_epoch: appended.leader_epoch })
     }
 
-    fn is_committed(&self, partition: i32, offset: Offset) -> bool {
-        self.partition(partition)
-            .is_some_and(|partition| partition.watermarks().high_watermark > offset && !needs_flush(&partition, offset))
+    fn leader_epoch(&self, partition: i32) -> LeaderEpoch {
+        self.partition(partition).and_then(|partition| partition.led_in()).unwrap_or(-1)
     }
 
-    fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>> {
+    fn is_committed(&self, partition: i32, position: Position) -> bool {
+        let Position { offset, leader_epoch } = position;
+        self.partition(partition).is_some_and(|partition| {
+            partition.is_committed(offset, leader_epoch).unwrap_or(false) && !needs_flush(&partition, offset)
+        })
+    }
+
+    fn committed(&self, partition: i32, position: Position) -> BoxFuture<'static, Result<(), WriteError>> {
+        let Position { offset, leader_epoch } = position;
         let (partition, tasks) = (self.partition(partition), self.env.tasks.clone());
         let clock = self.env.clock.clone();
         Box::pin(async move {
@@ -127,17 +135,7 @@ impl CoordinatorLog for GroupMetadataLog {
                     WriteError::Storage
                 })?;
             }
-            let waiter = Waiter::new();
-            loop {
-                partition.register(&waiter);
-                if partition.watermarks().high_watermark > offset {
-                    return Ok(());
-                }
-                if !partition.is_leader() {
-                    return Err(WriteError::NotLeader);
-                }
-                waiter.woken().await;
-            }
+            partition.committed(offset, leader_epoch).await.map_err(|_| WriteError::NotLeader)
         })
     }
 

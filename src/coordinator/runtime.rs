@@ -35,7 +35,7 @@ use super::group::{
 use crate::{
     env::{BoxFuture, Env, LogLimit, byte_account::ByteAccount, lock},
     protocol::record_batch::{BatchBuilder, BatchOptions, HEADER_BYTES},
-    types::{Offset, TopicId, java_string_hash},
+    types::{LeaderEpoch, Offset, TopicId, java_string_hash},
 };
 
 mod load;
@@ -85,11 +85,19 @@ impl From<WriteError> for GroupError {
     }
 }
 
-/// The offsets of an appended batch.
+/// The offsets of an appended batch, and the epoch in which this broker has appended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub first_offset: Offset,
     pub last_offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A record in the log of this broker, which was the leader in this epoch when it appended or loaded it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
 }
 
 /// The coordinator's interface to the partitions of `__consumer_offsets`, addressed by number.
@@ -98,12 +106,15 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// not wait. After an error, nothing of the batch was written, or the log is offline.
     fn append(&self, partition: i32, batch: Bytes) -> Result<Appended, WriteError>;
 
-    /// Whether the record at `offset` is committed (below the high watermark), and flushed if the topic's settings
-    /// require it.
-    fn is_committed(&self, partition: i32, offset: Offset) -> bool;
+    /// Whether the record at `position` is committed (below the high watermark), and flushed if the topic's settings
+    /// require it. False, too, if this broker has lost the leadership of that epoch: it may be another record now.
+    fn is_committed(&self, partition: i32, position: Position) -> bool;
 
-    /// Waits until [`CoordinatorLog::is_committed`] is true for `offset`, or returns an error when it can no longer be.
-    fn committed(&self, partition: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>>;
+    /// Waits until [`CoordinatorLog::is_committed`] is true, or returns an error when it can no longer be.
+    fn committed(&self, partition: i32, position: Position) -> BoxFuture<'static, Result<(), WriteError>>;
+
+    /// The epoch in which this broker leads the partition; -1 if it does not.
+    fn leader_epoch(&self, partition: i32) -> LeaderEpoch;
 
     /// The log start offset and the log end offset. `None` if this broker does not host the partition.
     fn bounds(&self, partition: i32) -> Option<(Offset, Offset)>;
@@ -168,12 +179,14 @@ struct Active {
     next_request: u64,
     /// The offset that the next append must get. Any other offset means that another writer has appended.
     next_offset: Offset,
+    /// The epoch in which this broker leads the partition.
+    leader_epoch: LeaderEpoch,
 }
 
-/// A reply, and the offset that must be committed before the reply is sent.
+/// A reply, and the record that must be committed before the reply is sent.
 struct Delivery {
     output: Output,
-    commit: Option<Offset>,
+    commit: Option<Position>,
 }
 
 enum Started {
@@ -520,20 +533,20 @@ impl Inner {
             // The sender is dropped without a reply only when the process ends.
             Started::Parked(receiver) => receiver.await.unwrap_or(Err(GroupError::NotCoordinator))?,
         };
-        if let Some(offset) = delivery.commit
-            && !self.log.is_committed(partition, offset)
+        if let Some(position) = delivery.commit
+            && !self.log.is_committed(partition, position)
         {
-            self.wait_for_commit(partition, offset).await?;
+            self.wait_for_commit(partition, position).await?;
         }
         Ok(delivery.output)
     }
 
-    async fn wait_for_commit(&self, partition: i32, offset: Offset) -> Result<(), GroupError> {
+    async fn wait_for_commit(&self, partition: i32, position: Position) -> Result<(), GroupError> {
         let timeout_ms = u64::try_from(self.config.offsets_commit_timeout_ms).unwrap_or(0);
         let deadline = self.env.clock.monotonic() + Duration::from_millis(timeout_ms);
         tokio::select! {
             biased;
-            committed = self.log.committed(partition, offset) => committed.map_err(GroupError::from),
+            committed = self.log.committed(partition, position) => committed.map_err(GroupError::from),
             () = self.env.clock.sleep_until(deadline) => Err(WriteError::TimedOut.into()),
         }
     }
@@ -616,7 +629,7 @@ impl Inner {
         for (offset, record) in (appended.first_offset..).zip(records) {
             active.shard.apply(offset, None, record);
         }
-        active.next_offset = appended.last_offset + 1;
+        (active.next_offset, active.leader_epoch) = (appended.last_offset + 1, appended.leader_epoch);
         Ok(())
     }
 
@@ -723,7 +736,9 @@ impl Inner {
             Ok((shard, next_offset)) => {
                 let mut account = ByteAccount::new(self.used_bytes.clone());
                 account.set(shard.memory_bytes());
-                let active = Active { shard, account, parked: BTreeMap::new(), next_request: 0, next_offset };
+                let leader_epoch = self.log.leader_epoch(cell.partition);
+                let active =
+                    Active { shard, account, parked: BTreeMap::new(), next_request: 0, next_offset, leader_epoch };
                 self.publish_deadline(cell, &active);
                 *state = CellState::Active(Box::new(active));
             }
@@ -763,10 +778,10 @@ impl Cell {
 impl Active {
     /// Sends the step's replies to the waiting tasks, and returns the reply to `id` to the caller.
     fn deliver(&mut self, id: RequestId, replies: Vec<Reply>) -> Started {
-        let last_written = self.next_offset - 1;
+        let last_written = Position { offset: self.next_offset - 1, leader_epoch: self.leader_epoch };
         let mut own = None;
         for reply in replies {
-            let commit = (reply.after_commit && last_written >= 0).then_some(last_written);
+            let commit = (reply.after_commit && last_written.offset >= 0).then_some(last_written);
             let delivery = Delivery { output: reply.output, commit };
             if reply.request == id {
                 own = Some(delivery);

@@ -98,6 +98,8 @@ pub struct Appended {
     pub info: AppendInfo,
     /// The leader epoch of the appended batch.
     pub leader_epoch: LeaderEpoch,
+    /// The batch is on all in-sync replicas already, because this broker is the only one.
+    pub is_committed: bool,
 }
 
 /// The result of a read under the lock; the data is read outside of it.
@@ -204,9 +206,45 @@ impl Partition {
         (inner.state.leadership().leader, inner.state.leadership().leader_epoch)
     }
 
+    /// The epoch in which this broker is the leader.
+    pub fn led_in(&self) -> Option<LeaderEpoch> {
+        let inner = self.lock();
+        inner.state.is_leader().then(|| inner.state.leadership().leader_epoch)
+    }
+
     /// Whether this broker is the leader.
     pub fn is_leader(&self) -> bool {
         self.lock().state.is_leader()
+    }
+
+    /// Whether the record at `offset`, which this broker has in its log as the leader in `leader_epoch`, is on all
+    /// in-sync replicas.
+    ///
+    /// # Errors
+    /// This broker has lost the leadership since, even if it has regained it: the log may have been truncated, and
+    /// another record may be at the offset.
+    pub fn is_committed(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, PartitionError> {
+        let inner = self.lock();
+        // The epoch first: the watermark may already be above another record at the offset.
+        if !inner.state.is_leader() || inner.state.leadership().leader_epoch != leader_epoch {
+            return Err(PartitionError::NotLeader(self.topic_partition.clone()));
+        }
+        Ok(inner.state.high_watermark() > offset)
+    }
+
+    /// Waits until [`Partition::is_committed`] is true.
+    ///
+    /// # Errors
+    /// As [`Partition::is_committed`].
+    pub async fn committed(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<(), PartitionError> {
+        let waiter = Waiter::new();
+        loop {
+            self.register(&waiter);
+            if self.is_committed(offset, leader_epoch)? {
+                return Ok(());
+            }
+            waiter.woken().await;
+        }
     }
 
     /// The current settings.
@@ -246,11 +284,12 @@ impl Partition {
         }
         let info = inner.log.append_as_leader(batch, epoch, now_ms)?;
         let moved = self.advance(&mut inner);
+        let is_committed = inner.state.high_watermark() > info.last_offset;
         drop(inner);
         if moved {
             self.waiters.wake_all();
         }
-        Ok(Appended { info, leader_epoch: epoch })
+        Ok(Appended { info, leader_epoch: epoch, is_committed })
     }
 
     /// Reads for a consumer or replica (F2–F5, F8). The leader epochs in `fetch` are the client's, or -1 if unknown.
@@ -541,5 +580,30 @@ pub(crate) mod tests {
         crate::log::flush_through(&*partition, 1).unwrap();
         assert_eq!(partition.watermarks().high_watermark, 1);
         assert!(waiter.woken().now_or_never().is_some());
+    }
+
+    fn led_by(leader: BrokerId, epoch: LeaderEpoch) -> Leadership {
+        Leadership { leader, leader_epoch: epoch, partition_epoch: epoch, replicas: vec![1, 2], isr: vec![1, 2] }
+    }
+
+    /// KAFKA-20634: after a truncation another record was at the offset, and its commit was taken for that of the
+    /// first.
+    #[test]
+    fn inv_r5_a_record_is_committed_only_in_the_epoch_in_which_it_was_appended() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(1, 1));
+        let waits = append(&partition);
+        assert!(!waits.is_committed, "the other in-sync replica has not fetched it");
+        let mut committed = std::pin::pin!(partition.committed(waits.info.last_offset, waits.leader_epoch));
+        assert!(committed.as_mut().now_or_never().is_none());
+        // The leadership is lost and regained before the waiter runs.
+        partition.on_metadata(led_by(2, 2));
+        partition.on_metadata(Leadership { isr: vec![1], ..led_by(1, 3) });
+        assert!(partition.watermarks().high_watermark > waits.info.last_offset);
+        assert!(matches!(committed.now_or_never(), Some(Err(PartitionError::NotLeader(_)))));
+        let again = append(&partition);
+        assert!(again.is_committed);
+        let committed = partition.committed(again.info.last_offset, again.leader_epoch);
+        assert!(matches!(committed.now_or_never(), Some(Ok(()))));
     }
 }

@@ -73,14 +73,18 @@ impl CoordinatorLog for MemoryLog {
         let first_offset = self.end();
         self.push(&batch);
         self.appended_batches.fetch_add(1, Ordering::SeqCst);
-        Ok(Appended { first_offset, last_offset: self.end() - 1 })
+        Ok(Appended { first_offset, last_offset: self.end() - 1, leader_epoch: 0 })
     }
 
-    fn is_committed(&self, _: i32, offset: Offset) -> bool {
+    fn leader_epoch(&self, _: i32) -> LeaderEpoch {
+        0
+    }
+
+    fn is_committed(&self, _: i32, Position { offset, .. }: Position) -> bool {
         self.committed_below.lock().unwrap().as_ref().is_none_or(|below| offset < *below.borrow())
     }
 
-    fn committed(&self, _: i32, offset: Offset) -> BoxFuture<'static, Result<(), WriteError>> {
+    fn committed(&self, _: i32, Position { offset, .. }: Position) -> BoxFuture<'static, Result<(), WriteError>> {
         let below = self.committed_below.lock().unwrap().as_ref().map(watch::Sender::subscribe);
         Box::pin(async move {
             if let Some(mut below) = below {
