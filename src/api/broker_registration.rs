@@ -1,6 +1,8 @@
 //! BrokerRegistration (key 62): a broker that starts registers with the controller.
 //!
 //! Behavior: the broker epoch of the response is the offset of the registration in the metadata log.
+//! Deviations: Apache refuses a broker that was restarted until the session of its last process is over; here a process
+//! with the same log directories takes over at once, since their locks admit only one.
 //! Version notes: 1 has the flag of a migration from ZooKeeper, 2 log directories, 3 the epoch of the broker's last
 //! registration.
 

@@ -98,14 +98,9 @@ impl Lifecycle {
 
 /// Whether another attempt would fail, too.
 fn is_final(error: &ApiError) -> bool {
-    [
-        ResponseError::InconsistentClusterId,
-        ResponseError::InvalidRegistration,
-        ResponseError::DuplicateBrokerRegistration,
-        ResponseError::UnsupportedVersion,
-    ]
-    .iter()
-    .any(|kind| kind.code() == error.code())
+    [ResponseError::InconsistentClusterId, ResponseError::InvalidRegistration, ResponseError::UnsupportedVersion]
+        .iter()
+        .any(|kind| kind.code() == error.code())
 }
 
 fn is_stale(error: &ApiError) -> bool {

@@ -93,6 +93,16 @@ fn check_registration(image: &MetadataImage, request: &RegisterBroker) -> Result
     if request.log_dirs.is_empty() {
         return invalid("No directories specified in request".into());
     }
+    if let Some(running) = image.broker(request.broker_id).filter(|broker| !broker.fenced)
+        && running.incarnation_id != request.incarnation_id
+        // A process that holds the directories of the last one has followed it: their lock admits only one.
+        // linear: a broker has a few log directories
+        && !request.log_dirs.iter().any(|directory| running.directories.contains(directory))
+    {
+        let message = "Another broker is registered with that broker id. If the broker was recently restarted this should \
+                       self-resolve once the heartbeat manager expires the broker's session.";
+        return Err(ApiError::new(ResponseError::DuplicateBrokerRegistration, message));
+    }
     // linear: a broker has a few log directories
     if request.log_dirs.iter().any(|directory| directory.as_u128() < 100) {
         return invalid("Reserved directory ID in request".into());
@@ -347,6 +357,20 @@ mod tests {
         let step = with_context(|context| broker_heartbeat(image, context, request));
         apply(image, &step.records);
         step.reply.unwrap()
+    }
+
+    #[test]
+    fn a_second_broker_under_the_id_of_one_that_runs_is_refused_but_a_restart_is_not() {
+        let mut image = MetadataImage { cluster_id: "cluster".into(), ..Default::default() };
+        let epoch = register(&mut image, registration(1)).unwrap();
+        let step = with_context(|context| broker_heartbeat(&image, context, BrokerHeartbeat::new(1, epoch)));
+        apply(&mut image, &step.records);
+        let elsewhere = RegisterBroker { log_dirs: vec![Uuid::from_u128(2002)], ..registration(2) };
+        let refused = register(&mut image, elsewhere.clone()).unwrap_err();
+        assert_eq!(refused.error, ResponseError::DuplicateBrokerRegistration);
+        assert!(register(&mut image, registration(3)).is_ok(), "the same directories: the broker was restarted");
+        // It is fenced now, as each broker that starts.
+        assert!(register(&mut image, elsewhere).is_ok(), "the disk of a broker that does not run was replaced");
     }
 
     #[test]

@@ -700,12 +700,25 @@ impl Driver {
     /// Takes a message of another voter.
     fn receive(&mut self, message: Bytes) -> Result<(), Fatal> {
         match message::decode(message) {
+            // raft-rs ends the process on what no voter sends.
+            Ok(message) if !self.is_from_another_voter(&message) => {
+                tracing::debug!(from = message.from, to = message.to, "a message is not from another voter");
+                Ok(())
+            }
             Ok(message) => Ok(self.node.step(message)?),
             Err(error) => {
                 tracing::warn!(%error, "a message of another voter cannot be read");
                 Ok(())
             }
         }
+    }
+
+    fn is_from_another_voter(&self, message: &Message) -> bool {
+        let own = self.options.node_id;
+        let voters = &self.node.store().voters().voters;
+        node_id(message.to) == Some(own)
+            && node_id(message.from)
+                .is_some_and(|from| from != own && voters.iter().any(|voter| voter.voter_id == from))
     }
 
     fn send(&self, messages: impl IntoIterator<Item = Message>) {

@@ -614,3 +614,24 @@ async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
     driver.maybe_snapshot();
     assert!(driver.running_snapshot.is_none(), "nothing was written since");
 }
+
+#[tokio::test]
+async fn messages_of_nobody_in_the_quorum_change_nothing() {
+    let node = Node::new();
+    let running = node.start().await;
+    let heartbeat = |from: u64, to: u64| Message {
+        msg_type: ::raft::eraftpb::MessageType::MsgHeartbeat,
+        from,
+        to,
+        term: 1_000_000,
+        commit: 1_000_000,
+        ..Message::default()
+    };
+    // The node itself is raft's 2.
+    for (from, to) in [(1, 2), (2, 2), (3, 2), (u64::MAX, 2), (1, 3)] {
+        running.started.controller.deliver(message::encode(&heartbeat(from, to))).await;
+    }
+    running.started.controller.deliver(Bytes::from_static(b"no message")).await;
+    running.create("t").await;
+    running.stop().await;
+}
