@@ -262,8 +262,9 @@ impl Report {
             let worst = noise.worst().map(|sample| sample.took).unwrap_or_default();
             faults = self.latency_faults(P99_LIMIT.max(2 * noise.quantile(0.99)), WORST_LIMIT.max(2 * worst));
         }
-        // A request takes its frame, what is decoded from it, and an answer that may be as large.
-        let frames_bytes = 3 * CONNECTIONS as u64 * self.frame_bytes;
+        // A request takes its frame, what is decoded from it, the request to the controller, and an answer that may be
+        // as large.
+        let frames_bytes = 4 * CONNECTIONS as u64 * self.frame_bytes;
         if self.grown_bytes > GROWTH_BYTES + frames_bytes {
             faults.push(format!("{} MB more", self.grown_bytes >> 20));
         }
