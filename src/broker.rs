@@ -18,7 +18,6 @@ use anyhow::Context as _;
 use dynamic_settings::{DynamicSettings, connection_quota};
 use lifecycle::Lifecycle;
 use open_files::OpenFilesPlan;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
         partition_log::{CoordinatorListener, GroupMetadataLog},
         runtime::GroupCoordinator,
     },
-    env::{Env, Tasks},
+    env::{Env, Tasks, Watched},
     log::{LogLimits, LogManager, LogManagerConfig, UncleanDir},
     loggers::Loggers,
     metadata::{
@@ -41,7 +40,7 @@ use crate::{
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
     raft::{
-        self, ControllerChannel, MetadataLog, NoTransport, OpenStore, QuorumTransport, Transport,
+        self, ControllerChannel, MetadataLog, NoTransport, OpenStore, QuorumTransport,
         control_records::{KRaftVersionFeature, Voter, VoterEndpoint, VotersRecord},
     },
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
@@ -64,7 +63,7 @@ pub struct Broker {
     _coordinator_news: Arc<CoordinatorListener>,
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
-    offline_dirs: watch::Receiver<Vec<PathBuf>>,
+    offline_dirs: Arc<Watched<Vec<PathBuf>>>,
     found: String,
 }
 
@@ -226,12 +225,10 @@ impl Broker {
     /// Ready when the broker can no longer work, with the reason; Kafka halts in the same cases. The process must end
     /// instead of returning errors for ever, so that its supervisor can react.
     pub async fn failed(&self) -> String {
-        let mut offline = self.offline_dirs.clone();
         let all = self.data_dirs.len();
         tokio::select! {
             biased;
-            // The log manager, which sends, is a part of this broker.
-            _ = offline.wait_for(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
+            _ = self.offline_dirs.until(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
             () = self.parts.controller.stopped() => console::QUORUM_FAILED.to_owned(),
         }
     }
@@ -289,8 +286,9 @@ async fn note_directories(
     env: &Env,
     replica_manager: &Arc<ReplicaManager>,
     controller: &Arc<ControllerChannel>,
-    mut offline_dirs: watch::Receiver<Vec<PathBuf>>,
+    offline_dirs: Arc<Watched<Vec<PathBuf>>>,
 ) {
+    let mut reported = offline_dirs.get().len();
     if let Err(error) = replica_manager.report_directories(controller).await {
         tracing::warn!(%error, "cannot report the directories of partitions to the controller yet");
     }
@@ -300,8 +298,7 @@ async fn note_directories(
             tokio::select! {
                 biased;
                 () = replica_manager.directories_changed() => {}
-                // The log manager, which sends, lives as long as this task.
-                _ = offline_dirs.changed() => {}
+                failed = offline_dirs.until(|dirs| dirs.len() > reported) => reported = failed.len(),
             }
             while let Err(error) = replica_manager.report_directories(&controller).await {
                 tracing::debug!(%error, "cannot report the directories of partitions to the controller");
@@ -312,10 +309,10 @@ async fn note_directories(
 }
 
 /// A receiver of the list of offline directories.
-fn offline_dirs(log_manager: &LogManager) -> watch::Receiver<Vec<PathBuf>> {
-    let (failed, offline) = watch::channel(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>());
-    let failed = Arc::new(failed);
-    log_manager.on_dir_failure(move |dir, _| failed.send_modify(|dirs: &mut Vec<PathBuf>| dirs.push(dir.to_owned())));
+fn offline_dirs(log_manager: &LogManager) -> Arc<Watched<Vec<PathBuf>>> {
+    let offline = Arc::new(Watched::new(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>()));
+    let failed = offline.clone();
+    log_manager.on_dir_failure(move |dir, _| failed.update(|dirs| dirs.push(dir.to_owned())));
     offline
 }
 
@@ -456,13 +453,17 @@ impl Quorum<'_> {
             .find(|(path, _)| Some(*path) == dir.parent())
             .map(|(_, id)| id)
             .context("the metadata log is in no log directory")?;
+        let transport = self.transport();
         let options = raft::Options {
             node_id: config.node_id,
             cluster_id: log_manager.cluster_id().to_owned(),
             directory_id,
             dir: dir.clone(),
             voters: self.voters_record(directory_id),
-            transport: self.transport(),
+            transport: match &transport {
+                Some(transport) => transport.clone(),
+                None => Arc::new(NoTransport),
+            },
             settings: ControllerSettings {
                 node_id: config.node_id,
                 default_num_partitions: config.num_partitions,
@@ -481,7 +482,11 @@ impl Quorum<'_> {
         };
         let store = open_store(env, &dir);
         let started = raft::start(env, options, Box::new(log), store, publisher).await;
-        Ok(started.context("cannot start the metadata quorum")?.controller)
+        let controller = started.context("cannot start the metadata quorum")?.controller;
+        if let Some(transport) = transport {
+            transport.report_to(controller.clone());
+        }
+        Ok(controller)
     }
 
     /// The voters of a new cluster. The directories of the others are not known yet.
@@ -506,11 +511,10 @@ impl Quorum<'_> {
         VotersRecord { version: 0, voters }
     }
 
-    fn transport(&self) -> Arc<dyn Transport> {
-        if self.voters.len() < 2 {
-            return Arc::new(NoTransport);
-        }
-        QuorumTransport::start(self.env, self.config.node_id, self.log_manager.cluster_id(), self.voters)
+    /// The way to the other voters, if there are any.
+    fn transport(&self) -> Option<Arc<QuorumTransport>> {
+        let cluster_id = self.log_manager.cluster_id();
+        (self.voters.len() > 1).then(|| QuorumTransport::start(self.env, self.config.node_id, cluster_id, self.voters))
     }
 }
 

@@ -128,6 +128,12 @@ impl Peer {
         Ok(response)
     }
 
+    /// Waits until the other node has closed the connection. No response may be outstanding.
+    pub async fn closed(&mut self) {
+        // A byte that comes without a request ends the connection as well.
+        let _ = self.stream.read_u8().await;
+    }
+
     async fn read_frame(&mut self) -> Result<Bytes, PeerError> {
         let length = self.stream.read_u32().await? as usize;
         if length > self.max_response_bytes {

@@ -322,6 +322,14 @@ fn hash_maps_are_not_iterated() {
     assert!(silent.is_empty(), "hash maps are iterated without a reason:\n{}", silent.join("\n"));
 }
 
+/// tokio's `watch` wakes waiting tasks in an order that it draws: `env::Watched` does not.
+#[test]
+fn waiting_tasks_are_woken_in_order() {
+    let draws = |source: &&Source| !is_test_only(&source.path) && source.code.contains("watch::");
+    let drawn: Vec<String> = sources().iter().filter(draws).map(|source| source.path.clone()).collect();
+    assert!(drawn.is_empty(), "tokio::sync::watch is used: {drawn:?}");
+}
+
 /// An unbiased `select!` polls its branches in an order that tokio draws, so a seed could not be replayed.
 #[test]
 fn every_select_is_biased() {

@@ -16,6 +16,7 @@ pub mod net;
 pub mod open_files;
 pub mod random;
 pub mod tasks;
+pub mod watched;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use log_limit::{LogLimit, clip};
 pub use net::{Net, SystemNet};
 pub use random::{Random, SystemRandom};
 pub use tasks::Tasks;
+pub use watched::Watched;
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;

@@ -9,12 +9,11 @@
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
 
 use super::{delta::MetadataDelta, image::MetadataImage};
 use crate::{
     env::{
-        Tasks,
+        Tasks, Watched,
         lock::{PanicEndsProcess, lock},
     },
     types::Offset,
@@ -34,7 +33,7 @@ pub struct Publisher {
     subscribers: Mutex<Vec<Arc<dyn Subscriber>>>,
     queue: Mutex<Queue>,
     /// The last offset of the newest image that all subscribers have handled; `None` before the first.
-    published: watch::Sender<Option<Offset>>,
+    published: Watched<Option<Offset>>,
 }
 
 /// What was handed over and is not published yet.
@@ -58,7 +57,7 @@ impl Publisher {
             image: ArcSwap::default(),
             subscribers: Mutex::default(),
             queue: Mutex::default(),
-            published: watch::Sender::new(None),
+            published: Watched::default(),
         })
     }
 
@@ -69,17 +68,12 @@ impl Publisher {
 
     /// Waits until all subscribers have handled an image that contains the record at `offset`.
     pub async fn published(&self, offset: Offset) {
-        let mut published = self.published.subscribe();
-        // An error is impossible: the sender is a part of this publisher.
-        let _ = published.wait_for(|published| published.is_some_and(|published| published >= offset)).await;
+        self.published.until(|published| published.is_some_and(|published| published >= offset)).await;
     }
 
     /// Waits until everything that was handed over is published.
     pub async fn settled(&self) {
-        let mut published = self.published.subscribe();
-        while lock(&self.queue).is_publishing {
-            let _ = published.changed().await;
-        }
+        self.published.until(|_| !lock(&self.queue).is_publishing).await;
     }
 
     /// Adds a subscriber after the existing ones. Before this returns, the subscriber is called with the whole current
@@ -123,7 +117,7 @@ impl Publisher {
             queue.is_publishing = queue.next.is_some();
             queue.is_publishing
         };
-        self.published.send_replace(Some(offset));
+        self.published.set(Some(offset));
         has_more
     }
 
@@ -144,6 +138,8 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
     use crate::metadata::records::{ConfigRecord, MetadataRecord};
 

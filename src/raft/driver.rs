@@ -4,17 +4,17 @@
 //! not, and its records are proposed as one entry. Requests that arrive meanwhile share one fsync. Then raft commits,
 //! the records are applied to the image, the image is handed over to the publisher, and the request is answered with
 //! the offset at which it is published. A quorum of one takes the same path: it elects itself, and its own fsync is the
-//! majority. The thread has no timer, so an idle broker sleeps. A full disk stops nothing: space is reserved for the
-//! metadata log, and while only the reserve is left, only changes that free space are decided. If even the reserve is
-//! used up, or no file descriptor is free, the pending writes are kept and retried, the waiting requests fail with a
-//! timeout, and no new request is decided until the writes succeed. Leaves decisions to `controller`, storage to
-//! `storage.rs`, and messages to other voters to the transport, and everything that the rest of the broker does with a
-//! new image to the publisher, for which no request of another client waits.
+//! majority. Such a quorum has no timer, so an idle broker sleeps; with other voters raft gets its ticks. A full disk
+//! stops nothing: space is reserved for the metadata log, and while only the reserve is left, only changes that free
+//! space are decided. If even the reserve is used up, or no file descriptor is free, the pending writes are kept and
+//! retried, the waiting requests fail with a timeout, and no new request is decided until the writes succeed. Leaves
+//! decisions to `controller`, storage to `storage.rs`, messages to other voters to the transport, and all that the
+//! broker does with a new image to the publisher.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
@@ -35,7 +35,7 @@ use crate::{
         sessions::BrokerSessions,
         shortage::Reserve,
     },
-    env::{BoxFuture, Env, Random},
+    env::{BoxFuture, Env, Random, Watched},
     log::is_shortage,
     metadata::{
         delta::MetadataDelta,
@@ -163,16 +163,16 @@ pub async fn start(
     publisher: Arc<Publisher>,
 ) -> Result<Started, StartError> {
     let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
-    let (ended_sender, ended) = watch::channel(false);
-    let (leader_sender, leader) = watch::channel(None);
+    let (ended, leader) = (Arc::new(Watched::new(false)), Arc::new(Watched::new(None)));
+    let (end, known_leader) = (Ended(ended.clone()), leader.clone());
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
     let retries = events.downgrade();
     env.tasks.spawn_thread("metadata", async move {
-        let ended = Ended(ended_sender);
+        let ended = end;
         match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
-            driver.leader = leader_sender;
+            driver.leader = known_leader;
             Ok((driver.begin()?, driver))
         }) {
             Ok((broker_epoch, driver)) => {
@@ -200,11 +200,11 @@ async fn next_event(events: &mut mpsc::Receiver<Event>, tick: Option<BoxFuture<'
 }
 
 /// Reports the end of the thread, also after a panic.
-struct Ended(watch::Sender<bool>);
+struct Ended(Arc<Watched<bool>>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.send_replace(true);
+        self.0.set(true);
     }
 }
 
@@ -310,7 +310,7 @@ struct Driver {
     events: Option<mpsc::WeakSender<Event>>,
     pending: VecDeque<Pending>,
     /// The leader of the quorum, for the other parts of this node.
-    leader: watch::Sender<Option<BrokerId>>,
+    leader: Arc<Watched<Option<BrokerId>>>,
     /// The epoch in which this node is the leader.
     leads_in: Option<LeaderEpoch>,
     /// The last offset of the first batch that this node has proposed in that epoch.
@@ -417,7 +417,7 @@ impl Driver {
             is_retry_armed: false,
             events: None,
             pending: VecDeque::new(),
-            leader: watch::Sender::new(None),
+            leader: Arc::default(),
             leads_in: None,
             first_batch: None,
             last_snapshot_index,
@@ -617,6 +617,11 @@ impl Driver {
                 self.keep_reserve()?;
             }
             Event::Message(message) => self.receive(message)?,
+            Event::VoterHasEnded(voter) => {
+                if self.node.leader() == Some(voter) {
+                    self.node.suspect_leader();
+                }
+            }
             Event::Tick => {}
             Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
             Event::Stop => {}
@@ -860,7 +865,9 @@ impl Driver {
     /// Notices that this node has won or lost an election, or has heard of another leader.
     fn on_role(&mut self) {
         let leader = self.node.leader();
-        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
+        if self.leader.get() != leader {
+            self.leader.set(leader);
+        }
         let led = self.node.is_leader().then(|| self.node.epoch());
         if self.leads_in == led {
             return;

@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::control_records::VotersRecord;
@@ -22,6 +22,7 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
         topics::{CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, DeletedTopic},
     },
+    env::Watched,
     metadata::{
         image::{ClientQuotaEntity, MetadataImage},
         publisher::Publisher,
@@ -97,6 +98,8 @@ pub(super) enum Event {
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
     /// A message of another voter.
     Message(Bytes),
+    /// The process of another voter has ended.
+    VoterHasEnded(BrokerId),
     /// Time has passed.
     Tick,
     /// Retries the writes that failed because of a shortage.
@@ -113,9 +116,9 @@ pub struct ControllerHandle {
     pub(super) publisher: Arc<Publisher>,
     pub(super) settings: Arc<ControllerSettings>,
     /// The leader of the quorum, as far as this node knows.
-    pub(super) leader: watch::Receiver<Option<BrokerId>>,
+    pub(super) leader: Arc<Watched<Option<BrokerId>>>,
     /// True once the driver has ended.
-    pub(super) ended: watch::Receiver<bool>,
+    pub(super) ended: Arc<Watched<bool>>,
 }
 
 impl ControllerHandle {
@@ -268,13 +271,18 @@ impl ControllerHandle {
 
     /// The leader of the quorum, as far as this node knows.
     pub fn leader(&self) -> Option<BrokerId> {
-        *self.leader.borrow()
+        self.leader.get()
     }
 
     /// Passes on a message of another voter.
     pub async fn deliver(&self, message: Bytes) {
         // A closed channel means that the driver has ended.
         let _ = self.events.send(Event::Message(message)).await;
+    }
+
+    /// The process of another voter has ended.
+    pub async fn voter_has_ended(&self, voter: BrokerId) {
+        let _ = self.events.send(Event::VoterHasEnded(voter)).await;
     }
 
     /// Stops the driver and waits until it has flushed and closed its files and its last image is published.
@@ -287,12 +295,11 @@ impl ControllerHandle {
 
     /// Whether the driver has ended.
     pub fn is_stopped(&self) -> bool {
-        *self.ended.borrow()
+        self.ended.get()
     }
 
     /// Waits until the driver has ended, by `stop` or because of a disk fault. Without the driver the broker must stop.
     pub async fn stopped(&self) {
-        let mut ended = self.ended.clone();
-        let _ = ended.wait_for(|ended| *ended).await;
+        self.ended.until(|ended| *ended).await;
     }
 }

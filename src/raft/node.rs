@@ -136,6 +136,18 @@ impl Node {
         }
     }
 
+    /// The leader's process has ended, so its lease, in which no other node gets votes, need not be waited for. What is
+    /// random in the election timeout still keeps the other nodes from asking for votes at the same moment.
+    pub(super) fn suspect_leader(&mut self) {
+        while !self.is_leader() && self.raw.raft.election_elapsed < ELECTION_TICKS && self.leader().is_some() {
+            let before = self.raw.raft.election_elapsed;
+            self.tick();
+            if self.raw.raft.election_elapsed <= before {
+                return;
+            }
+        }
+    }
+
     fn draw_election_timeout(&mut self) {
         let raft = &self.raw.raft;
         self.drawn_for = (raft.term, raft.state, raft.leader_id);

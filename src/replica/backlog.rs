@@ -12,10 +12,11 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
-
 use super::{partition::Partition, replica_manager::Unopened};
-use crate::{env::lock::lock, types::TopicPartition};
+use crate::{
+    env::{Watched, lock::lock},
+    types::TopicPartition,
+};
 
 /// The work on one log.
 pub(super) enum Work {
@@ -37,14 +38,14 @@ pub(super) struct Progress {
     /// The number of queued logs by topic name.
     pending: Mutex<BTreeMap<Arc<str>, usize>>,
     /// Changes when a topic has no queued logs left.
-    topics_done: watch::Sender<u64>,
+    topics_done: Watched<u64>,
     /// The number of threads that wait for the current portion to end, because they have changes of their own.
     waiting: AtomicUsize,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Progress { pending: Mutex::default(), topics_done: watch::Sender::new(0), waiting: AtomicUsize::new(0) }
+        Progress { pending: Mutex::default(), topics_done: Watched::new(0), waiting: AtomicUsize::new(0) }
     }
 }
 
@@ -61,7 +62,7 @@ impl Progress {
             *left -= 1;
             if *left == 0 {
                 pending.remove(topic);
-                self.topics_done.send_modify(|topics| *topics += 1);
+                self.topics_done.update(|topics| *topics += 1);
             }
         }
     }
@@ -73,13 +74,8 @@ impl Progress {
 
     /// Waits until no logs of these topics are in the queue.
     pub(super) async fn wait_until_opened(&self, topics: &[&str]) {
-        let mut done = self.topics_done.subscribe();
         // linear: visits only the topics that a request has created or changed
-        while topics.iter().any(|topic| self.is_pending(topic)) {
-            if done.changed().await.is_err() {
-                return;
-            }
-        }
+        self.topics_done.until(|_| !topics.iter().any(|topic| self.is_pending(topic))).await;
     }
 
     /// Runs `lock`. The next portion of the queue does not begin before it returns.

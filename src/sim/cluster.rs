@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{NodeId, SimDisk, SimNet, Simulation, World};
+use super::{NodeId, SimDisk, SimNet, Simulation};
 use crate::{
     broker::Broker,
     config::{Arguments, Endpoint, Settings},
@@ -97,11 +97,6 @@ impl Cluster {
         self.nodes.insert(node, Node { disk, settings: all, voters: voters.to_vec(), skew_ms: 0, broker });
     }
 
-    /// The disk of a host.
-    pub fn disk(&self, node: NodeId) -> &SimDisk {
-        &self.nodes[&node].disk
-    }
-
     /// Sets how far the wall clock of a host is ahead, from its next start on.
     pub fn set_skew_ms(&mut self, node: NodeId, skew_ms: i64) {
         if let Some(node) = self.nodes.get_mut(&node) {
@@ -184,12 +179,4 @@ impl Cluster {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The world of a cluster, for tasks that outlive a borrow.
-impl Cluster {
-    /// A handle to the world.
-    pub fn handle(&self) -> World {
-        World::clone(&self.world)
-    }
 }

@@ -90,7 +90,6 @@ struct State {
     starts: u64,
     /// A checksum of all steps so far.
     trace: u64,
-    steps: u64,
 }
 
 struct SimTask {
@@ -143,16 +142,6 @@ impl World {
         self.inner.state().trace
     }
 
-    /// The number of steps so far.
-    pub fn steps(&self) -> u64 {
-        self.inner.state().steps
-    }
-
-    /// The names of the tasks of a node, for messages about a simulation that makes no progress.
-    pub fn tasks_of(&self, node: NodeId) -> Vec<&'static str> {
-        self.inner.state().tasks.values().filter(|task| task.node == node).map(|task| task.name).collect()
-    }
-
     /// Starts a node, which must not be running. `skew_ms` is how far its wall clock is ahead.
     pub fn start_node(&self, node: NodeId, disk: SimDisk, net: &SimNet, skew_ms: i64) -> Env {
         let start = {
@@ -175,11 +164,6 @@ impl World {
     /// The clock of the world.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(NodeClock { world: self.clone(), skew_ms: AtomicI64::new(0) })
-    }
-
-    /// Whether a node was started and has not crashed.
-    pub fn is_running(&self, node: NodeId) -> bool {
-        self.inner.state().running.contains_key(&node)
     }
 
     /// Ends a node at once, as `kill -9` does: nothing of it runs any more. The system closes its connections.
@@ -246,7 +230,6 @@ impl World {
         state.trace = seen
             .into_iter()
             .fold(state.trace, |trace, part| (trace.rotate_left(5) ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        state.steps += 1;
         Some((id, future, waker))
     }
 
@@ -283,7 +266,18 @@ impl World {
     /// # Panics
     /// With `what`, if that takes longer than `limit` of simulated time.
     pub fn run_until(&self, what: &str, limit: Duration, condition: impl FnMut() -> bool) {
-        assert!(self.runs_until(limit, condition), "{limit:?} of simulated time passed until {what}");
+        if !self.runs_until(limit, condition) {
+            panic!("{limit:?} of simulated time passed until {what}; the tasks: {:?}", self.tasks());
+        }
+    }
+
+    /// The nodes with the names of their tasks, and how many there are of each.
+    fn tasks(&self) -> BTreeMap<(NodeId, &'static str), usize> {
+        let mut tasks = BTreeMap::new();
+        for task in self.inner.state().tasks.values() {
+            *tasks.entry((task.node, task.name)).or_default() += 1;
+        }
+        tasks
     }
 
     /// Runs for this simulated time.
