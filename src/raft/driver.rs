@@ -30,7 +30,7 @@ use super::{
 use crate::{
     controller::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
-        brokers::{BrokerHeartbeat, RegisterBroker},
+        brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
         features::bootstrap_records,
         sessions::BrokerSessions,
         shortage::Reserve,
@@ -596,6 +596,12 @@ impl Driver {
                 let _ = sender.send(Err(self.not_controller()));
             }
             Event::Request(request, sender) => {
+                if let Request::RegisterBroker(broker) = &request
+                    && let Err(error) = check_not_taken(&self.working, broker)
+                {
+                    let _ = sender.send(Ok((Reply::RegisterBroker(Err(error)), self.applied_offset())));
+                    return Ok(());
+                }
                 self.keep_reserve()?;
                 if let Request::BrokerHeartbeat(heartbeat) = &request {
                     self.sessions.on_heartbeat(heartbeat.broker_id, self.env.clock.monotonic());
