@@ -78,12 +78,19 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
         }
         let mut faults = Vec::new();
         for number in 1..=ATTEMPTS {
-            let prepare = |trial: &Trial| trial.frames(name, &plan);
+            // Encoding takes the test longer than handling takes the broker. With frames of 100 MiB it would take minutes
+            // and both processors, so it is done before.
+            let is_full = std::env::var_os("FULL").is_some();
+            let prepare = |trial: &Trial| if is_full { trial.frames(name, &plan) } else { Vec::new() };
             let report = attempt_prepared(&Size::default(), prepare, |trial, frames| {
+                let send = || match is_full {
+                    true => trial.send_all(frames),
+                    false => plan.chunks(1).for_each(|one| trial.send_all(&trial.frames(name, one))),
+                };
                 let begun = Instant::now();
-                trial.send_all(frames);
+                send();
                 while begun.elapsed() < LEAST_TIME {
-                    trial.send_all(frames);
+                    send();
                 }
             });
             println!("{name:<28} {report}");
