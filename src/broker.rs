@@ -263,11 +263,7 @@ impl Broker {
 
 /// Waits for the tasks of a group that was asked to stop. Returns whether they have ended.
 async fn ends_within(env: &Env, tasks: &Tasks, grace: Duration) -> bool {
-    tokio::select! {
-        biased;
-        () = tasks.shutdown() => true,
-        () = env.clock.sleep_until(env.clock.monotonic() + grace) => false,
-    }
+    env.within(grace, tasks.shutdown()).await.is_some()
 }
 
 fn found(log_manager: &LogManager, image: &MetadataImage) -> String {

@@ -46,6 +46,24 @@ pub struct Wire {
     pub response_header: i16,
 }
 
+impl Wire {
+    /// The description of a request of this API and version.
+    pub fn new(key: i16, version: i16, is_flexible: bool) -> Wire {
+        Wire { key, version, request_header: 1 + i16::from(is_flexible), response_header: i16::from(is_flexible) }
+    }
+
+    /// The description of a request and its encoded body.
+    ///
+    /// # Errors
+    /// [`PeerError::Encode`].
+    pub fn encode<R: Request>(version: i16, request: &R) -> Result<(Wire, BytesMut), PeerError> {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(PeerError::Encode)?;
+        let (request_header, response_header) = (R::header_version(version), R::Response::header_version(version));
+        Ok((Wire { key: R::KEY, version, request_header, response_header }, body))
+    }
+}
+
 /// A connection to another node.
 pub struct Peer {
     stream: Box<dyn Stream>,
@@ -93,10 +111,7 @@ impl Peer {
     /// # Errors
     /// The connection must not be used any more.
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, PeerError> {
-        let mut body = BytesMut::new();
-        request.encode(&mut body, version).map_err(PeerError::Encode)?;
-        let (request_header, response_header) = (R::header_version(version), R::Response::header_version(version));
-        let wire = Wire { key: R::KEY, version, request_header, response_header };
+        let (wire, body) = Wire::encode(version, request)?;
         let mut response = self.exchange(wire, &body).await?;
         R::Response::decode(&mut response, version).map_err(PeerError::Decode)
     }

@@ -14,7 +14,7 @@ use protocol_tests::{
     differential::schema::{Api, Schemas},
     hostile::{
         requests::{Shape, shapes},
-        trial::{ATTEMPTS, Trial, attack_limit, attempt_prepared, schemas},
+        trial::{ATTEMPTS, Trial, attack_limit, attempt_prepared, is_full, schemas},
         world::{Client, Size},
     },
 };
@@ -31,10 +31,10 @@ struct Sizes {
 
 impl Sizes {
     fn of_environment() -> Sizes {
-        match std::env::var_os("FULL") {
+        match is_full() {
             // The rest of the 100 MiB is for the header and the last element.
-            Some(_) => Sizes { newest: (100 << 20) - (64 << 10), older: 8 << 20 },
-            None => Sizes { newest: 1 << 20, older: 128 << 10 },
+            true => Sizes { newest: (100 << 20) - (64 << 10), older: 8 << 20 },
+            false => Sizes { newest: 1 << 20, older: 128 << 10 },
         }
     }
 }
@@ -80,7 +80,7 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
         for number in 1..=ATTEMPTS {
             // Encoding takes the test longer than handling takes the broker. With frames of 100 MiB it would take minutes
             // and both processors, so it is done before.
-            let is_full = std::env::var_os("FULL").is_some();
+            let is_full = is_full();
             let prepare = |trial: &Trial| if is_full { trial.frames(name, &plan) } else { Vec::new() };
             let report = attempt_prepared(&Size::default(), prepare, |trial, frames| {
                 let send = || match is_full {

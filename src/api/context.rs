@@ -260,13 +260,7 @@ impl RequestContext {
             Some(Active::At(node)) if self.connection.kind == ListenerKind::Broker => node,
             _ => return None,
         };
-        let is_flexible = self.api.versions.is_flexible(self.api_version);
-        let wire = Wire {
-            key: self.api.key,
-            version: self.api_version,
-            request_header: 1 + i16::from(is_flexible),
-            response_header: i16::from(is_flexible),
-        };
+        let wire = Wire::new(self.api.key, self.api_version, self.api.versions.is_flexible(self.api_version));
         // After a failure this node answers that it is not the controller, and the client may try again.
         self.parts.channel.exchange(node, wire, body).await.ok()
     }

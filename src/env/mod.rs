@@ -18,7 +18,7 @@ pub mod random;
 pub mod tasks;
 pub mod watched;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, Open, SystemDisk};
@@ -47,6 +47,16 @@ pub struct Env {
 }
 
 impl Env {
+    /// The value of `work`, or `None` if it takes longer than `limit`; then it is dropped.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let limit = self.clock.sleep_until(self.clock.monotonic() + limit);
+        tokio::select! {
+            biased;
+            value = work => Some(value),
+            () = limit => None,
+        }
+    }
+
     /// The implementations of the operating system.
     pub fn system() -> Env {
         Env {

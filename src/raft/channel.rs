@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
-    protocol::{Decodable, HeaderVersion, Request},
+    protocol::{Decodable, Request},
 };
 use tokio::sync::Mutex;
 
@@ -81,10 +81,8 @@ impl ControllerChannel {
     /// # Errors
     /// NOT_CONTROLLER if it cannot be reached; the request may be handled nevertheless.
     pub async fn call<R: Request>(&self, node: BrokerId, version: i16, request: &R) -> Result<R::Response, ApiError> {
-        let mut body = BytesMut::new();
-        request.encode(&mut body, version).map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))?;
-        let (request_header, response_header) = (R::header_version(version), R::Response::header_version(version));
-        let wire = Wire { key: R::KEY, version, request_header, response_header };
+        let encoded = Wire::encode(version, request);
+        let (wire, body) = encoded.map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))?;
         let mut response = self.exchange(node, wire, &body).await?;
         R::Response::decode(&mut response, version).map_err(|error| {
             tracing::warn!(node, %error, "a response of the active controller cannot be read");
@@ -100,7 +98,6 @@ impl ControllerChannel {
         // One request at a time, as with Kafka's channel to the controller.
         let mut connection = self.connection.lock().await;
         let peer = connection.take().filter(|(connected, _)| *connected == node).map(|(_, peer)| peer);
-        let limit = self.env.clock.sleep_until(self.env.clock.monotonic() + LIMIT);
         let exchange = async {
             let mut peer = match peer {
                 Some(peer) => peer,
@@ -109,10 +106,9 @@ impl ControllerChannel {
             let response = peer.exchange(wire, body).await?;
             Ok::<_, PeerError>((peer, response))
         };
-        let result = tokio::select! {
-            biased;
-            result = exchange => result.map_err(|error| error.to_string()),
-            () = limit => Err(format!("no response within {LIMIT:?}")),
+        let result = match self.env.within(LIMIT, exchange).await {
+            Some(result) => result.map_err(|error| error.to_string()),
+            None => Err(format!("no response within {LIMIT:?}")),
         };
         match result {
             Ok((peer, response)) => {

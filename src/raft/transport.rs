@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::mpsc;
@@ -142,12 +143,9 @@ impl Link {
 
     async fn exchange(&mut self, messages: Vec<Bytes>) -> anyhow::Result<()> {
         let request = QuorumMessagesRequest { cluster_id: self.cluster_id.clone(), from: self.own, messages };
-        let limit = self.env.clock.sleep_until(self.env.clock.monotonic() + EXCHANGE_LIMIT);
-        let response = tokio::select! {
-            biased;
-            response = self.send(request.encode()) => response?,
-            () = limit => anyhow::bail!("no response within {EXCHANGE_LIMIT:?}"),
-        };
+        let env = self.env.clone();
+        let response = env.within(EXCHANGE_LIMIT, self.send(request.encode())).await;
+        let response = response.with_context(|| format!("no response within {EXCHANGE_LIMIT:?}"))??;
         let error_code = QuorumMessagesResponse::decode(response)?.error_code;
         anyhow::ensure!(error_code == 0, "the voter answers with error {error_code}");
         Ok(())
@@ -158,9 +156,7 @@ impl Link {
             Some(peer) => peer,
             None => connect(&self.env, &self.endpoint).await?,
         };
-        let wire =
-            Wire { key: QUORUM_MESSAGES, version: QUORUM_MESSAGES_VERSION, request_header: 1, response_header: 0 };
-        let response = peer.exchange(wire, &body).await?;
+        let response = peer.exchange(Wire::new(QUORUM_MESSAGES, QUORUM_MESSAGES_VERSION, false), &body).await?;
         self.peer = Some(peer);
         Ok(response)
     }

@@ -350,12 +350,8 @@ impl ReplicaManager {
 
     /// `num.recovery.threads.per.data.dir` for all directories together.
     fn recovery_threads(&self, image: &MetadataImage) -> usize {
-        let layers = ConfigLayers::new(
-            &self.statics,
-            image.config(&ConfigResource::default_broker()),
-            image.config(&ConfigResource::broker(self.broker_id)),
-        );
-        let per_dir = usize::try_from(layers.broker_config().num_recovery_threads_per_data_dir).unwrap_or(1);
+        let config = self.config_layers(image).broker_config();
+        let per_dir = usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1);
         per_dir * self.log_manager.directory_ids().count().max(1)
     }
 
@@ -588,10 +584,13 @@ impl ReplicaManager {
 
     /// The effective settings of a topic, from all layers.
     pub fn log_config(&self, image: &MetadataImage, topic: &str) -> LogConfig {
-        let (cluster, broker) =
-            (image.config(&ConfigResource::default_broker()), image.config(&ConfigResource::broker(self.broker_id)));
         let none = Configs::new();
-        ConfigLayers::new(&self.statics, cluster, broker).log_config(image.topic_config(topic).unwrap_or(&none))
+        self.config_layers(image).log_config(image.topic_config(topic).unwrap_or(&none))
+    }
+
+    fn config_layers<'a>(&'a self, image: &'a MetadataImage) -> ConfigLayers<'a> {
+        let broker = ConfigResource::broker(self.broker_id);
+        ConfigLayers::new(&self.statics, image.config(&ConfigResource::default_broker()), image.config(&broker))
     }
 
     fn change_configs(&self, image: &MetadataImage, changed: &ConfigResource) {

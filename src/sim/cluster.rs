@@ -6,11 +6,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use super::{NodeId, SimDisk, SimNet, Simulation};
+use super::{NodeId, SimDisk, SimNet, Simulation, locked};
 use crate::{
     broker::Broker,
     config::{Arguments, Endpoint, Settings},
@@ -118,11 +118,11 @@ impl Cluster {
             settings.cluster_id = Some(CLUSTER_ID.to_owned());
         }
         let broker = node.broker.clone();
-        *lock(&broker) = Started::Starting;
+        *locked(&broker) = Started::Starting;
         env.tasks.clone().spawn("start the broker", async move {
             let loggers = Arc::new(Loggers::new(Default::default(), |_| {}));
             let started = Broker::start(settings, env, |_, _| CachedImage::none(), loggers).await;
-            *lock(&broker) = match started {
+            *locked(&broker) = match started {
                 Ok(started) => Started::Serving(started),
                 Err(error) => Started::Refused(format!("{error:#}")),
             };
@@ -136,21 +136,21 @@ impl Cluster {
     pub fn start(&self, id: NodeId) {
         self.begin_start(id);
         let broker = &self.nodes[&id].broker;
-        let is_over = || !matches!(*lock(broker), Started::Starting);
+        let is_over = || !matches!(*locked(broker), Started::Starting);
         self.world.run_until("the broker has started", LIMIT, is_over);
-        if let Started::Refused(reason) = &*lock(broker) {
+        if let Started::Refused(reason) = &*locked(broker) {
             panic!("node {id} did not start: {reason}");
         }
     }
 
     /// Whether the broker of a host serves clients.
     pub fn is_serving(&self, id: NodeId) -> bool {
-        matches!(&*lock(&self.nodes[&id].broker), Started::Serving(_))
+        matches!(&*locked(&self.nodes[&id].broker), Started::Serving(_))
     }
 
     /// Stops the broker of a host as SIGTERM does, and waits until it has ended. Returns whether all went well.
     pub fn stop(&self, id: NodeId) -> bool {
-        let broker = std::mem::replace(&mut *lock(&self.nodes[&id].broker), Started::Stopped);
+        let broker = std::mem::replace(&mut *locked(&self.nodes[&id].broker), Started::Stopped);
         let Started::Serving(broker) = broker else { panic!("node {id} does not serve") };
         let unclean = self.world.wait(id, "the broker has stopped", LIMIT, broker.shutdown());
         self.kill(id);
@@ -172,11 +172,7 @@ impl Cluster {
         // The disk first: what the tasks and the broker do while they are dropped must not reach it.
         disk(&node.disk);
         self.world.crash(id);
-        let broker = std::mem::replace(&mut *lock(&node.broker), Started::Stopped);
+        let broker = std::mem::replace(&mut *locked(&node.broker), Started::Stopped);
         drop(broker);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use super::SimClock;
+use super::{SimClock, locked};
 use crate::{
     env::{
         Clock, Disk, File, Open,
@@ -228,10 +228,6 @@ impl SplitMix {
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn not_found(path: &Path) -> io::Error {

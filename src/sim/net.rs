@@ -9,7 +9,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -17,7 +17,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::world::{NodeId, World};
+use super::{
+    locked,
+    world::{NodeId, World},
+};
 use crate::env::{
     BoxFuture, Net,
     net::{Listener, Socket, Stream},
@@ -83,10 +86,6 @@ impl Pipe {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The address of a node's host.
 pub fn host(node: NodeId) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + node)
@@ -112,7 +111,7 @@ impl SimNet {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        locked(&self.state)
     }
 
     /// The network as a node sees it.
@@ -157,7 +156,7 @@ impl SimNet {
         state.connections = kept;
         drop(state);
         for pipe in reset.iter().flat_map(|connection| &connection.pipes).filter_map(Weak::upgrade) {
-            let mut pipe = lock(&pipe);
+            let mut pipe = locked(&pipe);
             pipe.is_reset = true;
             pipe.wake();
         }
@@ -196,7 +195,7 @@ impl SimNet {
 
     fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<SimStream> {
         let backlog = self.state().listening.get(&to).cloned();
-        let Some(backlog) = backlog.filter(|backlog| !lock(backlog).is_closed) else {
+        let Some(backlog) = backlog.filter(|backlog| !locked(backlog).is_closed) else {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let unreachable = || io::Error::from(io::ErrorKind::HostUnreachable);
@@ -214,7 +213,7 @@ impl SimNet {
         state.connections.retain(|connection| connection.pipes.iter().any(|pipe| pipe.strong_count() > 0));
         state.connections.push(Connection { ends, pipes: pipes.each_ref().map(Arc::downgrade) });
         drop(state);
-        let mut backlog = lock(&backlog);
+        let mut backlog = locked(&backlog);
         backlog.waiting.push_back((end(1, to), from));
         if let Some(acceptor) = backlog.acceptor.take() {
             acceptor.wake();
@@ -235,7 +234,7 @@ impl Net for NodeNet {
         let address = SocketAddr::from((host(self.node), port));
         let backlog = Arc::new(Mutex::new(Backlog::default()));
         let mut state = self.net.state();
-        if state.listening.get(&address).is_some_and(|other| !lock(other).is_closed) {
+        if state.listening.get(&address).is_some_and(|other| !locked(other).is_closed) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         state.listening.insert(address, backlog.clone());
@@ -278,7 +277,7 @@ struct SimListener {
 impl Listener for SimListener {
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
         Box::pin(std::future::poll_fn(|context| {
-            let mut backlog = lock(&self.backlog);
+            let mut backlog = locked(&self.backlog);
             match backlog.waiting.pop_front() {
                 Some((stream, from)) => Poll::Ready(Ok((Box::new(stream) as Box<dyn Stream>, from))),
                 None => {
@@ -296,7 +295,7 @@ impl Listener for SimListener {
 
 impl Drop for SimListener {
     fn drop(&mut self) {
-        let mut backlog = lock(&self.backlog);
+        let mut backlog = locked(&self.backlog);
         backlog.is_closed = true;
         let waiting = std::mem::take(&mut backlog.waiting);
         drop(backlog);
@@ -317,7 +316,7 @@ struct SimStream {
 impl SimStream {
     fn close_output(&self) {
         let arrival = self.net.arrival();
-        let mut output = lock(&self.output);
+        let mut output = locked(&self.output);
         let last = output.chunks.back().map_or(Duration::ZERO, |(at, _)| *at);
         output.closed_at.get_or_insert(arrival.max(last));
         output.wake();
@@ -337,7 +336,7 @@ impl AsyncRead for SimStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let is_cut = self.net.is_cut(self.peer, self.own);
         let now = self.net.world.now();
-        let mut input = lock(&self.input);
+        let mut input = locked(&self.input);
         if input.is_reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -376,7 +375,7 @@ impl AsyncRead for SimStream {
 impl AsyncWrite for SimStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let arrival = self.net.arrival();
-        let mut output = lock(&self.output);
+        let mut output = locked(&self.output);
         if output.is_reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -419,7 +418,7 @@ impl Stream for SimStream {
 
     fn is_closed_by_peer(&self) -> bool {
         let now = self.net.world.now();
-        let input = lock(&self.input);
+        let input = locked(&self.input);
         let is_closed = input.closed_at.is_some_and(|at| at <= now) && !self.net.is_cut(self.peer, self.own);
         input.is_reset || is_closed
     }
@@ -428,7 +427,7 @@ impl Stream for SimStream {
 impl Drop for SimStream {
     fn drop(&mut self) {
         self.close_output();
-        let mut input = lock(&self.input);
+        let mut input = locked(&self.input);
         input.is_reader_gone = true;
         input.wake();
     }

@@ -48,11 +48,7 @@ async fn connect(env: &Env, node: NodeId) -> Option<Peer> {
 
 /// The value, or none after [`CALL_LIMIT`].
 async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        value = call => Some(value),
-        () = env.clock.sleep_until(env.clock.monotonic() + CALL_LIMIT) => None,
-    }
+    env.within(CALL_LIMIT, call).await
 }
 
 async fn create_topic(peer: &mut Peer, name: &str, settings: &[(&str, &str)]) -> Option<i16> {
@@ -246,17 +242,24 @@ async fn active_controller(env: &Env) -> Option<NodeId> {
     None
 }
 
+/// Three brokers that were started together and serve clients.
+fn three_serving(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(seed);
+    for node in VOTERS {
+        cluster.add_voter(node, &VOTERS, &[]);
+    }
+    VOTERS.iter().for_each(|node| cluster.begin_start(*node));
+    let all_serve = || VOTERS.iter().all(|node| cluster.is_serving(*node));
+    cluster.world.run_until("all brokers serve", Duration::from_secs(60), all_serve);
+    cluster
+}
+
 #[test]
 fn a_killed_controller_is_replaced_without_waiting_for_the_whole_election_timeout() {
     let mut gaps = Vec::new();
     for seed in 0..10 {
-        let mut cluster = Cluster::new(seed);
-        for node in VOTERS {
-            cluster.add_voter(node, &VOTERS, &[]);
-        }
-        VOTERS.iter().for_each(|node| cluster.begin_start(*node));
+        let cluster = three_serving(seed);
         let limit = Duration::from_secs(60);
-        cluster.world.run_until("all brokers serve", limit, || VOTERS.iter().all(|node| cluster.is_serving(*node)));
         let env = cluster.clients().clone();
         let active = cluster.world.wait(CLIENT, "the active controller", limit, async move {
             active_controller(&env).await.expect("one is active")
@@ -338,13 +341,8 @@ fn three_brokers(seed: u64) -> u64 {
 
 #[test]
 fn a_silent_broker_is_fenced_after_its_session_and_comes_back() {
-    let mut cluster = Cluster::new(4);
-    for node in VOTERS {
-        cluster.add_voter(node, &VOTERS, &[]);
-    }
-    VOTERS.iter().for_each(|node| cluster.begin_start(*node));
+    let cluster = three_serving(4);
     let limit = Duration::from_secs(60);
-    cluster.world.run_until("all brokers serve", limit, || VOTERS.iter().all(|node| cluster.is_serving(*node)));
     let tells = |by: NodeId, expected: &'static [i32], limit: Duration| {
         let env = cluster.clients().clone();
         let what = format!("node {by} tells of {expected:?}");

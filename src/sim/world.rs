@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -153,7 +153,7 @@ impl World {
         };
         let thread = NodeThread { world: self.clone(), node, start };
         Env {
-            clock: Arc::new(NodeClock { world: self.clone(), skew_ms: AtomicI64::new(skew_ms) }),
+            clock: Arc::new(NodeClock { world: self.clone(), skew_ms }),
             disk: Arc::new(disk),
             net: Arc::new(net.of(node)),
             random: Arc::new(SystemRandom::seeded(self.inner.random.next_u64())),
@@ -163,7 +163,7 @@ impl World {
 
     /// The clock of the world.
     pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::new(NodeClock { world: self.clone(), skew_ms: AtomicI64::new(0) })
+        Arc::new(NodeClock { world: self.clone(), skew_ms: 0 })
     }
 
     /// Ends a node at once, as `kill -9` does: nothing of it runs any more. The system closes its connections.
@@ -432,12 +432,12 @@ impl SimulatedThread for NodeThread {
 /// The clock of a node: the world's time, and a wall clock that may be wrong.
 struct NodeClock {
     world: World,
-    skew_ms: AtomicI64,
+    skew_ms: i64,
 }
 
 impl Clock for NodeClock {
     fn now_ms(&self) -> TimestampMs {
-        START_MS + self.world.now().as_millis() as TimestampMs + self.skew_ms.load(Ordering::Relaxed)
+        START_MS + self.world.now().as_millis() as TimestampMs + self.skew_ms
     }
 
     fn monotonic(&self) -> Duration {

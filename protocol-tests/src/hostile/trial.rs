@@ -49,9 +49,14 @@ const WARM_UP_TIME: Duration = Duration::from_millis(700);
 /// The probe runs at least this long, even if the attack ends sooner.
 const LEAST_TIME: Duration = Duration::from_millis(500);
 
+/// Whether frames have the largest legal size (`FULL=1`).
+pub fn is_full() -> bool {
+    std::env::var_os("FULL").is_some()
+}
+
 /// Longest duration of an attack. To make frames of 100 MiB takes the attackers most of their time.
 pub fn attack_limit() -> Duration {
-    Duration::from_secs(if std::env::var_os("FULL").is_some() { 900 } else { 120 })
+    Duration::from_secs(if is_full() { 900 } else { 120 })
 }
 
 /// Kafka's schemas, read once.
