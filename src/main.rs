@@ -22,9 +22,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 /// How long the shutdown of a failed broker may take.
@@ -33,6 +30,7 @@ const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
 const SAME_REQUEST: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    ottla_allocator::return_freed_memory_at_once();
     match Command::from_process() {
         Command::Serve(serve) => {
             let code = run(serve_until_signal(serve));

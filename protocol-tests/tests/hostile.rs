@@ -78,19 +78,12 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
         }
         let mut faults = Vec::new();
         for number in 1..=ATTEMPTS {
-            // Encoding takes the test longer than handling takes the broker. With frames of 100 MiB it would take minutes
-            // and both processors, so it is done before.
-            let is_full = is_full();
-            let prepare = |trial: &Trial| if is_full { trial.frames(name, &plan) } else { Vec::new() };
+            let prepare = |trial: &Trial| trial.frames(name, &plan);
             let report = attempt_prepared(&Size::default(), prepare, |trial, frames| {
-                let send = || match is_full {
-                    true => trial.send_all(frames),
-                    false => plan.chunks(1).for_each(|one| trial.send_all(&trial.frames(name, one))),
-                };
                 let begun = Instant::now();
-                send();
+                trial.send_all(frames);
                 while begun.elapsed() < LEAST_TIME {
-                    send();
+                    trial.send_all(frames);
                 }
             });
             println!("{name:<28} {report}");

@@ -2,7 +2,7 @@
 //!
 //! The system shares the processors among all threads, and these threads have a lower priority. So a request that
 //! computes for seconds delays only other expensive requests, never small requests of other clients. The threads start
-//! with the first such request, and end when they are idle for a while.
+//! with the first such request.
 //!
 //! One limit bounds the memory of all such requests together. The memory is estimated from the request's size before it
 //! is decoded.
@@ -37,28 +37,21 @@ const MEMORY_BYTES: u32 = 64 << 20;
 
 /// Both thread groups and the memory limit; see the module.
 pub(super) struct Aside {
-    small: Arc<Threads>,
-    large: Arc<Threads>,
+    small: Threads,
+    large: Threads,
     memory: Arc<Semaphore>,
 }
 
-/// A group of threads, which exists only while it is needed.
+/// A group of threads.
 struct Threads {
     count: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    runtime: Option<Runtime>,
-    /// Number of requests that run there.
-    running: usize,
+    /// None before the first request.
+    runtime: Mutex<Option<Runtime>>,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        let [small, large] =
-            [THREADS, THREADS_FOR_LARGEST].map(|count| Arc::new(Threads { count, state: Mutex::default() }));
+        let [small, large] = [THREADS, THREADS_FOR_LARGEST].map(|count| Threads { count, runtime: Mutex::default() });
         Aside { small, large, memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)) }
     }
 }
@@ -83,53 +76,34 @@ impl Aside {
     {
         if request_bytes >= LARGEST_FROM_BYTES { self.large.spawn(work) } else { self.small.spawn(work) }
     }
-
-    /// Ends idle threads: only then does the allocator return their memory to the system.
-    pub(super) fn end_idle_threads(&self) {
-        self.small.end_if_idle();
-        self.large.end_if_idle();
-    }
 }
 
 impl Threads {
-    fn spawn<F>(self: &Arc<Self>, work: F) -> Result<AsideTask<F::Output>, F>
+    fn spawn<F>(&self, work: F) -> Result<AsideTask<F::Output>, F>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let mut state = lock(&self.state);
-        if state.runtime.is_none() {
+        let mut runtime = lock(&self.runtime);
+        if runtime.is_none() {
             let started = Builder::new_multi_thread()
                 .worker_threads(self.count)
                 .thread_name("aside")
                 .enable_time()
                 .on_thread_start(lower_priority)
                 .build();
-            state.runtime =
+            *runtime =
                 started.inspect_err(|error| tracing::warn!(%error, "cannot start threads for large requests")).ok();
         }
-        match &state.runtime {
-            Some(runtime) => {
-                let task = runtime.spawn(work);
-                state.running += 1;
-                Ok(AsideTask(task, self.clone()))
-            }
+        match &*runtime {
+            Some(runtime) => Ok(AsideTask(runtime.spawn(work))),
             None => Err(work),
-        }
-    }
-
-    fn end_if_idle(&self) {
-        let mut state = lock(&self.state);
-        let idle = if state.running == 0 { state.runtime.take() } else { None };
-        drop(state);
-        if let Some(runtime) = idle {
-            runtime.shutdown_background();
         }
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = lock(&self.state).runtime.take() {
+        if let Some(runtime) = lock(&self.runtime).take() {
             runtime.shutdown_background();
         }
     }
@@ -143,7 +117,7 @@ fn lower_priority() {
 }
 
 /// Work on the separate threads. Dropping this ends it at its current await point. A panic is passed on.
-pub(super) struct AsideTask<T>(JoinHandle<T>, Arc<Threads>);
+pub(super) struct AsideTask<T>(JoinHandle<T>);
 
 impl<T> Future for AsideTask<T> {
     type Output = T;
@@ -161,6 +135,5 @@ impl<T> Future for AsideTask<T> {
 impl<T> Drop for AsideTask<T> {
     fn drop(&mut self) {
         self.0.abort();
-        lock(&self.1.state).running -= 1;
     }
 }

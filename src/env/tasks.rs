@@ -192,11 +192,6 @@ impl Tasks {
         self.inner.aside.share(bytes).await
     }
 
-    /// Ends the threads for large requests if they are idle; the next such request starts them again.
-    pub fn end_idle_threads(&self) {
-        self.inner.aside.end_idle_threads();
-    }
-
     /// Runs `work` of a request of `request_bytes`, which may compute for long, on separate threads, so that it does
     /// not delay small requests. If the caller drops the future, the work ends at its next await point.
     pub async fn aside<F>(&self, name: &'static str, request_bytes: usize, work: F) -> F::Output

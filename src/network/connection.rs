@@ -29,7 +29,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{io::AsyncReadExt, sync::Semaphore};
 
 use super::{
-    free_memory::FreeMemory,
     listener::Limits,
     memory::{AnswerMemory, AnswerShare, RequestMemory, RequestShare},
     writer::{Sent, Writer},
@@ -70,7 +69,6 @@ pub(super) struct ConnectionLimits {
     answers: Arc<AnswerMemory>,
     idle: Duration,
     frame_deadline: Duration,
-    free_memory: Arc<FreeMemory>,
 }
 
 impl ConnectionLimits {
@@ -81,7 +79,6 @@ impl ConnectionLimits {
             answers: AnswerMemory::new(limits.queued_response_bytes),
             idle: limits.idle.map_or(NEVER, |idle| idle.min(NEVER)),
             frame_deadline: limits.frame_deadline,
-            free_memory: Arc::default(),
         }
     }
 }
@@ -151,7 +148,6 @@ pub(super) async fn serve(
     let counters = parts.metrics.listener(&info.listener);
     let now = parts.env.clock.monotonic();
     let timer = parts.env.clock.sleep_until(now + limits.idle);
-    let (freed, parts_for_end) = (limits.free_memory.clone(), parts.clone());
     let mut connection = Connection {
         stream,
         counters,
@@ -161,7 +157,6 @@ pub(super) async fn serve(
         answers: limits.answers.share(),
         limits,
         share: RequestShare::default(),
-        had_large_memory: false,
         waits_for_memory: false,
         client_is_gone: false,
         pending: VecDeque::new(),
@@ -190,24 +185,6 @@ pub(super) async fn serve(
             }
         }
     }
-    let had_large_memory = connection.had_large_memory;
-    drop(connection);
-    if had_large_memory {
-        freed.on_free(&parts_for_end.env);
-    }
-}
-
-/// The memory of a large request. Its end is the moment from which that memory can be returned to the system.
-struct LargeRequest {
-    _share: RequestShare,
-    freed: Arc<FreeMemory>,
-    parts: Arc<Parts>,
-}
-
-impl Drop for LargeRequest {
-    fn drop(&mut self) {
-        self.freed.on_free(&self.parts.env);
-    }
 }
 
 static CLOSED: LogLimit = LogLimit::new();
@@ -223,8 +200,6 @@ struct Connection {
     next: Option<Bytes>,
     /// The arriving frame's share of the memory for requests.
     share: RequestShare,
-    /// This connection has had a large frame, or a part of one. It may hold such memory until its end.
-    had_large_memory: bool,
     /// The arriving frame waits for more memory.
     waits_for_memory: bool,
     /// The memory of responses that are not written yet.
@@ -345,16 +320,12 @@ impl Connection {
         let clock = &*self.parts.env.clock;
         let last_activity = &mut self.last_activity;
         let (counters, answers) = (&self.counters, &self.answers);
-        let (free_memory, env) = (&self.limits.free_memory, &self.parts.env);
         let sent_since = AtomicUsize::new(0);
         let on_progress = |sent: Sent| {
             *last_activity = clock.monotonic();
             counters.bytes_sent.add(sent.bytes as u64);
             sent_since.fetch_add(sent.bytes, Ordering::Relaxed);
             answers.give_back(sent.freed_bytes);
-            if sent.freed_bytes > SMALL_FRAME_BYTES {
-                free_memory.on_free(env);
-            }
         };
         let writing = self.writer.write_to(&mut self.stream, &self.parts.env.tasks, on_progress);
         tokio::pin!(writing);
@@ -417,7 +388,7 @@ impl Connection {
         }
         self.parts.metrics.requests.count(api.key, version);
         let is_large = request_bytes > SMALL_FRAME_BYTES || api.cost == api::Cost::Large;
-        let memory = if is_large { Some(self.large_request(share)) } else { None };
+        let memory = is_large.then(|| Box::new(share) as Box<dyn Send + Sync>);
         let ctx = RequestContext::new(self.parts.clone(), self.info.clone(), api, header, request_bytes, memory);
         let mut handler = api::start(ctx, body);
         match poll_once(handler.as_mut()).await {
@@ -429,14 +400,6 @@ impl Connection {
             },
         }
         Ok(())
-    }
-
-    /// Out of the way of small requests.
-    #[cold]
-    #[inline(never)]
-    fn large_request(&mut self, share: RequestShare) -> Box<dyn Send + Sync> {
-        self.had_large_memory = true;
-        Box::new(LargeRequest { _share: share, freed: self.limits.free_memory.clone(), parts: self.parts.clone() })
     }
 
     /// Handles the end of a request that had to wait.
@@ -544,7 +507,6 @@ impl Connection {
             return Err(Closed::ByClient);
         }
         self.counters.bytes_received.add(read as u64);
-        self.had_large_memory |= self.reader.arrived_bytes() > SMALL_FRAME_BYTES;
         let now = self.parts.env.clock.monotonic();
         self.last_activity = now;
         if self.frame_started.is_none() {

@@ -2,7 +2,6 @@
 //! and writes the responses in order.
 
 mod connection;
-mod free_memory;
 mod listener;
 mod memory;
 mod writer;
