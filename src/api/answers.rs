@@ -7,13 +7,13 @@ use std::iter::once;
 
 use kafka_protocol::messages::{
     AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
-    AlterReplicaLogDirsResponse, ApiVersionsResponse, AssignReplicasToDirsResponse, BrokerHeartbeatResponse,
-    BrokerRegistrationResponse, CreateAclsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse,
-    DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeAclsResponse,
-    DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
-    DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse, DescribeTransactionsResponse,
-    DescribeUserScramCredentialsResponse, ElectLeadersResponse, FindCoordinatorResponse, HeartbeatResponse,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
+    AlterPartitionResponse, AlterReplicaLogDirsResponse, ApiVersionsResponse, AssignReplicasToDirsResponse,
+    BrokerHeartbeatResponse, BrokerRegistrationResponse, CreateAclsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
+    DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
+    DescribeTransactionsResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse, FindCoordinatorResponse,
+    HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
     ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, ListTransactionsResponse,
     MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
     UnregisterBrokerResponse, UpdateFeaturesResponse,
@@ -133,6 +133,7 @@ answers! {
     UpdateFeaturesResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     DescribeClusterResponse(answer) => once(answer.error_code);
     AllocateProducerIdsResponse(answer) => once(answer.error_code);
+    AlterPartitionResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     AssignReplicasToDirsResponse(answer) => once(answer.error_code);
     BrokerRegistrationResponse(answer) => once(answer.error_code);
     BrokerHeartbeatResponse(answer) => once(answer.error_code);

@@ -629,6 +629,18 @@ pub const APIS: &[Api] = &[
         handle: |ctx, body| answer(ctx, body, describe_quorum::handle),
     },
     Api {
+        key: 56,
+        name: "AlterPartition",
+        versions: Versions::served(2, 3).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Small,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, alter_partition::handle),
+    },
+    Api {
         key: 57,
         name: "UpdateFeatures",
         versions: Versions::served(0, 2).flexible_from(0),

@@ -70,12 +70,8 @@ pub fn register_broker(
         None => {
             record.broker_epoch = context.next_write_offset;
             if existing.is_some() {
-                records = leader_and_isr_updates(
-                    image,
-                    context.schema,
-                    BrokerChange { remove: Some(request.broker_id), add: None },
-                )
-                .collect();
+                let change = BrokerChange::leaves(request.broker_id);
+                records = leader_and_isr_updates(image, context.schema, change).collect();
             }
         }
     }
@@ -226,7 +222,7 @@ pub fn broker_heartbeat(
         })
     };
     let updates = |change| leader_and_isr_updates(image, context.schema, change).collect::<Vec<_>>();
-    let leave = BrokerChange { remove: Some(request.broker_id), add: None };
+    let leave = BrokerChange::leaves(request.broker_id);
     let (mut records, is_fenced, should_shut_down) = if request.want_shut_down {
         // The broker leads nothing after these records, so it may shut down at once.
         let mut records = Vec::new();
@@ -243,7 +239,7 @@ pub fn broker_heartbeat(
         (records, true, false)
     } else if !request.want_fence && broker.fenced {
         let mut records = vec![change(UNFENCE, 0)];
-        records.extend(updates(BrokerChange { remove: None, add: Some(request.broker_id) }));
+        records.extend(updates(BrokerChange::returns(request.broker_id)));
         (records, false, false)
     } else {
         (Vec::new(), broker.fenced, false)
@@ -322,7 +318,7 @@ pub fn unregister_broker(
         let message = format!("Broker ID {} is not currently registered", request.broker_id);
         return Step::reply(Err(ApiError::new(ResponseError::BrokerIdNotRegistered, message)));
     };
-    let change = BrokerChange { remove: Some(request.broker_id), add: None };
+    let change = BrokerChange::is_lost(request.broker_id);
     let mut updates = leader_and_isr_updates(image, context.schema, change);
     let mut records: Vec<MetadataRecord> = updates.by_ref().take(PORTION).collect();
     if updates.next().is_some() {

@@ -1,6 +1,6 @@
 //! The controller's requests, and the function that decides each.
 
-use super::{Step, StepContext, brokers, client_quotas, configs, directories, features, producer_ids, topics};
+use super::{Step, StepContext, brokers, client_quotas, configs, directories, features, isr, producer_ids, topics};
 use crate::metadata::image::MetadataImage;
 
 macro_rules! requests {
@@ -60,4 +60,5 @@ requests! {
     BrokerHeartbeat(brokers::BrokerHeartbeat) -> brokers::BrokerHeartbeatReply = brokers::broker_heartbeat;
     UnregisterBroker(brokers::UnregisterBroker) -> brokers::UnregisterBrokerReply = brokers::unregister_broker;
     AssignReplicasToDirs(directories::AssignReplicasToDirs) -> directories::AssignReplicasToDirsReply = directories::assign_replicas_to_dirs;
+    AlterPartition(isr::AlterPartition) -> isr::AlterPartitionReply = isr::alter_partition;
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     ApiError, Step, StepContext,
     brokers::check_broker_epoch,
-    partitions::{BrokerChange, partition_change, unclean_election_enabled},
+    partitions::{ElectionSettings, PartitionChangeBuilder},
 };
 use crate::{
     metadata::{
@@ -76,8 +76,8 @@ pub fn assign_replicas_to_dirs(
         if moved.directories == partition.directories {
             continue;
         }
-        let unclean = unclean_election_enabled(image, context.schema, topic);
-        let elected = partition_change(image, topic, index, &moved, BrokerChange::default(), unclean);
+        let settings = ElectionSettings::of(image, context.schema, topic);
+        let elected = PartitionChangeBuilder::new(image, topic, index, &moved, settings).build();
         let mut record = elected.unwrap_or_else(|| PartitionChangeRecord {
             partition_id: index,
             topic_id: topic_id.0,

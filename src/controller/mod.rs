@@ -12,6 +12,7 @@ pub mod configs;
 mod controller;
 pub mod directories;
 pub mod features;
+pub mod isr;
 pub mod partitions;
 pub mod portions;
 pub mod producer_ids;

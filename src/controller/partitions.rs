@@ -255,16 +255,41 @@ fn has_uncordoned_directory(broker: &BrokerRegistration) -> bool {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BrokerChange {
     /// The broker leaves all ISRs and loses its leaderships.
-    pub(super) remove: Option<BrokerId>,
+    remove: Option<BrokerId>,
     /// The broker may lead although it is still fenced in the image.
-    pub(super) add: Option<BrokerId>,
+    add: Option<BrokerId>,
+    /// The removed broker is not eligible any more: it may lack records that it had acknowledged.
+    is_unclean: bool,
 }
 
 impl BrokerChange {
+    /// The broker stops or is silent. It keeps its log.
+    pub(super) fn leaves(broker: BrokerId) -> Self {
+        BrokerChange { remove: Some(broker), ..Default::default() }
+    }
+
+    /// The broker has stopped without flushing its logs, or does not come back.
+    pub(super) fn is_lost(broker: BrokerId) -> Self {
+        BrokerChange { remove: Some(broker), is_unclean: true, ..Default::default() }
+    }
+
+    /// The broker is unfenced.
+    pub(super) fn returns(broker: BrokerId) -> Self {
+        BrokerChange { add: Some(broker), ..Default::default() }
+    }
+
     fn may_lead(&self, image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
         Some(broker) != self.remove
             && (Some(broker) == self.add || is_active(image, broker))
             && has_online_directory(image, partition, broker)
+    }
+
+    fn concerns(&self, partition: &PartitionImage) -> bool {
+        // linear: a partition has a few replicas
+        match self.remove {
+            Some(removed) => partition.isr.contains(&removed) || (self.is_unclean && partition.elr.contains(&removed)),
+            None => partition.leader == NO_LEADER,
+        }
     }
 }
 
@@ -275,18 +300,7 @@ pub(super) fn leader_and_isr_updates<'a>(
     schema: &'a dyn ConfigSchema,
     change: BrokerChange,
 ) -> impl Iterator<Item = MetadataRecord> + 'a {
-    let concerned = move |partition: &PartitionImage| match change.remove {
-        Some(removed) => partition.isr.contains(&removed),
-        None => partition.leader == NO_LEADER,
-    };
-    image.topics.by_name.values().flat_map(move |topic| {
-        let mut unclean = None;
-        let partitions = topic.partitions.iter().filter(move |(_, partition)| concerned(partition));
-        partitions.filter_map(move |(id, partition)| {
-            let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
-            partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from)
-        })
-    })
+    updates_where(image, schema, change, move |partition| change.concerns(partition))
 }
 
 /// Elects new leaders, or none, for the partitions whose replica on `broker` is in an offline directory.
@@ -298,63 +312,206 @@ pub(super) fn leaders_without_directories(
 ) -> Vec<MetadataRecord> {
     // linear: a broker has a few log directories
     let is_lost = |partition: &PartitionImage| directory_of(partition, broker).is_some_and(|id| offline.contains(&id));
-    let mut records = Vec::new();
-    for topic in image.topics.by_name.values() {
-        let mut unclean = None;
-        for (id, partition) in topic.partitions.iter().filter(|(_, partition)| is_lost(partition)) {
-            let unclean = *unclean.get_or_insert_with(|| unclean_election_enabled(image, schema, topic));
-            let change = BrokerChange { remove: Some(broker), add: None };
-            records.extend(partition_change(image, topic, *id, partition, change, unclean).map(MetadataRecord::from));
-        }
-    }
-    records
+    updates_where(image, schema, BrokerChange::leaves(broker), is_lost).collect()
 }
 
-pub(super) fn unclean_election_enabled(image: &MetadataImage, schema: &dyn ConfigSchema, topic: &TopicImage) -> bool {
-    schema
-        .effective_topic_value(image, image.topic_config(&topic.name), "unclean.leader.election.enable")
-        .is_some_and(|value| value == "true")
-}
-
-/// Apache: `PartitionChangeBuilder.build` (with ELR off, without reassignment). None if nothing changes.
-pub(super) fn partition_change(
-    image: &MetadataImage,
-    topic: &TopicImage,
-    partition_id: i32,
-    partition: &PartitionImage,
+fn updates_where<'a>(
+    image: &'a MetadataImage,
+    schema: &'a dyn ConfigSchema,
     change: BrokerChange,
-    unclean_election: bool,
-) -> Option<PartitionChangeRecord> {
-    let mut record = PartitionChangeRecord { partition_id, topic_id: topic.id.0, ..Default::default() };
-    let target_isr: Vec<BrokerId> =
-        partition.isr.iter().copied().filter(|broker| Some(*broker) != change.remove).collect();
-    let may_lead = |broker: BrokerId| change.may_lead(image, partition, broker);
-    // linear: a partition has a few replicas
-    let in_sync = |broker: &BrokerId| target_isr.contains(broker) && may_lead(*broker);
-    let candidates = || partition.replicas.iter().copied();
-    let (leader, unclean) = if in_sync(&partition.leader) {
-        (partition.leader, false)
-    } else if let Some(leader) = candidates().find(in_sync) {
-        (leader, false)
-    } else if let Some(leader) = candidates().find(|broker| unclean_election && may_lead(*broker)) {
-        (leader, true)
-    } else {
-        (NO_LEADER, false)
-    };
-    if leader != partition.leader {
-        record.leader = leader;
-        if unclean {
-            record.isr = Some(vec![leader]);
-            // LeaderRecoveryState.RECOVERING
-            record.leader_recovery_state = if partition.leader_recovery_state == 1 { -1 } else { 1 };
+    is_concerned: impl Fn(&PartitionImage) -> bool + Clone + 'a,
+) -> impl Iterator<Item = MetadataRecord> + 'a {
+    image.topics.by_name.values().flat_map(move |topic| {
+        let is_concerned = is_concerned.clone();
+        let mut settings = None;
+        let partitions = topic.partitions.iter().filter(move |(_, partition)| is_concerned(partition));
+        partitions.filter_map(move |(id, partition)| {
+            let settings = *settings.get_or_insert_with(|| ElectionSettings::of(image, schema, topic));
+            let builder = PartitionChangeBuilder::new(image, topic, *id, partition, settings);
+            builder.with_broker_change(change).build().map(MetadataRecord::from)
+        })
+    })
+}
+
+/// The settings of a topic that elections need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ElectionSettings {
+    /// `unclean.leader.election.enable`.
+    pub(super) unclean_election: bool,
+    /// `min.insync.replicas`, at most the number of replicas.
+    min_isr: usize,
+}
+
+impl ElectionSettings {
+    pub(super) fn of(image: &MetadataImage, schema: &dyn ConfigSchema, topic: &TopicImage) -> Self {
+        let value = |key: &str| schema.effective_topic_value(image, image.topic_config(&topic.name), key);
+        let replicas = topic.partitions.values().next().map_or(1, |partition| partition.replicas.len()).max(1);
+        let min_isr = || value("min.insync.replicas").and_then(|value| value.parse().ok()).unwrap_or(1);
+        ElectionSettings {
+            unclean_election: value("unclean.leader.election.enable").is_some_and(|value| value == "true"),
+            // Apache: `getTopicEffectiveMinIsr`.
+            min_isr: if replicas == 1 { 1 } else { replicas.min(min_isr()) },
         }
     }
-    // The last in-sync replica stays in the ISR: only this replica is known to have all committed records.
-    if record.isr.is_none() && !target_isr.is_empty() && target_isr != partition.isr {
-        record.isr = Some(target_isr);
+}
+
+/// Apache: `PartitionChangeBuilder.Election`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Election {
+    /// The leader stays while it is in sync.
+    Online,
+    /// As `Online`, but a replica that is not in sync is better than none.
+    Unclean,
+}
+
+/// `LeaderRecoveryState`: the leader has all committed records.
+pub(super) const RECOVERED: i8 = 0;
+/// `LeaderRecoveryState`: the leader was elected although it may lack committed records.
+pub(super) const RECOVERING: i8 = 1;
+
+/// Apache: `PartitionChangeBuilder`, without reassignment. Chooses the leader, the ISR and the eligible leader replicas
+/// (ELR, KIP-966) of one partition.
+///
+/// The high watermark stands still while the ISR is smaller than `min.insync.replicas`. So a replica that leaves such
+/// an ISR has all committed records for as long as the ISR stays small, and may lead later: it is in the ELR. A broker
+/// that stopped without flushing its logs leaves both. If nobody is left in either, the last leader may lead again,
+/// which counts as unclean.
+///
+/// Deviations: with Kafka a partition with a single replica gets an empty ISR, too. Here its replica stays in the ISR,
+/// since no other one could have records that it lacks.
+pub(super) struct PartitionChangeBuilder<'a> {
+    image: &'a MetadataImage,
+    topic: &'a TopicImage,
+    partition_id: i32,
+    partition: &'a PartitionImage,
+    settings: ElectionSettings,
+    change: BrokerChange,
+    election: Election,
+    isr: Vec<BrokerId>,
+    elr: Vec<BrokerId>,
+    leader_recovery_state: i8,
+}
+
+impl<'a> PartitionChangeBuilder<'a> {
+    pub(super) fn new(
+        image: &'a MetadataImage,
+        topic: &'a TopicImage,
+        partition_id: i32,
+        partition: &'a PartitionImage,
+        settings: ElectionSettings,
+    ) -> Self {
+        PartitionChangeBuilder {
+            image,
+            topic,
+            partition_id,
+            partition,
+            settings,
+            change: BrokerChange::default(),
+            election: if settings.unclean_election { Election::Unclean } else { Election::Online },
+            isr: partition.isr.clone(),
+            elr: partition.elr.clone(),
+            leader_recovery_state: partition.leader_recovery_state,
+        }
     }
-    let unchanged = PartitionChangeRecord { partition_id, topic_id: topic.id.0, ..Default::default() };
-    (record != unchanged).then_some(record)
+
+    /// Respects a change of a broker that is not in the image yet.
+    pub(super) fn with_broker_change(mut self, change: BrokerChange) -> Self {
+        self.change = change;
+        self.isr.retain(|broker| Some(*broker) != change.remove);
+        self
+    }
+
+    /// The ISR and the recovery state that the leader proposes.
+    pub(super) fn with_isr(self, isr: Vec<BrokerId>, leader_recovery_state: i8) -> Self {
+        PartitionChangeBuilder { isr, leader_recovery_state, ..self }
+    }
+
+    /// The change; None if there is none.
+    pub(super) fn build(mut self) -> Option<PartitionChangeRecord> {
+        let partition = self.partition;
+        let unchanged =
+            PartitionChangeRecord { partition_id: self.partition_id, topic_id: self.topic.id.0, ..Default::default() };
+        let mut record = unchanged.clone();
+        self.update_elr();
+        let (leader, is_unclean) = self.elect();
+        if leader != partition.leader {
+            record.leader = leader;
+            if is_unclean {
+                self.isr = vec![leader];
+                self.elr.clear();
+                self.leader_recovery_state = RECOVERING;
+            // linear: a partition has a few replicas
+            } else if self.elr.contains(&leader) {
+                self.isr = vec![leader];
+                self.elr.retain(|replica| *replica != leader);
+            }
+        }
+        let last_known = self.last_known_leader(leader);
+        // The last in-sync replica stays in the ISR if it is the only replica.
+        let is_kept = self.isr.is_empty() && self.is_single();
+        record.isr = (!is_kept && self.isr != partition.isr).then_some(self.isr);
+        record.eligible_leader_replicas = (self.elr != partition.elr).then_some(self.elr);
+        record.last_known_elr = (last_known != partition.last_known_elr).then_some(last_known);
+        if self.leader_recovery_state != partition.leader_recovery_state {
+            record.leader_recovery_state = self.leader_recovery_state;
+        }
+        (record != unchanged).then_some(record)
+    }
+
+    fn is_single(&self) -> bool {
+        self.partition.replicas.len() == 1
+    }
+
+    /// Apache: `maybePopulateTargetElr`.
+    fn update_elr(&mut self) {
+        if self.isr.len() >= self.settings.min_isr {
+            self.elr.clear();
+        } else if !self.is_single() {
+            let is_lost = |replica: &BrokerId| self.change.is_unclean && Some(*replica) == self.change.remove;
+            // linear: a partition has a few replicas
+            let is_eligible = |replica: &BrokerId| {
+                (self.partition.isr.contains(replica) || self.elr.contains(replica))
+                    && !self.isr.contains(replica)
+                    && !is_lost(replica)
+            };
+            self.elr = self.partition.replicas.iter().copied().filter(is_eligible).collect();
+        }
+    }
+
+    /// The leader, and whether it may lack committed records. Apache: `electLeader`.
+    fn elect(&self) -> (BrokerId, bool) {
+        let partition = self.partition;
+        let may_lead = |broker: &BrokerId| self.change.may_lead(self.image, partition, *broker);
+        // linear: a partition has a few replicas
+        let is_eligible = |broker: &BrokerId| {
+            (self.isr.contains(broker) || (self.isr.is_empty() && self.elr.contains(broker))) && may_lead(broker)
+        };
+        let replicas = || partition.replicas.iter().copied();
+        let clean = std::iter::once(partition.leader).chain(replicas()).find(is_eligible);
+        let last_known = || match partition.last_known_elr[..] {
+            [leader] if self.isr.is_empty() && self.elr.is_empty() => {
+                Some(leader).filter(|leader| partition.replicas.contains(leader) && may_lead(leader))
+            }
+            _ => None,
+        };
+        let unclean = || replicas().find(|broker| self.election == Election::Unclean && may_lead(broker));
+        match clean {
+            Some(leader) => (leader, false),
+            None => last_known().or_else(unclean).map_or((NO_LEADER, false), |leader| (leader, true)),
+        }
+    }
+
+    /// Apache: `maybeUpdateLastKnownLeader`. It is stored in the field of the last known ELR.
+    fn last_known_leader(&self, leader: BrokerId) -> Vec<BrokerId> {
+        let partition = self.partition;
+        let loses_isr = self.isr.is_empty() && !partition.isr.is_empty() && !self.is_single();
+        let last = if partition.leader == NO_LEADER { partition.isr.first() } else { Some(&partition.leader) };
+        match last {
+            _ if leader != NO_LEADER => Vec::new(),
+            Some(last) if loses_isr => vec![*last],
+            _ => partition.last_known_elr.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -413,14 +570,12 @@ mod tests {
     fn a_single_replica_loses_its_leader_but_not_its_isr_and_gets_it_back() {
         let mut image = image_with_brokers(&[1]);
         add_topic(&mut image, "t", &[&[1]]);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None })
-            .collect::<Vec<_>>();
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange::leaves(1)).collect::<Vec<_>>();
         apply(&mut image, &records);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, partition.leader_epoch, &*partition.isr), (NO_LEADER, 1, &[1][..]));
         edit_broker(&mut image, 1, |broker| broker.fenced = true);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: None, add: Some(1) })
-            .collect::<Vec<_>>();
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange::returns(1)).collect::<Vec<_>>();
         apply(&mut image, &records);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, partition.leader_epoch), (1, 2));
@@ -430,18 +585,16 @@ mod tests {
     fn a_follower_takes_over_and_the_isr_shrinks_and_only_unclean_election_leaves_the_isr() {
         let mut image = image_with_brokers(&[1, 2]);
         add_topic(&mut image, "t", &[&[1, 2]]);
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(1), add: None })
-            .collect::<Vec<_>>();
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange::leaves(1)).collect::<Vec<_>>();
         apply(&mut image, &records);
         edit_broker(&mut image, 1, |broker| broker.fenced = true);
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
         // Now broker 2 fails too, and broker 1 comes back, but it is not in sync.
-        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange { remove: Some(2), add: None })
-            .collect::<Vec<_>>();
+        let records = leader_and_isr_updates(&image, &TestSchema, BrokerChange::leaves(2)).collect::<Vec<_>>();
         apply(&mut image, &records);
         edit_broker(&mut image, 2, |broker| broker.fenced = true);
-        let back = BrokerChange { remove: None, add: Some(1) };
+        let back = BrokerChange::returns(1);
         assert_eq!(leader_and_isr_updates(&image, &TestSchema, back).count(), 0);
         set_config(&mut image, "t", "unclean.leader.election.enable", "true");
         let records = leader_and_isr_updates(&image, &TestSchema, back).collect::<Vec<_>>();

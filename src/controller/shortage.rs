@@ -40,7 +40,8 @@ impl Request {
             Request::RegisterBroker(_)
             | Request::BrokerHeartbeat(_)
             | Request::UnregisterBroker(_)
-            | Request::AssignReplicasToDirs(_) => Reserve::Part,
+            | Request::AssignReplicasToDirs(_)
+            | Request::AlterPartition(_) => Reserve::Part,
             Request::CreateTopics(_)
             | Request::CreatePartitions(_)
             | Request::AlterClientQuotas(_)

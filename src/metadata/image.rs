@@ -171,7 +171,7 @@ impl PartitionImage {
 
     /// Apache: `PartitionRegistration.merge`. Absent fields do not change. If the record names a leader, even the old
     /// one, the leader epoch rises.
-    fn merge(&mut self, record: &PartitionChangeRecord) {
+    pub fn merge(&mut self, record: &PartitionChangeRecord) {
         let replace = |field: &mut Vec<BrokerId>, change: &Option<Vec<BrokerId>>| {
             if let Some(change) = change {
                 field.clone_from(change);

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        AllocateProducerIdsRequest, AllocateProducerIdsResponse, AssignReplicasToDirsRequest,
-        AssignReplicasToDirsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId,
-        BrokerRegistrationRequest, BrokerRegistrationResponse,
+        AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
+        AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+        BrokerId, BrokerRegistrationRequest, BrokerRegistrationResponse, alter_partition_request,
+        alter_partition_response,
         assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData},
         broker_registration_request::{Feature, Listener},
     },
@@ -23,6 +24,7 @@ use crate::{
         ApiError, ControllerRequest,
         brokers::{BrokerHeartbeat, BrokerState, RegisterBroker},
         directories::AssignReplicasToDirs,
+        isr::{AlterPartition, AlteredPartition, ProposedIsr},
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
     },
     metadata::image::{Endpoint, MetadataImage},
@@ -219,8 +221,87 @@ impl From<&AssignReplicasToDirsRequest> for AssignReplicasToDirs {
     }
 }
 
+impl BrokerRequest for AlterPartition {
+    type Value = BTreeMap<(TopicId, i32), Result<AlteredPartition, ResponseError>>;
+    type Wire = AlterPartitionRequest;
+    const VERSION: i16 = 3;
+
+    fn to_wire(&self, _: &MetadataImage) -> AlterPartitionRequest {
+        use alter_partition_request::{BrokerState, PartitionData, TopicData};
+        let member = |(broker, epoch): &(i32, i64)| {
+            BrokerState::default().with_broker_id(BrokerId(*broker)).with_broker_epoch(*epoch)
+        };
+        let mut by_topic = BTreeMap::<TopicId, Vec<PartitionData>>::new();
+        for ((topic, index), proposal) in &self.proposals {
+            let partition = PartitionData::default()
+                .with_partition_index(*index)
+                .with_leader_epoch(proposal.leader_epoch)
+                .with_new_isr_with_epochs(proposal.isr.iter().map(member).collect())
+                .with_leader_recovery_state(proposal.leader_recovery_state)
+                .with_partition_epoch(proposal.partition_epoch);
+            by_topic.entry(*topic).or_default().push(partition);
+        }
+        let topic = |(id, partitions): (TopicId, Vec<PartitionData>)| {
+            TopicData::default().with_topic_id(id.0).with_partitions(partitions)
+        };
+        AlterPartitionRequest::default()
+            .with_broker_id(BrokerId(self.broker_id))
+            .with_broker_epoch(self.broker_epoch)
+            .with_topics(by_topic.into_iter().map(topic).collect())
+    }
+
+    fn value(response: AlterPartitionResponse) -> Result<Self::Value, ApiError> {
+        use alter_partition_response::PartitionData;
+        check(response.error_code)?;
+        let result = |partition: PartitionData| match ResponseError::try_from_code(partition.error_code) {
+            Some(error) => Err(error),
+            None => Ok(AlteredPartition {
+                leader: partition.leader_id.0,
+                leader_epoch: partition.leader_epoch,
+                isr: partition.isr.into_iter().map(|broker| broker.0).collect(),
+                leader_recovery_state: partition.leader_recovery_state,
+                partition_epoch: partition.partition_epoch,
+            }),
+        };
+        let partitions = response.topics.into_iter().flat_map(|topic| {
+            let id = TopicId(topic.topic_id);
+            topic.partitions.into_iter().map(move |partition| ((id, partition.partition_index), partition))
+        });
+        Ok(partitions.map(|(at, partition)| (at, result(partition))).collect())
+    }
+}
+
+impl From<AlterPartitionRequest> for AlterPartition {
+    fn from(request: AlterPartitionRequest) -> Self {
+        use alter_partition_request::PartitionData;
+        // Version 2 has no epochs, version 3 has nothing else.
+        let proposal = |partition: PartitionData| {
+            let without_epochs = partition.new_isr.into_iter().map(|broker| (broker.0, -1));
+            let with_epochs =
+                partition.new_isr_with_epochs.into_iter().map(|member| (member.broker_id.0, member.broker_epoch));
+            ProposedIsr {
+                leader_epoch: partition.leader_epoch,
+                partition_epoch: partition.partition_epoch,
+                isr: without_epochs.chain(with_epochs).collect(),
+                leader_recovery_state: partition.leader_recovery_state,
+            }
+        };
+        let partitions = request.topics.into_iter().flat_map(|topic| {
+            let id = TopicId(topic.topic_id);
+            topic.partitions.into_iter().map(move |partition| ((id, partition.partition_index), partition))
+        });
+        AlterPartition {
+            broker_id: request.broker_id.0,
+            broker_epoch: request.broker_epoch,
+            proposals: partitions.map(|(at, partition)| (at, proposal(partition))).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::protocol::{Decodable, Encodable};
+
     use super::*;
 
     #[test]
@@ -244,6 +325,28 @@ mod tests {
             directories: [(at(1, 0), directory(7)), (at(1, 1), directory(8)), (at(2, 0), directory(7))].into(),
         };
         assert_eq!(AssignReplicasToDirs::from(&assign.to_wire(&image)).directories, assign.directories);
+        let proposal = |partition_epoch: i32, isr: &[(i32, i64)]| ProposedIsr {
+            leader_epoch: 4,
+            partition_epoch,
+            isr: isr.to_vec(),
+            leader_recovery_state: 1,
+        };
+        let alter = AlterPartition {
+            broker_id: 3,
+            broker_epoch: 9,
+            proposals: [
+                (at(1, 0), proposal(5, &[(3, 9), (1, -1)])),
+                (at(1, 1), proposal(6, &[(3, 9)])),
+                (at(2, 0), proposal(7, &[])),
+            ]
+            .into(),
+        };
+        let wire = alter.to_wire(&image);
+        assert_eq!(AlterPartition::from(wire.clone()), alter);
+        let mut bytes = bytes::BytesMut::new();
+        wire.encode(&mut bytes, AlterPartition::VERSION).unwrap();
+        let decoded = AlterPartitionRequest::decode(&mut bytes.freeze(), AlterPartition::VERSION).unwrap();
+        assert_eq!(AlterPartition::from(decoded), alter);
     }
 
     #[test]
