@@ -43,7 +43,7 @@ use crate::{
         self, ControllerChannel, MetadataLog, NoTransport, OpenStore, QuorumTransport,
         control_records::{KRaftVersionFeature, Voter, VoterEndpoint, VotersRecord},
     },
-    replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
+    replica::{ReplicaManager, ReplicationSettings, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
     types::BrokerId,
 };
 
@@ -101,7 +101,9 @@ impl Broker {
 
         // Metadata: the image, its subscribers in the order of notification, then the quorum that feeds them.
         let publisher = Publisher::new(&env.tasks);
-        let replica_manager = ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone());
+        let replication = ReplicationSettings::new(&config, &settings.listeners.inter_broker);
+        let replica_manager =
+            ReplicaManager::new(config.node_id, env.clone(), statics.clone(), log_manager.clone(), replication);
         let groups_log = Arc::new(GroupMetadataLog::new(env.clone(), replica_manager.clone()));
         let accepted_loss = config.accepted_group_loss().map_err(anyhow::Error::msg)?;
         let group_config = GroupConfig { accepted_loss, ..GroupConfig::from(&*config) };
@@ -167,6 +169,7 @@ impl Broker {
             groups,
             config,
         });
+        parts.replica_manager.start_replication(parts.channel.clone());
         // The other voters are served first: without them there is no controller.
         for (_, bound) in controller_bound {
             bound.serve(&parts, &limits);
@@ -215,6 +218,12 @@ impl Broker {
     /// What the start has found, as text for the operator: a new cluster, or the numbers of topics and partitions.
     pub fn found(&self) -> &str {
         &self.found
+    }
+
+    /// The partitions of this broker.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn replica_manager(&self) -> &ReplicaManager {
+        &self.parts.replica_manager
     }
 
     /// `node.id`.

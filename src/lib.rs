@@ -56,4 +56,6 @@ pub mod network;
 pub mod sim;
 
 #[cfg(test)]
+mod script_tests;
+#[cfg(test)]
 mod tidy;

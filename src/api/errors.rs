@@ -16,6 +16,8 @@ pub(crate) fn partition(error: &PartitionError) -> ResponseError {
         PartitionError::FencedLeaderEpoch { .. } => ResponseError::FencedLeaderEpoch,
         PartitionError::UnknownLeaderEpoch { .. } => ResponseError::UnknownLeaderEpoch,
         PartitionError::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
+        PartitionError::NotEnoughReplicasAfterAppend(_) => ResponseError::NotEnoughReplicasAfterAppend,
+        PartitionError::OffsetNotAvailable(_) => ResponseError::OffsetNotAvailable,
         PartitionError::Append(error) => append(error),
         PartitionError::Read(error) => read(error),
         PartitionError::Storage(error) => storage(error),

@@ -3,7 +3,8 @@
 //! Behavior: F1–F9, F11, F13. The partitions of the fetch session are read in turn, within the byte limits. If there is
 //! too little data, the request waits until a watermark moves and reads again, until there is enough data or
 //! `max_wait_ms` has passed. Reads that may wait for a disk run on the blocking pool.
-//! Deviations: a request with a replica id gets NOT_LEADER_OR_FOLLOWER, because there are no other replicas yet.
+//! A request of a follower is read up to the log end offset. It also ends when the high watermark is above the one that
+//! the follower knows (KIP-1166).
 //! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
 //! ids 13 (KIP-516). The current leader, which version 16 may name (KIP-951), is left empty.
 
@@ -36,6 +37,7 @@ use crate::{
         replica_manager::LocalTopic,
         waiters::Waiter,
     },
+    types::BrokerId,
 };
 
 /// From this version on topics are named by id.
@@ -100,7 +102,11 @@ fn named(request: &FetchRequest) -> Named {
             };
             (
                 FetchKey { topic: name.clone(), topic_id: topic.topic_id, partition: partition.partition },
-                PartitionRequest { from, max_bytes: partition.partition_max_bytes },
+                PartitionRequest {
+                    from,
+                    max_bytes: partition.partition_max_bytes,
+                    known_high_watermark: partition.high_watermark,
+                },
             )
         }));
     }
@@ -151,6 +157,8 @@ struct Fetch {
     env: Env,
     network: Tasks,
     isolation: FetchIsolation,
+    /// The follower and its broker epoch; `None` for a consumer.
+    follower: Option<(BrokerId, i64)>,
     max_bytes: usize,
     min_bytes: usize,
     api_version: i16,
@@ -182,14 +190,12 @@ struct Found {
 
 impl Fetch {
     fn new(ctx: &RequestContext, request: &FetchRequest, context: &FetchContext) -> Fetch {
-        let is_replica = request.replica_id >= 0;
+        let follower = (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch));
         let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
         // The partitions of a topic mostly follow each other, so each run of them takes one lookup.
         let mut last: Option<(&FetchKey, Result<AuthorizedTopic, ResponseError>)> = None;
         let partitions = context.partitions.iter().map(|(key, wanted)| {
-            let topic = if is_replica {
-                Err(ResponseError::NotLeaderOrFollower)
-            } else if by_id && key.topic_id.is_zero() {
+            let topic = if by_id && key.topic_id.is_zero() {
                 Err(ResponseError::UnknownTopicId)
             } else {
                 let is_same =
@@ -208,11 +214,12 @@ impl Fetch {
             partitions: Arc::new(partitions.collect()),
             env: ctx.env().clone(),
             network: ctx.network().clone(),
-            isolation: if request.isolation_level == 1 {
-                FetchIsolation::LastStable
-            } else {
-                FetchIsolation::HighWatermark
+            isolation: match (follower, request.isolation_level) {
+                (Some(_), _) => FetchIsolation::LogEnd,
+                (None, 1) => FetchIsolation::LastStable,
+                (None, _) => FetchIsolation::HighWatermark,
             },
+            follower,
             max_bytes: request.max_bytes.min(ctx.config().fetch_max_bytes).max(0) as usize,
             min_bytes: request.min_bytes.max(0) as usize,
             api_version: ctx.api_version,
@@ -235,7 +242,7 @@ impl Fetch {
             let found = Some(found).filter(|found| found.bytes == 0);
             let (waiter, timeout) = wait.get_or_insert_with(|| (Waiter::new(), clock.sleep_until(deadline)));
             for partition in self.readable() {
-                partition.register(waiter);
+                partition.register(waiter, self.isolation);
             }
             // A change before the registration does not wake the waiter, so check again.
             if self.changes() != changes {
@@ -256,7 +263,7 @@ impl Fetch {
 
     /// The number of changes of all partitions.
     fn changes(&self) -> u64 {
-        self.readable().map(|partition| partition.changes()).fold(0, u64::wrapping_add)
+        self.readable().map(|partition| partition.changes(self.isolation)).fold(0, u64::wrapping_add)
     }
 
     fn readable(&self) -> impl Iterator<Item = &Arc<Partition>> {
@@ -308,7 +315,9 @@ impl Fetch {
         for target in self.partitions.iter() {
             let data = self.read_partition(target, &found, may_wait)?;
             found.bytes += data.records.size_bytes();
-            found.is_urgent |= target.is_read() && data.error_code != 0 || data.diverging_epoch.is_some();
+            found.is_urgent |= target.is_read() && data.error_code != 0
+                || data.diverging_epoch.is_some()
+                || self.follower.is_some() && data.high_watermark > target.wanted.known_high_watermark;
             found.partitions.push(data);
         }
         Some(found)
@@ -342,7 +351,11 @@ impl Fetch {
         min_one_batch: bool,
         may_wait: bool,
     ) -> Result<Option<PartitionData>, PartitionError> {
-        let read = partition.read(&target.wanted.from, max_bytes, self.isolation, min_one_batch)?;
+        let from = &target.wanted.from;
+        let read = match self.follower {
+            Some(follower) => partition.read_for_follower(from, max_bytes, min_one_batch, follower)?,
+            None => partition.read(from, max_bytes, self.isolation, min_one_batch)?,
+        };
         let mut data = PartitionData {
             error_code: 0,
             high_watermark: read.watermarks.high_watermark,
@@ -440,13 +453,14 @@ mod tests {
             topic: None,
             partition: Ok(partition.clone()),
             index: 0,
-            wanted: PartitionRequest { from, max_bytes: 1 << 20 },
+            wanted: PartitionRequest { from, max_bytes: 1 << 20, known_high_watermark: i64::MAX },
         };
         let fetch = Fetch {
             partitions: Arc::new(vec![target]),
             env: Env { clock: Arc::new(clock.clone()), ..Env::system() },
             network: Tasks::new(),
             isolation: FetchIsolation::HighWatermark,
+            follower: None,
             max_bytes: 1 << 20,
             min_bytes,
             api_version: 12,

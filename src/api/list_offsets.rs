@@ -19,7 +19,7 @@ use crate::{
         ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
         ListOffsetsTopicResponse,
     },
-    replica::{Partition, PartitionError},
+    replica::{FetchIsolation, Partition, PartitionError, Watermarks},
     types::{Offset, TimestampMs},
 };
 
@@ -30,11 +30,18 @@ const EARLIEST_LOCAL: TimestampMs = -4;
 const LATEST_TIERED: TimestampMs = -5;
 const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
 
+/// Earlier versions do not know OFFSET_NOT_AVAILABLE.
+const FIRST_WITH_OFFSET_NOT_AVAILABLE: i16 = 5;
+
 /// There is no such record.
 const NONE: TimestampOffset = TimestampOffset { timestamp_ms: -1, offset: -1, leader_epoch: -1 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let read_committed = request.isolation_level == 1;
+    let reader = match request.isolation_level {
+        _ if request.replica_id >= 0 => FetchIsolation::LogEnd,
+        1 => FetchIsolation::LastStable,
+        _ => FetchIsolation::HighWatermark,
+    };
     let mut named = named(&request);
     let mut topics = Vec::with_capacity(request.topics.len());
     for (topic, same) in request.topics.into_iter().zip(named.same_topic) {
@@ -49,7 +56,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: ListOffsetsRequest) -> 
                     *twice = Named::Refused;
                     Err(ResponseError::InvalidRequest)
                 }
-                Some(Named::Once) | None => list(&ctx, partition_of(&authorized, index), asked, read_committed).await,
+                Some(Named::Once) | None => list(&ctx, partition_of(&authorized, index), asked, reader).await,
             };
             partitions.push(answer(index, found));
         }
@@ -106,23 +113,31 @@ async fn list(
     ctx: &RequestContext,
     partition: Result<Arc<Partition>, ResponseError>,
     asked: &ListOffsetsPartition,
-    read_committed: bool,
+    reader: FetchIsolation,
 ) -> Result<TimestampOffset, ResponseError> {
     if !is_served(ctx.api_version, asked.timestamp) {
         return Err(ResponseError::UnsupportedVersion);
     }
     let partition = partition?;
     let epoch = asked.current_leader_epoch;
-    let at_end = |watermarks: crate::replica::Watermarks| {
-        if read_committed { watermarks.last_stable_offset } else { watermarks.high_watermark }
+    let at_end = |watermarks: Watermarks| match reader {
+        FetchIsolation::LogEnd => watermarks.log_end_offset,
+        FetchIsolation::HighWatermark => watermarks.high_watermark,
+        FetchIsolation::LastStable => watermarks.last_stable_offset,
     };
     let found = match asked.timestamp {
-        LATEST => partition.offset_with_epoch(epoch, at_end),
+        LATEST if reader == FetchIsolation::LogEnd => partition.offset_with_epoch(epoch, at_end),
+        LATEST => partition.check_high_watermark_is_known().and_then(|()| partition.offset_with_epoch(epoch, at_end)),
         EARLIEST | EARLIEST_LOCAL => partition.offset_with_epoch(epoch, |watermarks| watermarks.log_start_offset),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => partition.offset_with_epoch(epoch, |_| -1).map(|_| NONE),
         timestamp_ms => search(ctx, partition, epoch, timestamp_ms, at_end).await,
     };
-    found.map_err(|error| errors::partition(&error))
+    found.map_err(|error| match errors::partition(&error) {
+        ResponseError::OffsetNotAvailable if ctx.api_version < FIRST_WITH_OFFSET_NOT_AVAILABLE => {
+            ResponseError::LeaderNotAvailable
+        }
+        code => code,
+    })
 }
 
 fn is_served(version: i16, timestamp: TimestampMs) -> bool {
@@ -143,9 +158,10 @@ async fn search(
     partition: Arc<Partition>,
     epoch: i32,
     timestamp_ms: TimestampMs,
-    at_end: impl FnOnce(crate::replica::Watermarks) -> Offset,
+    at_end: impl FnOnce(Watermarks) -> Offset,
 ) -> Result<TimestampOffset, PartitionError> {
     let (lookup, watermarks) = partition.timestamp_lookup(epoch)?;
+    let is_known = partition.check_high_watermark_is_known();
     let end = at_end(watermarks);
     let found = ctx
         .tasks()
@@ -153,7 +169,11 @@ async fn search(
             if timestamp_ms == MAX_TIMESTAMP { lookup.max_timestamp() } else { lookup.first_at_or_after(timestamp_ms) }
         })
         .await?;
-    Ok(found.filter(|found| found.offset < end).unwrap_or(NONE))
+    match found.filter(|found| found.offset < end) {
+        Some(found) => Ok(found),
+        // The record may become visible soon.
+        None => is_known.map(|()| NONE),
+    }
 }
 
 #[cfg(test)]

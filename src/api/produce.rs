@@ -363,9 +363,9 @@ impl Unfinished {
             }
             tokio::select! {
                 biased;
-                committed = self.partition.committed(self.last_offset, self.leader_epoch) => {
-                    committed.map_err(|error| errors::partition(&error))
-                }
+                committed = self.partition.committed(self.last_offset, self.leader_epoch) => committed
+                    .and_then(|()| self.partition.check_enough_replicas())
+                    .map_err(|error| errors::partition(&error)),
                 () = env.clock.sleep_until(deadline) => Err(ResponseError::RequestTimedOut),
             }
         }

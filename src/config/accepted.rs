@@ -839,33 +839,9 @@ rows! {
         ["log.dir.failure.timeout.ms"] Long = "30000",
             AtLeast(1), Low, ReadOnly,
             "A broker that cannot report a failed directory within this time stops, in milliseconds.";
-        ["num.replica.fetchers"] Int = "1",
-            AtLeast(1), High, ClusterWide,
-            "Fetchers of each source broker.";
-        ["replica.fetch.backoff.ms"] Int = "1000",
-            AtLeast(0), Medium, ReadOnly,
-            "Wait after a failed replica fetch, in milliseconds.";
-        ["replica.fetch.max.bytes"] Int = "1048576",
-            AtLeast(0), Medium, ReadOnly,
-            "Bytes fetched for each partition by a replica.";
-        ["replica.fetch.min.bytes"] Int = "1",
-            Any, High, ReadOnly,
-            "Fewest bytes a replica fetch waits for.";
-        ["replica.fetch.response.max.bytes"] Int = "10485760",
-            AtLeast(0), Medium, ReadOnly,
-            "Most bytes of a replica fetch.";
-        ["replica.fetch.wait.max.ms"] Int = "500",
-            Any, High, ReadOnly,
-            "Longest wait of a replica fetch, in milliseconds.";
-        ["replica.lag.time.max.ms"] Long = "30000",
-            Any, High, ReadOnly,
-            "A follower behind for longer leaves the in-sync replicas, in milliseconds.";
         ["replica.socket.receive.buffer.bytes"] Int = "65536",
             Any, High, ReadOnly,
             "Receive buffer of replica fetches.";
-        ["replica.socket.timeout.ms"] Int = "30000",
-            Any, High, ReadOnly,
-            "Socket timeout of replica fetches, in milliseconds.";
         ["request.timeout.ms"] Int = "30000",
             Any, High, ReadOnly,
             "Longest wait for an answer of another broker, in milliseconds.";

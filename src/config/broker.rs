@@ -142,6 +142,32 @@ settings! {
                 AtLeast(1), Low, ReadOnly internal,
                 "How often producers are looked at for expiry, in milliseconds.";
         }
+        section "Replication" {
+            ["num.replica.fetchers"] num_replica_fetchers: i32 = "1",
+                AtLeast(1), High, ClusterWide,
+                "Fetchers of each source broker.";
+            ["replica.fetch.backoff.ms"] replica_fetch_backoff_ms: i32 = "1000",
+                AtLeast(0), Medium, ReadOnly,
+                "Wait after a failed replica fetch, in milliseconds.";
+            ["replica.fetch.max.bytes"] replica_fetch_max_bytes: i32 = "1048576",
+                AtLeast(0), Medium, ReadOnly,
+                "Bytes fetched for each partition by a replica.";
+            ["replica.fetch.min.bytes"] replica_fetch_min_bytes: i32 = "1",
+                Any, High, ReadOnly,
+                "Fewest bytes a replica fetch waits for.";
+            ["replica.fetch.response.max.bytes"] replica_fetch_response_max_bytes: i32 = "10485760",
+                AtLeast(0), Medium, ReadOnly,
+                "Most bytes of a replica fetch.";
+            ["replica.fetch.wait.max.ms"] replica_fetch_wait_max_ms: i32 = "500",
+                Any, High, ReadOnly,
+                "Longest wait of a replica fetch, in milliseconds.";
+            ["replica.lag.time.max.ms"] replica_lag_time_max_ms: i64 = "30000",
+                Any, High, ReadOnly,
+                "A follower behind for longer leaves the in-sync replicas, in milliseconds.";
+            ["replica.socket.timeout.ms"] replica_socket_timeout_ms: i32 = "30000",
+                Any, High, ReadOnly,
+                "Socket timeout of replica fetches, in milliseconds.";
+        }
         section "Groups" {
             ["group.initial.rebalance.delay.ms"] group_initial_rebalance_delay_ms: i32 = "3000",
                 Any, Medium, ReadOnly,

@@ -85,7 +85,9 @@ fn write_error(error: &PartitionError, now: Duration) -> WriteError {
         PartitionError::NotLeader(_)
         | PartitionError::FencedLeaderEpoch { .. }
         | PartitionError::UnknownLeaderEpoch { .. } => WriteError::NotLeader,
-        PartitionError::NotEnoughReplicas { .. } => WriteError::NotEnoughReplicas,
+        PartitionError::NotEnoughReplicas { .. }
+        | PartitionError::NotEnoughReplicasAfterAppend(_)
+        | PartitionError::OffsetNotAvailable(_) => WriteError::NotEnoughReplicas,
         PartitionError::Append(AppendError::LargerThanSegment { .. }) => WriteError::TooLarge,
         PartitionError::Append(_) | PartitionError::Read(_) | PartitionError::Storage(_) => {
             if let Some(suppressed) = WRITE_FAILED.admit(now) {

@@ -52,6 +52,9 @@ pub const MODULES: &[&str] = &[
     "ottla.raft.transport",
     "ottla.replica",
     "ottla.replica.directories",
+    "ottla.replica.fetcher",
+    "ottla.replica.follower",
+    "ottla.replica.isr",
     "ottla.replica.partition",
     "ottla.replica.replica_manager",
 ];

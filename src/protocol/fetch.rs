@@ -398,6 +398,32 @@ impl FetchedRecords {
 }
 
 impl FetchResponse {
+    /// Decodes a response's body, as a follower gets it. The records are slices of it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not a valid response. The memory used is proportional to their number.
+    pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
+        if !(FIRST_WITH_TOPIC_IDS..=18).contains(&version) {
+            return Err(DecodeError::Version(version));
+        }
+        let mut reader = Reader::new(body, true);
+        let r = &mut reader;
+        let response = Self {
+            throttle_time_ms: r.i32()?,
+            error_code: r.i16()?,
+            session_id: r.i32()?,
+            topics: r.array(2, |r| {
+                let (name, topic_id) = topic_name(version, r)?;
+                let partitions = r.array(32, PartitionData::decode)?;
+                r.skip_tags()?;
+                Ok(FetchableTopicResponse { name, topic_id, partitions })
+            })?,
+            node_endpoints: Vec::new(),
+        };
+        reader.skip_tags()?;
+        Ok(response)
+    }
+
     /// Encodes the response body as parts, in the order of the wire. Their total size is known before the first part is
     /// sent.
     pub fn into_parts(self, version: i16) -> Vec<Part> {
@@ -429,6 +455,40 @@ impl FetchResponse {
 }
 
 impl PartitionData {
+    fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let mut data = Self {
+            partition_index: r.i32()?,
+            error_code: r.i16()?,
+            high_watermark: r.i64()?,
+            last_stable_offset: r.i64()?,
+            log_start_offset: r.i64()?,
+            aborted_transactions: r.nullable_array(17, |r| {
+                let aborted = AbortedTransaction { producer_id: r.i64()?, first_offset: r.i64()? };
+                r.skip_tags()?;
+                Ok(aborted)
+            })?,
+            preferred_read_replica: r.i32()?,
+            records: match r.nullable_bytes()? {
+                Some(records) if !records.is_empty() => FetchedRecords::Memory(vec![records]),
+                _ => FetchedRecords::Empty,
+            },
+            diverging_epoch: None,
+            current_leader: None,
+        };
+        r.tags(|tag, r| {
+            match tag {
+                0 => {
+                    data.diverging_epoch = Some(EpochEndOffset { epoch: r.i32()?, end_offset: r.i64()? });
+                    r.skip_tags()?;
+                }
+                1 => data.current_leader = Some(LeaderIdAndEpoch::decode(r)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(data)
+    }
+
     fn put(self, version: i16, w: &mut Writer) {
         w.i32(self.partition_index);
         w.i16(self.error_code);

@@ -214,6 +214,10 @@ impl PartitionProduceResponse {
 }
 
 impl LeaderIdAndEpoch {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        r.structure(|r| Ok(Self { leader_id: r.i32()?, leader_epoch: r.i32()? }))
+    }
+
     pub(super) fn encode(self, writer: &mut Writer) {
         writer.i32(self.leader_id);
         writer.i32(self.leader_epoch);

@@ -58,6 +58,8 @@ pub struct PartitionRequest {
     pub from: FetchFrom,
     /// `partition_max_bytes`.
     pub max_bytes: i32,
+    /// The high watermark that a follower knows; `i64::MAX` from consumers (KIP-1166).
+    pub known_high_watermark: Offset,
 }
 
 /// The values that were last sent to the client. A response omits partitions whose values are the same.
@@ -393,6 +395,7 @@ mod tests {
         PartitionRequest {
             from: FetchFrom { offset, current_leader_epoch: -1, last_fetched_epoch: -1 },
             max_bytes: 100,
+            known_high_watermark: i64::MAX,
         }
     }
 

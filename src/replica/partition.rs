@@ -16,7 +16,8 @@ use std::{
 };
 
 use super::{
-    state::{Leadership, ReplicaState},
+    context::ReplicaContext,
+    state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, Moment, ReplicaState, RoleChange},
     waiters::{Waiter, Waiters},
 };
 use crate::{
@@ -55,7 +56,13 @@ pub enum PartitionError {
     UnknownLeaderEpoch { partition: TopicPartition, epoch: LeaderEpoch, current: LeaderEpoch },
     /// P2: there are too few in-sync replicas to append with acks=all. Nothing was written.
     #[error("{in_sync} replicas of {partition} are in sync, acks=all needs {needed}")]
-    NotEnoughReplicas { partition: TopicPartition, in_sync: usize, needed: i32 },
+    NotEnoughReplicas { partition: TopicPartition, in_sync: usize, needed: usize },
+    /// P2: the records are on all in-sync replicas, but these have become too few for acks=all.
+    #[error("the records in {0} are on too few replicas for acks=all")]
+    NotEnoughReplicasAfterAppend(TopicPartition),
+    /// L3: this new leader does not know yet which of its records are committed (KIP-207).
+    #[error("the high watermark of {0} is not known yet")]
+    OffsetNotAvailable(TopicPartition),
     /// The log refused the batch.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -78,17 +85,6 @@ pub struct Watermarks {
     pub high_watermark: Offset,
     /// The offset of the next record.
     pub log_end_offset: Offset,
-}
-
-/// The change of this broker's role by new metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeadershipChange {
-    /// The broker has become the leader in a new epoch.
-    Gained,
-    /// The broker is no longer the leader.
-    Lost,
-    /// The role has not changed.
-    None,
 }
 
 /// The result of an append.
@@ -116,15 +112,19 @@ pub struct PartitionRead {
 pub struct Partition {
     topic_partition: TopicPartition,
     topic_id: TopicId,
+    context: Arc<ReplicaContext>,
     inner: Mutex<Inner>,
     published: Published,
+    /// They wait for a watermark or the role.
     waiters: Waiters,
+    /// Followers wait for the log end offset, too.
+    follower_waiters: Waiters,
     failed_reads: LogLineLimit,
 }
 
-struct Inner {
-    log: Log,
-    state: ReplicaState,
+pub(super) struct Inner {
+    pub(super) log: Log,
+    pub(super) state: ReplicaState,
 }
 
 #[derive(Default)]
@@ -137,15 +137,17 @@ struct Published {
 
 impl Partition {
     /// A partition with an open log and without a leader.
-    pub fn new(local: BrokerId, topic_id: TopicId, log: Log, high_watermark: Offset) -> Arc<Partition> {
-        let mut state = ReplicaState::new(local, high_watermark);
+    pub fn new(context: &Arc<ReplicaContext>, topic_id: TopicId, log: Log, high_watermark: Offset) -> Arc<Partition> {
+        let mut state = ReplicaState::new(context.local, high_watermark);
         state.clamp(log.log_start_offset(), log.log_end_offset());
         let partition = Partition {
             topic_partition: log.partition().clone(),
             topic_id,
+            context: context.clone(),
             inner: Mutex::new(Inner { log, state }),
             published: Published::default(),
             waiters: Waiters::default(),
+            follower_waiters: Waiters::default(),
             failed_reads: LogLineLimit::default(),
         };
         partition.publish(&mut partition.lock());
@@ -173,31 +175,48 @@ impl Partition {
         }
     }
 
-    /// Registers `waiter`, which the next change of a watermark or of leadership will wake.
-    pub fn register(&self, waiter: &Arc<Waiter>) {
-        self.waiters.register(waiter);
+    /// Registers `waiter`, which the next change of what a reader with this isolation may see will wake, or of
+    /// leadership.
+    pub fn register(&self, waiter: &Arc<Waiter>, isolation: FetchIsolation) {
+        self.waiters_of(isolation).register(waiter);
     }
 
-    /// The number of changes of a watermark or of leadership. If it is the same before a read and after
-    /// [`Partition::register`], the waiter misses no change.
-    pub fn changes(&self) -> u64 {
-        self.waiters.changes()
+    /// The number of such changes. If it is the same before a read and after [`Partition::register`], the waiter misses
+    /// no change.
+    pub fn changes(&self, isolation: FetchIsolation) -> u64 {
+        self.waiters_of(isolation).changes()
     }
 
-    /// Applies new metadata about the leadership.
-    pub fn on_metadata(&self, leadership: Leadership) -> LeadershipChange {
-        let mut inner = self.lock();
-        let was_leader = inner.state.is_leader();
-        let gained = inner.state.on_metadata(leadership);
-        let lost = was_leader && !inner.state.is_leader();
-        self.advance(&mut inner);
-        drop(inner);
-        self.waiters.wake_all();
-        match (gained, lost) {
-            (true, _) => LeadershipChange::Gained,
-            (_, true) => LeadershipChange::Lost,
-            (false, false) => LeadershipChange::None,
+    fn waiters_of(&self, isolation: FetchIsolation) -> &Waiters {
+        match isolation {
+            FetchIsolation::LogEnd => &self.follower_waiters,
+            FetchIsolation::HighWatermark | FetchIsolation::LastStable => &self.waiters,
         }
+    }
+
+    /// Applies new metadata about the leadership. Returns the change of this broker's role.
+    pub fn on_metadata(&self, leadership: Leadership) -> Option<RoleChange> {
+        let mut inner = self.lock();
+        let effects = self.step(&mut inner, Event::Metadata(leadership));
+        drop(inner);
+        self.wake_all();
+        effects.role
+    }
+
+    /// Applies the controller's answer to a change of the ISR that was proposed in `partition_epoch`.
+    pub fn on_isr_answer(&self, partition_epoch: i32, answer: IsrAnswer) {
+        let mut inner = self.lock();
+        self.step(&mut inner, Event::IsrAnswer { partition_epoch, answer });
+        drop(inner);
+        self.wake_all();
+    }
+
+    /// Looks for followers that are too far behind.
+    pub fn check_lag(&self) {
+        let mut inner = self.lock();
+        let effects = self.step(&mut inner, Event::LagCheck);
+        drop(inner);
+        self.wake(&effects, false);
     }
 
     /// The current leader and leader epoch.
@@ -239,12 +258,26 @@ impl Partition {
     pub async fn committed(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<(), PartitionError> {
         let waiter = Waiter::new();
         loop {
-            self.register(&waiter);
+            self.register(&waiter, FetchIsolation::HighWatermark);
             if self.is_committed(offset, leader_epoch)? {
                 return Ok(());
             }
             waiter.woken().await;
         }
+    }
+
+    /// For a committed append with acks=all: fails if there are too few in-sync replicas by now
+    /// (`Partition.checkEnoughReplicasReachOffset`).
+    ///
+    /// # Errors
+    /// [`PartitionError::NotEnoughReplicasAfterAppend`].
+    pub fn check_enough_replicas(&self) -> Result<(), PartitionError> {
+        let inner = self.lock();
+        let needed = inner.state.needed_replicas(inner.log.config().min_insync_replicas);
+        if inner.state.in_sync_replicas() < needed {
+            return Err(PartitionError::NotEnoughReplicasAfterAppend(self.topic_partition.clone()));
+        }
+        Ok(())
     }
 
     /// The current settings.
@@ -270,25 +303,19 @@ impl Partition {
         let mut inner = self.lock();
         let epoch = self.check_leader(&inner, None)?;
         if all_replicas {
-            // The required number is at most the number of replicas (`Partition.effectiveMinIsr`).
-            let replicas = inner.state.leadership().replicas.len() as i32;
-            let (in_sync, needed) =
-                (inner.state.in_sync_replicas(), inner.log.config().min_insync_replicas.min(replicas));
-            if in_sync < needed.max(0) as usize {
-                return Err(PartitionError::NotEnoughReplicas {
-                    partition: self.topic_partition.clone(),
-                    in_sync,
-                    needed,
-                });
+            let needed = inner.state.needed_replicas(inner.log.config().min_insync_replicas);
+            let in_sync = inner.state.in_sync_replicas();
+            if in_sync < needed {
+                let partition = self.topic_partition.clone();
+                return Err(PartitionError::NotEnoughReplicas { partition, in_sync, needed });
             }
         }
         let info = inner.log.append_as_leader(batch, epoch, now_ms)?;
-        let moved = self.advance(&mut inner);
+        let effects = self.step(&mut inner, Event::Appended);
         let is_committed = inner.state.high_watermark() > info.last_offset;
+        let has_followers = inner.state.has_followers();
         drop(inner);
-        if moved {
-            self.waiters.wake_all();
-        }
+        self.wake(&effects, has_followers);
         Ok(Appended { info, leader_epoch: epoch, is_committed })
     }
 
@@ -305,9 +332,54 @@ impl Partition {
     ) -> Result<PartitionRead, PartitionError> {
         let inner = self.lock();
         self.check_leader(&inner, Some(fetch.current_leader_epoch))?;
+        self.read_locked(&inner, fetch, max_bytes, isolation, min_one_batch)
+    }
+
+    /// Reads for a follower, and records its progress.
+    ///
+    /// # Errors
+    /// See [`PartitionError`]. UNKNOWN_LEADER_EPOCH if the broker is no replica: it may know newer metadata than this
+    /// one (KAFKA-14078: the check of the epoch comes first).
+    pub fn read_for_follower(
+        &self,
+        fetch: &FetchFrom,
+        max_bytes: usize,
+        min_one_batch: bool,
+        (replica, broker_epoch): (BrokerId, i64),
+    ) -> Result<PartitionRead, PartitionError> {
+        let mut inner = self.lock();
+        let current = self.check_leader(&inner, Some(fetch.current_leader_epoch))?;
+        if !inner.state.is_follower(replica) {
+            let (partition, epoch) = (self.topic_partition.clone(), fetch.current_leader_epoch);
+            return Err(match epoch {
+                -1 => PartitionError::NotLeader(partition),
+                _ => PartitionError::UnknownLeaderEpoch { partition, epoch, current },
+            });
+        }
+        let mut read = self.read_locked(&inner, fetch, max_bytes, FetchIsolation::LogEnd, min_one_batch)?;
+        if read.plan.is_none() {
+            return Ok(read);
+        }
+        let leader_end_offset = inner.log.log_end_offset();
+        let progress = FollowerFetch { replica, broker_epoch, offset: fetch.offset, leader_end_offset };
+        let effects = self.step(&mut inner, Event::Fetched(progress));
+        drop(inner);
+        self.wake(&effects, false);
+        read.watermarks = self.watermarks();
+        Ok(read)
+    }
+
+    fn read_locked(
+        &self,
+        inner: &Inner,
+        fetch: &FetchFrom,
+        max_bytes: usize,
+        isolation: FetchIsolation,
+        min_one_batch: bool,
+    ) -> Result<PartitionRead, PartitionError> {
         let watermarks = self.watermarks();
         if fetch.last_fetched_epoch >= 0 {
-            let Some((epoch, end_offset)) = self.end_offset_of_epoch(&inner, fetch.last_fetched_epoch) else {
+            let Some((epoch, end_offset)) = self.end_offset_of_epoch(inner, fetch.last_fetched_epoch) else {
                 return Err(self.out_of_range(fetch.offset, watermarks));
             };
             if epoch < fetch.last_fetched_epoch || end_offset < fetch.offset {
@@ -376,6 +448,17 @@ impl Partition {
         Ok(TimestampOffset { timestamp_ms: -1, offset, leader_epoch })
     }
 
+    /// L3: fails while this new leader does not know the high watermark (KIP-207).
+    ///
+    /// # Errors
+    /// [`PartitionError::OffsetNotAvailable`].
+    pub fn check_high_watermark_is_known(&self) -> Result<(), PartitionError> {
+        if self.lock().state.knows_high_watermark() {
+            return Ok(());
+        }
+        Err(PartitionError::OffsetNotAvailable(self.topic_partition.clone()))
+    }
+
     /// A4: increases the log start offset to `offset`, which may be at most the high watermark; -1 means the high
     /// watermark. Returns the log start offset.
     ///
@@ -441,14 +524,11 @@ impl Partition {
 
     /// Ends the leadership for good, because the topic is deleted, and wakes all waiters.
     pub fn resign(&self) {
-        let mut inner = self.lock();
-        let leadership = inner.state.leadership().clone();
-        inner.state.on_metadata(Leadership { leader: -1, partition_epoch: i32::MAX, ..leadership });
-        drop(inner);
-        self.waiters.wake_all();
+        let leadership = self.lock().state.leadership().clone();
+        self.on_metadata(Leadership { leader: -1, partition_epoch: i32::MAX, ..leadership });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
 
@@ -473,17 +553,44 @@ impl Partition {
         }
     }
 
-    /// Updates the high watermark and publishes all watermarks. Returns whether the high watermark has increased.
-    fn advance(&self, inner: &mut Inner) -> bool {
-        let moved = inner.state.advance(inner.log.visible_end_offset());
-        if let Some(high_watermark) = moved {
+    /// Handles an event of the replica, and publishes the watermarks. The caller wakes waiters after it has released
+    /// the lock.
+    pub(super) fn step(&self, inner: &mut Inner, event: Event) -> Effects {
+        let moment = Moment {
+            now: self.context.clock.monotonic(),
+            log_end_offset: inner.log.log_end_offset(),
+            visible_end_offset: inner.log.visible_end_offset(),
+            min_insync_replicas: inner.log.config().min_insync_replicas,
+            max_lag: self.context.max_lag,
+            brokers: &*self.context,
+        };
+        let mut effects = inner.state.step(event, &moment);
+        if let Some(high_watermark) = effects.high_watermark {
             inner.log.on_high_watermark(high_watermark);
         }
+        if let Some(proposal) = effects.proposal.take() {
+            self.context.proposals.add((self.topic_id, self.topic_partition.partition), proposal);
+        }
         self.publish(inner);
-        moved.is_some()
+        effects
     }
 
-    fn publish(&self, inner: &mut Inner) {
+    /// Wakes who waits for these effects. `is_longer`: followers may fetch more.
+    pub(super) fn wake(&self, effects: &Effects, is_longer: bool) {
+        if effects.high_watermark.is_some() {
+            self.wake_all();
+        } else if is_longer {
+            self.follower_waiters.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        self.waiters.wake_all();
+        // Followers hear of a new high watermark at once (KIP-1166).
+        self.follower_waiters.wake_all();
+    }
+
+    pub(super) fn publish(&self, inner: &mut Inner) {
         let (log_start_offset, log_end_offset) = (inner.log.log_start_offset(), inner.log.log_end_offset());
         inner.state.clamp(log_start_offset, log_end_offset);
         let high_watermark = inner.state.high_watermark();
@@ -526,11 +633,9 @@ impl LogOwner for Partition {
         let mut inner = self.lock();
         act(&mut inner.log);
         // A flush may have increased the high watermark, for which readers and appends wait.
-        let moved = self.advance(&mut inner);
+        let effects = self.step(&mut inner, Event::Appended);
         drop(inner);
-        if moved {
-            self.waiters.wake_all();
-        }
+        self.wake(&effects, false);
     }
 
     fn high_watermark(&self) -> Option<Offset> {
@@ -556,9 +661,10 @@ pub(crate) mod tests {
         let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock)).unwrap();
         let name = TopicPartition::new("t", 0);
         let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
-        let partition = Partition::new(1, TopicId::ZERO, log, 0);
+        let context = ReplicaContext::new(1, Arc::new(SimClock::new(1000)), Duration::from_secs(30));
+        let partition = Partition::new(&context, TopicId::ZERO, log, 0);
         let leadership = Leadership { leader: 1, leader_epoch: 0, partition_epoch: 0, replicas: vec![1], isr: vec![1] };
-        assert_eq!(partition.on_metadata(leadership), LeadershipChange::Gained);
+        assert_eq!(partition.on_metadata(leadership), Some(RoleChange::Leader));
         partition
     }
 
@@ -576,7 +682,7 @@ pub(crate) mod tests {
         assert!(appended.info.flush_due);
         assert_eq!(partition.watermarks().high_watermark, 0);
         let waiter = Waiter::new();
-        partition.register(&waiter);
+        partition.register(&waiter, FetchIsolation::HighWatermark);
         crate::log::flush_through(&*partition, 1).unwrap();
         assert_eq!(partition.watermarks().high_watermark, 1);
         assert!(waiter.woken().now_or_never().is_some());

@@ -15,12 +15,15 @@ use std::{
 
 use super::{
     backlog::{Backlog, Progress, Work},
+    context::ReplicaContext,
     directories::Directories,
-    partition::{LeadershipChange, Partition},
-    state::Leadership,
+    fetcher::{FetcherSettings, Fetchers},
+    isr,
+    partition::Partition,
+    state::{Leadership, RoleChange},
 };
 use crate::{
-    config::{ConfigLayers, Configs, LogConfig, StaticConfigs},
+    config::{BrokerConfig, ConfigLayers, Configs, LogConfig, StaticConfigs},
     env::{Env, lock},
     log::{LogError, LogManager, LogOwner, Placement, checkpoints::is_damaged_copy},
     metadata::{
@@ -102,10 +105,27 @@ pub trait LeadershipListener: Send + Sync {
     fn on_resign(&self, partition: &TopicPartition);
 }
 
+/// The settings of replication.
+pub struct ReplicationSettings {
+    /// `replica.lag.time.max.ms`.
+    pub max_lag: Duration,
+    pub fetchers: FetcherSettings,
+}
+
+impl ReplicationSettings {
+    /// `listener` is the name of the listener for other brokers.
+    pub fn new(config: &BrokerConfig, listener: &str) -> ReplicationSettings {
+        let max_lag = Duration::from_millis(u64::try_from(config.replica_lag_time_max_ms).unwrap_or(0));
+        ReplicationSettings { max_lag, fetchers: FetcherSettings::new(config, listener) }
+    }
+}
+
 /// The interval between two attempts to open logs that could not be opened because of a shortage.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The most logs that a delta opens and removes before it returns. This takes about 50 ms on a busy machine.
 const MOST_AT_ONCE: usize = 100;
+/// With a shorter `replica.lag.time.max.ms` followers are still not checked more often.
+const SHORTEST_LAG_CHECK: Duration = Duration::from_millis(50);
 /// The number of logs that one portion of the backlog opens or removes.
 const PORTION: usize = 20;
 /// After this many failures in one turn, the shortage is assumed to continue, and the turn ends.
@@ -123,6 +143,8 @@ struct RetryTurn {
 /// All partitions of this broker; see the head of this file.
 pub struct ReplicaManager {
     broker_id: BrokerId,
+    context: Arc<ReplicaContext>,
+    fetchers: Fetchers,
     env: Env,
     this: Weak<ReplicaManager>,
     statics: Arc<StaticConfigs>,
@@ -143,6 +165,8 @@ struct Changes {
     unopened: VecDeque<Unopened>,
     /// Whether the retry task runs.
     is_retrying: bool,
+    /// Whether the lag of followers is checked: there is more than one broker.
+    checks_lag: bool,
     /// The logs of the last deltas that must still be opened or removed.
     backlog: Backlog,
 }
@@ -178,9 +202,13 @@ impl ReplicaManager {
         env: Env,
         statics: Arc<StaticConfigs>,
         log_manager: Arc<LogManager>,
+        replication: ReplicationSettings,
     ) -> Arc<ReplicaManager> {
+        let ReplicationSettings { max_lag, fetchers } = replication;
         Arc::new_cyclic(|this| ReplicaManager {
             broker_id,
+            context: ReplicaContext::new(broker_id, env.clock.clone(), max_lag),
+            fetchers: Fetchers::new(&env, broker_id, fetchers),
             env,
             this: this.clone(),
             statics,
@@ -196,6 +224,17 @@ impl ReplicaManager {
     /// Adds a listener to changes of leadership.
     pub fn listen(&self, listener: Weak<dyn LeadershipListener>) {
         lock::lock(&self.listeners).push(listener);
+    }
+
+    /// Begins to send changes of ISRs to the controller, and to look for followers that are too far behind.
+    pub fn start_replication(&self, channel: Arc<ControllerChannel>) {
+        let (this, env) = (self.this.clone(), self.env.clone());
+        self.env.tasks.spawn_until_stopped("send changes of ISRs", isr::send_proposals(this, env, channel));
+    }
+
+    /// What all replicas share.
+    pub(super) fn context(&self) -> &Arc<ReplicaContext> {
+        &self.context
     }
 
     /// The topic with this name, if this broker hosts partitions of it.
@@ -256,6 +295,7 @@ impl ReplicaManager {
         let offline = removed.iter().flat_map(|topic| topic.offline()).map(|name| (name, None));
         for (name, partition) in offline.chain(online) {
             if let Some(partition) = &partition {
+                self.fetchers.unfollow((topic.id, name.partition));
                 partition.resign();
                 self.tell(|listener| listener.on_resign(&name));
             }
@@ -395,12 +435,44 @@ impl ReplicaManager {
         Ok(partition)
     }
 
-    fn change_leadership(&self, partition: &Partition, registered: &PartitionImage) {
+    fn change_leadership(&self, partition: &Arc<Partition>, registered: &PartitionImage) {
         let name = partition.topic_partition();
+        let key = (partition.topic_id(), name.partition);
         match partition.on_metadata(leadership(registered)) {
-            LeadershipChange::Gained => self.tell(|listener| listener.on_become_leader(name)),
-            LeadershipChange::Lost => self.tell(|listener| listener.on_resign(name)),
-            LeadershipChange::None => {}
+            Some(RoleChange::Leader) => {
+                self.fetchers.unfollow(key);
+                self.tell(|listener| listener.on_become_leader(name));
+            }
+            Some(RoleChange::Follower { has_resigned }) => {
+                match registered.leader {
+                    ..0 => self.fetchers.unfollow(key),
+                    leader => self.fetchers.follow(key, partition, leader),
+                }
+                if has_resigned {
+                    self.tell(|listener| listener.on_resign(name));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Takes over which brokers there are.
+    fn change_brokers(&self, changes: &mut Changes, image: &MetadataImage) {
+        self.context.set_brokers(image);
+        self.fetchers.set_brokers(image);
+        if image.brokers.len() > 1 && !std::mem::replace(&mut changes.checks_lag, true) {
+            let (this, env) = (self.this.clone(), self.env.clone());
+            self.env.tasks.spawn_until_stopped("check the lag of followers", async move {
+                while let Some(manager) = this.upgrade() {
+                    let interval = (manager.context.max_lag / 2).max(SHORTEST_LAG_CHECK);
+                    drop(manager);
+                    env.clock.sleep_until(env.clock.monotonic() + interval).await;
+                    let Some(manager) = this.upgrade() else { return };
+                    for topic in manager.topics() {
+                        topic.online().iter().for_each(|partition| partition.check_lag());
+                    }
+                }
+            });
         }
     }
 
@@ -576,7 +648,7 @@ impl ReplicaManager {
         }
         let high_watermark = self.log_manager.checkpointed_high_watermark(name).unwrap_or(0);
         let context = log.context().clone();
-        let partition = Partition::new(self.broker_id, topic.id, log, high_watermark);
+        let partition = Partition::new(&self.context, topic.id, log, high_watermark);
         let owner: Arc<dyn LogOwner> = partition.clone();
         self.log_manager.register(name, &context, Arc::downgrade(&owner));
         Ok(partition)
@@ -638,6 +710,9 @@ impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
         let changes = &mut *self.progress.with_priority(|| self.lock_changes());
         changes.image = image.clone();
+        if !delta.brokers.is_empty() || !self.directories.has_started() {
+            self.change_brokers(changes, image);
+        }
         self.directories.on_image(image, &self.log_manager);
         let is_large = self.is_large(image, delta);
         for topic in delta.deleted_topics.values() {
@@ -685,12 +760,16 @@ mod tests {
         image: MetadataImage,
     }
 
+    fn replication() -> ReplicationSettings {
+        ReplicationSettings::new(&BrokerConfig::default(), "PLAINTEXT")
+    }
+
     impl World {
         fn new() -> World {
             let (disk, clock) = (SimDisk::new(1), SimClock::new(1_000_000));
             let env = Env { disk: Arc::new(disk.clone()), clock: Arc::new(clock.clone()), ..Env::system() };
             let log_manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
-            let manager = ReplicaManager::new(1, env.clone(), Arc::default(), log_manager);
+            let manager = ReplicaManager::new(1, env.clone(), Arc::default(), log_manager, replication());
             World { disk, clock, env, manager, image: MetadataImage::default() }
         }
 
@@ -880,7 +959,7 @@ mod tests {
         world.disk.sync_volume(Path::new("/a")).unwrap();
         world.disk.crash();
         let log_manager = LogManager::open(&world.env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
-        world.manager = ReplicaManager::new(1, world.env.clone(), Arc::default(), log_manager);
+        world.manager = ReplicaManager::new(1, world.env.clone(), Arc::default(), log_manager, replication());
         let image = Arc::new(world.image.clone());
         world.manager.on_delta(&image, &MetadataDelta::from_empty(&image));
         assert_eq!((world.led("first"), world.led("new")), (2, many as usize));

@@ -1,10 +1,11 @@
-//! The state of a replica: its partition's leadership, and the log end offsets of the in-sync replicas. It is pure:
-//! events come in, the high watermark comes out.
+//! The state of one replica: the leadership of its partition, the progress of its followers, the high watermark and
+//! the changes of the ISR. It is pure: [`ReplicaState::step`] takes an event and returns its effects.
 //!
-//! Invariants: INV-R3 (the high watermark is the minimum over the in-sync replicas and never decreases while
-//! this broker leads), INV-R5 (acks=all needs `min.insync.replicas`).
+//! Invariants: INV-R3 (the high watermark is the minimum over the maximal ISR and never decreases while this broker
+//! leads), INV-R5 (acks=all needs `min.insync.replicas`), INV-R6 (while a change of the ISR is in flight, old and
+//! proposed members bound the high watermark). Leaves locks, the log and requests to `partition.rs` and `isr.rs`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
@@ -23,14 +24,146 @@ pub struct Leadership {
     pub isr: Vec<BrokerId>,
 }
 
+/// The brokers that may be in sync: registered, not fenced and not in a controlled shutdown.
+pub trait LiveBrokers {
+    /// The broker epoch, if the broker may be in sync.
+    fn epoch(&self, broker: BrokerId) -> Option<i64>;
+}
+
+/// What a step needs to know beside its event.
+pub struct Moment<'a> {
+    /// The monotonic time.
+    pub now: Duration,
+    /// The log end offset.
+    pub log_end_offset: Offset,
+    /// The end of the records that readers may see: below the log end offset while a demanded flush is outstanding.
+    pub visible_end_offset: Offset,
+    /// `min.insync.replicas`.
+    pub min_insync_replicas: i32,
+    /// `replica.lag.time.max.ms`.
+    pub max_lag: Duration,
+    /// The brokers that may be in sync.
+    pub brokers: &'a dyn LiveBrokers,
+}
+
+/// An event of one replica.
+#[derive(Debug)]
+pub enum Event {
+    /// New metadata.
+    Metadata(Leadership),
+    /// This leader has appended, or a flush has made records visible.
+    Appended,
+    /// A follower has fetched, and the read has succeeded.
+    Fetched(FollowerFetch),
+    /// This follower has appended what its leader returned, with the leader's high watermark.
+    Replicated { leader_high_watermark: Offset },
+    /// Time to look for followers that are too far behind.
+    LagCheck,
+    /// The controller has handled the proposal made in this partition epoch.
+    IsrAnswer { partition_epoch: i32, answer: IsrAnswer },
+}
+
+/// A follower's fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct FollowerFetch {
+    /// The follower.
+    pub replica: BrokerId,
+    /// Its broker epoch; -1 if it does not send one.
+    pub broker_epoch: i64,
+    /// The offset from which it fetches: it has all records below.
+    pub offset: Offset,
+    /// The log end offset of this leader when it read for the follower.
+    pub leader_end_offset: Offset,
+}
+
+/// The controller's answer to a proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IsrAnswer {
+    /// The state of the partition, with the change or after another one.
+    Changed { leader_epoch: LeaderEpoch, isr: Vec<BrokerId>, partition_epoch: i32 },
+    /// The change was refused, and the last state holds (KIP-841: a member may not be in sync).
+    Refused,
+    /// The controller knows newer metadata, which will arrive here and end the proposal.
+    Outdated,
+}
+
+/// The effects of an event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The new high watermark.
+    pub high_watermark: Option<Offset>,
+    /// The change of this broker's role.
+    pub role: Option<RoleChange>,
+    /// A change of the ISR that the controller must confirm.
+    pub proposal: Option<Proposal>,
+}
+
+/// A change of this broker's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleChange {
+    /// This broker leads in a new epoch.
+    Leader,
+    /// This broker follows a leader, or has no leader, in a new epoch. `has_resigned`: it led before.
+    Follower { has_resigned: bool },
+}
+
+/// A change of the ISR. It is immutable: a retry sends the same one (KAFKA-15353).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The leader epoch in which it is made.
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch that it changes.
+    pub partition_epoch: i32,
+    /// The new members with their broker epochs (KIP-903); -1 where it is not known.
+    pub isr: Vec<(BrokerId, i64)>,
+}
+
+/// The progress of one follower. All fields are from its fetches in the current leader epoch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Follower {
+    end_offset: Option<Offset>,
+    broker_epoch: Option<i64>,
+    /// The leader's end offset at the last fetch, and when it was.
+    last_fetch: Option<(Offset, Duration)>,
+    /// The last time at which it had all records.
+    caught_up_at: Option<Duration>,
+}
+
+impl Follower {
+    /// Apache: `ReplicaState.isCaughtUp`.
+    fn is_caught_up(&self, at: &Moment<'_>) -> bool {
+        self.end_offset == Some(at.log_end_offset)
+            || self.caught_up_at.is_some_and(|caught_up_at| at.now.saturating_sub(caught_up_at) <= at.max_lag)
+    }
+
+    /// Apache: `Replica.updateFetchStateOrThrow`. A follower that fetches from the end is caught up now. One that
+    /// fetches from where the end was at its last fetch was caught up then, so that it stays in sync under load.
+    fn on_fetch(&mut self, fetch: &FollowerFetch, now: Duration) {
+        let caught_up_at = match self.last_fetch {
+            _ if fetch.offset >= fetch.leader_end_offset => Some(now),
+            Some((end_offset, time)) if fetch.offset >= end_offset => Some(time),
+            _ => None,
+        };
+        self.caught_up_at = self.caught_up_at.max(caught_up_at);
+        self.end_offset = Some(fetch.offset);
+        self.broker_epoch = Some(fetch.broker_epoch).filter(|epoch| *epoch >= 0);
+        self.last_fetch = Some((fetch.leader_end_offset, now));
+    }
+}
+
 /// The state of one replica.
 #[derive(Debug)]
 pub struct ReplicaState {
     local: BrokerId,
     leadership: Leadership,
     high_watermark: Offset,
-    /// The log end offset of each follower at its last fetch in this leader epoch.
-    follower_ends: BTreeMap<BrokerId, Offset>,
+    /// Where the log ended when this broker became the leader in this epoch.
+    epoch_start_offset: Offset,
+    /// The other replicas, while this broker leads (by the replica set, not by the ISR: a replica that has left the ISR
+    /// must be able to return).
+    followers: BTreeMap<BrokerId, Follower>,
+    /// The proposed ISR, while the controller has not confirmed it.
+    proposed: Option<Vec<BrokerId>>,
 }
 
 impl ReplicaState {
@@ -38,21 +171,14 @@ impl ReplicaState {
     pub fn new(local: BrokerId, high_watermark: Offset) -> Self {
         let leadership =
             Leadership { leader: -1, leader_epoch: -1, partition_epoch: -1, replicas: Vec::new(), isr: Vec::new() };
-        ReplicaState { local, leadership, high_watermark, follower_ends: BTreeMap::new() }
-    }
-
-    /// Applies new metadata. Returns whether this broker has become the leader in a new epoch. Metadata that is older
-    /// than the current one is ignored.
-    pub fn on_metadata(&mut self, leadership: Leadership) -> bool {
-        if leadership.partition_epoch < self.leadership.partition_epoch {
-            return false;
+        ReplicaState {
+            local,
+            leadership,
+            high_watermark,
+            epoch_start_offset: 0,
+            followers: BTreeMap::new(),
+            proposed: None,
         }
-        let is_new_epoch = leadership.leader_epoch > self.leadership.leader_epoch;
-        if is_new_epoch {
-            self.follower_ends.clear();
-        }
-        self.leadership = leadership;
-        is_new_epoch && self.is_leader()
     }
 
     /// Whether this broker is the leader.
@@ -60,7 +186,7 @@ impl ReplicaState {
         self.leadership.leader == self.local
     }
 
-    /// The current metadata.
+    /// The current metadata, or newer if the controller has confirmed a change of the ISR.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
@@ -70,67 +196,202 @@ impl ReplicaState {
         self.leadership.isr.len()
     }
 
+    /// The number of in-sync replicas that acks=all needs: at most the number of replicas
+    /// (`Partition.effectiveMinIsr`).
+    pub fn needed_replicas(&self, min_insync_replicas: i32) -> usize {
+        let replicas = self.leadership.replicas.len();
+        usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas)
+    }
+
     /// All records below this offset are on every in-sync replica.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
 
-    /// Updates the high watermark after the log has grown to `log_end_offset` or a follower has fetched. Returns the
-    /// high watermark if it has increased (INV-R3).
-    pub fn advance(&mut self, log_end_offset: Offset) -> Option<Offset> {
-        if !self.is_leader() {
-            return None;
-        }
-        let followers = self.leadership.isr.iter().filter(|id| **id != self.local);
-        let lowest = followers
-            .map(|id| self.follower_ends.get(id).copied().unwrap_or(self.high_watermark))
-            .chain([log_end_offset])
-            .min()
-            .unwrap_or(log_end_offset);
-        (lowest > self.high_watermark).then(|| {
-            self.high_watermark = lowest;
-            lowest
-        })
+    /// Whether the high watermark is up to date. A new leader does not know yet which of the records that it got as a
+    /// follower were committed (KIP-207).
+    pub fn knows_high_watermark(&self) -> bool {
+        self.high_watermark >= self.epoch_start_offset
+    }
+
+    /// Whether this broker leads and other brokers have replicas.
+    pub fn has_followers(&self) -> bool {
+        !self.followers.is_empty()
+    }
+
+    /// Whether another broker may fetch as a follower.
+    pub fn is_follower(&self, replica: BrokerId) -> bool {
+        self.followers.contains_key(&replica)
     }
 
     /// Keeps the high watermark within the log after its start has moved or its end was truncated.
     pub fn clamp(&mut self, log_start_offset: Offset, log_end_offset: Offset) {
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end_offset);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn led_by(leader: BrokerId, epoch: LeaderEpoch, isr: &[BrokerId]) -> Leadership {
-        Leadership { leader, leader_epoch: epoch, partition_epoch: epoch, replicas: isr.to_vec(), isr: isr.to_vec() }
+    /// Handles one event.
+    pub fn step(&mut self, event: Event, at: &Moment<'_>) -> Effects {
+        let (mut role, mut proposal) = (None, None);
+        match event {
+            Event::Metadata(leadership) => role = self.on_metadata(leadership, at),
+            Event::Appended => {}
+            Event::Fetched(fetch) => proposal = self.on_fetch(&fetch, at),
+            Event::Replicated { leader_high_watermark } => {
+                return Effects { high_watermark: self.follow(leader_high_watermark, at), ..Effects::default() };
+            }
+            Event::LagCheck => proposal = self.shrink(at),
+            Event::IsrAnswer { partition_epoch, answer } => self.on_isr_answer(partition_epoch, answer),
+        }
+        Effects { high_watermark: self.advance(at), role, proposal }
     }
 
-    #[test]
-    fn inv_r3_alone_in_sync_the_high_watermark_is_the_end_of_the_log() {
-        let mut state = ReplicaState::new(1, 0);
-        assert_eq!(state.advance(5), None, "there is no leader yet");
-        assert!(state.on_metadata(led_by(1, 0, &[1])));
-        assert_eq!(state.advance(5), Some(5));
-        assert_eq!(state.advance(5), None);
-        assert!(!state.on_metadata(led_by(1, 0, &[1])), "the same epoch again");
-        assert_eq!(state.advance(6), Some(6));
+    /// Metadata that is older than the current one changes nothing.
+    fn on_metadata(&mut self, leadership: Leadership, at: &Moment<'_>) -> Option<RoleChange> {
+        if leadership.partition_epoch < self.leadership.partition_epoch {
+            return None;
+        }
+        if leadership.partition_epoch > self.leadership.partition_epoch {
+            self.proposed = None;
+        }
+        let is_new_epoch = leadership.leader_epoch > self.leadership.leader_epoch;
+        let was_leader = self.is_leader();
+        self.leadership = leadership;
+        if !self.is_leader() {
+            self.followers.clear();
+            self.proposed = None;
+            return (is_new_epoch || was_leader).then_some(RoleChange::Follower { has_resigned: was_leader });
+        }
+        if is_new_epoch {
+            self.epoch_start_offset = at.log_end_offset;
+        }
+        self.set_followers(is_new_epoch, was_leader, at);
+        is_new_epoch.then_some(RoleChange::Leader)
     }
 
-    #[test]
-    fn inv_r3_an_in_sync_follower_that_has_not_fetched_holds_the_high_watermark() {
-        let mut state = ReplicaState::new(1, 3);
-        state.on_metadata(led_by(1, 1, &[1, 2]));
-        assert_eq!(state.advance(9), None);
-        assert_eq!(state.high_watermark(), 3);
+    /// Apache: `Replica.resetReplicaState`. At the start of an epoch the members of the ISR count as caught up now, and
+    /// no other replica does: it must not hold the high watermark.
+    fn set_followers(&mut self, is_new_epoch: bool, was_leader: bool, at: &Moment<'_>) {
+        let mut before = std::mem::take(&mut self.followers);
+        for replica in self.leadership.replicas.iter().filter(|replica| **replica != self.local) {
+            let mut follower = before.remove(replica).unwrap_or_default();
+            if is_new_epoch {
+                // linear: a partition has a few replicas
+                let in_sync_since = self.leadership.isr.contains(replica).then_some(at.now);
+                let last_fetch = in_sync_since.filter(|_| was_leader).map(|now| (at.log_end_offset, now));
+                follower = Follower { last_fetch, caught_up_at: in_sync_since, ..follower };
+            }
+            self.followers.insert(*replica, follower);
+        }
     }
 
-    #[test]
-    fn older_metadata_changes_nothing() {
-        let mut state = ReplicaState::new(1, 0);
-        state.on_metadata(led_by(1, 5, &[1]));
-        assert!(!state.on_metadata(led_by(2, 4, &[2])));
-        assert!(state.is_leader());
+    /// Records the progress of a follower, and proposes to add it to the ISR if it is in sync again. The test and the
+    /// proposal use the same snapshot of the follower (KAFKA-15221).
+    fn on_fetch(&mut self, fetch: &FollowerFetch, at: &Moment<'_>) -> Option<Proposal> {
+        if !self.is_leader() {
+            return None;
+        }
+        let follower = self.followers.get_mut(&fetch.replica)?;
+        // A fetch that an earlier process of the broker has sent (KIP-903).
+        if fetch.broker_epoch >= 0 && follower.broker_epoch.is_some_and(|epoch| fetch.broker_epoch < epoch) {
+            return None;
+        }
+        follower.on_fetch(fetch, at.now);
+        let is_in_sync = fetch.offset >= self.high_watermark && fetch.offset >= self.epoch_start_offset;
+        let follower = *follower;
+        let may_join = is_in_sync && self.proposed.is_none() && self.is_eligible(fetch.replica, &follower, at);
+        // linear: a partition has a few replicas
+        if !may_join || self.leadership.isr.contains(&fetch.replica) {
+            return None;
+        }
+        let isr = self.leadership.isr.iter().copied().chain([fetch.replica]).collect();
+        Some(self.propose(isr))
+    }
+
+    /// Apache: `isReplicaIsrEligible`.
+    fn is_eligible(&self, replica: BrokerId, follower: &Follower, at: &Moment<'_>) -> bool {
+        at.brokers.epoch(replica).is_some_and(|epoch| follower.broker_epoch.is_none_or(|fetched| fetched == epoch))
+    }
+
+    /// Proposes to remove the followers that were not caught up for too long.
+    fn shrink(&mut self, at: &Moment<'_>) -> Option<Proposal> {
+        if !self.is_leader() || self.proposed.is_some() {
+            return None;
+        }
+        let is_out_of_sync =
+            |replica: &BrokerId| self.followers.get(replica).is_some_and(|follower| !follower.is_caught_up(at));
+        let isr: Vec<BrokerId> =
+            self.leadership.isr.iter().copied().filter(|replica| !is_out_of_sync(replica)).collect();
+        // The controller refuses an ISR without the leader.
+        // linear: a partition has a few replicas
+        (isr.len() < self.leadership.isr.len() && isr.contains(&self.local)).then(|| self.propose(isr))
+    }
+
+    fn propose(&mut self, isr: Vec<BrokerId>) -> Proposal {
+        let epoch = |replica: &BrokerId| self.followers.get(replica).and_then(|follower| follower.broker_epoch);
+        let proposal = Proposal {
+            leader_epoch: self.leadership.leader_epoch,
+            partition_epoch: self.leadership.partition_epoch,
+            isr: isr.iter().map(|replica| (*replica, epoch(replica).unwrap_or(-1))).collect(),
+        };
+        self.proposed = Some(isr);
+        proposal
+    }
+
+    fn on_isr_answer(&mut self, proposed_in: i32, answer: IsrAnswer) {
+        // Newer metadata has already ended the proposal.
+        if self.proposed.is_none() || proposed_in != self.leadership.partition_epoch {
+            return;
+        }
+        match answer {
+            IsrAnswer::Changed { leader_epoch, isr, partition_epoch } => {
+                // Anything else comes with the metadata.
+                if leader_epoch == self.leadership.leader_epoch && partition_epoch >= proposed_in {
+                    self.leadership.isr = isr;
+                    self.leadership.partition_epoch = partition_epoch;
+                    self.proposed = None;
+                }
+            }
+            IsrAnswer::Refused => self.proposed = None,
+            IsrAnswer::Outdated => {}
+        }
+    }
+
+    /// Updates the high watermark of a leader. Returns it if it has increased (INV-R3).
+    fn advance(&mut self, at: &Moment<'_>) -> Option<Offset> {
+        // KIP-966: a record counts as committed only if enough replicas have it.
+        if !self.is_leader() || self.in_sync_replicas() < self.needed_replicas(at.min_insync_replicas) {
+            return None;
+        }
+        let holds = |replica: BrokerId, follower: &Follower| {
+            // linear: a partition has a few replicas
+            self.leadership.isr.contains(&replica)
+                || self.proposed.as_ref().is_some_and(|proposed| proposed.contains(&replica))
+                // A replica that will join soon must not find the high watermark above its end, as long as it may join
+                // at all (KAFKA-15021).
+                || follower.is_caught_up(at) && self.is_eligible(replica, follower, at)
+        };
+        let mut lowest = at.visible_end_offset;
+        for (replica, follower) in &self.followers {
+            let end_offset = follower.end_offset.unwrap_or(self.high_watermark);
+            if end_offset < lowest && holds(*replica, follower) {
+                lowest = end_offset;
+            }
+        }
+        self.raise(lowest)
+    }
+
+    /// The high watermark of a follower.
+    fn follow(&mut self, leader_high_watermark: Offset, at: &Moment<'_>) -> Option<Offset> {
+        if self.is_leader() {
+            return None;
+        }
+        self.raise(leader_high_watermark.min(at.log_end_offset))
+    }
+
+    fn raise(&mut self, high_watermark: Offset) -> Option<Offset> {
+        (high_watermark > self.high_watermark).then(|| {
+            self.high_watermark = high_watermark;
+            high_watermark
+        })
     }
 }

@@ -15,8 +15,11 @@ use crate::{
     broker::Broker,
     config::{Arguments, Endpoint, Settings},
     env::Env,
+    log::LogOwner,
     loggers::Loggers,
+    protocol::record_batch::iter_batches,
     raft::CachedImage,
+    types::Offset,
 };
 
 /// The port of each broker.
@@ -146,6 +149,33 @@ impl Cluster {
     /// Whether the broker of a host serves clients.
     pub fn is_serving(&self, id: NodeId) -> bool {
         matches!(&*locked(&self.nodes[&id].broker), Started::Serving(_))
+    }
+
+    /// Whether the broker of a host was ended or has ended.
+    pub fn is_stopped(&self, id: NodeId) -> bool {
+        matches!(&*locked(&self.nodes[&id].broker), Started::Stopped)
+    }
+
+    /// The high watermark of a partition on a host, and the batches in its log with their base offsets.
+    ///
+    /// # Panics
+    /// The broker does not serve, or does not have the log.
+    pub fn log_bytes(&self, id: NodeId, topic: &str, index: i32) -> (Offset, Vec<(Offset, Vec<u8>)>) {
+        let broker = locked(&self.nodes[&id].broker);
+        let Started::Serving(broker) = &*broker else { panic!("node {id} does not serve") };
+        let partition = broker.replica_manager().partition(topic, index).expect("the log is open");
+        let mut batches = Vec::new();
+        let mut next = partition.watermarks().log_start_offset;
+        while next < partition.watermarks().log_end_offset {
+            let mut read = None;
+            partition.with_log(&mut |log| read = log.read(next, 1 << 20, log.log_end_offset(), true).ok());
+            let records = read.and_then(|plan| plan.records().ok()).and_then(|records| records.into_bytes().ok());
+            for batch in iter_batches(&records.expect("the log can be read")) {
+                batches.push((batch.base_offset(), batch.bytes().to_vec()));
+                next = batch.next_offset();
+            }
+        }
+        (partition.watermarks().high_watermark, batches)
     }
 
     /// Stops the broker of a host as SIGTERM does, and waits until it has ended. Returns whether all went well.

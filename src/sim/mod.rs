@@ -24,4 +24,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod replication_tests;
+#[cfg(test)]
 mod tests;

@@ -31,23 +31,23 @@ use crate::{
     protocol::record_batch::{RecordIter, iter_batches},
 };
 
-const TOPIC: &str = "t";
+pub(super) const TOPIC: &str = "t";
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-fn topic_name() -> TopicName {
+pub(super) fn topic_name() -> TopicName {
     named(TOPIC)
 }
 
-fn named(name: &str) -> TopicName {
+pub(super) fn named(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-async fn connect(env: &Env, node: NodeId) -> Option<Peer> {
+pub(super) async fn connect(env: &Env, node: NodeId) -> Option<Peer> {
     Peer::connect(env, &format!("node-{node}"), PORT, "client", 64 << 20).await.ok()
 }
 
 /// The value, or none after [`CALL_LIMIT`].
-async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Option<T> {
     env.within(CALL_LIMIT, call).await
 }
 
@@ -64,7 +64,7 @@ async fn create_topic(peer: &mut Peer, name: &str, settings: &[(&str, &str)]) ->
 }
 
 /// Appends one record. Returns its offset, or the error code.
-async fn produce(peer: &mut Peer, value: &str) -> Option<Result<i64, i16>> {
+pub(super) async fn produce(peer: &mut Peer, value: &str) -> Option<Result<i64, i16>> {
     let records = PartitionProduceData::default().with_index(0).with_records(Some(plain(1, value.as_bytes(), 1000)));
     let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![records]);
     let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
@@ -75,10 +75,15 @@ async fn produce(peer: &mut Peer, value: &str) -> Option<Result<i64, i16>> {
 
 /// All records of the partition, by offset.
 async fn fetch_all(env: &Env, node: NodeId) -> Option<BTreeMap<i64, String>> {
+    fetch_from(env, node, 0).await
+}
+
+/// The records of the partition from an offset on.
+pub(super) async fn fetch_from(env: &Env, node: NodeId, first: i64) -> Option<BTreeMap<i64, String>> {
     let mut peer = connect(env, node).await?;
     let mut found = BTreeMap::new();
     loop {
-        let next = found.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        let next = found.last_key_value().map_or(first, |(offset, _)| offset + 1);
         let partition =
             FetchPartition::default().with_partition(0).with_fetch_offset(next).with_partition_max_bytes(1 << 20);
         let topic = FetchTopic::default().with_topic(topic_name()).with_partitions(vec![partition]);
@@ -106,7 +111,7 @@ async fn fetch_all(env: &Env, node: NodeId) -> Option<BTreeMap<i64, String>> {
 }
 
 /// What a producer was told.
-type Acknowledged = Arc<Mutex<Vec<(i64, String)>>>;
+pub(super) type Acknowledged = Arc<Mutex<Vec<(i64, String)>>>;
 
 /// Appends numbered records for ever, through all faults.
 async fn produce_for_ever(env: Env, node: NodeId, acknowledged: Acknowledged) {
@@ -205,7 +210,7 @@ async fn metadata(env: &Env, node: NodeId) -> Option<(Vec<i32>, Vec<String>)> {
     Some((brokers, topics.collect()))
 }
 
-const VOTERS: [NodeId; 3] = [1, 2, 3];
+pub(super) const VOTERS: [NodeId; 3] = [1, 2, 3];
 
 /// The topics that were created, with the broker that was asked.
 type Created = Arc<Mutex<Vec<(NodeId, String)>>>;
@@ -243,7 +248,7 @@ async fn active_controller(env: &Env) -> Option<NodeId> {
 }
 
 /// Three brokers that were started together and serve clients.
-fn three_serving(seed: u64) -> Cluster {
+pub(super) fn three_serving(seed: u64) -> Cluster {
     let mut cluster = Cluster::new(seed);
     for node in VOTERS {
         cluster.add_voter(node, &VOTERS, &[]);

@@ -1,11 +1,9 @@
 //! Script tests of the shard: each `testdata/<name>.txt` contains commands and, under `----`, their outcomes.
-//! `UPDATE=1 cargo test` rewrites the outcomes, and a reviewer reads the diff.
 //!
 //! `#7` means the seventh generated UUID, so a member id is `c-#7`. Records are applied when they are
 //! written. `restart` builds a new shard from them and checks that its durable state is the same (INV-G4).
-#![allow(clippy::disallowed_methods)] // Tests read and rewrite their scripts.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -16,7 +14,7 @@ use super::{
     shard::{Input, Output, Shard, Step},
     *,
 };
-use crate::types::TopicId;
+use crate::{script_tests::run_script, types::TopicId};
 
 const START_MS: i64 = 1_000_000;
 
@@ -24,7 +22,7 @@ macro_rules! scripts {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            run_script(stringify!($name));
+            run(stringify!($name));
         })*
     };
 }
@@ -49,34 +47,9 @@ scripts! {
     o7_deleted_topics
 }
 
-fn run_script(name: &str) {
-    let path: PathBuf =
-        [env!("CARGO_MANIFEST_DIR"), "src/coordinator/group/testdata", &format!("{name}.txt")].iter().collect();
-    let script = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+fn run(name: &str) {
     let mut runner = Runner::new();
-    let mut actual = String::new();
-    let mut lines = script.lines().peekable();
-    while let Some(line) = lines.next() {
-        writeln!(actual, "{line}").unwrap();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let mut outcome = runner.run(line);
-        while let Some(command) = lines.next_if(|line| !line.is_empty() && *line != "----") {
-            writeln!(actual, "{command}").unwrap();
-            if !command.starts_with('#') {
-                outcome += &runner.run(command);
-            }
-        }
-        // Skips the old outcome; the new one replaces it.
-        while lines.next_if(|line| !line.is_empty()).is_some() {}
-        write!(actual, "----\n{outcome}").unwrap();
-    }
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &actual).unwrap();
-    } else {
-        assert_eq!(actual, script, "{name}: run with UPDATE=1 to accept the new outcome");
-    }
+    run_script(&format!("src/coordinator/group/testdata/{name}.txt"), |line| runner.run(line));
 }
 
 struct Runner {

@@ -1,0 +1,191 @@
+//! A partition as a follower changes it: the position of the next fetch, appends of what the leader returns, and
+//! truncation where the logs diverge (KIP-101, KIP-279, KIP-320).
+//!
+//! Invariants: INV-R1 (same offset and epoch, same bytes). Each change names the leader epoch in which its fetch was
+//! sent; if the partition has another leader epoch, or its log another end, by now, nothing is changed: the next fetch
+//! starts from the new state (KAFKA-18723). Leaves the requests to `fetcher.rs`.
+
+use bytes::Bytes;
+
+use super::{
+    partition::{FetchFrom, Inner, Partition, PartitionError},
+    state::Event,
+};
+use crate::{
+    protocol::record_batch::iter_batches,
+    types::{LeaderEpoch, Offset, TimestampMs},
+};
+
+/// Where a follower continues.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchPosition {
+    /// The log end offset, the leader epoch of the metadata, and the epoch of the last batch in the log. That is the
+    /// log's own, whatever the last response held (KAFKA-15510).
+    pub from: FetchFrom,
+    /// The follower's log start offset.
+    pub log_start_offset: Offset,
+    /// The high watermark that the follower knows.
+    pub high_watermark: Offset,
+}
+
+/// What a leader returned for one partition.
+#[derive(Clone, Debug)]
+pub struct LeaderData {
+    /// The fetch that it answers.
+    pub from: FetchFrom,
+    /// Batches in order; the last one may be cut short.
+    pub records: Bytes,
+    pub high_watermark: Offset,
+    pub log_start_offset: Offset,
+}
+
+/// What an append has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// The records below this offset must be flushed before the next fetch tells the leader that they are here
+    /// (`flush.messages`).
+    pub flush_before: Option<Offset>,
+}
+
+impl Partition {
+    /// The position of the next fetch, or `None` if this broker does not follow a leader.
+    pub fn fetch_position(&self) -> Option<FetchPosition> {
+        let inner = self.lock();
+        let leadership = inner.state.leadership();
+        if inner.state.is_leader() || leadership.leader < 0 {
+            return None;
+        }
+        Some(FetchPosition {
+            from: FetchFrom {
+                offset: inner.log.log_end_offset(),
+                current_leader_epoch: leadership.leader_epoch,
+                last_fetched_epoch: inner.log.latest_epoch().unwrap_or(-1),
+            },
+            log_start_offset: inner.log.log_start_offset(),
+            high_watermark: inner.state.high_watermark(),
+        })
+    }
+
+    /// Whether the partition still is what it was when the fetch was sent.
+    fn continues(&self, inner: &Inner, from: &FetchFrom) -> bool {
+        let leadership = inner.state.leadership();
+        !inner.state.is_leader()
+            && leadership.leader >= 0
+            && leadership.leader_epoch == from.current_leader_epoch
+            && inner.log.log_end_offset() == from.offset
+    }
+
+    /// Appends what the leader has returned, and takes over its high watermark and log start offset.
+    ///
+    /// # Errors
+    /// The records are damaged, do not continue this log, or the disk has failed.
+    pub fn append_as_follower(&self, data: LeaderData, now_ms: TimestampMs) -> Result<Followed, PartitionError> {
+        let mut inner = self.lock();
+        if !self.continues(&inner, &data.from) {
+            return Ok(Followed::default());
+        }
+        let records = up_to_epoch(data.records, data.from.current_leader_epoch);
+        let info = inner.log.append_as_follower(records, now_ms)?;
+        let effects = self.step(&mut inner, Event::Replicated { leader_high_watermark: data.high_watermark });
+        let start = data.log_start_offset.min(inner.log.log_end_offset());
+        if inner.log.maybe_increment_log_start_offset(start)? {
+            self.publish(&mut inner);
+        }
+        let flush_before = info.flush_due.then(|| inner.log.log_end_offset());
+        drop(inner);
+        self.wake(&effects, false);
+        Ok(Followed { flush_before })
+    }
+
+    /// Truncates the log because the leader has answered `from` with the end of the last epoch that it shares with this
+    /// log. Returns the new log end offset. If it does not know the epoch, the next fetch asks with an older one.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn truncate_to_leader(
+        &self,
+        from: &FetchFrom,
+        (leader_epoch, leader_end_offset): (LeaderEpoch, Offset),
+    ) -> Result<Option<Offset>, PartitionError> {
+        let mut inner = self.lock();
+        if !self.continues(&inner, from) {
+            return Ok(None);
+        }
+        // Apache: `AbstractFetcherThread.getOffsetTruncationState`.
+        let end_offset = inner.log.log_end_offset();
+        let truncate_to = match inner.log.end_offset_for_epoch(leader_epoch) {
+            Some((epoch, own_end_offset)) if epoch == leader_epoch => own_end_offset.min(leader_end_offset),
+            // This log has no records of that epoch: everything after the older epoch goes.
+            Some((_, own_end_offset)) => own_end_offset,
+            None => leader_end_offset,
+        };
+        let truncate_to = truncate_to.min(end_offset).max(inner.log.log_start_offset());
+        self.truncate_locked(&mut inner, truncate_to, leader_epoch)?;
+        Ok(Some(truncate_to))
+    }
+
+    fn truncate_locked(
+        &self,
+        inner: &mut Inner,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+    ) -> Result<(), PartitionError> {
+        let (high_watermark, end_offset) = (inner.state.high_watermark(), inner.log.log_end_offset());
+        if offset < high_watermark {
+            // Only an unclean election, or the loss of a leader's disk, can cause this.
+            tracing::warn!(
+                partition = %self.topic_partition(), offset, high_watermark, end_offset, leader_epoch,
+                "truncates records that were committed: the leader does not have them"
+            );
+        } else {
+            tracing::info!(partition = %self.topic_partition(), offset, end_offset, leader_epoch, "truncates to the leader's log");
+        }
+        inner.log.truncate_to(offset)?;
+        self.publish(inner);
+        Ok(())
+    }
+
+    /// Continues where the leader's log begins or ends, because it does not have the offset of `from`. Returns the new
+    /// log end offset.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn continue_at(
+        &self,
+        from: &FetchFrom,
+        leader_start_offset: Offset,
+        leader_end_offset: Offset,
+    ) -> Result<Option<Offset>, PartitionError> {
+        let mut inner = self.lock();
+        if !self.continues(&inner, from) {
+            return Ok(None);
+        }
+        // Apache: `AbstractFetcherThread.fetchOffsetAndTruncate`.
+        let end_offset = inner.log.log_end_offset();
+        if leader_end_offset < end_offset {
+            let truncate_to = leader_end_offset.max(inner.log.log_start_offset());
+            self.truncate_locked(&mut inner, truncate_to, from.current_leader_epoch)?;
+        } else if leader_start_offset > end_offset {
+            tracing::warn!(
+                partition = %self.topic_partition(), end_offset, leader_start_offset,
+                "begins anew where the leader's log starts: it has deleted what comes next here"
+            );
+            inner.log.truncate_fully_and_start_at(leader_start_offset)?;
+            self.publish(&mut inner);
+        }
+        Ok(Some(inner.log.log_end_offset()))
+    }
+}
+
+/// The batches before the first one of a newer epoch than that in which they were fetched: the leader has appended it
+/// after it was elected again.
+fn up_to_epoch(records: Bytes, leader_epoch: LeaderEpoch) -> Bytes {
+    let mut bytes = 0;
+    for batch in iter_batches(&records) {
+        if batch.partition_leader_epoch() > leader_epoch {
+            return records.slice(..bytes);
+        }
+        bytes += batch.size_bytes();
+    }
+    records
+}

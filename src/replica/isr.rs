@@ -1,0 +1,141 @@
+//! Sends proposed changes of ISRs to the controller (AlterPartition) and hands its answers to the partitions.
+//!
+//! Owns the queue of proposals, one for each partition, and their retries. All that wait go in one request. Leaves the
+//! decision to propose to `state.rs`, and the check of a proposal to the controller.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use kafka_protocol::error::ResponseError;
+use tokio::sync::Notify;
+
+use super::{
+    replica_manager::{Hosted, ReplicaManager},
+    state::{IsrAnswer, Proposal},
+};
+use crate::{
+    controller::isr::{AlterPartition, AlteredPartition, ProposedIsr},
+    env::{Env, lock},
+    raft::ControllerChannel,
+    types::{BrokerId, TopicId},
+};
+
+/// The wait after a failure, which doubles up to the longest wait.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The key of a partition, which survives the deletion and creation of a topic with the same name.
+pub(super) type PartitionKey = (TopicId, i32);
+
+/// Proposals that the controller has not answered yet.
+#[derive(Default)]
+pub(super) struct Proposals {
+    waiting: Mutex<BTreeMap<PartitionKey, Proposal>>,
+    added: Notify,
+}
+
+impl Proposals {
+    /// Adds a proposal. It replaces an earlier one of the partition, which newer metadata has ended.
+    pub(super) fn add(&self, partition: PartitionKey, proposal: Proposal) {
+        lock::lock(&self.waiting).insert(partition, proposal);
+        self.added.notify_one();
+    }
+
+    fn all(&self) -> BTreeMap<PartitionKey, Proposal> {
+        lock::lock(&self.waiting).clone()
+    }
+
+    /// Removes a proposal, unless a newer one has replaced it.
+    fn remove(&self, partition: PartitionKey, sent: &Proposal) {
+        let mut waiting = lock::lock(&self.waiting);
+        if waiting.get(&partition) == Some(sent) {
+            waiting.remove(&partition);
+        }
+    }
+}
+
+/// Sends proposals until the broker stops.
+pub(super) async fn send_proposals(manager: Weak<ReplicaManager>, env: Env, channel: Arc<ControllerChannel>) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let Some(context) = manager.upgrade().map(|manager| manager.context().clone()) else { return };
+        let sent = context.proposals.all();
+        if sent.is_empty() {
+            backoff = FIRST_BACKOFF;
+            context.proposals.added.notified().await;
+            continue;
+        }
+        // The broker epoch is the image's: a broker that is not registered proposes nothing.
+        let image = channel.local().image();
+        let epoch = image.broker(context.local).map(|broker| broker.epoch);
+        let answered = match epoch {
+            Some(broker_epoch) => channel.ask(request(context.local, broker_epoch, &sent)).await,
+            None => Err(crate::controller::ApiError::code_only(ResponseError::StaleBrokerEpoch)),
+        };
+        let all_answered = match answered {
+            Ok(answers) => {
+                let Some(manager) = manager.upgrade() else { return };
+                let of = |(key, answer)| deliver(&manager, &sent, key, answer);
+                answers.into_iter().map(of).filter(|is_final| *is_final).count() == sent.len()
+            }
+            Err(error) => {
+                tracing::debug!(error = %error.error, "the controller does not take changes of in-sync replicas now");
+                false
+            }
+        };
+        if !all_answered {
+            env.clock.sleep_until(env.clock.monotonic() + backoff).await;
+            backoff = LONGEST_BACKOFF.min(2 * backoff);
+        }
+    }
+}
+
+fn request(broker_id: BrokerId, broker_epoch: i64, sent: &BTreeMap<PartitionKey, Proposal>) -> AlterPartition {
+    let proposed = |proposal: &Proposal| ProposedIsr {
+        leader_epoch: proposal.leader_epoch,
+        partition_epoch: proposal.partition_epoch,
+        isr: proposal.isr.clone(),
+        leader_recovery_state: 0,
+    };
+    let proposals = sent.iter().map(|(key, proposal)| (*key, proposed(proposal))).collect();
+    AlterPartition { broker_id, broker_epoch, proposals }
+}
+
+/// Hands an answer to its partition. Returns false if the proposal must be sent again.
+fn deliver(
+    manager: &ReplicaManager,
+    sent: &BTreeMap<PartitionKey, Proposal>,
+    key: PartitionKey,
+    answer: Result<AlteredPartition, ResponseError>,
+) -> bool {
+    let Some(proposal) = sent.get(&key) else { return false };
+    let answer = match answer {
+        Ok(AlteredPartition { leader_epoch, isr, partition_epoch, .. }) => {
+            IsrAnswer::Changed { leader_epoch, isr, partition_epoch }
+        }
+        // Apache: `Partition.handleAlterPartitionError`.
+        Err(ResponseError::IneligibleReplica | ResponseError::OperationNotAttempted) => IsrAnswer::Refused,
+        Err(
+            ResponseError::UnknownTopicOrPartition
+            | ResponseError::UnknownTopicId
+            | ResponseError::FencedLeaderEpoch
+            | ResponseError::InvalidUpdateVersion
+            | ResponseError::InvalidRequest
+            | ResponseError::NewLeaderElected,
+        ) => IsrAnswer::Outdated,
+        Err(error) => {
+            tracing::debug!(?key, %error, "a change of in-sync replicas is tried again");
+            return false;
+        }
+    };
+    manager.context().proposals.remove(key, proposal);
+    // A topic that is deleted meanwhile has no partition here (KAFKA-17190).
+    let hosted = manager.topic_by_id(key.0).and_then(|topic| topic.partition(key.1));
+    if let Some(Hosted::Online(partition)) = hosted {
+        partition.on_isr_answer(proposal.partition_epoch, answer);
+    }
+    true
+}
