@@ -131,6 +131,7 @@ impl Broker {
             features: features::supported_features(),
             rack: config.broker_rack.clone(),
             log_dirs: log_manager.directory_ids().map(|(_, id)| id).collect(),
+            previous_broker_epoch: -1,
         };
         let quorum = Quorum {
             env: &env,
