@@ -279,8 +279,9 @@ impl BrokerChange {
     }
 
     fn may_lead(&self, image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
+        let is_unfenced = |registration: &BrokerRegistration| !registration.fenced || Some(broker) == self.add;
         Some(broker) != self.remove
-            && (Some(broker) == self.add || is_active(image, broker))
+            && image.broker(broker).is_some_and(|broker| is_unfenced(broker) && !broker.in_controlled_shutdown)
             && has_online_directory(image, partition, broker)
     }
 
