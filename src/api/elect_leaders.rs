@@ -4,12 +4,9 @@
 //! controller decides the others, in portions.
 //! Version notes: 1+ has the election type and an error for the whole request.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        ElectLeadersRequest, ElectLeadersResponse,
-        elect_leaders_response::{PartitionResult, ReplicaElectionResult},
-    },
+use kafka_protocol::messages::{
+    ElectLeadersRequest, ElectLeadersResponse,
+    elect_leaders_response::{PartitionResult, ReplicaElectionResult},
 };
 
 use super::{
@@ -143,7 +140,7 @@ fn partition_result(index: i32, result: &Result<(), ApiError>) -> PartitionResul
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+    use kafka_protocol::{error::ResponseError, messages::elect_leaders_request::TopicPartitions};
 
     use super::*;
     use crate::controller::testing::{add_topic, image_with_brokers};
