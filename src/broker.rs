@@ -63,6 +63,8 @@ pub struct Broker {
     _coordinator_news: Arc<CoordinatorListener>,
     listening: Vec<(String, SocketAddr)>,
     data_dirs: Vec<PathBuf>,
+    /// The id of this process in the registration of the broker.
+    incarnation_id: Uuid,
     offline_dirs: Arc<Watched<Vec<PathBuf>>>,
     found: String,
 }
@@ -125,14 +127,16 @@ impl Broker {
         publisher.subscribe(news.clone());
         let voters = settings.listeners.voters;
         let is_only_voter = voters.len() < 2;
+        let incarnation_id = env.random.uuid();
         let registration = RegisterBroker {
             cluster_id: log_manager.cluster_id().to_owned(),
             broker_id: config.node_id,
-            incarnation_id: env.random.uuid(),
+            incarnation_id,
             endpoints: endpoints(&bound),
             features: features::supported_features(),
             rack: config.broker_rack.clone(),
             log_dirs: log_manager.directory_ids().map(|(_, id)| id).collect(),
+            previous_broker_epoch: log_manager.previous_broker_epoch(),
         };
         let quorum = Quorum {
             env: &env,
@@ -202,7 +206,16 @@ impl Broker {
         if let Some(console) = &console {
             console.set_started(&parts);
         }
-        Ok(Broker { parts, console, _coordinator_news: news, listening, data_dirs, offline_dirs, found })
+        Ok(Broker {
+            parts,
+            console,
+            _coordinator_news: news,
+            listening,
+            data_dirs,
+            incarnation_id,
+            offline_dirs,
+            found,
+        })
     }
 
     /// The listeners' names and addresses, with the ports that the system chose.
@@ -256,6 +269,12 @@ impl Broker {
             ends_within(env, network, ABORT_GRACE).await;
         }
         controller.stop().await;
+        // With it the next start proves that this process has flushed its logs.
+        if let Some(own) = controller.image().broker(self.node_id())
+            && own.incarnation_id == self.incarnation_id
+        {
+            log_manager.set_broker_epoch(own.epoch);
+        }
         let (replicas, manager) = (replica_manager.clone(), log_manager.clone());
         let close = move || {
             replicas.finish_removals();

@@ -1,106 +1,127 @@
 //! ElectLeaders (key 43).
 //!
-//! Behavior: Apache's `ReplicationControlManager.electLeaders`. If this broker is the only replica of a partition, it
-//! is already the leader or cannot be elected. So no request changes anything, and the response is made from the image.
+//! Behavior: A7, C9. Partitions that do not exist or already have the desired leader are answered from the image; the
+//! controller decides the others, in portions.
 //! Version notes: 1+ has the election type and an error for the whole request.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        ElectLeadersRequest, ElectLeadersResponse,
-        elect_leaders_response::{PartitionResult, ReplicaElectionResult},
-    },
-    protocol::StrBytes,
+use kafka_protocol::messages::{
+    ElectLeadersRequest, ElectLeadersResponse,
+    elect_leaders_response::{PartitionResult, ReplicaElectionResult},
 };
 
-use super::{RequestContext, error_message, errors::check_time_left, topics::topic_name};
+use super::{
+    RequestContext,
+    authorized::{AuthorizedCluster, Operation},
+    error_message,
+    errors::check_time_left,
+    topics::topic_name,
+};
 use crate::{
-    controller::ApiError,
-    metadata::image::{MetadataImage, PartitionImage},
+    controller::{
+        ApiError,
+        elections::{ElectLeaders, ElectionType, check_needed},
+    },
+    metadata::image::MetadataImage,
 };
-
-/// Apache: `ElectionType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Election {
-    Preferred,
-    Unclean,
-}
 
 pub(crate) async fn handle(ctx: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    let response = elect(&ctx.image(), &request);
+    let elect = async {
+        let mut plan = Plan::new(&ctx.image(), &request)?;
+        plan.elect(&ctx.cluster(Operation::Alter)?).await?;
+        Ok(plan)
+    };
+    let response = match elect.await {
+        Ok(plan) => plan.into_response(),
+        Err(error) => refused(&request, &error),
+    };
     if ctx.api_version == 0 { response.with_error_code(0) } else { response }
 }
 
-fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersResponse {
-    let response = ElectLeadersResponse::default();
-    let is_about_nothing = request.topic_partitions.as_ref().is_some_and(Vec::is_empty);
-    if let (false, Err(error)) = (is_about_nothing, check_time_left(request.timeout_ms)) {
-        return refused(request, &error);
+/// The results. Those of the open partitions are for the controller.
+struct Plan {
+    election_type: ElectionType,
+    results: Vec<ReplicaElectionResult>,
+    /// The positions of a topic in the results and of a partition in those of the topic.
+    open: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn new(image: &MetadataImage, request: &ElectLeadersRequest) -> Result<Self, ApiError> {
+        let is_about_nothing = request.topic_partitions.as_ref().is_some_and(Vec::is_empty);
+        if !is_about_nothing {
+            check_time_left(request.timeout_ms)?;
+        }
+        let unknown = || ApiError::invalid_request(format!("Unknown election type {}", request.election_type));
+        let election_type = ElectionType::from_id(request.election_type).ok_or_else(unknown)?;
+        let mut plan = Plan { election_type, results: Vec::new(), open: Vec::new() };
+        match &request.topic_partitions {
+            Some(topics) => {
+                for asked in topics {
+                    plan.add(image, &asked.topic, asked.partitions.iter().copied(), |_| true);
+                }
+            }
+            // Partitions that already have the desired leader are not in the response.
+            None => {
+                for topic in image.topics.by_name.values() {
+                    plan.add(image, &topic.name, topic.partitions.keys().copied(), Result::is_ok);
+                }
+            }
+        }
+        Ok(plan)
     }
-    let election = match request.election_type {
-        0 => Election::Preferred,
-        1 => Election::Unclean,
-        unknown => return refused(request, &ApiError::invalid_request(format!("Unknown election type {unknown}"))),
-    };
-    response.with_replica_election_results(match &request.topic_partitions {
-        Some(topics) => {
-            let of_topic = |topic: &str, partitions: &[i32]| {
-                partitions
-                    .iter()
-                    .map(|index| partition_result(*index, &elect_partition(image, topic, *index, election)))
-                    .collect()
+
+    fn add(
+        &mut self,
+        image: &MetadataImage,
+        topic: &str,
+        partitions: impl Iterator<Item = i32>,
+        is_included: impl Fn(&Result<(), ApiError>) -> bool,
+    ) {
+        let mut results = Vec::new();
+        for index in partitions {
+            let needed = check_needed(image, topic, index, self.election_type);
+            if is_included(&needed) {
+                if needed.is_ok() {
+                    self.open.push((self.results.len(), results.len()));
+                }
+                results.push(partition_result(index, &needed));
+            }
+        }
+        self.results.push(topic_result(topic, results));
+    }
+
+    /// Lets the controller decide the open partitions.
+    async fn elect(&mut self, cluster: &AuthorizedCluster<'_>) -> Result<(), ApiError> {
+        for (position, portion) in self.open.chunks(ElectLeaders::PORTION).enumerate() {
+            let named = portion.iter().map(|(topic, partition)| {
+                let topic = &self.results[*topic];
+                (topic.topic.to_string(), topic.partition_result[*partition].partition_id)
+            });
+            let request = ElectLeaders { election_type: self.election_type, partitions: named.collect() };
+            let decided = match cluster.controller().call(request).await {
+                Ok(decided) => decided,
+                Err(error) if position == 0 => return Err(error.into()),
+                Err(error) => vec![Err(error.into()); portion.len()],
             };
-            let results =
-                topics.iter().map(|asked| topic_result(&asked.topic, of_topic(&asked.topic, &asked.partitions)));
-            results.collect()
+            for ((topic, partition), result) in portion.iter().zip(decided) {
+                let decided = &mut self.results[*topic].partition_result[*partition];
+                *decided = partition_result(decided.partition_id, &result);
+            }
         }
-        None => all_topics(image, election),
-    })
-}
-
-/// Results of all partitions except those that already have the desired leader.
-fn all_topics(image: &MetadataImage, election: Election) -> Vec<ReplicaElectionResult> {
-    let results = image.topics.by_name.values().map(|topic| {
-        let partitions = topic.partitions.iter().filter_map(|(index, partition)| {
-            let error = outcome(partition, election);
-            (error.error != ResponseError::ElectionNotNeeded).then(|| partition_result(*index, &error))
-        });
-        topic_result(&topic.name, partitions.collect())
-    });
-    results.collect()
-}
-
-fn elect_partition(image: &MetadataImage, topic: &str, index: i32, election: Election) -> ApiError {
-    let unknown = |message| ApiError::new(ResponseError::UnknownTopicOrPartition, message);
-    match (image.topic(topic), image.partition(topic, index)) {
-        (None, _) => unknown(format!("No such topic as {topic}")),
-        (_, None) => unknown(format!("No such partition as {topic}-{index}")),
-        (_, Some(partition)) => outcome(partition, election),
+        Ok(())
     }
-}
 
-fn outcome(partition: &PartitionImage, election: Election) -> ApiError {
-    let has_leader = match election {
-        Election::Preferred => partition.replicas.first() == Some(&partition.leader),
-        Election::Unclean => partition.leader >= 0,
-    };
-    match (has_leader, election) {
-        (true, _) => ApiError::new(ResponseError::ElectionNotNeeded, "Leader election not needed for topic partition."),
-        (false, Election::Preferred) => {
-            ApiError::new(ResponseError::PreferredLeaderNotAvailable, "The preferred leader was not available.")
-        }
-        (false, Election::Unclean) => ApiError::new(
-            ResponseError::EligibleLeadersNotAvailable,
-            "Eligible topic partition leaders are not available.",
-        ),
+    fn into_response(self) -> ElectLeadersResponse {
+        ElectLeadersResponse::default().with_replica_election_results(self.results)
     }
 }
 
 /// Apache: `ElectLeadersRequest.getErrorResponse`. The response and each partition carry the code.
 fn refused(request: &ElectLeadersRequest, error: &ApiError) -> ElectLeadersResponse {
     let topics = request.topic_partitions.iter().flatten();
+    let refused = Err(error.clone());
     let results = topics.map(|asked| {
-        topic_result(&asked.topic, asked.partitions.iter().map(|index| partition_result(*index, error)).collect())
+        topic_result(&asked.topic, asked.partitions.iter().map(|index| partition_result(*index, &refused)).collect())
     });
     ElectLeadersResponse::default().with_error_code(error.code()).with_replica_election_results(results.collect())
 }
@@ -109,14 +130,17 @@ fn topic_result(name: &str, partitions: Vec<PartitionResult>) -> ReplicaElection
     ReplicaElectionResult::default().with_topic(topic_name(name)).with_partition_result(partitions)
 }
 
-fn partition_result(index: i32, error: &ApiError) -> PartitionResult {
-    let message: Option<StrBytes> = error_message(error);
-    PartitionResult::default().with_partition_id(index).with_error_code(error.code()).with_error_message(message)
+fn partition_result(index: i32, result: &Result<(), ApiError>) -> PartitionResult {
+    let partition = PartitionResult::default().with_partition_id(index);
+    match result {
+        Ok(()) => partition,
+        Err(error) => partition.with_error_code(error.code()).with_error_message(error_message(error)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+    use kafka_protocol::{error::ResponseError, messages::elect_leaders_request::TopicPartitions};
 
     use super::*;
     use crate::controller::testing::{add_topic, image_with_brokers};
@@ -125,6 +149,14 @@ mod tests {
         let topics =
             vec![TopicPartitions::default().with_topic(topic_name(topic)).with_partitions(partitions.to_vec())];
         ElectLeadersRequest::default().with_election_type(election).with_topic_partitions(Some(topics))
+    }
+
+    /// The response if no partition needs the controller.
+    fn elect(image: &MetadataImage, request: &ElectLeadersRequest) -> ElectLeadersResponse {
+        match Plan::new(image, request) {
+            Ok(plan) => plan.into_response(),
+            Err(error) => refused(request, &error),
+        }
     }
 
     fn codes(response: &ElectLeadersResponse) -> Vec<i16> {
@@ -167,5 +199,23 @@ mod tests {
             (refused.error_code, codes(&refused)),
             (ResponseError::InvalidRequest.code(), vec![ResponseError::InvalidRequest.code()])
         );
+    }
+
+    #[test]
+    fn only_partitions_that_need_an_election_go_to_the_controller() {
+        let mut image = image_with_brokers(&[1, 2]);
+        add_topic(&mut image, "t", &[&[1, 2], &[1]]);
+        let topics = std::sync::Arc::make_mut(image.topics.by_name.get_mut("t").unwrap());
+        topics.partitions.get_mut(&0).unwrap().leader = 2;
+        topics.partitions.get_mut(&1).unwrap().leader = -1;
+        let open = |request: &ElectLeadersRequest| {
+            let Plan { results, open, .. } = Plan::new(&image, request).ok().unwrap();
+            let id = |(topic, partition): (usize, usize)| results[topic].partition_result[partition].partition_id;
+            open.into_iter().map(id).collect::<Vec<_>>()
+        };
+        assert_eq!(open(&request(0, "t", &[0, 1, 7])), [0, 1]);
+        assert_eq!(open(&request(1, "t", &[0, 1, 7])), [1]);
+        let all = ElectLeadersRequest::default().with_topic_partitions(None).with_election_type(1);
+        assert_eq!(open(&all), [1]);
     }
 }

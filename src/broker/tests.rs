@@ -487,6 +487,19 @@ async fn a_stop_on_a_full_disk_does_not_say_that_everything_is_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c6_a_clean_stop_stores_the_broker_epoch_for_the_next_start() {
+    let world = World::new(1);
+    let broker = world.start(&["a"], &[]).await;
+    let epoch = broker.parts.metadata.image().broker(broker.node_id()).unwrap().epoch;
+    assert!(broker.shutdown().await.is_empty());
+    let text = world.disk.read(&world.path("a/.kafka_cleanshutdown")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&text), format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}"));
+    let again = world.start(&["a"], &[]).await;
+    assert_eq!(again.parts.log_manager.previous_broker_epoch(), epoch);
+    again.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_with_a_failed_directory_names_it() {
     let world = World::new(1);
     let broker = world.start(&["a", "b"], &[]).await;

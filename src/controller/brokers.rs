@@ -40,14 +40,17 @@ pub struct RegisterBroker {
     pub features: BTreeMap<String, (i16, i16)>,
     pub rack: Option<String>,
     pub log_dirs: Vec<Uuid>,
+    /// The broker epoch that the last process has stored when it stopped cleanly; -1 if it did not (KIP-966).
+    pub previous_broker_epoch: i64,
 }
 
 /// The broker epoch, which is the offset of the registration.
 pub type RegisterBrokerReply = Result<i64, ApiError>;
 
-/// A new incarnation first loses all leaderships of the old one, as in Apache's `handleBrokerShutdown` with ELR off. It
-/// gets them back when it is unfenced. So each partition's leader epoch rises, and the log ends of the two processes
-/// are not confused.
+/// A new incarnation first loses all leaderships of the old one and leaves all ISRs, as in Apache's
+/// `handleBrokerShutdown`. So the leader epochs of its partitions rise, and the log ends of the two processes are not
+/// confused. A process that has not stopped cleanly may have lost records that it had acknowledged: the new one is no
+/// eligible leader (ELR) either.
 pub fn register_broker(
     image: &MetadataImage,
     context: &mut StepContext<'_>,
@@ -69,8 +72,10 @@ pub fn register_broker(
         }
         None => {
             record.broker_epoch = context.next_write_offset;
-            if existing.is_some() {
-                let change = BrokerChange::leaves(request.broker_id);
+            if let Some(existing) = existing {
+                let is_clean = existing.epoch == request.previous_broker_epoch;
+                let lost = || BrokerChange::is_lost(request.broker_id);
+                let change = if is_clean { BrokerChange::leaves(request.broker_id) } else { lost() };
                 records = leader_and_isr_updates(image, context.schema, change).collect();
             }
         }
@@ -223,16 +228,20 @@ pub fn broker_heartbeat(
     };
     let updates = |change| leader_and_isr_updates(image, context.schema, change).collect::<Vec<_>>();
     let leave = BrokerChange::leaves(request.broker_id);
-    let (mut records, is_fenced, should_shut_down) = if request.want_shut_down {
-        // The broker leads nothing after these records, so it may shut down at once.
-        let mut records = Vec::new();
-        if !broker.fenced {
-            if !broker.in_controlled_shutdown {
-                records.push(change(0, 1));
-            }
-            records.extend(updates(leave));
-        }
-        (records, broker.fenced, true)
+    let (mut records, is_fenced, should_shut_down) = if request.want_shut_down && broker.fenced {
+        (Vec::new(), true, true)
+    } else if request.want_shut_down && !request.want_fence && leads_any(image, request.broker_id) {
+        // The controlled shutdown begins: other replicas lead, or none does. The broker goes on until they have learned
+        // that, and asks again. If there is no other broker, nobody has to learn anything.
+        let mut records: Vec<_> = (!broker.in_controlled_shutdown).then(|| change(0, 1)).into_iter().collect();
+        records.extend(updates(leave));
+        let is_alone = image.alive_brokers().all(|alive| alive.id == request.broker_id);
+        (records, false, is_alone)
+    } else if request.want_shut_down {
+        // The broker leads nothing: it may stop at once.
+        let mut records: Vec<_> = updates(leave);
+        records.push(change(FENCE, 0));
+        (records, true, true)
     } else if request.want_fence && !broker.fenced {
         let mut records: Vec<_> = updates(leave);
         records.push(change(FENCE, 0));
@@ -248,6 +257,11 @@ pub fn broker_heartbeat(
         records = directories_offline(image, context, broker, &request.offline_log_dirs);
     }
     Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down }) }
+}
+
+fn leads_any(image: &MetadataImage, broker: BrokerId) -> bool {
+    let mut partitions = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
+    partitions.any(|partition| partition.leader == broker)
 }
 
 /// Apache: `handleDirectoriesOffline`. Removes the directories from the registration. Partitions whose leader has its
@@ -345,6 +359,7 @@ mod tests {
             features: BTreeMap::from([("metadata.version".into(), (7, 30))]),
             rack: None,
             log_dirs: vec![Uuid::from_u128(1001)],
+            previous_broker_epoch: -1,
         }
     }
 
@@ -355,8 +370,12 @@ mod tests {
     }
 
     fn heartbeat(image: &mut MetadataImage, want_fence: bool, want_shut_down: bool) -> BrokerState {
-        let broker_epoch = image.broker(1).unwrap().epoch;
-        let request = BrokerHeartbeat { want_fence, want_shut_down, ..BrokerHeartbeat::new(1, broker_epoch) };
+        heartbeat_of(image, 1, want_fence, want_shut_down)
+    }
+
+    fn heartbeat_of(image: &mut MetadataImage, id: BrokerId, want_fence: bool, want_shut_down: bool) -> BrokerState {
+        let broker_epoch = image.broker(id).unwrap().epoch;
+        let request = BrokerHeartbeat { want_fence, want_shut_down, ..BrokerHeartbeat::new(id, broker_epoch) };
         let step = with_context(|context| broker_heartbeat(image, context, request));
         apply(image, &step.records);
         step.reply.unwrap()
@@ -416,6 +435,119 @@ mod tests {
         assert!(heartbeat(&mut image, false, true).should_shut_down);
         assert_eq!(image.partition("t", 0).unwrap().leader, -1);
         assert!(image.broker(1).unwrap().in_controlled_shutdown);
+    }
+
+    /// Leader, leader epoch, ISR, ELR and the last known leader.
+    fn state(image: &MetadataImage, topic: &str) -> (BrokerId, i32, Vec<BrokerId>, Vec<BrokerId>, Vec<BrokerId>) {
+        let partition = image.partition(topic, 0).unwrap().clone();
+        (partition.leader, partition.leader_epoch, partition.isr, partition.elr, partition.last_known_elr)
+    }
+
+    fn replicated(replicas: &[BrokerId], min_isr: usize) -> MetadataImage {
+        let mut image = image_with_brokers(replicas);
+        add_topic(&mut image, "t", &[replicas]);
+        set_config(&mut image, "t", "min.insync.replicas", &min_isr.to_string());
+        image
+    }
+
+    #[test]
+    fn c5_a_new_incarnation_gets_another_broker_epoch_even_while_the_last_one_lives() {
+        let mut image = replicated(&[1, 2], 1);
+        assert_eq!(register(&mut image, registration(9)), Ok(100));
+        assert_eq!(state(&image, "t"), (2, 1, vec![2], vec![], vec![]));
+        edit_broker(&mut image, 1, |broker| broker.epoch = 50);
+        assert_eq!(register(&mut image, registration(9)), Ok(50), "the same incarnation keeps its epoch");
+        assert_eq!(register(&mut image, registration(10)), Ok(100));
+    }
+
+    #[test]
+    fn c6_an_unclean_restart_leaves_the_isr_and_the_eligible_leaders() {
+        let mut image = replicated(&[1, 2, 3], 3);
+        let unclean = |image: &mut MetadataImage, id: BrokerId| {
+            let log_dirs = vec![Uuid::from_u128(1000 + id as u128)];
+            register(image, RegisterBroker { broker_id: id, log_dirs, ..registration(9) }).unwrap();
+        };
+        assert!(heartbeat_of(&mut image, 2, true, false).is_fenced);
+        assert_eq!(state(&image, "t"), (1, 0, vec![1, 3], vec![2], vec![]), "it was silent, and keeps its log");
+        unclean(&mut image, 2);
+        assert_eq!(state(&image, "t"), (1, 0, vec![1, 3], vec![], vec![]));
+        unclean(&mut image, 1);
+        assert_eq!(state(&image, "t"), (3, 1, vec![3], vec![], vec![]), "the leader epoch rises with the leader");
+    }
+
+    #[test]
+    fn c6_a_clean_restart_stays_an_eligible_leader() {
+        let mut image = replicated(&[1, 2], 2);
+        assert!(!heartbeat(&mut image, false, true).should_shut_down);
+        assert!(heartbeat(&mut image, false, true).should_shut_down);
+        assert_eq!(state(&image, "t"), (2, 1, vec![2], vec![1], vec![]));
+        register(&mut image, RegisterBroker { previous_broker_epoch: 5, ..registration(9) }).unwrap();
+        assert_eq!(state(&image, "t"), (2, 1, vec![2], vec![1], vec![]));
+        // The other one fails: this one has all committed records, since none was committed meanwhile.
+        heartbeat_of(&mut image, 2, true, false);
+        assert_eq!(state(&image, "t"), (-1, 2, vec![], vec![1, 2], vec![2]));
+        heartbeat(&mut image, false, false);
+        assert_eq!(state(&image, "t"), (1, 3, vec![1], vec![2], vec![]));
+        assert_eq!(image.partition("t", 0).unwrap().leader_recovery_state, 0, "the election was clean");
+    }
+
+    #[test]
+    fn c6_the_last_replica_that_stood_leads_again_only_if_no_eligible_one_is_left() {
+        let mut image = replicated(&[1, 2], 2);
+        heartbeat_of(&mut image, 2, true, false);
+        register(&mut image, registration(9)).unwrap();
+        assert_eq!(state(&image, "t"), (-1, 1, vec![], vec![2], vec![1]), "the last in-sync replica lost its cache");
+        heartbeat(&mut image, false, false);
+        assert_eq!(state(&image, "t"), (-1, 1, vec![], vec![2], vec![1]), "2 may have records that 1 lacks");
+        let mut both_unclean = image.clone();
+        heartbeat_of(&mut image, 2, false, false);
+        assert_eq!(state(&image, "t"), (2, 2, vec![2], vec![], vec![]));
+        // The same, but 2 has lost its cache as well.
+        let image = &mut both_unclean;
+        heartbeat(image, true, false);
+        let two = RegisterBroker { broker_id: 2, log_dirs: vec![Uuid::from_u128(1002)], ..registration(9) };
+        register(image, two).unwrap();
+        heartbeat_of(image, 2, false, false);
+        assert_eq!(state(image, "t"), (-1, 1, vec![], vec![], vec![1]));
+        heartbeat(image, false, false);
+        assert_eq!(state(image, "t"), (1, 2, vec![1], vec![], vec![]));
+        assert_eq!(image.partition("t", 0).unwrap().leader_recovery_state, 1, "the election was unclean");
+    }
+
+    #[test]
+    fn c6_an_unregistered_broker_is_no_eligible_leader() {
+        let mut image = replicated(&[1, 2], 2);
+        let unregister = |image: &mut MetadataImage, broker_id: BrokerId| {
+            let step = with_context(|context| unregister_broker(image, context, UnregisterBroker { broker_id }));
+            assert_eq!(step.reply, Ok(Unregistration::Done));
+            apply(image, &step.records);
+        };
+        heartbeat(&mut image, true, false);
+        assert_eq!(state(&image, "t"), (2, 1, vec![2], vec![1], vec![]));
+        unregister(&mut image, 1);
+        assert_eq!(state(&image, "t"), (2, 1, vec![2], vec![], vec![]));
+        unregister(&mut image, 2);
+        assert_eq!(state(&image, "t"), (-1, 2, vec![], vec![], vec![2]));
+    }
+
+    #[test]
+    fn c8_a_controlled_shutdown_moves_all_leaders_at_once_and_the_broker_stops_when_it_leads_nothing() {
+        let mut image = image_with_brokers(&[1, 2]);
+        for (topic, replicas) in [("both", &[1, 2][..]), ("alone", &[1]), ("elsewhere", &[2])] {
+            add_topic(&mut image, topic, &[replicas]);
+        }
+        let shutting_down = BrokerState { is_fenced: false, should_shut_down: false };
+        assert_eq!(heartbeat(&mut image, false, true), shutting_down, "the others must hear of it first");
+        assert!(image.broker(1).unwrap().in_controlled_shutdown);
+        assert_eq!(state(&image, "both"), (2, 1, vec![2], vec![], vec![]));
+        assert_eq!(state(&image, "alone"), (-1, 1, vec![1], vec![], vec![]), "nobody else can lead it");
+        assert_eq!(heartbeat(&mut image, false, true), BrokerState { is_fenced: true, should_shut_down: true });
+        assert_eq!(heartbeat(&mut image, false, true), BrokerState { is_fenced: true, should_shut_down: true });
+        // A broker that leads nothing stops at once.
+        let mut image = image_with_brokers(&[1, 2]);
+        add_topic(&mut image, "both", &[&[2, 1]]);
+        assert_eq!(heartbeat(&mut image, false, true), BrokerState { is_fenced: true, should_shut_down: true });
+        assert_eq!(state(&image, "both"), (2, 0, vec![2], vec![], vec![]));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::error::ResponseError;
 
-use super::{ApiError, ConfigSchema, Step, StepContext, check_records, topics::validate_topic_name};
+use super::{
+    ApiError, ConfigSchema, Step, StepContext, check_records, partitions::clear_elr, topics::validate_topic_name,
+};
 use crate::metadata::{
     image::{ConfigResource, ConfigResourceType, MetadataImage},
     records::{ConfigRecord, MetadataRecord},
@@ -111,7 +113,24 @@ fn collect(
     if let Err(error) = check_records(image, context.settings, &records) {
         return Step::reply(vec![Err(error); reply.len()]);
     }
+    records.extend(elr_changes(image, &records));
     Step { records, reply }.without_records_if(validate_only)
+}
+
+/// The changes of eligible leaders that changes of `min.insync.replicas` cause.
+fn elr_changes(image: &MetadataImage, records: &[MetadataRecord]) -> Vec<MetadataRecord> {
+    let changed = |record: &MetadataRecord| match record {
+        MetadataRecord::Config(config) if config.name == "min.insync.replicas" => {
+            let is_topic = config.resource_type == ConfigResourceType::Topic.id();
+            Some(is_topic.then(|| config.resource_name.clone()))
+        }
+        _ => None,
+    };
+    let changed: BTreeSet<Option<String>> = records.iter().filter_map(changed).collect();
+    if changed.contains(&None) {
+        return clear_elr(image, None).collect();
+    }
+    changed.iter().flat_map(|topic| clear_elr(image, topic.as_deref())).collect()
 }
 
 /// Returns the records that change one resource. `is_new` is true if the same step creates the resource.
@@ -252,6 +271,42 @@ fn check_exists(image: &MetadataImage, resource: &ConfigResource) -> Result<(), 
 mod tests {
     use super::*;
     use crate::controller::testing::*;
+
+    #[test]
+    fn c6_another_min_insync_replicas_empties_the_elr_of_partitions_that_have_an_isr() {
+        let mut image = image_with_brokers(&[1, 2]);
+        for topic in ["t", "u"] {
+            add_topic(&mut image, topic, &[&[1, 2], &[1, 2]]);
+            for (partition_id, isr) in [(0, vec![1]), (1, vec![])] {
+                let topic_id = image.topic_id(topic).unwrap().0;
+                let change = crate::metadata::records::PartitionChangeRecord {
+                    partition_id,
+                    topic_id,
+                    isr: Some(isr),
+                    eligible_leader_replicas: Some(vec![2]),
+                    ..Default::default()
+                };
+                apply(&mut image, &[change.into()]);
+            }
+        }
+        let elrs = |image: &MetadataImage| {
+            let topics = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
+            topics.map(|partition| partition.elr.len()).collect::<Vec<_>>()
+        };
+        let resources = |resource: ConfigResource| {
+            let change = ("min.insync.replicas".to_owned(), AlterOp::Set, Some("1".to_owned()));
+            IncrementalAlterConfigs { resources: vec![(resource, vec![change])], validate_only: false }
+        };
+        let mut alter = |resource: ConfigResource| {
+            let request = resources(resource);
+            let step = with_context(|context| incremental_alter_configs(&image, context, request));
+            assert_eq!(step.reply, [Ok(())]);
+            apply(&mut image, &step.records);
+            elrs(&image)
+        };
+        assert_eq!(alter(ConfigResource::topic("t")), [0, 1, 1, 1], "with an empty ISR the ELR must stay");
+        assert_eq!(alter(ConfigResource::default_broker()), [0, 1, 0, 1]);
+    }
 
     fn alter(
         image: &mut MetadataImage,

@@ -1,6 +1,8 @@
 //! The controller's requests, and the function that decides each.
 
-use super::{Step, StepContext, brokers, client_quotas, configs, directories, features, isr, producer_ids, topics};
+use super::{
+    Step, StepContext, brokers, client_quotas, configs, directories, elections, features, isr, producer_ids, topics,
+};
 use crate::metadata::image::MetadataImage;
 
 macro_rules! requests {
@@ -61,4 +63,6 @@ requests! {
     UnregisterBroker(brokers::UnregisterBroker) -> brokers::UnregisterBrokerReply = brokers::unregister_broker;
     AssignReplicasToDirs(directories::AssignReplicasToDirs) -> directories::AssignReplicasToDirsReply = directories::assign_replicas_to_dirs;
     AlterPartition(isr::AlterPartition) -> isr::AlterPartitionReply = isr::alter_partition;
+    ElectLeaders(elections::ElectLeaders) -> elections::ElectLeadersReply = elections::elect_leaders;
+    RebalanceLeaders(elections::RebalanceLeaders) -> elections::RebalanceLeadersReply = elections::rebalance_leaders;
 }

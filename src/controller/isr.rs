@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a7_the_isr_shrinks_and_grows_and_the_leader_epoch_stays() {
+    fn c4_the_isr_shrinks_and_grows_and_the_leader_epoch_stays() {
         let mut image = image();
         let shrink = proposal(&image, &[1, 2]);
         assert_eq!(send(&mut image, 1, shrink), Ok(altered(&[1, 2], 1)));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a6_a_repeated_proposal_succeeds_and_another_one_in_its_epoch_does_not() {
+    fn c1_a_repeated_proposal_succeeds_and_another_one_in_its_epoch_does_not() {
         let mut image = image();
         let shrink = proposal(&image, &[2, 1]);
         assert_eq!(send(&mut image, 1, shrink.clone()), Ok(altered(&[2, 1], 1)));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a6_epochs_ahead_of_this_controller_are_for_another_one() {
+    fn c1_epochs_ahead_of_this_controller_are_for_another_one() {
         let mut image = image();
         let current = proposal(&image, &[1, 2]);
         let ahead = [
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a5_an_isr_without_the_leader_or_with_strangers_is_refused() {
+    fn c2_an_isr_without_the_leader_or_with_strangers_is_refused() {
         let mut image = image();
         for isr in [&[][..], &[2, 3], &[1, 4], &[1, 9], &[1, 2, 2], &[1, 2, 3, 1], &[1, -1]] {
             let invalid = proposal(&image, isr);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a4_members_must_be_active_and_in_the_incarnation_that_the_leader_heard() {
+    fn c3_members_must_be_active_and_in_the_incarnation_that_the_leader_heard() {
         let mut image = image();
         let shrink = proposal(&image, &[1]);
         send(&mut image, 1, shrink).unwrap();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_recovers_alone_and_then_for_good() {
+    fn c2_the_leader_recovers_alone_and_then_for_good() {
         let mut image = image();
         let invalid = Err(ResponseError::InvalidRequest.code());
         let with = |proposal: ProposedIsr, leader_recovery_state| ProposedIsr { leader_recovery_state, ..proposal };

@@ -11,6 +11,7 @@ pub mod configs;
 #[allow(clippy::module_inception)]
 mod controller;
 pub mod directories;
+pub mod elections;
 pub mod features;
 pub mod isr;
 pub mod partitions;
@@ -204,5 +205,7 @@ pub(crate) fn check_records(
     Ok(())
 }
 
+#[cfg(test)]
+mod isr_model_tests;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -29,7 +29,7 @@ fn default_directory(image: &MetadataImage, broker: BrokerId) -> Uuid {
     }
 }
 
-fn is_active(image: &MetadataImage, broker: BrokerId) -> bool {
+pub(super) fn is_active(image: &MetadataImage, broker: BrokerId) -> bool {
     image.broker(broker).is_some_and(|broker| broker.is_active())
 }
 
@@ -279,8 +279,9 @@ impl BrokerChange {
     }
 
     fn may_lead(&self, image: &MetadataImage, partition: &PartitionImage, broker: BrokerId) -> bool {
+        let is_unfenced = |registration: &BrokerRegistration| !registration.fenced || Some(broker) == self.add;
         Some(broker) != self.remove
-            && (Some(broker) == self.add || is_active(image, broker))
+            && image.broker(broker).is_some_and(|broker| is_unfenced(broker) && !broker.in_controlled_shutdown)
             && has_online_directory(image, partition, broker)
     }
 
@@ -333,6 +334,25 @@ fn updates_where<'a>(
     })
 }
 
+/// Empties the ELRs of a topic, or of all topics, because `min.insync.replicas` changes: with another minimum the high
+/// watermark may have moved without their members. Apache: `ClearElrRecord`.
+///
+/// Deviations: an ELR whose ISR is empty stays. No record was committed since, and without it nobody could lead.
+pub(super) fn clear_elr<'a>(
+    image: &'a MetadataImage,
+    topic_name: Option<&'a str>,
+) -> impl Iterator<Item = MetadataRecord> + 'a {
+    let topics = image.topics.by_name.values().filter(move |topic| topic_name.is_none_or(|name| *topic.name == *name));
+    topics.flat_map(|topic| {
+        let has_elr = |partition: &PartitionImage| !partition.elr.is_empty() && !partition.isr.is_empty();
+        let partitions = topic.partitions.iter().filter(move |(_, partition)| has_elr(partition));
+        partitions.map(|(id, _)| {
+            let change = PartitionChangeRecord { partition_id: *id, topic_id: topic.id.0, ..Default::default() };
+            PartitionChangeRecord { eligible_leader_replicas: Some(Vec::new()), ..change }.into()
+        })
+    })
+}
+
 /// The settings of a topic that elections need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ElectionSettings {
@@ -358,6 +378,8 @@ impl ElectionSettings {
 /// Apache: `PartitionChangeBuilder.Election`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Election {
+    /// The preferred replica leads if it is in sync.
+    Preferred,
     /// The leader stays while it is in sync.
     Online,
     /// As `Online`, but a replica that is not in sync is better than none.
@@ -419,6 +441,10 @@ impl<'a> PartitionChangeBuilder<'a> {
         self.change = change;
         self.isr.retain(|broker| Some(*broker) != change.remove);
         self
+    }
+
+    pub(super) fn with_election(self, election: Election) -> Self {
+        PartitionChangeBuilder { election, ..self }
     }
 
     /// The ISR and the recovery state that the leader proposes.
@@ -487,7 +513,8 @@ impl<'a> PartitionChangeBuilder<'a> {
             (self.isr.contains(broker) || (self.isr.is_empty() && self.elr.contains(broker))) && may_lead(broker)
         };
         let replicas = || partition.replicas.iter().copied();
-        let clean = std::iter::once(partition.leader).chain(replicas()).find(is_eligible);
+        let preferred = replicas().take(usize::from(self.election == Election::Preferred));
+        let clean = preferred.chain([partition.leader]).chain(replicas()).find(is_eligible);
         let last_known = || match partition.last_known_elr[..] {
             [leader] if self.isr.is_empty() && self.elr.is_empty() => {
                 Some(leader).filter(|leader| partition.replicas.contains(leader) && may_lead(leader))

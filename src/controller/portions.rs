@@ -11,6 +11,7 @@ use super::{
     ApiError, ControllerSettings, MAX_RECORDS_PER_USER_OP,
     client_quotas::{AlterClientQuotas, QuotaAlteration},
     configs::{IncrementalAlterConfigs, LegacyAlterConfigs},
+    elections::ElectLeaders,
     too_many_records,
     topics::{
         CreatableTopic, CreatePartitions, CreateTopics, DeleteTopics, NewPartitions, TopicReference,
@@ -163,6 +164,11 @@ impl AlterClientQuotas {
         });
         Ok(portions.collect())
     }
+}
+
+impl ElectLeaders {
+    /// A request has at most this many partitions.
+    pub const PORTION: usize = PORTION;
 }
 
 #[cfg(test)]

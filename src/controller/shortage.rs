@@ -46,7 +46,9 @@ impl Request {
             | Request::CreatePartitions(_)
             | Request::AlterClientQuotas(_)
             | Request::AllocateProducerIds(_)
-            | Request::UpdateFeatures(_) => Reserve::None,
+            | Request::UpdateFeatures(_)
+            | Request::ElectLeaders(_)
+            | Request::RebalanceLeaders(_) => Reserve::None,
         }
     }
 }

@@ -25,7 +25,8 @@ impl Entropy for TestEntropy {
     }
 }
 
-/// A schema with `retention.ms` (a number), `cleanup.policy` (a list) and `unclean.leader.election.enable`.
+/// A schema with `retention.ms` (a number), `cleanup.policy` (a list), `unclean.leader.election.enable` and
+/// `min.insync.replicas`.
 pub(crate) struct TestSchema;
 
 impl ConfigSchema for TestSchema {
@@ -40,7 +41,7 @@ impl ConfigSchema for TestSchema {
                         "Invalid value {value} for configuration retention.ms: Not a number of type LONG"
                     )));
                 }
-                "retention.ms" | "cleanup.policy" | "unclean.leader.election.enable" => {}
+                "retention.ms" | "cleanup.policy" | "unclean.leader.election.enable" | "min.insync.replicas" => {}
                 other => {
                     return Err(ApiError::new(
                         ResponseError::InvalidConfig,

@@ -709,6 +709,33 @@ mod tests {
     }
 
     #[test]
+    fn c7_a_fenced_broker_is_a_replica_of_the_last_resort_outside_of_the_isr() {
+        let mut image = image_with_brokers(&[1, 2, 3]);
+        // Broker 3 has shut down cleanly.
+        edit_broker(&mut image, 3, |broker| (broker.fenced, broker.in_controlled_shutdown) = (true, true));
+        for (factor, expected) in [(2, vec![1, 2]), (3, vec![1, 2, 3])] {
+            let name = format!("factor{factor}");
+            let step = create(&image, vec![topic(&name, 8, factor)]);
+            assert!(step.reply.unwrap().remove(0).1.is_ok());
+            apply(&mut image, &step.records);
+            for partition in image.topic(&name).unwrap().partitions.values() {
+                let (mut replicas, mut isr) = (partition.replicas.clone(), partition.isr.clone());
+                replicas.sort_unstable();
+                isr.sort_unstable();
+                assert_eq!((&replicas, isr), (&expected, vec![1, 2]));
+                assert_eq!(partition.leader, partition.replicas[0], "the preferred leader is not fenced");
+            }
+        }
+        // A broker that shuts down but is not fenced yet is no member of the ISR either.
+        edit_broker(&mut image, 3, |broker| broker.fenced = false);
+        let step = create(&image, vec![topic("t", 8, 3)]);
+        apply(&mut image, &step.records);
+        for partition in image.topic("t").unwrap().partitions.values() {
+            assert!(!partition.isr.contains(&3) && partition.leader != 3 && partition.replicas.contains(&3));
+        }
+    }
+
+    #[test]
     fn a1_null_unknown_and_bad_settings() {
         let image = image_with_brokers(&[1]);
         let with = |configs: &[(&str, Option<&str>)]| CreatableTopic {

@@ -317,8 +317,17 @@ const CHECKSUM_COMMENT: &str = "#crc32c=";
 
 /// The clean-shutdown file (`CleanShutdownFileHandler`).
 pub(crate) const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
-/// Its content.
-pub(crate) const CLEAN_SHUTDOWN_TEXT: &str = "{\"version\":0,\"brokerEpoch\":-1}";
+
+/// Its content: the broker epoch of the process that stops, or -1 if it was not registered (KIP-966).
+pub(crate) fn clean_shutdown_text(broker_epoch: i64) -> String {
+    format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}")
+}
+
+/// The broker epoch in a clean-shutdown file; -1 if there is none. Older files are empty.
+pub(crate) fn clean_broker_epoch(content: &[u8]) -> i64 {
+    let json = serde_json::from_slice::<serde_json::Value>(content).ok();
+    json.and_then(|json| json.get("brokerEpoch")?.as_i64()).unwrap_or(-1)
+}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     FileCache, LogContext, LogError, LogManagerConfig, TailCache,
-    checkpoints::{CLEAN_SHUTDOWN_FILE, MetaProperties, read_if_exists},
+    checkpoints::{CLEAN_SHUTDOWN_FILE, MetaProperties, clean_broker_epoch, read_if_exists},
     log::PARTITION_METADATA_FILE,
     recovery::topic_id_in,
 };
@@ -37,8 +37,9 @@ pub(super) struct LogDir {
     pub(super) directory_id: Option<Uuid>,
     /// Whether this start has initialised it.
     pub(super) is_new: bool,
-    /// Whether the directory contained the clean-shutdown file when it was opened.
-    pub(super) clean_shutdown: bool,
+    /// The broker epoch in the clean-shutdown file (-1 if it had none), if the directory contained the file when it was
+    /// opened.
+    pub(super) clean_shutdown: Option<i64>,
     /// Logs that exist and could not be opened.
     pub(super) refused_logs: Mutex<BTreeSet<TopicPartition>>,
     _lock: Option<Box<dyn Any + Send + Sync>>,
@@ -153,7 +154,7 @@ impl LogDir {
             ctx,
             directory_id: None,
             is_new: false,
-            clean_shutdown: false,
+            clean_shutdown: None,
             refused_logs: Mutex::default(),
             _lock: None,
         }
@@ -329,17 +330,13 @@ fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Re
     Ok(meta)
 }
 
-/// Removes the clean-shutdown file, which is valid for one start only. Returns whether it existed.
-fn consume_clean_shutdown_file(ctx: &LogContext) -> Result<bool, LogError> {
+/// Removes the clean-shutdown file, which is valid for one start only. Returns the broker epoch in it, if it existed.
+fn consume_clean_shutdown_file(ctx: &LogContext) -> Result<Option<i64>, LogError> {
     let path = ctx.dir.join(CLEAN_SHUTDOWN_FILE);
-    match ctx.disk.remove_file(&path) {
-        Ok(()) => {
-            ctx.disk.sync_dir(&ctx.dir).map_err(LogError::io("sync", &ctx.dir))?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(LogError::io("remove", &path)(error)),
-    }
+    let Some(content) = read_if_exists(&*ctx.disk, &path)? else { return Ok(None) };
+    ctx.disk.remove_file(&path).map_err(LogError::io("remove", &path))?;
+    ctx.disk.sync_dir(&ctx.dir).map_err(LogError::io("sync", &ctx.dir))?;
+    Ok(Some(clean_broker_epoch(&content)))
 }
 
 /// Schedules the removal of partitions that an earlier process deleted and had not yet removed.

@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak, atomic::Ordering},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Log, LogContext, LogError, LogLimits, LogOwner, OpenLog,
-    checkpoints::{CLEAN_SHUTDOWN_FILE, CLEAN_SHUTDOWN_TEXT, OffsetCheckpoint, is_damaged_copy},
+    checkpoints::{CLEAN_SHUTDOWN_FILE, OffsetCheckpoint, clean_shutdown_text, is_damaged_copy},
     flush::{flush_rolled, flush_through, with_log},
     line_limit::LogLineLimit,
     log::moved_dir_name,
@@ -138,6 +141,8 @@ pub struct LogManager {
     logs: Mutex<BTreeMap<TopicPartition, Registered>>,
     /// Logs that this process has opened: the clean-shutdown file is only valid for the first opening.
     opened: Mutex<BTreeSet<TopicPartition>>,
+    /// The broker epoch of this process; -1 if it is not registered.
+    broker_epoch: AtomicI64,
 }
 
 impl LogManager {
@@ -157,6 +162,7 @@ impl LogManager {
             dirs,
             logs: Mutex::default(),
             opened: Mutex::default(),
+            broker_epoch: AtomicI64::new(-1),
         }))
     }
 
@@ -193,7 +199,19 @@ impl LogManager {
 
     /// Whether the last stop was clean, in all directories.
     pub fn was_clean_shutdown(&self) -> bool {
-        self.dirs.iter().all(|dir| dir.clean_shutdown)
+        self.dirs.iter().all(|dir| dir.clean_shutdown.is_some())
+    }
+
+    /// The broker epoch of the last process, if it has stopped cleanly in all directories; otherwise -1 (KIP-966).
+    pub fn previous_broker_epoch(&self) -> i64 {
+        let mut epochs = self.dirs.iter().map(|dir| dir.clean_shutdown.unwrap_or(-1));
+        let first = epochs.next().unwrap_or(-1);
+        if epochs.all(|epoch| epoch == first) { first } else { -1 }
+    }
+
+    /// Sets the broker epoch that a clean stop stores for the next start.
+    pub fn set_broker_epoch(&self, broker_epoch: i64) {
+        self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
     }
 
     /// Calls `listener` once for each directory that goes offline, in the thread that met the fault.
@@ -298,7 +316,7 @@ impl LogManager {
         OpenLog {
             log_start_offset: dir.ctx.log_start_offsets.get(partition).unwrap_or(0),
             recovery_point: dir.ctx.recovery_points.get(partition).unwrap_or(0),
-            clean_shutdown: dir.clean_shutdown && first_time,
+            clean_shutdown: dir.clean_shutdown.is_some() && first_time,
             acknowledged_is_synced: false,
         }
     }
@@ -705,7 +723,8 @@ impl LogManager {
             return Ok(());
         }
         let path = dir.ctx.dir.join(CLEAN_SHUTDOWN_FILE);
-        let marked = dir.ctx.disk.write_atomically(&path, CLEAN_SHUTDOWN_TEXT.as_bytes());
+        let text = clean_shutdown_text(self.broker_epoch.load(Ordering::Relaxed));
+        let marked = dir.ctx.disk.write_atomically(&path, text.as_bytes());
         marked.map_err(LogError::io("write", &path)).map_err(unclean(true))
     }
 }
@@ -983,6 +1002,38 @@ mod tests {
         partitions.sort();
         assert_eq!(partitions.len(), 6);
         assert_eq!(partitions[5], tp("t5"));
+    }
+
+    #[test]
+    fn c6_a_clean_stop_proves_itself_by_the_broker_epoch_in_all_directories() {
+        let (disk, clock) = (SimDisk::new(7), SimClock::new(1_000_000));
+        let env = env(&disk, &clock);
+        let start = |dirs: &[&str]| {
+            let dirs = dirs.iter().map(|dir| dir.into()).collect();
+            LogManager::open(&env, LogManagerConfig::new(dirs, 1)).unwrap()
+        };
+        let stop = |manager: Arc<LogManager>, epoch: i64| {
+            manager.set_broker_epoch(epoch);
+            manager.shutdown();
+        };
+        let manager = start(&["/a", "/b"]);
+        assert_eq!(manager.previous_broker_epoch(), -1, "a new broker");
+        stop(manager, 17);
+        let manager = start(&["/a", "/b"]);
+        assert_eq!(manager.previous_broker_epoch(), 17);
+        drop(manager);
+        let manager = start(&["/a", "/b"]);
+        assert_eq!(manager.previous_broker_epoch(), -1, "the last process was killed");
+        stop(manager, 18);
+        stop(start(&["/a"]), 19);
+        let manager = start(&["/a", "/b"]);
+        assert_eq!((manager.previous_broker_epoch(), manager.was_clean_shutdown()), (-1, true), "/b is older");
+        drop(manager);
+        for content in ["", "{}", "{\"version\":0,\"brokerEpoch\":\"x\"}", "\u{0}"] {
+            disk.write_atomically(Path::new("/a/.kafka_cleanshutdown"), content.as_bytes()).unwrap();
+            let manager = start(&["/a"]);
+            assert_eq!((manager.previous_broker_epoch(), manager.was_clean_shutdown()), (-1, true), "{content}");
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl BrokerRequest for RegisterBroker {
             .with_features(self.features.iter().map(feature).collect())
             .with_rack(self.rack.as_deref().map(text))
             .with_log_dirs(self.log_dirs.clone())
-            .with_previous_broker_epoch(-1)
+            .with_previous_broker_epoch(self.previous_broker_epoch)
     }
 
     fn value(response: BrokerRegistrationResponse) -> Result<i64, ApiError> {
@@ -112,6 +112,7 @@ impl From<BrokerRegistrationRequest> for RegisterBroker {
             features: request.features.into_iter().map(feature).collect(),
             rack: request.rack.map(|rack| rack.to_string()),
             log_dirs: request.log_dirs,
+            previous_broker_epoch: request.previous_broker_epoch,
         }
     }
 }
@@ -315,6 +316,7 @@ mod tests {
             features: [("metadata.version".to_owned(), (7, 30))].into(),
             rack: Some("r".into()),
             log_dirs: vec![Uuid::from_u128(1234)],
+            previous_broker_epoch: 7,
         };
         assert_eq!(format!("{:?}", RegisterBroker::from(registration.to_wire(&image))), format!("{registration:?}"));
         let directory = |id: u128| Uuid::from_u128(id);

@@ -204,6 +204,7 @@ fn register_broker(quorum: &Quorum) {
             features: controller::features::supported_features(),
             rack: None,
             log_dirs: vec![Uuid::from_u128(4242)],
+            previous_broker_epoch: -1,
         };
         let epoch = controller.register_broker(request).await.unwrap();
         controller.broker_heartbeat(BrokerHeartbeat::new(1, epoch)).await.unwrap();

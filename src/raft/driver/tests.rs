@@ -82,6 +82,7 @@ impl Node {
                 features: controller::features::supported_features(),
                 rack: None,
                 log_dirs: vec![directory_id],
+                previous_broker_epoch: -1,
             }),
         }
     }
