@@ -469,8 +469,8 @@ impl Quorum<'_> {
         let log_config =
             raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
         let accept_loss = config.ottla_accept_metadata_loss;
-        let log =
-            MetadataLog::open(env, log_manager, log_config, accept_loss).context("cannot open the metadata log")?;
+        let log = MetadataLog::open(env, log_manager, log_config, accept_loss, self.voters.len() > 1)
+            .context("cannot open the metadata log")?;
         let dir = log.dir();
         let directory_id = log_manager
             .directory_ids()

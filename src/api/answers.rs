@@ -12,11 +12,12 @@ use kafka_protocol::messages::{
     CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
     DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
     DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
-    DescribeTransactionsResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse, FindCoordinatorResponse,
-    HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
-    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, ListTransactionsResponse,
-    MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse,
-    UnregisterBrokerResponse, UpdateFeaturesResponse,
+    DescribeTransactionsResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse, FetchSnapshotResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
+    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse,
+    ListPartitionReassignmentsResponse, ListTransactionsResponse, MetadataResponse, OffsetDeleteResponse,
+    OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse, UnregisterBrokerResponse,
+    UpdateFeaturesResponse,
 };
 
 use crate::{
@@ -131,6 +132,7 @@ answers! {
     DescribeProducersResponse(answer) => partitions!(answer.topics);
     DescribeQuorumResponse(answer) not_throttled => once(answer.error_code).chain(partitions!(answer.topics));
     UpdateFeaturesResponse(answer) => once(answer.error_code).chain(each!(answer.results));
+    FetchSnapshotResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     DescribeClusterResponse(answer) => once(answer.error_code);
     AllocateProducerIdsResponse(answer) => once(answer.error_code);
     AlterPartitionResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));

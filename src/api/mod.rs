@@ -45,6 +45,7 @@ mod describe_transactions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
 mod fetch;
+mod fetch_snapshot;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;

@@ -653,6 +653,18 @@ pub const APIS: &[Api] = &[
         handle: |ctx, body| answer(ctx, body, update_features::handle),
     },
     Api {
+        key: 59,
+        name: "FetchSnapshot",
+        versions: Versions::served(0, 1).flexible_from(0),
+        listeners: Listeners::Controllers,
+        needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+        forward: Forward::No,
+        order: Order::Serial,
+        cost: Cost::Waits,
+        throttle: Throttle::InAnswer,
+        handle: |ctx, body| answer(ctx, body, fetch_snapshot::handle),
+    },
+    Api {
         key: 60,
         name: "DescribeCluster",
         versions: Versions::served(0, 2).flexible_from(0),

@@ -936,7 +936,8 @@ impl Log {
         // This must come first: a later start would take a recovery point above the log's end for data loss.
         self.ctx.recovery_points.lower(&self.partition, end)?;
         self.begin_truncation();
-        let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).collect();
+        // The newest first: a crash in between must leave no gap.
+        let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).rev().collect();
         self.remove_segments(gone, self.config.file_delete_delay_ms)?;
         if let Some((position, _)) = cut {
             active.truncate_at(position)?;
@@ -979,7 +980,8 @@ impl Log {
     fn try_truncate_fully(&mut self, offset: Offset) -> Result<(), LogError> {
         self.ctx.recovery_points.remove(&self.partition)?;
         self.begin_truncation();
-        let gone = std::mem::take(Arc::make_mut(&mut self.segments));
+        // The newest first: a crash in between leaves the beginning of the log.
+        let gone = std::mem::take(Arc::make_mut(&mut self.segments)).into_iter().rev().collect();
         let segment = Segment::new(&self.ctx, &self.dir, offset, FileLengths::default());
         Arc::make_mut(&mut self.segments).push(segment.clone());
         self.remove_segments(gone, self.config.file_delete_delay_ms)?;

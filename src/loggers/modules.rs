@@ -4,6 +4,7 @@
 pub const MODULES: &[&str] = &[
     "ottla",
     "ottla.api",
+    "ottla.api.fetch_snapshot",
     "ottla.api.find_coordinator",
     "ottla.api.incremental_alter_configs",
     "ottla.api.init_producer_id",

@@ -11,7 +11,13 @@
 //! decisions to `controller`, storage to `storage.rs`, messages to other voters to the transport, and all that the
 //! broker does with a new image to the publisher.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -20,12 +26,13 @@ use uuid::Uuid;
 use super::{
     cached_image::{CachedImage, STORE_DIR},
     control_records::{BatchContent, VotersRecord, control_batch, data_batch, read_batch},
-    handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, Unavailable},
+    handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, SnapshotPermission, Unavailable},
     message,
     metadata_log::LOSS_INSTRUCTIONS,
-    node::{Entry, Message, Node, RaftError, Ready, Refused},
-    snapshot,
-    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id},
+    node::{Entry, Message, MessageType, Node, RaftError, Ready, Refused},
+    snapshot::{self, Snapshot, SnapshotId},
+    snapshot_fetch::{self, PieceError, PieceRequest, SnapshotFetch, SnapshotFiles, SnapshotSource},
+    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
 };
 use crate::{
     controller::{
@@ -64,6 +71,9 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 /// raft's unit of time, as long as there are other voters. Without them there are no ticks, and an idle node sleeps.
 const TICK: Duration = Duration::from_millis(50);
 
+/// The leader waits this long for the next request of a voter that fetches a snapshot. Then the transfer has failed.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A tick that comes later than this shows that the process did not run.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,6 +82,9 @@ pub trait Transport: Send + Sync {
     /// Sends a message to another voter and does not wait. The message may be lost, but messages to one voter must not
     /// overtake each other without need.
     fn send(&self, to: BrokerId, message: Bytes);
+
+    /// The snapshots of another voter, if its address is known.
+    fn snapshots_of(&self, voter: BrokerId) -> Option<Box<dyn SnapshotSource>>;
 }
 
 /// The transport of a node that has no other voters.
@@ -80,6 +93,10 @@ pub struct NoTransport;
 impl Transport for NoTransport {
     fn send(&self, to: BrokerId, _: Bytes) {
         tracing::debug!(to, "no other voter can be reached");
+    }
+
+    fn snapshots_of(&self, _: BrokerId) -> Option<Box<dyn SnapshotSource>> {
+        None
     }
 }
 
@@ -169,6 +186,7 @@ pub async fn start(
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
     let retries = events.downgrade();
+    let snapshots = SnapshotFiles { tasks: env.tasks.clone(), disk: env.disk.clone(), dir: options.dir.clone() };
     env.tasks.spawn_thread("metadata", async move {
         let ended = end;
         match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
@@ -186,7 +204,7 @@ pub async fn start(
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
     publisher.published(applied).await;
-    Ok(Started { controller: ControllerHandle { events, publisher, settings, leader, ended }, broker_epoch })
+    Ok(Started { controller: ControllerHandle { events, publisher, settings, leader, snapshots, ended }, broker_epoch })
 }
 
 /// Waits for an event, or for the time of the next tick. `None` if nobody can send events any more.
@@ -257,8 +275,29 @@ impl Fatal {
 /// A `Ready` of raft that is not completely written yet, with its entries taken out.
 struct Unwritten {
     ready: Ready,
+    /// Replaces the log before the entries are appended.
+    snapshot: Option<Box<Snapshot>>,
+    /// The last entry of that snapshot, also when it is installed.
+    snapshot_index: Option<u64>,
     entries: VecDeque<Entry>,
     committed: Vec<Entry>,
+}
+
+/// A snapshot that another voter fetches from this leader.
+struct Outgoing {
+    id: SnapshotId,
+    index: u64,
+    /// The transfer has failed if the voter asks for nothing until then.
+    until: Duration,
+}
+
+/// A snapshot that this node fetches from the leader.
+struct Incoming {
+    attempt: u64,
+    /// raft gets this message when the snapshot is durable.
+    message: Message,
+    /// When it is dropped, the transfer is given up.
+    _cancel: oneshot::Sender<()>,
 }
 
 /// The quorum and the controller as a state machine: `handle` takes an event, `drive` makes its result durable and
@@ -323,6 +362,14 @@ struct Driver {
     running_snapshot: Option<u64>,
     /// No snapshot is tried before this time, because the last one failed.
     next_snapshot_at: Duration,
+    /// The voters that fetch a snapshot from this leader.
+    outgoing: BTreeMap<BrokerId, Outgoing>,
+    /// The snapshot that this node fetches.
+    incoming: Option<Incoming>,
+    /// The number of snapshots that this node has begun to fetch.
+    attempts: u64,
+    /// A snapshot that is fetched and durable, for the next `Ready`.
+    fetched: Option<Box<Snapshot>>,
 }
 
 impl Driver {
@@ -335,14 +382,9 @@ impl Driver {
         publisher: Arc<Publisher>,
     ) -> Result<Self, StartError> {
         let disk = env.disk.clone();
+        snapshot::remove_leftovers(disk.as_ref(), &options.dir)?;
         let snapshot = snapshot::newest(disk.as_ref(), &options.dir)?;
-        let base = snapshot.as_ref().map_or(Base::EMPTY, |snapshot| Base {
-            // A snapshot written by Apache Kafka has no raft index. The first node of a quorum may choose any index;
-            // the end offset is never too small.
-            index: snapshot.raft_index.unwrap_or(snapshot.id.end_offset as u64),
-            epoch: snapshot.id.epoch,
-            end_offset: snapshot.id.end_offset,
-        });
+        let base = snapshot.as_ref().map_or(Base::EMPTY, Snapshot::base);
         let identity = Identity { node_id: options.node_id, directory_id: options.directory_id };
         let voters = snapshot.as_ref().and_then(|snapshot| snapshot.voters.clone());
         let quorum = QuorumStart { voters, bootstrap_voters: options.voters.clone(), accept_loss: options.accept_loss };
@@ -424,6 +466,10 @@ impl Driver {
             bytes_at_snapshot: 0,
             running_snapshot: None,
             next_snapshot_at: Duration::ZERO,
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            attempts: 0,
+            fetched: None,
         };
         for index in applied + 1..=replay_to {
             driver.apply_index(index)?;
@@ -525,6 +571,7 @@ impl Driver {
         }
         self.next_tick = now + TICK;
         self.node.tick();
+        self.end_silent_transfers(now);
         self.fence_silent_brokers(now)?;
         self.drive()
     }
@@ -630,6 +677,10 @@ impl Driver {
             }
             Event::Tick => {}
             Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
+            Event::SnapshotPiece(request, sender) => {
+                let _ = sender.send(self.permit_piece(request));
+            }
+            Event::SnapshotFetched(attempt, result) => self.on_snapshot_fetched(attempt, result)?,
             Event::Stop => {}
         }
         Ok(())
@@ -716,6 +767,13 @@ impl Driver {
                 tracing::debug!(from = message.from, to = message.to, "a message is not from another voter");
                 Ok(())
             }
+            // raft must get no messages before its last work is written, since they may change that work. The other
+            // voters repeat what matters.
+            Ok(_) if self.unwritten.is_some() => Ok(()),
+            Ok(message) if self.node.needs_snapshot(&message) => {
+                self.fetch_snapshot(message);
+                Ok(())
+            }
             Ok(message) => Ok(self.node.step(message)?),
             Err(error) => {
                 tracing::warn!(%error, "a message of another voter cannot be read");
@@ -732,9 +790,15 @@ impl Driver {
                 .is_some_and(|from| from != own && voters.iter().any(|voter| voter.voter_id == from))
     }
 
-    fn send(&self, messages: impl IntoIterator<Item = Message>) {
+    fn send(&mut self, messages: impl IntoIterator<Item = Message>) {
         for message in messages.into_iter().filter(message::is_sendable) {
             if let Some(to) = node_id(message.to) {
+                if let Some(id) = message.snapshot.as_ref().and_then(|snapshot| SnapshotId::from_bytes(&snapshot.data))
+                {
+                    let index = message.get_snapshot().get_metadata().index;
+                    let until = self.env.clock.monotonic() + SNAPSHOT_PATIENCE;
+                    self.outgoing.insert(to, Outgoing { id, index, until });
+                }
                 self.options.transport.send(to, message::encode(&message));
             }
         }
@@ -826,11 +890,16 @@ impl Driver {
                 self.unwritten = Some(unwritten);
                 return Err(error);
             }
-            let Unwritten { mut ready, committed, .. } = unwritten;
+            let Unwritten { mut ready, committed, snapshot_index, .. } = unwritten;
             let (number, must_sync) = (ready.number(), ready.must_sync());
             self.messages_after_sync.extend(ready.take_persisted_messages());
             self.node.advance(ready);
-            if must_sync || self.unsynced.is_some() {
+            if let Some(index) = snapshot_index {
+                // It is synced, and raft must count the snapshot as applied before anything else happens.
+                self.unsynced = None;
+                self.on_persisted(number);
+                self.node.on_applied(index);
+            } else if must_sync || self.unsynced.is_some() {
                 self.unsynced = Some(number);
             } else {
                 self.on_persisted(number);
@@ -848,12 +917,19 @@ impl Driver {
         // A leader's messages need not wait for its own disk.
         self.send(ready.take_messages());
         let (entries, committed) = (ready.take_entries().into(), ready.take_committed_entries());
-        Some(Unwritten { ready, entries, committed })
+        let index = ready.snapshot().get_metadata().index;
+        let snapshot_index = (index > 0).then_some(index);
+        let snapshot = snapshot_index.and_then(|_| self.fetched.take());
+        Some(Unwritten { ready, snapshot, snapshot_index, entries, committed })
     }
 
     /// Removes each written entry from `unwritten`, so that a retry continues where the last try ended.
     fn write(&mut self, unwritten: &mut Unwritten) -> Result<(), Fatal> {
         let leader = self.node.leader();
+        if let Some(snapshot) = &unwritten.snapshot {
+            self.install(snapshot)?;
+            unwritten.snapshot = None;
+        }
         let store = self.node.mut_store();
         if let Some(hard_state) = unwritten.ready.hs() {
             store.set_hard_state(hard_state, leader)?;
@@ -861,6 +937,9 @@ impl Driver {
         while let Some(entry) = unwritten.entries.front() {
             store.append(entry)?;
             unwritten.entries.pop_front();
+        }
+        if unwritten.snapshot_index.is_some() {
+            store.flush()?;
         }
         let end_offset = store.end_offset();
         // The log of a follower may have been truncated. That of a leader lacks what it has only proposed.
@@ -1027,12 +1106,13 @@ impl Driver {
             return;
         }
         self.running_snapshot = Some(self.node.store().bytes_written());
+        let fetched = self.outgoing.values().map(|outgoing| outgoing.id).collect();
         self.store.save(&self.committed);
         let (image, voters) = (self.committed.clone(), self.node.store().voters().clone());
         let (disk, dir, now_ms) = (self.env.disk.clone(), self.options.dir.clone(), self.env.clock.now_ms());
         let write = move || {
             let id = snapshot::write(&*disk, &dir, &image, Some(&voters), index, now_ms)?;
-            snapshot::delete_older(&*disk, &dir, id)
+            snapshot::delete_older(&*disk, &dir, id, &fetched)
         };
         let tasks = self.env.tasks.clone();
         self.send_after("metadata snapshot", async move {
@@ -1056,8 +1136,153 @@ impl Driver {
     }
 
     fn trim(&mut self, index: u64) -> io::Result<()> {
+        if index <= self.last_snapshot_index {
+            // A snapshot of the leader was installed meanwhile.
+            return Ok(());
+        }
         let previous = std::mem::replace(&mut self.last_snapshot_index, index);
-        self.node.mut_store().compact(previous)
+        let store = self.node.mut_store();
+        store.note_snapshot(index);
+        store.compact(previous)
+    }
+
+    /// Whether another voter may have a piece of a snapshot (Apache: `validateLeaderOnlyRequest`).
+    fn permit_piece(&mut self, request: PieceRequest) -> SnapshotPermission {
+        let epoch = self.node.epoch();
+        let permission = match request.leader_epoch.cmp(&epoch) {
+            std::cmp::Ordering::Less => Err(PieceError::FencedLeaderEpoch),
+            std::cmp::Ordering::Greater => Err(PieceError::UnknownLeaderEpoch),
+            std::cmp::Ordering::Equal if !self.node.is_leader() => Err(PieceError::NotLeader),
+            std::cmp::Ordering::Equal => Ok(()),
+        };
+        if permission.is_ok()
+            && let Some(outgoing) = self.outgoing.get_mut(&request.replica).filter(|outgoing| outgoing.id == request.id)
+        {
+            outgoing.until = self.env.clock.monotonic() + SNAPSHOT_PATIENCE;
+        }
+        (self.node.leader(), epoch, permission)
+    }
+
+    /// Tells raft of transfers that have failed, so that it tries again: the message may be lost, or the voter has
+    /// ended.
+    fn end_silent_transfers(&mut self, now: Duration) {
+        let node = &mut self.node;
+        self.outgoing.retain(|voter, outgoing| {
+            if outgoing.until <= now {
+                node.snapshot_failed(*voter, outgoing.index);
+            }
+            node.is_sending_snapshot(*voter, outgoing.index)
+        });
+    }
+
+    /// Begins to fetch the snapshot that the leader has named. raft gets the message when the snapshot is durable.
+    fn fetch_snapshot(&mut self, message: Message) {
+        if self
+            .incoming
+            .as_ref()
+            .is_some_and(|incoming| (incoming.message.from, incoming.message.term) == (message.from, message.term))
+        {
+            // The leader has become impatient, or it has a newer snapshot. It keeps the one that is being fetched.
+            return;
+        }
+        let leader = node_id(message.from);
+        let Some((leader, id)) = leader.zip(SnapshotId::from_bytes(&message.get_snapshot().data)) else { return };
+        self.attempts += 1;
+        let (cancel, cancelled) = oneshot::channel();
+        let fetch = SnapshotFetch {
+            env: self.env.clone(),
+            dir: self.options.dir.clone(),
+            own: self.options.node_id,
+            own_directory: self.options.directory_id,
+            leader_epoch: message.term as LeaderEpoch,
+            id,
+            attempt: self.attempts,
+        };
+        tracing::info!(
+            leader,
+            snapshot = id.file_name(),
+            "fetching a metadata snapshot: the leader has trimmed its log"
+        );
+        let (attempt, clock) = (self.attempts, self.env.clock.clone());
+        let source = self.options.transport.snapshots_of(leader);
+        self.incoming = Some(Incoming { attempt, message, _cancel: cancel });
+        self.send_after("fetch a snapshot", async move {
+            let fetched = tokio::select! {
+                biased;
+                _ = cancelled => Err(anyhow::anyhow!("another leader has sent a newer one")),
+                fetched = fetch.run(source) => fetched.map(Box::new),
+            };
+            if fetched.is_err() {
+                clock.sleep_until(clock.monotonic() + snapshot_fetch::RETRY).await;
+            }
+            Event::SnapshotFetched(attempt, fetched)
+        });
+    }
+
+    fn on_snapshot_fetched(&mut self, attempt: u64, fetched: anyhow::Result<Box<Snapshot>>) -> Result<(), Fatal> {
+        // Else another transfer has taken its place.
+        let Some(incoming) = self.incoming.take_if(|incoming| incoming.attempt == attempt) else { return Ok(()) };
+        if self.unwritten.is_some() {
+            self.drive()?;
+        }
+        let message = incoming.message;
+        let checked = fetched.and_then(|snapshot| self.check_fetched(&message, &snapshot).map(|()| snapshot));
+        match checked {
+            Ok(snapshot) => {
+                self.fetched = Some(snapshot);
+                self.node.step(message)?;
+                self.drive()?;
+                // raft may not need it any more. It is on the disk, where it does no harm.
+                self.fetched = None;
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "a metadata snapshot could not be fetched");
+                let failed = Message {
+                    msg_type: MessageType::MsgSnapStatus,
+                    to: message.from,
+                    from: raft_id(self.options.node_id),
+                    term: message.term,
+                    index: message.get_snapshot().get_metadata().index,
+                    reject: true,
+                    ..Message::default()
+                };
+                self.send([failed]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a snapshot is the one that the leader has named, and that it can be installed now.
+    fn check_fetched(&self, message: &Message, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let (named, base) = (message.get_snapshot().get_metadata(), snapshot.base());
+        anyhow::ensure!(
+            (named.index, named.term) == (base.index, base.epoch as u64),
+            "it ends with entry {} of epoch {}, the leader has named {} of {}",
+            base.index,
+            base.epoch,
+            named.index,
+            named.term
+        );
+        let voters = snapshot.voters.as_ref().unwrap_or(self.node.store().voters());
+        let voters: Vec<u64> = voters.voters.iter().map(|voter| raft_id(voter.voter_id)).collect();
+        anyhow::ensure!(voters == named.get_conf_state().voters, "its voters are not those that the leader has named");
+        anyhow::ensure!(voters.contains(&raft_id(self.options.node_id)), "this node is not among its voters");
+        anyhow::ensure!(self.unwritten.is_none(), "the metadata log cannot be written for now");
+        Ok(())
+    }
+
+    /// Replaces the log and the image by a snapshot. Its file is durable, so a crash does no harm: the next start
+    /// begins with the snapshot and empties the log again. If this fails, it may be retried.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
+        let base = snapshot.base();
+        self.node.mut_store().install(base, snapshot.voters.clone())?;
+        let image = MetadataImage { cluster_id: self.options.cluster_id.as_str().into(), ..snapshot.image.clone() };
+        self.delta.merge(&MetadataDelta::between(&self.committed, &image));
+        self.unapplied.clear();
+        (self.committed, self.working) = (image.clone(), image);
+        (self.last_snapshot_index, self.bytes_at_snapshot) = (base.index, self.node.store().bytes_written());
+        tracing::info!(snapshot = snapshot.id.file_name(), "a metadata snapshot of the leader is installed");
+        Ok(())
     }
 }
 

@@ -11,7 +11,11 @@ use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::control_records::VotersRecord;
+use super::{
+    control_records::VotersRecord,
+    snapshot::Snapshot,
+    snapshot_fetch::{PieceError, PieceRequest, PieceResponse, SnapshotFiles},
+};
 use crate::{
     controller::{
         ApiError, ControllerRequest, ControllerSettings, Reply, Request,
@@ -92,6 +96,9 @@ pub struct QuorumInfo {
 /// A reply is valid once the record at the offset is published on this node.
 pub(super) type ReplySender = oneshot::Sender<Result<(Reply, Offset), Unavailable>>;
 
+/// The leader, its epoch, and whether this node may give a piece of a snapshot.
+pub(super) type SnapshotPermission = (Option<BrokerId>, LeaderEpoch, Result<(), PieceError>);
+
 /// Everything the driver reacts to.
 pub(super) enum Event {
     Request(Request, ReplySender),
@@ -106,6 +113,11 @@ pub(super) enum Event {
     Retry,
     /// A snapshot up to the entry with this raft index was written, or could not be written.
     SnapshotDone(u64, io::Result<()>),
+    /// Another voter asks for a piece of a snapshot. The reply is the leader, its epoch, and whether the voter may
+    /// have it.
+    SnapshotPiece(PieceRequest, oneshot::Sender<SnapshotPermission>),
+    /// The transfer with this number has ended.
+    SnapshotFetched(u64, anyhow::Result<Box<Snapshot>>),
     Stop,
 }
 
@@ -117,6 +129,7 @@ pub struct ControllerHandle {
     pub(super) settings: Arc<ControllerSettings>,
     /// The leader of the quorum, as far as this node knows.
     pub(super) leader: Arc<Watched<Option<BrokerId>>>,
+    pub(super) snapshots: SnapshotFiles,
     /// True once the driver has ended.
     pub(super) ended: Arc<Watched<bool>>,
 }
@@ -283,6 +296,18 @@ impl ControllerHandle {
     /// The process of another voter has ended.
     pub async fn voter_has_ended(&self, voter: BrokerId) {
         let _ = self.events.send(Event::VoterHasEnded(voter)).await;
+    }
+
+    /// Reads a piece of a snapshot for another voter. Only the leader has some.
+    pub async fn snapshot_piece(&self, request: PieceRequest) -> Result<PieceResponse, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.events.send(Event::SnapshotPiece(request, sender)).await.map_err(|_| Unavailable::Stopped)?;
+        let (leader, leader_epoch, permission) = receiver.await.map_err(|_| Unavailable::Stopped)?;
+        let piece = match permission {
+            Ok(()) => self.snapshots.piece(request).await,
+            Err(error) => Err(error),
+        };
+        Ok(PieceResponse { leader, leader_epoch, piece })
     }
 
     /// Stops the driver and waits until it has flushed and closed its files and its last image is published.

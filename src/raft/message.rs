@@ -11,7 +11,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot}
 /// The first byte of each message.
 const VERSION: u8 = 1;
 /// The messages that voters send to each other. A message carries its position in this list.
-const TYPES: [MessageType; 10] = [
+const TYPES: [MessageType; 11] = [
     MessageType::MsgAppend,
     MessageType::MsgAppendResponse,
     MessageType::MsgRequestVote,
@@ -22,6 +22,7 @@ const TYPES: [MessageType; 10] = [
     MessageType::MsgHeartbeatResponse,
     MessageType::MsgSnapshot,
     MessageType::MsgTimeoutNow,
+    MessageType::MsgSnapStatus,
 ];
 const ENTRY_TYPES: [EntryType; 3] = [EntryType::EntryNormal, EntryType::EntryConfChange, EntryType::EntryConfChangeV2];
 /// Bytes of an entry without its data: type, term, index, length.

@@ -64,14 +64,21 @@ pub struct MetadataLog {
 
 impl MetadataLog {
     /// Opens or creates the log in the log manager's directories. The manager then writes its checkpoints. With
-    /// `accept_loss` a log that has lost records is opened too.
+    /// `accept_loss` a log that has lost records is opened too. A node that `has_other_voters` may have nothing but a
+    /// snapshot: it has fetched that from the leader and ended before its log began there.
     ///
     /// # Errors
     /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged.
-    pub fn open(env: &Env, manager: &LogManager, config: LogConfig, accept_loss: bool) -> Result<Self, LogError> {
+    pub fn open(
+        env: &Env,
+        manager: &LogManager,
+        config: LogConfig,
+        accept_loss: bool,
+        has_other_voters: bool,
+    ) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         if !accept_loss && !manager.has(&partition) {
-            check_not_lost("it is gone", manager, None)?;
+            check_not_lost("it is gone", manager, None, false)?;
         }
         let opened = manager.open_metadata_log(&partition, Arc::new(config), accept_loss);
         let log = opened.map_err(|error| match error {
@@ -81,7 +88,7 @@ impl MetadataLog {
             other => other,
         })?;
         if !accept_loss && log.log_end_offset() == 0 {
-            check_not_lost("it is empty", manager, Some((&*env.disk, &log.dir())))?;
+            check_not_lost("it is empty", manager, Some((&*env.disk, &log.dir())), has_other_voters)?;
         }
         let context = log.context().clone();
         let log = Arc::new(Mutex::new(log));
@@ -164,13 +171,18 @@ pub(super) const LOSS_INSTRUCTIONS: &str = "Nothing was changed. Restore the dir
      then unknown are renamed to …-stray, their data is kept";
 
 /// Refuses an empty metadata log if something shows that the cluster is not new.
-fn check_not_lost(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Path)>) -> Result<(), LogError> {
+fn check_not_lost(
+    what: &str,
+    manager: &LogManager,
+    dir: Option<(&dyn Disk, &Path)>,
+    has_other_voters: bool,
+) -> Result<(), LogError> {
     let partitions = manager.partitions()?;
     let proof = if !partitions.is_empty() {
         Some(format!("{} partitions ({})", partitions.len(), list_partitions_briefly(partitions.iter())))
     } else {
         match dir {
-            Some((disk, dir)) => evidence_of_records(disk, dir)?,
+            Some((disk, dir)) => evidence_of_records(disk, dir, has_other_voters)?,
             None => None,
         }
     };
@@ -181,10 +193,10 @@ fn check_not_lost(what: &str, manager: &LogManager, dir: Option<(&dyn Disk, &Pat
 }
 
 /// Returns a file that only a log with records can have left in its directory.
-fn evidence_of_records(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, LogError> {
+fn evidence_of_records(disk: &dyn Disk, dir: &Path, has_other_voters: bool) -> Result<Option<String>, LogError> {
     let snapshots = snapshot::list(disk, dir).map_err(LogError::io("list", dir))?;
     // Kafka's format tool writes a snapshot that ends at 0 before there is a log.
-    if let Some(newest) = snapshots.last().filter(|id| id.end_offset > 0) {
+    if let Some(newest) = snapshots.last().filter(|id| id.end_offset > 0 && !has_other_voters) {
         return Ok(Some(format!("the snapshot {}", newest.file_name())));
     }
     Ok(disk.exists(&dir.join(STORE_DIR)).then(|| format!("the stored image {STORE_DIR}")))

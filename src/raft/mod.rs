@@ -12,6 +12,7 @@ mod node;
 pub mod quorum_state;
 mod requests;
 pub mod snapshot;
+pub mod snapshot_fetch;
 pub mod storage;
 mod transport;
 

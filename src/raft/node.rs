@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use raft::{Config, RawNode, StateRole, eraftpb::MessageType};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 pub(super) use raft::{
     Ready,
-    eraftpb::{Entry, Message},
+    eraftpb::{Entry, Message, MessageType},
 };
 
 use super::{
@@ -156,12 +156,92 @@ impl Node {
 
     /// Takes a message of another voter. One that is out of date, or that no other voter may send, changes nothing.
     pub(super) fn step(&mut self, message: Message) -> Result<(), RaftError> {
-        if message.msg_type == MessageType::MsgPropose {
-            return Ok(());
+        match message.msg_type {
+            MessageType::MsgPropose => return Ok(()),
+            MessageType::MsgSnapStatus => {
+                if let Some(voter) = node_id(message.from).filter(|_| message.term == self.raw.raft.term) {
+                    self.snapshot_failed(voter, message.index);
+                }
+                return Ok(());
+            }
+            MessageType::MsgHeartbeat if message.commit > self.raw.raft.raft_log.last_index() => {
+                return self.step_with_lost_entries(message);
+            }
+            MessageType::MsgAppendResponse if message.reject => self.forget_lost_entries(&message),
+            _ => {}
         }
+        self.step_raft(message)
+    }
+
+    fn step_raft(&mut self, message: Message) -> Result<(), RaftError> {
         match self.raw.step(message) {
             Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped | raft::Error::StepLocalMsg) => Ok(()),
             other => Ok(other?),
+        }
+    }
+
+    /// A heartbeat whose commit index is above the last entry: the leader believes that this node has entries which it
+    /// has lost, since its directory was emptied. raft-rs would end the process. The leader hears where the log ends.
+    fn step_with_lost_entries(&mut self, mut message: Message) -> Result<(), RaftError> {
+        let (from, term, commit) = (message.from, message.term, std::mem::take(&mut message.commit));
+        self.step_raft(message)?;
+        let raft = &mut self.raw.raft;
+        if (raft.state, raft.term, raft.leader_id) == (StateRole::Follower, term, from) {
+            raft.msgs.push(Message {
+                msg_type: MessageType::MsgAppendResponse,
+                to: from,
+                from: raft.id,
+                term,
+                index: commit,
+                reject: true,
+                reject_hint: raft.raft_log.last_index(),
+                log_term: raft.raft_log.last_term(),
+                commit: raft.raft_log.committed,
+                ..Message::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// A voter may lose entries that it has acknowledged, see [`Node::step_with_lost_entries`]. The leader then starts
+    /// anew with it. If the message is only late, the next acknowledgement corrects that.
+    fn forget_lost_entries(&mut self, message: &Message) {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Leader || raft.term != message.term {
+            return;
+        }
+        let Some(progress) = raft.mut_prs().get_mut(message.from) else { return };
+        if message.reject_hint < progress.matched && progress.state != ProgressState::Snapshot {
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = message.reject_hint + 1;
+        }
+    }
+
+    /// Whether the snapshot that a message names must be fetched before the message can be stepped. Else raft needs
+    /// nothing of it.
+    pub(super) fn needs_snapshot(&self, message: &Message) -> bool {
+        if message.msg_type != MessageType::MsgSnapshot {
+            return false;
+        }
+        let (raft, snapshot) = (&self.raw.raft, message.get_snapshot().get_metadata());
+        message.term >= raft.term
+            && snapshot.index > raft.raft_log.committed
+            && !raft.raft_log.match_term(snapshot.index, snapshot.term)
+    }
+
+    /// Whether the voter still needs the snapshot up to this entry, as far as the leader knows.
+    pub(super) fn is_sending_snapshot(&self, voter: BrokerId, index: u64) -> bool {
+        let progress = self.raw.raft.prs().get(raft_id(voter));
+        progress.is_some_and(|progress| {
+            self.is_leader() && progress.state == ProgressState::Snapshot && progress.pending_snapshot == index
+        })
+    }
+
+    /// The voter has not got the snapshot up to this entry. raft tries again after the next heartbeat.
+    pub(super) fn snapshot_failed(&mut self, voter: BrokerId, index: u64) {
+        if self.is_sending_snapshot(voter, index) {
+            self.raw.report_snapshot(raft_id(voter), SnapshotStatus::Failure);
         }
     }
 

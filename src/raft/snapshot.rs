@@ -3,11 +3,16 @@
 //! Owns the file format (one control batch with header, kraft.version and voters; batches of metadata records; a
 //! footer), the atomic write, and the search for the newest valid snapshot. Kafka's dump tool can read the file.
 
-use std::{io, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
-use super::control_records::{
-    BatchContent, ControlRecord, KRaftVersionRecord, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
-    control_batch, data_batch, read_batch,
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::{
+    control_records::{
+        BatchContent, ControlRecord, KRaftVersionRecord, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord,
+        control_batch, data_batch, read_batch,
+    },
+    storage::Base,
 };
 use crate::{
     controller::features::KRAFT_VERSION,
@@ -44,6 +49,25 @@ impl SnapshotId {
         }
         Some(SnapshotId { end_offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
     }
+
+    /// The name of the file while it is fetched from the leader, in the n-th attempt of this process.
+    pub fn partial_file_name(&self, attempt: u64) -> String {
+        format!("{:020}-{:010}-{attempt}{PARTIAL_SUFFIX}", self.end_offset, self.epoch)
+    }
+
+    /// The id as raft carries it.
+    pub fn to_bytes(self) -> Bytes {
+        let mut to = BytesMut::with_capacity(12);
+        to.put_i64(self.end_offset);
+        to.put_i32(self.epoch);
+        to.freeze()
+    }
+
+    /// The reverse of [`SnapshotId::to_bytes`].
+    pub fn from_bytes(mut from: &[u8]) -> Option<Self> {
+        let id = SnapshotId { end_offset: from.try_get_i64().ok()?, epoch: from.try_get_i32().ok()? };
+        (from.is_empty() && id.end_offset > 0 && id.epoch >= 0).then_some(id)
+    }
 }
 
 /// The content of a snapshot file.
@@ -56,6 +80,19 @@ pub struct Snapshot {
     pub raft_index: Option<u64>,
 }
 
+impl Snapshot {
+    /// The position at which the log continues.
+    pub fn base(&self) -> Base {
+        Base {
+            // A snapshot written by Apache Kafka has no raft index. The first node of a quorum may choose any index;
+            // the end offset is never too small.
+            index: self.raft_index.unwrap_or(self.id.end_offset as u64),
+            epoch: self.id.epoch,
+            end_offset: self.id.end_offset,
+        }
+    }
+}
+
 /// Why a file is not a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -65,23 +102,27 @@ pub enum SnapshotError {
     Invalid(String),
 }
 
-/// The snapshots in a directory, oldest first. Leftovers of an interrupted write are removed.
+/// The snapshots in a directory, oldest first.
 pub fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<SnapshotId>> {
-    let mut ids = Vec::new();
-    for entry in disk.list(dir)? {
-        if entry.name.ends_with(PARTIAL_SUFFIX) {
-            disk.remove_file(&dir.join(&entry.name))?;
-        }
-        ids.extend(SnapshotId::parse(&entry.name));
-    }
+    let mut ids: Vec<_> = disk.list(dir)?.iter().filter_map(|entry| SnapshotId::parse(&entry.name)).collect();
     ids.sort();
     Ok(ids)
 }
 
-/// Deletes all snapshots but `newest` and the one before it.
-pub fn delete_older(disk: &dyn Disk, dir: &Path, newest: SnapshotId) -> io::Result<()> {
+/// Removes what an interrupted write or transfer has left. Must be called before the first of this process.
+pub fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        if entry.name.ends_with(PARTIAL_SUFFIX) {
+            disk.remove_file(&dir.join(&entry.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes all snapshots but `newest`, the one before it, and those that are being fetched.
+pub fn delete_older(disk: &dyn Disk, dir: &Path, newest: SnapshotId, fetched: &BTreeSet<SnapshotId>) -> io::Result<()> {
     let older: Vec<SnapshotId> = list(disk, dir)?.into_iter().filter(|id| *id < newest).collect();
-    for id in older.iter().rev().skip(1) {
+    for id in older.iter().rev().skip(1).filter(|id| !fetched.contains(id)) {
         disk.remove_file(&dir.join(id.file_name()))?;
     }
     Ok(())
@@ -127,7 +168,7 @@ pub fn write(
     }
     let partial = dir.join(format!("{}.part", id.file_name()));
     write_batches(disk, &partial, image, epoch, &control, now_ms).inspect_err(|_| {
-        // On a full disk its space is needed. If this fails, `list` removes the file later.
+        // On a full disk its space is needed. If this fails, the next start removes the file.
         let _ = disk.remove_file(&partial);
     })?;
     disk.rename(&partial, &dir.join(id.file_name()))?;
@@ -147,7 +188,7 @@ fn write_batches(
     let file = disk.open(path, Open::Create)?;
     file.set_len(0)?;
     let mut position = 0u64;
-    let mut append = |batch: bytes::Bytes| -> io::Result<()> {
+    let mut append = |batch: Bytes| -> io::Result<()> {
         file.write_all_at(&batch, position)?;
         position += batch.len() as u64;
         Ok(())
@@ -165,7 +206,12 @@ fn write_batches(
 
 /// Reads one whole snapshot. Missing or damaged parts are errors.
 pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
-    let bytes = disk.read(&dir.join(id.file_name()))?;
+    read_file(disk, &dir.join(id.file_name()), id)
+}
+
+/// [`read`] for a file that has not got its name yet.
+pub fn read_file(disk: &dyn Disk, path: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
+    let bytes = disk.read(path)?;
     let invalid = |reason: &dyn std::fmt::Display| SnapshotError::Invalid(reason.to_string());
     let mut image = MetadataImage::default();
     let (mut header, mut voters, mut is_complete) = (None, None, false);
@@ -280,6 +326,31 @@ mod tests {
         std::fs::write(&partial, b"x").unwrap();
         std::fs::write(dir.path().join("x.checkpoint"), b"x").unwrap();
         assert_eq!(list(&SystemDisk, dir.path()).unwrap(), []);
+        remove_leftovers(&SystemDisk, dir.path()).unwrap();
         assert!(!partial.exists());
+    }
+
+    #[test]
+    fn the_newest_two_snapshots_and_one_that_is_being_fetched_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let write_at = |offset| {
+            let mut image = image(1);
+            image.provenance.last_contained_offset = offset;
+            write(&SystemDisk, dir.path(), &image, None, 1, 5).unwrap()
+        };
+        let ids: Vec<SnapshotId> = [9, 19, 29, 39].into_iter().map(write_at).collect();
+        delete_older(&SystemDisk, dir.path(), ids[3], &BTreeSet::from([ids[0]])).unwrap();
+        assert_eq!(list(&SystemDisk, dir.path()).unwrap(), [ids[0], ids[2], ids[3]]);
+        delete_older(&SystemDisk, dir.path(), ids[3], &BTreeSet::new()).unwrap();
+        assert_eq!(list(&SystemDisk, dir.path()).unwrap(), [ids[2], ids[3]]);
+    }
+
+    #[test]
+    fn an_id_reads_back_from_its_bytes() {
+        let id = SnapshotId { end_offset: 42, epoch: 3 };
+        assert_eq!(SnapshotId::from_bytes(&id.to_bytes()), Some(id));
+        for wrong in [&b""[..], &id.to_bytes()[1..], &[&id.to_bytes()[..], b"x"].concat(), &[0; 12], &[0xff; 12]] {
+            assert_eq!(SnapshotId::from_bytes(wrong), None);
+        }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     },
     metadata_log::LOSS_INSTRUCTIONS,
     quorum_state::{ElectionState, QuorumStateFile},
+    snapshot::SnapshotId,
 };
 use crate::{
     controller::features::KRAFT_VERSION,
@@ -122,6 +123,8 @@ pub struct MetadataStorage {
     voters_stored_at: Option<Offset>,
     kraft_version: i16,
     bytes_written: u64,
+    /// The newest snapshot, which raft has sent to a voter that lacks trimmed entries.
+    newest_snapshot: Option<Base>,
 }
 
 const SCAN_BYTES: usize = 1 << 20;
@@ -153,6 +156,7 @@ impl MetadataStorage {
             voters_stored_at: voters_are_stored.then_some(-1),
             kraft_version: if voters_are_stored { KRAFT_VERSION } else { 0 },
             bytes_written: 0,
+            newest_snapshot: (base.index > 0).then_some(base),
         };
         storage.scan(accept_loss)?;
         storage.read_election_state()?;
@@ -179,6 +183,12 @@ impl MetadataStorage {
                 self.base.end_offset
             )));
         }
+        if !self.is_sole_voter() && start < self.base.end_offset && !self.has_end_of_base()? {
+            // A crash came between the transfer of the snapshot and its installation: the log has the records of an
+            // earlier leader that were never committed.
+            self.log.truncate_fully_and_start_at(self.base.end_offset)?;
+            return Ok(());
+        }
         let mut next = self.base.end_offset;
         while next < end {
             let bytes = self.log.read(next, SCAN_BYTES)?;
@@ -196,6 +206,15 @@ impl MetadataStorage {
             }
         }
         Ok(())
+    }
+
+    /// Whether the log has the last batch that the snapshot contains, in the same epoch. Then it has the same records
+    /// up to there.
+    fn has_end_of_base(&self) -> io::Result<bool> {
+        let Base { epoch, end_offset, .. } = self.base;
+        let bytes = self.log.read(end_offset - 1, 1)?;
+        let last = iter_batches(&bytes).next();
+        Ok(last.is_some_and(|batch| batch.next_offset() == end_offset && batch.partition_leader_epoch() == epoch))
     }
 
     /// Adds a batch of the log to the map.
@@ -406,6 +425,32 @@ impl MetadataStorage {
         Ok(())
     }
 
+    /// Replaces the whole log by a snapshot, whose file must be durable: a crash leaves the old log or a part of it,
+    /// and the next start empties it. If it fails, it may be retried.
+    pub fn install(&mut self, base: Base, voters: Option<VotersRecord>) -> io::Result<()> {
+        assert!(base.index >= self.commit, "a snapshot must contain all committed entries");
+        self.log.truncate_fully_and_start_at(base.end_offset)?;
+        self.positions.clear();
+        (self.base, self.newest_snapshot, self.commit) = (base, Some(base), base.index);
+        if let Some(voters) = voters {
+            (self.voters, self.voters_stored_at, self.kraft_version) = (voters, Some(-1), KRAFT_VERSION);
+        }
+        Ok(())
+    }
+
+    /// There is a snapshot that ends with entry `index`.
+    pub fn note_snapshot(&mut self, index: u64) {
+        if let Some(position) = self.position(index) {
+            self.newest_snapshot = Some(Base { index, epoch: position.epoch, end_offset: position.last_offset + 1 });
+        }
+    }
+
+    /// The voters as raft names them.
+    pub fn conf_state(&self) -> ConfState {
+        let voters = self.voters.voters.iter().map(|voter| raft_id(voter.voter_id));
+        ConfState { voters: voters.collect(), ..ConfState::default() }
+    }
+
     /// Deletes the log up to and including entry `index`, which a snapshot contains.
     pub fn compact(&mut self, index: u64) -> io::Result<()> {
         if let Some(position) = self.position(index).copied() {
@@ -444,11 +489,7 @@ impl raft::Storage for MetadataStorage {
             commit: self.commit,
             ..Default::default()
         };
-        let conf_state = ConfState {
-            voters: self.voters.voters.iter().map(|voter| raft_id(voter.voter_id)).collect(),
-            ..Default::default()
-        };
-        Ok(RaftState { hard_state, conf_state })
+        Ok(RaftState { hard_state, conf_state: self.conf_state() })
     }
 
     fn entries(
@@ -495,9 +536,16 @@ impl raft::Storage for MetadataStorage {
         Ok(self.last_entry_index())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // Followers will fetch the snapshot file themselves, so raft must wait.
-        Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+    /// Only names the snapshot. The voter that needs it fetches the file.
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
+        let unavailable = raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable);
+        let newest = self.newest_snapshot.filter(|newest| newest.index >= request_index).ok_or(unavailable)?;
+        let Base { index, epoch, end_offset } = newest;
+        let mut snapshot = Snapshot { data: SnapshotId { end_offset, epoch }.to_bytes(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index, epoch as u64);
+        metadata.set_conf_state(self.conf_state());
+        Ok(snapshot)
     }
 }
 

@@ -107,6 +107,19 @@ impl Cluster {
         }
     }
 
+    /// The disk of a host.
+    pub fn disk(&self, id: NodeId) -> &SimDisk {
+        &self.nodes[&id].disk
+    }
+
+    /// Gives a host, whose broker must not be running, an empty disk.
+    pub fn replace_disk(&mut self, id: NodeId) {
+        let disk = SimDisk::new(self.seed ^ u64::from(id).rotate_left(40));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.disk = disk;
+        }
+    }
+
     /// Starts the broker of a host, which must not be running, and does not wait for it.
     pub fn begin_start(&self, id: NodeId) {
         let node = &self.nodes[&id];

@@ -3,10 +3,7 @@
 //! What must hold: nothing acknowledged is lost, no reader sees the high watermark go back or another record at an
 //! offset, and in the end all replicas have the same bytes below the high watermark (INV-R1, INV-R4).
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use kafka_protocol::{
     messages::{
@@ -173,17 +170,16 @@ fn check(cluster: &Cluster, acknowledged: &Acknowledged, seed: u64) {
     let logs = VOTERS.map(|node| cluster.log_bytes(node, TOPIC, 0));
     let common = logs.iter().map(|(high_watermark, _)| *high_watermark).min().unwrap();
     assert!(common > 0);
-    let below = |node: usize| {
-        let (_, batches) = &logs[node];
-        batches.iter().take_while(|(base_offset, _)| *base_offset < common).collect::<Vec<_>>()
+    let below = |log: &[(i64, Vec<u8>)]| {
+        log.iter().take_while(|(base_offset, _)| *base_offset < common).cloned().collect::<Vec<_>>()
     };
-    for node in 1..VOTERS.len() {
-        let (first, other) = (below(0), below(node));
+    let first = below(&logs[0].1);
+    for (node, (_, log)) in VOTERS.iter().zip(&logs).skip(1) {
+        let other = below(log);
         let differs = first.iter().zip(&other).find(|(a, b)| a != b);
         assert!(
             differs.is_none() && first.len() == other.len(),
-            "seed {seed}: INV-R1: nodes 1 and {} differ below {common}, with {} and {} batches: {differs:?}",
-            VOTERS[node],
+            "seed {seed}: INV-R1: nodes 1 and {node} differ below {common}, with {} and {} batches: {differs:?}",
             first.len(),
             other.len()
         );

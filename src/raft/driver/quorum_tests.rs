@@ -1,7 +1,7 @@
 //! Three nodes of one quorum on simulated disks, clocks and links, through faults that a seed chooses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -10,18 +10,20 @@ use super::*;
 use crate::{
     controller::{
         testing::TestSchema,
-        topics::{CreatableTopic, CreateTopics},
+        topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     },
-    env::Disk,
+    env::{Clock, Disk},
     log::{Log, LogContext, OpenLog},
+    metadata::{image::TopicImage, publisher::Subscriber},
     protocol::record_batch::iter_batches,
     raft::{
         MetadataLog,
         control_records::{ControlRecord, KRaftVersionFeature, Voter},
         metadata_log::log_config,
+        snapshot_fetch::{Piece, SourceError},
     },
     sim::{NodeId, SimDisk, SimNet, Simulation, World, seeds},
-    types::{CLUSTER_METADATA_TOPIC, TopicPartition},
+    types::{CLUSTER_METADATA_TOPIC, TopicId, TopicPartition},
 };
 
 /// The node that owns what is on its way.
@@ -30,6 +32,10 @@ const NETWORK: NodeId = 0;
 const CLIENT: NodeId = 100;
 const NODES: [NodeId; 3] = [1, 2, 3];
 const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than any simulation.
+const FOR_EVER: Duration = Duration::from_secs(86_400);
+/// Bytes of one piece of a snapshot.
+const PIECE_BYTES: usize = 500;
 const DIR: &str = "/data/__cluster_metadata-0";
 
 type Controllers = Arc<Mutex<BTreeMap<NodeId, ControllerHandle>>>;
@@ -57,10 +63,65 @@ impl Transport for SimTransport {
             }
         });
     }
+
+    fn snapshots_of(&self, voter: BrokerId) -> Option<Box<dyn SnapshotSource>> {
+        let (world, net, controllers) = (self.world.clone(), self.net.clone(), self.controllers.clone());
+        Some(Box::new(SimSource { world, net, own: self.own, voter: voter as NodeId, controllers }))
+    }
+}
+
+/// The snapshots of another node, in small pieces. Requests and responses are lost on a cut link.
+struct SimSource {
+    world: World,
+    net: SimNet,
+    own: NodeId,
+    voter: NodeId,
+    controllers: Controllers,
+}
+
+impl SnapshotSource for SimSource {
+    fn piece(&mut self, request: PieceRequest) -> BoxFuture<'_, Result<Piece, SourceError>> {
+        let request = PieceRequest { max_bytes: PIECE_BYTES, ..request };
+        Box::pin(async move {
+            self.world.sleep_until(self.net.arrival()).await;
+            let controller = self.controllers.lock().unwrap().get(&self.voter).cloned();
+            let Some(controller) = controller.filter(|_| !self.net.is_cut(self.own, self.voter)) else {
+                return std::future::pending().await;
+            };
+            let response = controller.snapshot_piece(request).await;
+            let response = response.map_err(|error| SourceError::Failed(error.into()))?;
+            self.world.sleep_until(self.net.arrival()).await;
+            if self.net.is_cut(self.voter, self.own) {
+                return std::future::pending().await;
+            }
+            response.piece.map_err(|error| SourceError::Refused(error.to_string()))
+        })
+    }
+}
+
+/// Checks that the deltas lead from image to image.
+#[derive(Default)]
+struct Follows(Mutex<BTreeMap<TopicId, BTreeSet<i32>>>);
+
+impl Subscriber for Follows {
+    fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        let mut topics = self.0.lock().unwrap();
+        for id in delta.deleted_topics.keys() {
+            assert!(topics.remove(id).is_some(), "only known topics are deleted");
+        }
+        for (id, topic) in &delta.topics {
+            assert_eq!(topic.created, !topics.contains_key(id));
+            topics.entry(*id).or_default().extend(&topic.partitions);
+        }
+        let partitions = |topic: &Arc<TopicImage>| (topic.id, topic.partitions.keys().copied().collect());
+        assert_eq!(*topics, image.topics.by_name.values().map(partitions).collect());
+    }
 }
 
 struct Quorum {
     world: Simulation,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    snapshot_bytes: u64,
     net: SimNet,
     disks: BTreeMap<NodeId, SimDisk>,
     controllers: Controllers,
@@ -85,7 +146,7 @@ impl Quorum {
             world.start_node(node, SimDisk::new(seed), &net, 0);
         }
         let disks = NODES.iter().map(|node| (*node, SimDisk::new(seed ^ u64::from(*node) << 40))).collect();
-        Quorum { world, net, disks, controllers: Arc::default(), publishers: BTreeMap::new() }
+        Quorum { world, snapshot_bytes: u64::MAX, net, disks, controllers: Arc::default(), publishers: BTreeMap::new() }
     }
 
     fn is_running(&self, node: NodeId) -> bool {
@@ -116,13 +177,15 @@ impl Quorum {
                 own: node,
                 controllers: self.controllers.clone(),
             }),
-            settings: ControllerSettings::default(),
+            // The registered broker sends no heartbeats.
+            settings: ControllerSettings { broker_session_timeout: FOR_EVER, ..ControllerSettings::default() },
             schema: Arc::new(TestSchema),
-            max_bytes_between_snapshots: u64::MAX,
+            max_bytes_between_snapshots: self.snapshot_bytes,
             accept_loss: false,
             broker: None,
         };
         let publisher = Publisher::new(&env.tasks);
+        publisher.subscribe(Arc::new(Follows::default()));
         let log = Box::new(MetadataLog::new(&env, log));
         let published = publisher.clone();
         let started = self.world.wait(node, "the node has started", LIMIT, async move {
@@ -156,9 +219,26 @@ impl Quorum {
         answer.flatten()
     }
 
+    /// The segments in the log of a node, as it was when the node ended or as it is now.
+    fn segments(&self, node: NodeId) -> Vec<String> {
+        let names = self.disks[&node].list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name);
+        names.filter(|name| name.ends_with(".log")).collect()
+    }
+
+    /// The offset with which the first segment of a node begins.
+    fn log_start(&self, node: NodeId) -> Offset {
+        let first = self.segments(node).into_iter().next().expect("a segment");
+        first.trim_end_matches(".log").parse().unwrap()
+    }
+
     /// All batches in the log of a node.
     fn log_bytes(&self, node: NodeId) -> Vec<u8> {
-        self.disks[&node].read(&Path::new(DIR).join("00000000000000000000.log")).unwrap()
+        let read = |name: String| self.disks[&node].read(&Path::new(DIR).join(name)).unwrap();
+        self.segments(node).into_iter().flat_map(read).collect()
+    }
+
+    fn end_offset(&self, node: NodeId) -> Offset {
+        self.publishers[&node].image().provenance.last_contained_offset
     }
 }
 
@@ -286,6 +366,164 @@ fn faults_on_three_nodes(seed: u64) -> (u64, usize) {
         }
     }
     (quorum.world.trace(), written())
+}
+
+/// The changes that were acknowledged.
+#[derive(Default)]
+struct Changes {
+    /// The topics that must exist.
+    created: BTreeSet<String>,
+    /// The topics that must not exist.
+    deleted: BTreeSet<String>,
+    acknowledged: usize,
+}
+
+/// Creates a topic, and deletes every second one, for ever, at whichever node leads.
+async fn change_for_ever(clock: Arc<dyn Clock>, controllers: Controllers, changes: Arc<Mutex<Changes>>) {
+    for number in 0.. {
+        let all: Vec<_> = controllers.lock().unwrap().values().cloned().collect();
+        for controller in all {
+            let name = format!("t{number}");
+            let topic =
+                CreatableTopic { name: name.clone(), num_partitions: 2, replication_factor: 1, ..Default::default() };
+            let request = CreateTopics { topics: vec![topic], validate_only: false };
+            let limited = |work: BoxFuture<'static, bool>| {
+                let limit = clock.sleep_until(clock.monotonic() + Duration::from_secs(1));
+                async move {
+                    tokio::select! {
+                        biased;
+                        done = work => done,
+                        () = limit => false,
+                    }
+                }
+            };
+            let (create, delete) = (controller.clone(), controller);
+            let created = limited(Box::pin(async move {
+                create.create_topics(request).await.is_ok_and(|mut created| created.remove(0).1.is_ok())
+            }));
+            if !created.await {
+                continue;
+            }
+            if number % 2 == 0 {
+                let mut changes = changes.lock().unwrap();
+                changes.created.insert(name);
+                changes.acknowledged += 1;
+                break;
+            }
+            let topics = vec![TopicReference { name: Some(name.clone()), topic_id: TopicId(Uuid::nil()) }];
+            let deleted = limited(Box::pin(async move {
+                let deleted = delete.delete_topics(DeleteTopics { topics }).await;
+                deleted.is_ok_and(|mut deleted| deleted.remove(0).result.is_ok())
+            }));
+            if deleted.await {
+                let mut changes = changes.lock().unwrap();
+                changes.deleted.insert(name);
+                changes.acknowledged += 1;
+            }
+            break;
+        }
+        clock.sleep_until(clock.monotonic() + Duration::from_millis(10)).await;
+    }
+}
+
+/// A node is away, maybe with an emptied disk afterwards, until the others have trimmed what it needs. It comes back
+/// through faults that the seed chooses. Returns a checksum of all that happened.
+fn a_node_comes_back(seed: u64) -> u64 {
+    let mut quorum = Quorum::new(seed);
+    quorum.snapshot_bytes = 4000;
+    NODES.iter().for_each(|node| quorum.start(*node));
+    let is_set_up = || quorum.publishers.values().all(|publisher| !publisher.image().features.is_empty());
+    quorum.world.run_until("the first records are applied everywhere", LIMIT, is_set_up);
+    register_broker(&quorum);
+    let changes = Arc::new(Mutex::new(Changes::default()));
+    let clock = quorum.world.clock();
+    quorum.world.spawn(CLIENT, change_for_ever(clock, quorum.controllers.clone(), changes.clone()));
+    let written = || changes.lock().unwrap().acknowledged;
+    quorum.world.run_until("the load has begun", LIMIT, || written() > 3);
+    let world = World::clone(&quorum.world);
+    let below = move |bound: u64| world.random().below(bound);
+    if below(3) == 0 {
+        quorum.net.set_delay((1_000, 40_000));
+    }
+    let away = NODES[below(3) as usize];
+    // Some of its last entries may never be committed.
+    quorum.net.isolate(away, NODES.into_iter().filter(|_| below(2) == 0));
+    quorum.world.run_for(Duration::from_millis(below(400)));
+    let end = quorum.end_offset(away);
+    quorum.end(away, if below(2) == 0 { SimDisk::kill } else { SimDisk::crash });
+    quorum.net.mend();
+    let others: Vec<NodeId> = NODES.into_iter().filter(|node| *node != away).collect();
+    let limit = Duration::from_secs(600);
+    quorum.world.run_until("the others have trimmed their logs", limit, || {
+        others.iter().all(|node| quorum.log_start(*node) > end + 1)
+    });
+    if below(3) == 0 {
+        quorum.disks.insert(away, SimDisk::new(seed.wrapping_add(7)));
+    }
+    quorum.start(away);
+    for _ in 0..8 {
+        quorum.world.run_for(Duration::from_millis(below(if below(2) == 0 { 60 } else { 1500 })));
+        let node = if below(2) == 0 { away } else { NODES[below(3) as usize] };
+        match below(8) {
+            0 | 1 if quorum.is_running(node) => quorum.end(node, SimDisk::kill),
+            2 | 3 if quorum.is_running(node) => quorum.end(node, SimDisk::crash),
+            4 if quorum.is_running(node) => quorum.world.pause(node),
+            5 => quorum.net.isolate(node, NODES),
+            6 => quorum.net.cut(node, NODES[below(3) as usize]),
+            7 => quorum.net.mend(),
+            _ if quorum.is_running(node) => quorum.world.resume(node),
+            _ => quorum.start(node),
+        }
+    }
+    quorum.net.mend();
+    for node in NODES {
+        quorum.world.resume(node);
+        if !quorum.is_running(node) {
+            quorum.start(node);
+        }
+    }
+    let before = written();
+    quorum.world.run_until("changes are made again", LIMIT, || written() >= before + 3);
+    quorum.world.crash(CLIENT);
+    quorum.world.run_for(Duration::from_secs(10));
+    let target = NODES.map(|node| quorum.end_offset(node)).into_iter().max().unwrap();
+    quorum
+        .world
+        .run_until("all nodes have caught up", LIMIT, || NODES.iter().all(|node| quorum.end_offset(*node) == target));
+    assert!(quorum.log_start(away) > end + 1, "seed {seed}: the log of node {away} begins with a snapshot");
+    let mut batches: BTreeMap<Offset, Vec<u8>> = BTreeMap::new();
+    for node in NODES {
+        let log = quorum.log_bytes(node);
+        for batch in iter_batches(&log) {
+            let first = batches.entry(batch.base_offset()).or_insert_with(|| batch.bytes().to_vec());
+            assert!(first == batch.bytes(), "seed {seed}: node {node} differs at offset {}", batch.base_offset());
+        }
+        let image = quorum.publishers[&node].image();
+        assert!(
+            *image == *quorum.publishers[&NODES[0]].image(),
+            "seed {seed}: INV-M2: the image of node {node} differs"
+        );
+        let changes = changes.lock().unwrap();
+        for name in &changes.created {
+            assert!(image.topic_id(name).is_some(), "seed {seed}: topic {name} is lost on node {node}");
+        }
+        for name in &changes.deleted {
+            assert!(image.topic_id(name).is_none(), "seed {seed}: topic {name} is back on node {node}");
+        }
+    }
+    quorum.world.trace()
+}
+
+#[test]
+fn inv_m2_a_node_that_needs_trimmed_entries_comes_back_through_a_snapshot_and_faults() {
+    for seed in seeds(16, 4) {
+        a_node_comes_back(seed);
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_replays_from_its_seed() {
+    assert_eq!(a_node_comes_back(5), a_node_comes_back(5));
 }
 
 #[test]
