@@ -10,7 +10,7 @@ mod open_files;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use dynamic_settings::{DynamicSettings, connection_quota};
 use lifecycle::Lifecycle;
 use open_files::OpenFilesPlan;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
@@ -65,6 +66,8 @@ pub struct Broker {
     data_dirs: Vec<PathBuf>,
     /// The id of this process in the registration of the broker.
     incarnation_id: Uuid,
+    /// The life of the broker at the controller and its broker epoch, unless this node is the only voter.
+    session: Option<(Arc<Lifecycle>, i64)>,
     offline_dirs: Arc<Watched<Vec<PathBuf>>>,
     found: String,
 }
@@ -186,6 +189,8 @@ impl Broker {
                 u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
             ),
             registration,
+            is_leaving: AtomicBool::new(false),
+            turn: Mutex::default(),
         });
         let epoch = if is_only_voter { None } else { Some(lifecycle.register().await?) };
         // From here on the image is not older than this start.
@@ -197,8 +202,9 @@ impl Broker {
         let found = found(&log_manager, &metadata.image());
         if let Some(epoch) = epoch {
             lifecycle.unfence(epoch).await?;
-            lifecycle.keep_alive(epoch);
+            lifecycle.clone().keep_alive(epoch);
         }
+        let session = epoch.map(|epoch| (lifecycle, epoch));
         log_manager.start();
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
@@ -213,6 +219,7 @@ impl Broker {
             listening,
             data_dirs,
             incarnation_id,
+            session,
             offline_dirs,
             found,
         })
@@ -259,6 +266,9 @@ impl Broker {
     /// the clean-shutdown files. Returns the directories for which that failed.
     pub async fn shutdown(self) -> Vec<UncleanDir> {
         let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
+        if let Some((lifecycle, epoch)) = &self.session {
+            lifecycle.leave(*epoch).await;
+        }
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {

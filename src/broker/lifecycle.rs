@@ -3,10 +3,17 @@
 //! Owns the retries, for the controller may be on any node and move. Leaves the only voter of a quorum alone: its
 //! controller registers its broker itself, with the first fsync.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use kafka_protocol::error::ResponseError;
+use tokio::sync::Mutex;
 
 use crate::{
     controller::{
@@ -20,6 +27,10 @@ use crate::{
 
 /// The wait after an attempt that has failed.
 const RETRY: Duration = Duration::from_millis(100);
+/// The wait while other brokers take over leaders.
+const LEAVE_RETRY: Duration = Duration::from_millis(20);
+/// A broker that cannot hand over its leaders within this time stops anyway.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the head of the file.
 pub(super) struct Lifecycle {
@@ -29,6 +40,10 @@ pub(super) struct Lifecycle {
     /// `broker.heartbeat.interval.ms`.
     pub(super) heartbeat_interval: Duration,
     pub(super) registration: RegisterBroker,
+    /// The controlled shutdown has begun: every heartbeat says so.
+    pub(super) is_leaving: AtomicBool,
+    /// One heartbeat at a time: none that was made before the controlled shutdown is sent after it has begun.
+    pub(super) turn: Mutex<()>,
 }
 
 impl Lifecycle {
@@ -87,8 +102,29 @@ impl Lifecycle {
         });
     }
 
+    /// The controlled shutdown: returns when the controller has given the leaders of this broker to others, so that
+    /// clients find them before it stops.
+    pub(super) async fn leave(&self, epoch: i64) {
+        self.is_leaving.store(true, Ordering::Release);
+        let left = self.env.within(LEAVE_LIMIT, async {
+            loop {
+                match self.beat(epoch).await {
+                    Ok(state) if state.should_shut_down => return,
+                    Err(error) if is_stale(&error) => return,
+                    _ => self.wait(LEAVE_RETRY).await,
+                }
+            }
+        });
+        if left.await.is_none() {
+            tracing::warn!("no controller has given the leaders of this broker to others within {LEAVE_LIMIT:?}");
+        }
+    }
+
     async fn beat(&self, epoch: i64) -> Result<BrokerState, ApiError> {
-        self.channel.ask(BrokerHeartbeat::new(self.registration.broker_id, epoch)).await
+        let _turn = self.turn.lock().await;
+        let want_shut_down = self.is_leaving.load(Ordering::Acquire);
+        let heartbeat = BrokerHeartbeat::new(self.registration.broker_id, epoch);
+        self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await
     }
 
     async fn wait(&self, time: Duration) {

@@ -39,7 +39,7 @@ use crate::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
         features::bootstrap_records,
-        sessions::BrokerSessions,
+        sessions::{BrokerSessions, Expired},
         shortage::Reserve,
     },
     env::{BoxFuture, Env, Random, Watched},
@@ -572,24 +572,30 @@ impl Driver {
         self.next_tick = now + TICK;
         self.node.tick();
         self.end_silent_transfers(now);
-        self.fence_silent_brokers(now)?;
+        self.fence_lost_brokers(now)?;
         self.drive()
     }
 
-    /// The active controller fences a broker that has sent no heartbeat for its session.
-    fn fence_silent_brokers(&mut self, now: Duration) -> Result<(), Fatal> {
+    /// The active controller fences the brokers that have sent no heartbeat for their session, or have ended.
+    fn fence_lost_brokers(&mut self, now: Duration) -> Result<(), Fatal> {
         if !self.is_active() {
             self.sessions.restart();
             return Ok(());
         }
         let timeout = self.options.settings.broker_session_timeout;
-        let Some(fence) = self.sessions.expired(&self.working, now, timeout) else { return Ok(()) };
-        let broker = fence.broker_id;
-        if self.decide(fence.into())?.is_ok() {
-            tracing::warn!(
-                broker,
-                "fenced a broker that has sent no heartbeat for {timeout:?}; others lead its partitions"
-            );
+        while let Some(Expired { fence, has_ended }) = self.sessions.expired(&self.working, now, timeout) {
+            let broker = fence.broker_id;
+            if self.decide(fence.into())?.is_err() {
+                break;
+            }
+            if has_ended {
+                tracing::warn!(broker, "fenced a broker whose process has ended; others lead its partitions");
+            } else {
+                tracing::warn!(
+                    broker,
+                    "fenced a broker that has sent no heartbeat for {timeout:?}; others lead its partitions"
+                );
+            }
         }
         Ok(())
     }
@@ -671,9 +677,11 @@ impl Driver {
             }
             Event::Message(message) => self.receive(message)?,
             Event::VoterHasEnded(voter) => {
+                self.sessions.on_end(voter);
                 if self.node.leader() == Some(voter) {
                     self.node.suspect_leader();
                 }
+                self.fence_lost_brokers(self.env.clock.monotonic())?;
             }
             Event::Tick => {}
             Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
@@ -767,18 +775,27 @@ impl Driver {
                 tracing::debug!(from = message.from, to = message.to, "a message is not from another voter");
                 Ok(())
             }
-            // raft must get no messages before its last work is written, since they may change that work. The other
-            // voters repeat what matters.
-            Ok(_) if self.unwritten.is_some() => Ok(()),
-            Ok(message) if self.node.needs_snapshot(&message) => {
-                self.fetch_snapshot(message);
-                Ok(())
-            }
-            Ok(message) => Ok(self.node.step(message)?),
+            Ok(message) => self.step(message),
             Err(error) => {
                 tracing::warn!(%error, "a message of another voter cannot be read");
                 Ok(())
             }
+        }
+    }
+
+    fn step(&mut self, message: Message) -> Result<(), Fatal> {
+        if let Some(from) = node_id(message.from) {
+            self.sessions.on_message(from);
+        }
+        match message {
+            // raft must get no messages before its last work is written, since they may change that work. The other
+            // voters repeat what matters.
+            _ if self.unwritten.is_some() => Ok(()),
+            message if self.node.needs_snapshot(&message) => {
+                self.fetch_snapshot(message);
+                Ok(())
+            }
+            message => Ok(self.node.step(message)?),
         }
     }
 
