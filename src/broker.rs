@@ -91,7 +91,8 @@ impl Broker {
         // Disks first: a lock held by another process must be noticed before anything is changed.
         let open_files = plan_open_files(&env, &config, data_dirs.len());
         let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
-        let log_manager = LogManager::open(&env, log_manager_config)?;
+        let needs_cluster_id = settings.listeners.voters.len() > 1;
+        let log_manager = LogManager::open(&env, LogManagerConfig { needs_cluster_id, ..log_manager_config })?;
         let offline_dirs = offline_dirs(&log_manager);
 
         // Addresses next, so that the registration contains the ports that the system chose.

@@ -30,9 +30,17 @@ pub struct BrokerOptions {
     /// File for callgrind's counts; None without callgrind.
     callgrind_file: Option<PathBuf>,
     optimized: bool,
+    /// The variable CLUSTER_ID: all brokers of a new cluster must have the same.
+    cluster_id: Option<String>,
 }
 
 impl BrokerOptions {
+    /// Sets the id of a new cluster.
+    pub fn cluster_id(mut self, id: &str) -> Self {
+        self.cluster_id = Some(id.to_owned());
+        self
+    }
+
     /// Starts an optimized build, for tests that measure time; without it the profile of the tests is used.
     pub fn optimized(mut self) -> Self {
         self.optimized = true;
@@ -124,6 +132,9 @@ impl Broker {
             None if self.options.optimized => in_directory(Command::new(optimized_binary()), self.directory.path()),
             None => ottla(self.directory.path()),
         };
+        if let Some(id) = &self.options.cluster_id {
+            command.env("CLUSTER_ID", id);
+        }
         command.arg("serve");
         command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
         if !self.options.settings.iter().any(|(key, _)| key == "listeners") {

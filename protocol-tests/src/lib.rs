@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod clients;
+pub mod cluster;
 pub mod differential;
 pub mod foreign;
 pub mod hostile;

@@ -6,6 +6,7 @@ mod cli;
 mod clients_go;
 mod clients_js;
 mod clients_python;
+mod cluster;
 mod crash;
 mod differential;
 mod dynamic_settings;

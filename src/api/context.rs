@@ -204,6 +204,11 @@ impl RequestContext {
         self.parts.config_layers(image)
     }
 
+    /// Whether the cluster consists of this node.
+    pub(crate) fn has_one_node(&self) -> bool {
+        self.parts.voters.len() < 2
+    }
+
     /// The controllers with the addresses of their listeners. The only one is where the client has reached it.
     pub(crate) fn controllers(&self) -> Vec<(BrokerId, String, u16)> {
         if self.parts.voters.is_empty() {

@@ -99,15 +99,15 @@ async fn group_coordinator(ctx: &RequestContext, group_id: &str) -> Result<Node,
     let image = ctx.image();
     let image = match image.topic(GROUP_METADATA_TOPIC) {
         Some(_) => image,
-        None => create_offsets_topic(ctx, &image).await,
+        None => create_offsets_topic(ctx).await,
     };
     let topic = image.topic(GROUP_METADATA_TOPIC).ok_or(ResponseError::CoordinatorNotAvailable)?;
     let partition = ctx.partition_for_group(group_id);
     leader(ctx, &image, topic, partition).ok_or(ResponseError::CoordinatorNotAvailable)
 }
 
-async fn create_offsets_topic(ctx: &RequestContext, image: &MetadataImage) -> Arc<MetadataImage> {
-    let topic = topics::internal_topic(ctx.config(), image, GROUP_METADATA_TOPIC);
+async fn create_offsets_topic(ctx: &RequestContext) -> Arc<MetadataImage> {
+    let topic = topics::internal_topic(ctx.config(), ctx.has_one_node(), GROUP_METADATA_TOPIC);
     match ctx.create_for_request(topic.into_iter().collect()).await {
         Err(error) => {
             if let Some(suppressed) = CREATION_FAILED.admit(ctx.env().clock.monotonic()) {

@@ -147,7 +147,9 @@ async fn create_missing(
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))
         .filter(|name| topics::is_valid_name(name) && image.topic(name).is_none())
         // Internal topics of coordinators that do not exist yet are not created.
-        .filter(|name| !is_internal_topic(name) || topics::internal_topic(ctx.config(), &image, name).is_some())
+        .filter(|name| {
+            !is_internal_topic(name) || topics::internal_topic(ctx.config(), ctx.has_one_node(), name).is_some()
+        })
         .collect();
     if missing.is_empty() {
         return image;
@@ -160,7 +162,7 @@ async fn create_missing(
 }
 
 fn creatable(ctx: &RequestContext, name: &str) -> CreatableTopic {
-    match topics::internal_topic(ctx.config(), &ctx.image(), name) {
+    match topics::internal_topic(ctx.config(), ctx.has_one_node(), name) {
         Some(internal) => internal,
         None => CreatableTopic {
             name: name.into(),

@@ -3,10 +3,7 @@
 
 use kafka_protocol::{messages::TopicName, protocol::StrBytes};
 
-use crate::{
-    config::BrokerConfig, controller::topics::CreatableTopic, metadata::image::MetadataImage,
-    types::GROUP_METADATA_TOPIC,
-};
+use crate::{config::BrokerConfig, controller::topics::CreatableTopic, types::GROUP_METADATA_TOPIC};
 
 /// All operations on a topic as bits of `AclOperation`. Without an authorizer every client may do all of them.
 pub(crate) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
@@ -26,10 +23,11 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-/// Returns the settings with which the broker creates an internal topic, or `None` for any other topic. The
-/// replication factor is the configured one, but at most the number of brokers.
-pub(crate) fn internal_topic(config: &BrokerConfig, image: &MetadataImage, name: &str) -> Option<CreatableTopic> {
-    let most = image.alive_brokers().count().max(1) as i16;
+/// Returns the settings with which the broker creates an internal topic, or `None` for any other topic. `has_one_node`:
+/// the cluster consists of this node, so the replication factor is 1 instead of the configured one. In a larger cluster
+/// the topic cannot be created before there are enough brokers.
+pub(crate) fn internal_topic(config: &BrokerConfig, has_one_node: bool, name: &str) -> Option<CreatableTopic> {
+    let most = if has_one_node { 1 } else { i16::MAX };
     let setting = |key: &str, value: String| (key.to_owned(), Some(value));
     let (num_partitions, replication_factor, configs) = match name {
         GROUP_METADATA_TOPIC => (

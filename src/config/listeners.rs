@@ -240,10 +240,10 @@ fn inter_broker(config: &BrokerConfig, all: &[Listener]) -> Result<String, Strin
     name.map(|name| (*name).to_owned()).ok_or_else(|| "listeners has no listener for clients".to_owned())
 }
 
-/// Parses the voters. This node must be the only one, since clusters are not supported yet.
+/// Parses the voters. This node must be one of them.
 fn voters(config: &BrokerConfig) -> Result<Vec<(BrokerId, Endpoint)>, String> {
     let key = "controller.quorum.voters";
-    let mut voters = Vec::new();
+    let mut voters: Vec<(BrokerId, Endpoint)> = Vec::new();
     for voter in &config.controller_quorum_voters {
         let parsed = voter.split_once('@').and_then(|(id, address)| {
             let (host, port) = address.rsplit_once(':')?;
@@ -252,13 +252,22 @@ fn voters(config: &BrokerConfig) -> Result<Vec<(BrokerId, Endpoint)>, String> {
             (!host.is_empty()).then_some((id.parse().ok()?, endpoint))
         });
         let (id, endpoint) = parsed.ok_or_else(|| format!("{key} has '{voter}', which is not id@host:port"))?;
-        if id != config.node_id {
-            let node = config.node_id;
-            return Err(format!(
-                "{key} has voter {id} beside this node {node}: a cluster of several nodes is not served yet"
-            ));
+        // linear: a quorum has a few voters
+        if voters.iter().any(|(other, _)| *other == id) {
+            return Err(format!("{key} has voter {id} twice"));
         }
         voters.push((id, endpoint));
+    }
+    let node = config.node_id;
+    if !voters.is_empty() && !voters.iter().any(|(id, _)| *id == node) {
+        return Err(format!(
+            "{key} has no voter {node}, which is this node: nodes beside the voters are not served yet"
+        ));
+    }
+    if voters.len() > 1 && config.controller_listener_names.is_empty() {
+        return Err(format!(
+            "{key} has several voters, so controller.listener.names must name a listener of this node"
+        ));
     }
     Ok(voters)
 }
@@ -328,7 +337,8 @@ mod tests {
         assert!(error(|c| c.advertised_listeners = Some(list("PLAINTEXT://0.0.0.0:1"))).contains("0.0.0.0"));
         assert!(error(|c| c.advertised_listeners = Some(list("SSL://a:1"))).contains("SSL"));
         assert!(error(|c| c.inter_broker_listener_name = Some("B".into())).contains("valid options"));
-        assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1")).contains("several nodes"));
+        assert!(error(|c| c.controller_quorum_voters = list("2@a:1,3@b:1")).contains("no voter 1"));
+        assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1,1@c:1")).contains("twice"));
         assert!(resolve(|c| c.listeners = list("PLAINTEXT://127.0.0.1:1,CONTROLLER://[::1]:1")).is_ok());
     }
 }

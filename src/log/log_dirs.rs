@@ -96,6 +96,12 @@ impl LogDirs {
         let readable = || taken.iter().filter_map(|(dir, taken)| Some((*dir, taken.as_ref().ok()?)));
         let identified = || readable().filter_map(|(dir, taken)| Some((dir, taken.meta.as_ref().ok()?)));
         let known = agree_on_cluster_id(config, identified())?;
+        if known.is_none() && config.needs_cluster_id {
+            let path = config.log_dirs.first().cloned().unwrap_or_default();
+            let reason = "the nodes of a new cluster must have the same cluster id: set the variable CLUSTER_ID to the \
+                          same value for each of them, or format their directories with kafka-storage";
+            return Err(LogError::Invalid { path, reason: reason.to_owned() });
+        }
         let cluster_id = known.clone().unwrap_or_else(|| uuid_to_base64(env.random.uuid()));
         for (dir, taken) in readable() {
             refuse_unidentified(env, dir, taken, &cluster_id, config.node_id)?;

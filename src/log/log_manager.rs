@@ -49,6 +49,8 @@ pub struct LogManagerConfig {
     pub node_id: BrokerId,
     /// The cluster's id, if known before the directories are read; it is written to new directories.
     pub cluster_id: Option<String>,
+    /// Other nodes must have the same cluster id, so this one must not invent it.
+    pub needs_cluster_id: bool,
     /// Where a new metadata log is created: one of `log_dirs`; `None` for any directory.
     pub metadata_dir: Option<PathBuf>,
     /// Bounds on open files and memory.
@@ -72,6 +74,7 @@ impl LogManagerConfig {
             log_dirs,
             node_id,
             cluster_id: None,
+            needs_cluster_id: false,
             limits: LogLimits::default(),
             metadata_dir: None,
             recovery_point_checkpoint_interval_ms: 60_000,

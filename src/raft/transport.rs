@@ -70,6 +70,8 @@ struct Link {
     voter: BrokerId,
     endpoint: Endpoint,
     peer: Option<Peer>,
+    /// The voter has ended, and this was reported.
+    has_ended: bool,
     /// Hears which voters have ended, once it is there.
     controller: Arc<OnceLock<ControllerHandle>>,
 }
@@ -89,6 +91,7 @@ impl QuorumTransport {
                 voter: *voter,
                 endpoint: endpoint.clone(),
                 peer: None,
+                has_ended: false,
                 controller: controller.clone(),
             };
             env.tasks.spawn_until_stopped("send to a voter", link.run(receiver));
@@ -195,7 +198,7 @@ impl Link {
             let Some(first) = first else { return };
             let messages = with_more(first, &mut queue);
             match self.exchange(messages).await {
-                Ok(()) => backoff = FIRST_BACKOFF,
+                Ok(()) => (backoff, self.has_ended) = (FIRST_BACKOFF, false),
                 Err(error) => {
                     tracing::debug!(voter = self.voter, %error, "cannot send to a voter");
                     self.peer = None;
@@ -216,6 +219,9 @@ impl Link {
                 connected => return self.peer = connected.ok(),
             }
             self.env.clock.sleep_until(self.env.clock.monotonic() + PROBE_INTERVAL).await;
+        }
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
         }
         tracing::info!(voter = self.voter, "a voter of the metadata quorum has ended: it refuses connections");
         if let Some(controller) = self.controller.get() {

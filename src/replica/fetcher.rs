@@ -33,6 +33,7 @@ use super::{
 use crate::{
     config::BrokerConfig,
     env::{Env, Watched, lock},
+    log::{AppendError, LogError},
     metadata::image::{Endpoint, MetadataImage},
     peer::{Peer, PeerError, Wire},
     protocol::fetch::{FetchRequest, FetchResponse, FetchedRecords, PartitionData},
@@ -431,10 +432,8 @@ impl Fetcher {
     /// A partition with an error waits, and the others go on (KAFKA-8346).
     fn delay(&mut self, key: PartitionKey, partition: &Partition, leader_epoch: i32, error: &anyhow::Error) {
         match error.downcast_ref::<PartitionError>() {
-            Some(PartitionError::Storage(_)) | None => {
-                tracing::debug!(partition = %partition.topic_partition(), %error, "cannot follow a partition now");
-            }
-            Some(refused) => partition.report_failed_read(refused, self.env.clock.monotonic()),
+            Some(fault) if !is_expected(fault) => partition.report_failed_follow(fault, self.env.clock.monotonic()),
+            _ => tracing::debug!(partition = %partition.topic_partition(), %error, "cannot follow a partition now"),
         }
         let backoff = match self.waits.get(&key) {
             Some(wait) if wait.leader_epoch == leader_epoch => self.settings.longest_backoff.min(2 * wait.backoff),
@@ -443,4 +442,12 @@ impl Fetcher {
         let until = self.env.clock.monotonic() + backoff;
         self.waits.insert(key, Wait { leader_epoch, until, backoff });
     }
+}
+
+/// Errors that the broker has reported elsewhere, or that the end of a log causes.
+fn is_expected(error: &PartitionError) -> bool {
+    let (PartitionError::Storage(error) | PartitionError::Append(AppendError::Storage(error))) = error else {
+        return false;
+    };
+    matches!(error, LogError::Closed { .. } | LogError::Deleted { .. } | LogError::DirOffline { .. })
 }

@@ -522,6 +522,13 @@ impl Partition {
         }
     }
 
+    /// Logs that this follower could not apply what its leader returned, at most once a minute.
+    pub fn report_failed_follow(&self, error: &PartitionError, now: Duration) {
+        if let Some(suppressed) = self.failed_reads.admit(now) {
+            tracing::error!(partition = %self.topic_partition, %error, suppressed, "cannot follow the leader");
+        }
+    }
+
     /// Ends the leadership for good, because the topic is deleted, and wakes all waiters.
     pub fn resign(&self) {
         let leadership = self.lock().state.leadership().clone();

@@ -13,7 +13,7 @@ use std::{
 use super::{NodeId, SimDisk, SimNet, Simulation, locked};
 use crate::{
     broker::Broker,
-    config::{Arguments, Endpoint, Settings},
+    config::{Arguments, Settings},
     env::Env,
     log::LogOwner,
     loggers::Loggers,
@@ -88,12 +88,21 @@ impl Cluster {
         let host = format!("node-{node}");
         let controller =
             if voters.is_empty() { String::new() } else { format!(",CONTROLLER://{host}:{CONTROLLER_PORT}") };
+        let voter = |id: &NodeId| format!("{id}@node-{id}:{CONTROLLER_PORT}");
+        let quorum = match voters {
+            [] => Vec::new(),
+            voters => vec![
+                "controller.listener.names=CONTROLLER".to_owned(),
+                format!("controller.quorum.voters={}", voters.iter().map(voter).collect::<Vec<_>>().join(",")),
+            ],
+        };
         let mut all = vec![
             format!("node.id={node}"),
             "log.dirs=/data".to_owned(),
             format!("listeners=PLAINTEXT://{host}:{PORT}{controller}"),
             format!("advertised.listeners=PLAINTEXT://{host}:{PORT}"),
         ];
+        all.extend(quorum);
         all.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let disk = SimDisk::new(self.seed ^ u64::from(node).rotate_left(32));
         let broker = Arc::new(Mutex::new(Started::Stopped));
@@ -128,9 +137,6 @@ impl Cluster {
         let settings = Settings::load(&arguments, [], &|_| Err(io::ErrorKind::NotFound.into()));
         let mut settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
         if !node.voters.is_empty() {
-            // Not by controller.quorum.voters, which still refuses several nodes.
-            let endpoint = |id: &NodeId| Endpoint { host: format!("node-{id}"), port: CONTROLLER_PORT };
-            settings.listeners.voters = node.voters.iter().map(|id| (*id as i32, endpoint(id))).collect();
             settings.cluster_id = Some(CLUSTER_ID.to_owned());
         }
         let broker = node.broker.clone();

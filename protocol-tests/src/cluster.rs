@@ -1,0 +1,73 @@
+//! Three brokers under test that form one cluster, each of them a voter of the metadata quorum.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::{
+    broker::{Broker, BrokerOptions},
+    clients::{CALL_LIMIT, config},
+    process::{eventually, free_port},
+};
+
+/// The ids of the brokers.
+pub const NODES: [i32; 3] = [1, 2, 3];
+/// Longest time until a replica has caught up on a busy machine.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// See the head of the file.
+pub struct Cluster {
+    brokers: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts three brokers at the same time. `configure` adds settings to each of them.
+    pub fn start(configure: impl Fn(BrokerOptions) -> BrokerOptions) -> Cluster {
+        let ports = NODES.map(|_| (free_port(), free_port()));
+        let voters: Vec<String> =
+            NODES.iter().zip(ports).map(|(id, (_, port))| format!("{id}@127.0.0.1:{port}")).collect();
+        let options = NODES.iter().zip(ports).map(|(id, (port, controller))| {
+            let options = Broker::options()
+                .cluster_id("ottla-protocol-tests-1")
+                .set("node.id", id)
+                .set("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"))
+                .set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"))
+                .set("controller.listener.names", "CONTROLLER")
+                .set("controller.quorum.voters", voters.join(","))
+                .set("offsets.topic.num.partitions", 3)
+                .expect_log("fenced a broker whose process has ended");
+            configure(options)
+        });
+        // None of them can start alone: two voters elect the controller.
+        let brokers = std::thread::scope(|scope| {
+            let starting: Vec<_> = options.map(|options| scope.spawn(move || options.start())).collect();
+            starting.into_iter().map(|broker| broker.join().expect("the broker starts")).collect()
+        });
+        Cluster { brokers }
+    }
+
+    /// The broker with this id.
+    pub fn broker(&mut self, id: i32) -> &mut Broker {
+        &mut self.brokers[id as usize - 1]
+    }
+
+    /// The addresses of all brokers, for bootstrap.servers.
+    pub fn bootstrap(&self) -> String {
+        self.brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// Waits until all replicas of a topic are in sync. Returns the leaders of its partitions.
+    pub fn await_in_sync(&self, topic: &str) -> Vec<i32> {
+        let client: BaseConsumer = config(&self.bootstrap(), &[]).create().expect("create a client");
+        eventually("all replicas are in sync", CATCH_UP_LIMIT, || {
+            let metadata = client.fetch_metadata(Some(topic), CALL_LIMIT).ok()?;
+            let partitions = metadata.topics().first()?.partitions();
+            let in_sync = partitions.iter().all(|partition| {
+                partition.leader() > 0
+                    && !partition.isr().is_empty()
+                    && partition.isr().len() == partition.replicas().len()
+            });
+            (in_sync && !partitions.is_empty()).then(|| partitions.iter().map(|partition| partition.leader()).collect())
+        })
+    }
+}
