@@ -37,7 +37,7 @@ pub mod metrics;
 pub mod log;
 /// The metadata quorum: raft-rs decides, this module stores and sends.
 pub mod raft;
-/// Partitions on their leader: high watermarks, waiting requests, fetch sessions.
+/// Partitions on their leader and followers: high watermarks, the ISR, fetchers, fetch sessions.
 pub mod replica;
 
 /// One file per Kafka API, and the table of all APIs.
