@@ -504,6 +504,9 @@ impl Quorum<'_> {
                 default_num_partitions: config.num_partitions,
                 default_replication_factor: config.default_replication_factor as i16,
                 delete_topic_enable: config.delete_topic_enable,
+                rebalance_interval: config.auto_leader_rebalance_enable.then(|| {
+                    Duration::from_secs(u64::try_from(config.leader_imbalance_check_interval_seconds).unwrap_or(1))
+                }),
                 broker_session_timeout: Duration::from_millis(
                     u64::try_from(config.broker_session_timeout_ms).unwrap_or(0),
                 ),

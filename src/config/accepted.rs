@@ -785,9 +785,6 @@ rows! {
 rows! {
     /// The cluster has one node.
     CLUSTER, "Clusters", Effect::None("the cluster has one node"), {
-        ["auto.leader.rebalance.enable"] Boolean = "true",
-            Any, High, ReadOnly,
-            "Leaders move back to their preferred replica.";
         ["controlled.shutdown.enable"] Boolean = "true",
             Any, Medium, ReadOnly,
             "Leaders are moved away before a broker stops.";
@@ -833,9 +830,6 @@ rows! {
         ["initial.broker.registration.timeout.ms"] Int = "60000",
             Any, Medium, ReadOnly,
             "A broker not registered within this time stops, in milliseconds.";
-        ["leader.imbalance.check.interval.seconds"] Long = "300",
-            AtLeast(1), High, ReadOnly,
-            "How often the controller checks whether leaders must be rebalanced, in seconds.";
         ["log.dir.failure.timeout.ms"] Long = "30000",
             AtLeast(1), Low, ReadOnly,
             "A broker that cannot report a failed directory within this time stops, in milliseconds.";

@@ -143,6 +143,12 @@ settings! {
                 "How often producers are looked at for expiry, in milliseconds.";
         }
         section "Replication" {
+            ["auto.leader.rebalance.enable"] auto_leader_rebalance_enable: bool = "true",
+                Any, High, ReadOnly,
+                "Leaders move back to their preferred replica.";
+            ["leader.imbalance.check.interval.seconds"] leader_imbalance_check_interval_seconds: i64 = "300",
+                AtLeast(1), High, ReadOnly,
+                "How often the controller checks whether leaders must be rebalanced, in seconds.";
             ["num.replica.fetchers"] num_replica_fetchers: i32 = "1",
                 AtLeast(1), High, ClusterWide,
                 "Fetchers of each source broker.";

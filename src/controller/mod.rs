@@ -83,6 +83,8 @@ pub struct ControllerSettings {
     pub delete_topic_enable: bool,
     /// `broker.session.timeout.ms`.
     pub broker_session_timeout: Duration,
+    /// `leader.imbalance.check.interval.seconds`; `None` without `auto.leader.rebalance.enable`.
+    pub rebalance_interval: Option<Duration>,
     /// `ottla.max.partitions`.
     pub max_partitions: usize,
     /// `ottla.metadata.max.bytes`.
@@ -97,6 +99,7 @@ impl Default for ControllerSettings {
             default_replication_factor: 1,
             delete_topic_enable: true,
             broker_session_timeout: Duration::from_secs(9),
+            rebalance_interval: Some(Duration::from_secs(300)),
             max_partitions: 20_000,
             max_metadata_bytes: 64 * 1024 * 1024,
         }

@@ -38,6 +38,7 @@ use crate::{
     controller::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
+        elections::RebalanceLeaders,
         features::bootstrap_records,
         sessions::{BrokerSessions, Expired},
         shortage::Reserve,
@@ -326,6 +327,8 @@ struct Driver {
     sessions: BrokerSessions,
     /// When raft's next tick is due.
     next_tick: Duration,
+    /// When leaders are rebalanced next, while this controller is active.
+    next_rebalance: Option<Duration>,
     /// The `Ready` that could not be written because of a shortage.
     unwritten: Option<Unwritten>,
     /// The first records of a new cluster are proposed.
@@ -448,6 +451,7 @@ impl Driver {
             messages_after_sync: Vec::new(),
             sessions: BrokerSessions::default(),
             next_tick: Duration::ZERO,
+            next_rebalance: None,
             unwritten: None,
             is_setting_up: false,
             unregistered: None,
@@ -573,7 +577,26 @@ impl Driver {
         self.node.tick();
         self.end_silent_transfers(now);
         self.fence_lost_brokers(now)?;
+        self.rebalance_leaders(now)?;
         self.drive()
+    }
+
+    /// The active controller lets preferred replicas lead again from time to time.
+    fn rebalance_leaders(&mut self, now: Duration) -> Result<(), Fatal> {
+        let Some(interval) = self.options.settings.rebalance_interval.filter(|_| self.is_active()) else {
+            self.next_rebalance = None;
+            return Ok(());
+        };
+        let due = *self.next_rebalance.get_or_insert(now + interval);
+        if now < due {
+            return Ok(());
+        }
+        self.next_rebalance = match self.decide(RebalanceLeaders.into())? {
+            // One step has a limit; the next tick goes on.
+            Ok((Reply::RebalanceLeaders(true), _)) => Some(now),
+            _ => Some(now + interval),
+        };
+        Ok(())
     }
 
     /// The active controller fences the brokers that have sent no heartbeat for their session, or have ended.

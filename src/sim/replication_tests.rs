@@ -22,7 +22,7 @@ use super::{
     NodeId,
     cluster::{CLIENT, Cluster},
     seeds,
-    tests::{Acknowledged, TOPIC, VOTERS, connect, fetch_from, limited, produce, three_serving, topic_name},
+    tests::{Acknowledged, TOPIC, VOTERS, connect, fetch_from, limited, produce, three_serving_with, topic_name},
 };
 use crate::env::Env;
 
@@ -133,7 +133,11 @@ fn await_full_isr(cluster: &Cluster, seed: u64) {
 }
 
 fn replicated(seed: u64) -> (Cluster, Acknowledged) {
-    let cluster = three_serving(seed);
+    replicated_with(seed, &[])
+}
+
+fn replicated_with(seed: u64, settings: &[&str]) -> (Cluster, Acknowledged) {
+    let cluster = three_serving_with(seed, settings);
     let env = cluster.clients().clone();
     cluster.world.wait(CLIENT, "the topic exists", LIMIT, async move { create(&env).await });
     await_full_isr(&cluster, seed);
@@ -328,4 +332,19 @@ fn a_leader_that_is_stopped_hands_over_first() {
         cluster.start(leading);
         check(&cluster, &acknowledged, seed);
     }
+}
+
+#[test]
+fn leaders_return_to_their_preferred_replicas() {
+    let (cluster, acknowledged) = replicated_with(3, &["leader.imbalance.check.interval.seconds=20"]);
+    let preferred = leading(&cluster);
+    cluster.kill(preferred);
+    let before = acknowledged.lock().unwrap().len();
+    cluster.world.run_until("another one leads", LIMIT, || acknowledged.lock().unwrap().len() > before);
+    cluster.start(preferred);
+    await_full_isr(&cluster, 3);
+    assert_ne!(leading(&cluster), preferred);
+    cluster.world.run_for(Duration::from_secs(21));
+    assert_eq!(leading(&cluster), preferred, "leader.imbalance.check.interval.seconds is over");
+    check(&cluster, &acknowledged, 3);
 }

@@ -249,11 +249,11 @@ async fn active_controller(env: &Env) -> Option<NodeId> {
 }
 
 /// Three brokers that were started together and serve clients.
-pub(super) fn three_serving(seed: u64) -> Cluster {
+fn three_serving(seed: u64) -> Cluster {
     three_serving_with(seed, &[])
 }
 
-fn three_serving_with(seed: u64, settings: &[&str]) -> Cluster {
+pub(super) fn three_serving_with(seed: u64, settings: &[&str]) -> Cluster {
     let mut cluster = Cluster::new(seed);
     for node in VOTERS {
         cluster.add_voter(node, &VOTERS, settings);
