@@ -416,6 +416,7 @@ fn every_api_file_has_its_row() {
         "api/dispatch",
         "api/errors",
         "api/groups",
+        "api/leader_hints",
         "api/reply",
         "api/table",
         "api/topics",

@@ -6,7 +6,7 @@
 //! A request of a follower is read up to the log end offset. It also ends when the high watermark is above the one that
 //! the follower knows (KIP-1166).
 //! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
-//! ids 13 (KIP-516). The current leader, which version 16 may name (KIP-951), is left empty.
+//! ids 13 (KIP-516), the current leader 16 (KIP-951).
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +20,7 @@ use super::{
     authorized::{AuthorizedTopic, Operation, partition_of},
     errors,
     groups::kept,
+    leader_hints::LeaderHints,
     topics::MAX_NAME_BYTES,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     metrics::TopicCounters,
     protocol::fetch::{
         AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse,
-        FetchedRecords, PartitionData,
+        FetchedRecords, NodeEndpoint, PartitionData,
     },
     replica::{
         FetchIsolation, Partition, PartitionError,
@@ -42,6 +43,8 @@ use crate::{
 
 /// From this version on topics are named by id.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// From this version on responses name current leaders (KIP-951).
+const FIRST_WITH_LEADERS: i16 = 16;
 /// Up to this version clients do not know KAFKA_STORAGE_ERROR (F11).
 const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 
@@ -64,7 +67,25 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     let (session_id, included) = ctx.fetch_sessions().finish(&context, &updates, clock.monotonic());
     let mut topics = by_topic(&context, found.partitions, included);
     topics.extend(refused_topics);
-    FetchResponse { session_id, topics, ..Default::default() }
+    let node_endpoints = name_leaders(&ctx, &mut topics);
+    FetchResponse { session_id, topics, node_endpoints, ..Default::default() }
+}
+
+/// Names the leaders of partitions that another broker leads. Returns the leaders' addresses.
+fn name_leaders(ctx: &RequestContext, topics: &mut [FetchableTopicResponse]) -> Vec<NodeEndpoint> {
+    // linear: once over the response
+    let has_error = |topic: &FetchableTopicResponse| topic.partitions.iter().any(|data| data.error_code != 0);
+    // linear: the same
+    if ctx.api_version < FIRST_WITH_LEADERS || !topics.iter().any(has_error) {
+        return Vec::new();
+    }
+    let mut hints = LeaderHints::new(ctx);
+    for topic in topics {
+        for data in &mut topic.partitions {
+            data.current_leader = hints.of(data.error_code, &topic.name, topic.topic_id, data.partition_index);
+        }
+    }
+    hints.into_endpoints()
 }
 
 fn session_error(error: SessionError) -> ResponseError {

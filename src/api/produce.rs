@@ -6,8 +6,7 @@
 //! decoded for validation.
 //! Deviations: transactional batches are refused with INVALID_TXN_STATE (without a transactional id as Kafka does),
 //! because there is no transaction coordinator yet.
-//! Version notes: topic ids from version 13 on (KIP-516). The current leader, which version 10 may name (KIP-951), is
-//! left empty.
+//! Version notes: the current leader from version 10 on (KIP-951), topic ids from 13 on (KIP-516).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +17,7 @@ use super::{
     RequestContext,
     authorized::{AuthorizedTopic, Operation},
     errors,
+    leader_hints::LeaderHints,
     reply::Reply,
 };
 use crate::{
@@ -39,6 +39,8 @@ const ALL_REPLICAS: i16 = -1;
 const NO_ANSWER: i16 = 0;
 const LEADER_ONLY: i16 = 1;
 
+/// From this version on responses name current leaders (KIP-951).
+const FIRST_WITH_LEADERS: i16 = 10;
 /// From this version on topics are named by id.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
@@ -276,7 +278,10 @@ impl Produce<'_> {
                     Reply::None
                 }
             }
-            (_, true) => Reply::Answer(response),
+            (_, true) => {
+                name_leaders(self.ctx, &mut response);
+                Reply::Answer(response)
+            }
             (NO_ANSWER, false) => {
                 // The topic's settings require a flush, but no response waits for it.
                 for append in self.unfinished.iter().filter(|append| append.flush_due) {
@@ -286,10 +291,28 @@ impl Produce<'_> {
             }
             (_, false) => {
                 finish(env, self.unfinished, &mut response, waits_for_replicas, timeout).await;
+                name_leaders(self.ctx, &mut response);
                 Reply::Answer(response)
             }
         }
     }
+}
+
+/// Names the leaders of partitions that another broker leads.
+fn name_leaders(ctx: &RequestContext, response: &mut ProduceResponse) {
+    // linear: once over the response
+    let has_error = |topic: &TopicProduceResponse| topic.partitions.iter().any(|partition| partition.error_code != 0);
+    // linear: the same
+    if ctx.api_version < FIRST_WITH_LEADERS || !response.topics.iter().any(has_error) {
+        return;
+    }
+    let mut hints = LeaderHints::new(ctx);
+    for topic in &mut response.topics {
+        for partition in &mut topic.partitions {
+            partition.current_leader = hints.of(partition.error_code, &topic.name, topic.topic_id, partition.index);
+        }
+    }
+    response.node_endpoints = hints.into_endpoints();
 }
 
 fn count(counters: &TopicCounters, bytes: u64, appended: &Result<AppendInfo, Refusal>) {

@@ -11,9 +11,11 @@ use std::{
 
 use kafka_protocol::{
     messages::{
-        CreateTopicsRequest, MetadataRequest,
+        CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        fetch_request::{FetchPartition, FetchTopic},
         metadata_request::MetadataRequestTopic,
+        produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::StrBytes,
 };
@@ -24,7 +26,7 @@ use super::{
     seeds,
     tests::{Acknowledged, TOPIC, VOTERS, connect, fetch_from, limited, produce, three_serving_with, topic_name},
 };
-use crate::env::Env;
+use crate::{env::Env, log::tests::plain};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -347,4 +349,37 @@ fn leaders_return_to_their_preferred_replicas() {
     cluster.world.run_for(Duration::from_secs(21));
     assert_eq!(leading(&cluster), preferred, "leader.imbalance.check.interval.seconds is over");
     check(&cluster, &acknowledged, 3);
+}
+
+/// KIP-951: so a client finds a new leader without asking for metadata first.
+#[test]
+fn a_broker_that_does_not_lead_names_the_leader() {
+    let (cluster, _) = replicated(2);
+    let leader = leading(&cluster);
+    let other = VOTERS[usize::from(VOTERS[0] == leader)];
+    let env = cluster.clients().clone();
+    let named = cluster.world.wait(CLIENT, "both responses", LIMIT, async move {
+        let mut peer = connect(&env, other).await.expect("connect");
+        let records = PartitionProduceData::default().with_index(0).with_records(Some(plain(1, b"x", 1000)));
+        let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![records]);
+        let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
+        let produced = peer.call(10, &request).await.expect("a response");
+        let partition = &produced.responses[0].partition_responses[0];
+        let by_produce = (partition.error_code, partition.current_leader.leader_id.0, produced.node_endpoints.len());
+
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name()));
+        let metadata =
+            peer.call(12, &MetadataRequest::default().with_topics(Some(vec![topic]))).await.expect("metadata");
+        let topic_id = metadata.topics[0].topic_id;
+        let partition = FetchPartition::default().with_partition(0).with_partition_max_bytes(100);
+        let topic = FetchTopic::default().with_topic_id(topic_id).with_partitions(vec![partition]);
+        let request = FetchRequest::default().with_session_epoch(-1).with_max_bytes(100).with_topics(vec![topic]);
+        let fetched = peer.call(16, &request).await.expect("a response");
+        let partition = &fetched.responses[0].partitions[0];
+        let by_fetch = (partition.error_code, partition.current_leader.leader_id.0, fetched.node_endpoints.len());
+        let endpoint = &fetched.node_endpoints[0];
+        assert_eq!((endpoint.node_id.0 as NodeId, &*endpoint.host), (leader, &*format!("node-{leader}")));
+        [by_produce, by_fetch]
+    });
+    assert_eq!(named, [(6, leader as i32, 1); 2]);
 }

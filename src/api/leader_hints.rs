@@ -1,0 +1,51 @@
+//! The current leaders that responses name to clients that asked another broker (KIP-951), so that they need not ask
+//! for metadata first.
+//!
+//! Apache: `KafkaApis.getCurrentLeader`. Produce from version 10 on and Fetch from version 16 on have the fields.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kafka_protocol::error::ResponseError;
+
+use super::RequestContext;
+use crate::{
+    metadata::image::{BrokerRegistration, MetadataImage, TopicImage},
+    protocol::produce::{LeaderIdAndEpoch, NodeEndpoint},
+    types::{BrokerId, TopicId},
+};
+
+/// Collects the leaders of one response.
+pub(super) struct LeaderHints<'a> {
+    ctx: &'a RequestContext,
+    image: Arc<MetadataImage>,
+    endpoints: BTreeMap<BrokerId, NodeEndpoint>,
+}
+
+impl<'a> LeaderHints<'a> {
+    pub(super) fn new(ctx: &'a RequestContext) -> Self {
+        LeaderHints { ctx, image: ctx.image(), endpoints: BTreeMap::new() }
+    }
+
+    /// The leader of a partition with this error, if it is another broker that this one knows. The topic is named by
+    /// its id, or by its name if that is zero.
+    pub(super) fn of(&mut self, error_code: i16, name: &str, id: TopicId, partition: i32) -> Option<LeaderIdAndEpoch> {
+        let error = ResponseError::try_from_code(error_code)?;
+        if !matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch) {
+            return None;
+        }
+        let topic: &Arc<TopicImage> =
+            if id.is_zero() { self.image.topic(name)? } else { self.image.topic_by_id(id)? };
+        let partition = topic.partitions.get(&partition)?;
+        let is_other = |broker: &&Arc<BrokerRegistration>| !broker.fenced && broker.id != self.ctx.config().node_id;
+        let leader = self.image.broker(partition.leader).filter(is_other)?;
+        let (host, port) = self.ctx.endpoint_of(leader)?;
+        let endpoint = || NodeEndpoint { node_id: leader.id, host: host.to_string(), port, rack: leader.rack.clone() };
+        self.endpoints.entry(leader.id).or_insert_with(endpoint);
+        Some(LeaderIdAndEpoch { leader_id: leader.id, leader_epoch: partition.leader_epoch })
+    }
+
+    /// The addresses of the leaders that were named.
+    pub(super) fn into_endpoints(self) -> Vec<NodeEndpoint> {
+        self.endpoints.into_values().collect()
+    }
+}
