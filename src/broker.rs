@@ -151,7 +151,10 @@ impl Broker {
             broker: is_only_voter.then(|| registration.clone()),
         };
         let controller = quorum.start(publisher.clone(), open_store).await?;
-        let channel = Arc::new(ControllerChannel::new(&env, config.node_id, controller.clone(), &voters));
+        // A channel sends one request at a time, so heartbeats and changes of ISRs do not share one with requests of
+        // clients, which may take long.
+        let new_channel = || Arc::new(ControllerChannel::new(&env, config.node_id, controller.clone(), &voters));
+        let [channel, heartbeats, isr_changes] = [new_channel(), new_channel(), new_channel()];
 
         let parts = Arc::new(Parts {
             network: env.tasks.new_group(),
@@ -177,14 +180,14 @@ impl Broker {
             groups,
             config,
         });
-        parts.replica_manager.start_replication(parts.channel.clone());
+        parts.replica_manager.start_replication(isr_changes);
         // The other voters are served first: without them there is no controller.
         for (_, bound) in controller_bound {
             bound.serve(&parts, &limits);
         }
         let lifecycle = Arc::new(Lifecycle {
             env: parts.env.clone(),
-            channel: parts.channel.clone(),
+            channel: heartbeats,
             publisher: parts.metadata.clone(),
             heartbeat_interval: Duration::from_millis(
                 u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
