@@ -91,8 +91,13 @@ impl Listeners {
             })
             .collect();
         let inter_broker = inter_broker(config, &all)?;
-        let voters = voters(config)?;
-        Ok(Listeners { all, inter_broker, voters })
+        let listeners = Listeners { voters: voters(config)?, all, inter_broker };
+        if listeners.voters.len() > 1 && listeners.for_controllers().next().is_none() {
+            return Err("controller.quorum.voters has several voters, so listeners must contain a listener that \
+                        controller.listener.names names: the others could not reach this one"
+                .to_owned());
+        }
+        Ok(listeners)
     }
 
     /// The listeners of the controller.
@@ -264,11 +269,6 @@ fn voters(config: &BrokerConfig) -> Result<Vec<(BrokerId, Endpoint)>, String> {
             "{key} has no voter {node}, which is this node: nodes beside the voters are not served yet"
         ));
     }
-    if voters.len() > 1 && config.controller_listener_names.is_empty() {
-        return Err(format!(
-            "{key} has several voters, so controller.listener.names must name a listener of this node"
-        ));
-    }
     Ok(voters)
 }
 
@@ -339,6 +339,7 @@ mod tests {
         assert!(error(|c| c.inter_broker_listener_name = Some("B".into())).contains("valid options"));
         assert!(error(|c| c.controller_quorum_voters = list("2@a:1,3@b:1")).contains("no voter 1"));
         assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1,1@c:1")).contains("twice"));
+        assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1")).contains("controller.listener.names"));
         assert!(resolve(|c| c.listeners = list("PLAINTEXT://127.0.0.1:1,CONTROLLER://[::1]:1")).is_ok());
     }
 }

@@ -468,11 +468,14 @@ fn a_silent_broker_is_fenced_after_its_session_and_comes_back() {
         });
     };
     tells(1, &[1, 2, 3], limit);
-    let killed_at = cluster.world.now();
-    cluster.kill(3);
+    // A killed one would refuse connections, and would be fenced at once.
+    let silent_since = cluster.world.now();
+    cluster.world.pause(3);
     tells(1, &[1, 2], Duration::from_secs(15));
     tells(2, &[1, 2], Duration::from_secs(1));
-    assert!(cluster.world.now() - killed_at > Duration::from_secs(7), "not before broker.session.timeout.ms");
+    assert!(cluster.world.now() - silent_since > Duration::from_secs(7), "not before broker.session.timeout.ms");
+    cluster.world.resume(3);
+    cluster.kill(3);
     cluster.start(3);
     tells(1, &[1, 2, 3], Duration::from_secs(1));
     // Without faults nobody is fenced.
