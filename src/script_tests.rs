@@ -32,3 +32,14 @@ pub(crate) fn run_script(path: &str, mut run: impl FnMut(&str) -> String) {
         assert_eq!(actual, script, "{path}: run with UPDATE=1 to accept the new outcome");
     }
 }
+
+/// A test for each script, which calls `run` with its name.
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            run(stringify!($name));
+        })*
+    };
+}
+pub(crate) use scripts;

@@ -118,7 +118,12 @@ pub fn wait_until_ready(bootstrap: &str) {
 
 /// Creates a topic and waits until all its partitions have a leader in Metadata.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    create_replicated_topic(bootstrap, name, partitions, 1, settings);
+}
+
+/// Like [`create_topic`], with more than one replica.
+pub fn create_replicated_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in settings {
         topic = topic.set(key, value);
     }

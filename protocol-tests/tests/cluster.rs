@@ -10,12 +10,11 @@ use std::{
 };
 
 use protocol_tests::{
-    clients::{self, Record, admin, admin_options, block_on, consumer, producer, read_all, with_coordinator},
+    clients::{self, Record, consumer, create_replicated_topic, producer, read_all, with_coordinator},
     cluster::Cluster,
     process::eventually,
 };
 use rdkafka::{
-    admin::{NewTopic, TopicReplication},
     consumer::{CommitMode, Consumer},
     message::Message,
 };
@@ -25,10 +24,15 @@ const GO_ON_LIMIT: Duration = Duration::from_secs(60);
 /// `broker.session.timeout.ms`.
 const SESSION: Duration = Duration::from_secs(9);
 
-fn create_topic(bootstrap: &str) {
-    let topic = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
-    let created = block_on(admin(bootstrap).create_topics([&topic], &admin_options())).expect("call CreateTopics");
-    assert_eq!(created, [Ok(TOPIC.to_owned())]);
+/// Three brokers with a replicated topic, and a load on it that has begun.
+fn under_load() -> (Cluster, String, Load) {
+    let cluster = Cluster::start(|options| options);
+    let bootstrap = cluster.bootstrap();
+    create_replicated_topic(&bootstrap, TOPIC, 1, 3, &[("min.insync.replicas", "2")]);
+    cluster.await_in_sync(TOPIC);
+    let load = Load::start(&bootstrap);
+    load.await_more(100);
+    (cluster, bootstrap, load)
 }
 
 /// Sends numbered records one after the other until it is told to stop.
@@ -111,12 +115,7 @@ fn read_with_group(bootstrap: &str, from: usize, to: usize) {
 
 #[test]
 fn three_brokers_lose_nothing_when_leaders_are_killed_and_a_group_goes_on() {
-    let mut cluster = Cluster::start(|options| options);
-    let bootstrap = cluster.bootstrap();
-    create_topic(&bootstrap);
-    cluster.await_in_sync(TOPIC);
-    let load = Load::start(&bootstrap);
-    load.await_more(100);
+    let (mut cluster, bootstrap, load) = under_load();
     let mut read = 0;
     for round in 0..3 {
         let leader = cluster.await_in_sync(TOPIC)[0];
@@ -137,12 +136,7 @@ fn three_brokers_lose_nothing_when_leaders_are_killed_and_a_group_goes_on() {
 
 #[test]
 fn a_rolling_restart_stops_no_writes() {
-    let mut cluster = Cluster::start(|options| options);
-    let bootstrap = cluster.bootstrap();
-    create_topic(&bootstrap);
-    cluster.await_in_sync(TOPIC);
-    let load = Load::start(&bootstrap);
-    load.await_more(100);
+    let (mut cluster, bootstrap, load) = under_load();
     let begun = Instant::now();
     for node in protocol_tests::cluster::NODES {
         cluster.await_in_sync(TOPIC);

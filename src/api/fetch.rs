@@ -73,10 +73,7 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
 
 /// Names the leaders of partitions that another broker leads. Returns the leaders' addresses.
 fn name_leaders(ctx: &RequestContext, topics: &mut [FetchableTopicResponse]) -> Vec<NodeEndpoint> {
-    // linear: once over the response
-    let has_error = |topic: &FetchableTopicResponse| topic.partitions.iter().any(|data| data.error_code != 0);
-    // linear: the same
-    if ctx.api_version < FIRST_WITH_LEADERS || !topics.iter().any(has_error) {
+    if ctx.api_version < FIRST_WITH_LEADERS {
         return Vec::new();
     }
     let mut hints = LeaderHints::new(ctx);

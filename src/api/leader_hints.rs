@@ -17,13 +17,14 @@ use crate::{
 /// Collects the leaders of one response.
 pub(super) struct LeaderHints<'a> {
     ctx: &'a RequestContext,
-    image: Arc<MetadataImage>,
+    /// Taken for the first error, which most responses do not have.
+    image: Option<Arc<MetadataImage>>,
     endpoints: BTreeMap<BrokerId, NodeEndpoint>,
 }
 
 impl<'a> LeaderHints<'a> {
     pub(super) fn new(ctx: &'a RequestContext) -> Self {
-        LeaderHints { ctx, image: ctx.image(), endpoints: BTreeMap::new() }
+        LeaderHints { ctx, image: None, endpoints: BTreeMap::new() }
     }
 
     /// The leader of a partition with this error, if it is another broker that this one knows. The topic is named by
@@ -33,11 +34,11 @@ impl<'a> LeaderHints<'a> {
         if !matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch) {
             return None;
         }
-        let topic: &Arc<TopicImage> =
-            if id.is_zero() { self.image.topic(name)? } else { self.image.topic_by_id(id)? };
+        let image = self.image.get_or_insert_with(|| self.ctx.image());
+        let topic: &Arc<TopicImage> = if id.is_zero() { image.topic(name)? } else { image.topic_by_id(id)? };
         let partition = topic.partitions.get(&partition)?;
         let is_other = |broker: &&Arc<BrokerRegistration>| !broker.fenced && broker.id != self.ctx.config().node_id;
-        let leader = self.image.broker(partition.leader).filter(is_other)?;
+        let leader = image.broker(partition.leader).filter(is_other)?;
         let (host, port) = self.ctx.endpoint_of(leader)?;
         let endpoint = || NodeEndpoint { node_id: leader.id, host: host.to_string(), port, rack: leader.rack.clone() };
         self.endpoints.entry(leader.id).or_insert_with(endpoint);

@@ -300,10 +300,7 @@ impl Produce<'_> {
 
 /// Names the leaders of partitions that another broker leads.
 fn name_leaders(ctx: &RequestContext, response: &mut ProduceResponse) {
-    // linear: once over the response
-    let has_error = |topic: &TopicProduceResponse| topic.partitions.iter().any(|partition| partition.error_code != 0);
-    // linear: the same
-    if ctx.api_version < FIRST_WITH_LEADERS || !response.topics.iter().any(has_error) {
+    if ctx.api_version < FIRST_WITH_LEADERS {
         return;
     }
     let mut hints = LeaderHints::new(ctx);

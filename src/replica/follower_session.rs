@@ -11,7 +11,10 @@ use super::{
     follower::FetchPosition,
     isr::PartitionKey,
 };
-use crate::protocol::fetch::{FetchPartition, FetchTopic, ForgottenTopic};
+use crate::{
+    protocol::fetch::{FetchPartition, FetchTopic, ForgottenTopic},
+    types::TopicId,
+};
 
 /// See the head of the file.
 #[derive(Debug, Default)]
@@ -55,27 +58,14 @@ impl FollowerSession {
         let wanted: BTreeMap<PartitionKey, FetchPartition> = named.collect();
         let before = std::mem::take(&mut self.known);
         let is_full = self.epoch == INITIAL_EPOCH;
-        let mut topics: Vec<FetchTopic> = Vec::new();
-        for (key @ (topic, _), partition) in &wanted {
-            if !is_full && before.get(key) == Some(partition) {
-                continue;
-            }
-            if topics.last().is_none_or(|last| last.topic_id != *topic) {
-                topics.push(FetchTopic { name: StrBytes::new(), topic_id: *topic, partitions: Vec::new() });
-            }
-            topics.iter_mut().last().into_iter().for_each(|last| last.partitions.push(partition.clone()));
-        }
-        let mut forgotten_topics: Vec<ForgottenTopic> = Vec::new();
-        for (topic, index) in before.keys().filter(|key| !is_full && !wanted.contains_key(key)) {
-            if forgotten_topics.last().is_none_or(|last| last.topic_id != *topic) {
-                forgotten_topics.push(ForgottenTopic {
-                    name: StrBytes::new(),
-                    topic_id: *topic,
-                    partitions: Vec::new(),
-                });
-            }
-            forgotten_topics.iter_mut().last().into_iter().for_each(|last| last.partitions.push(*index));
-        }
+        let changed = wanted.iter().filter(|(key, partition)| is_full || before.get(key) != Some(partition));
+        let topics = by_topic(changed.map(|((topic, _), partition)| (*topic, partition.clone())));
+        let topics = topics.map(|(topic_id, partitions)| FetchTopic { name: StrBytes::new(), topic_id, partitions });
+        let gone = before.keys().filter(|key| !is_full && !wanted.contains_key(key));
+        let forgotten = by_topic(gone.copied());
+        let forgotten =
+            forgotten.map(|(topic_id, partitions)| ForgottenTopic { name: StrBytes::new(), topic_id, partitions });
+        let (topics, forgotten_topics) = (topics.collect(), forgotten.collect());
         self.known = wanted;
         SessionRequest { session_id: self.id, session_epoch: self.epoch, topics, forgotten_topics }
     }
@@ -100,12 +90,21 @@ impl FollowerSession {
     }
 }
 
+/// Groups what belongs to partitions by their topic.
+fn by_topic<T>(partitions: impl Iterator<Item = (TopicId, T)>) -> impl Iterator<Item = (TopicId, Vec<T>)> {
+    let mut topics = BTreeMap::<TopicId, Vec<T>>::new();
+    for (topic, partition) in partitions {
+        topics.entry(topic).or_default().push(partition);
+    }
+    topics.into_iter()
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{replica::partition::FetchFrom, types::TopicId};
+    use crate::replica::partition::FetchFrom;
 
     fn wanted(offsets: &[(i32, i64)]) -> BTreeMap<PartitionKey, FetchPosition> {
         let position = |offset| FetchPosition {

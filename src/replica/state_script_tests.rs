@@ -8,18 +8,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::state::*;
 use crate::{
-    script_tests::run_script,
+    script_tests::{run_script, scripts},
     types::{BrokerId, Offset},
 };
-
-macro_rules! scripts {
-    ($($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            run(stringify!($name));
-        })*
-    };
-}
 
 scripts! {
     inv_r3_high_watermark

@@ -14,18 +14,12 @@ use super::{
     shard::{Input, Output, Shard, Step},
     *,
 };
-use crate::{script_tests::run_script, types::TopicId};
+use crate::{
+    script_tests::{run_script, scripts},
+    types::TopicId,
+};
 
 const START_MS: i64 = 1_000_000;
-
-macro_rules! scripts {
-    ($($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            run(stringify!($name));
-        })*
-    };
-}
 
 scripts! {
     g1_join_is_refused_as_kafka_refuses_it

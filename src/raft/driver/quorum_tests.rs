@@ -149,6 +149,17 @@ impl Quorum {
         Quorum { world, snapshot_bytes: u64::MAX, net, disks, controllers: Arc::default(), publishers: BTreeMap::new() }
     }
 
+    /// Ends all faults.
+    fn heal(&mut self) {
+        self.net.mend();
+        for node in NODES {
+            self.world.resume(node);
+            if !self.is_running(node) {
+                self.start(node);
+            }
+        }
+    }
+
     fn is_running(&self, node: NodeId) -> bool {
         self.controllers.lock().unwrap().contains_key(&node)
     }
@@ -342,13 +353,7 @@ fn faults_on_three_nodes(seed: u64) -> (u64, usize) {
             _ => quorum.start(node),
         }
     }
-    quorum.net.mend();
-    for node in NODES {
-        quorum.world.resume(node);
-        if !quorum.is_running(node) {
-            quorum.start(node);
-        }
-    }
+    quorum.heal();
     let before = written();
     quorum.world.run_until("topics are created again", LIMIT, || written() >= before + 3);
     let must_exist = acknowledged.lock().unwrap().clone();
@@ -475,13 +480,7 @@ fn a_node_comes_back(seed: u64) -> u64 {
             _ => quorum.start(node),
         }
     }
-    quorum.net.mend();
-    for node in NODES {
-        quorum.world.resume(node);
-        if !quorum.is_running(node) {
-            quorum.start(node);
-        }
-    }
+    quorum.heal();
     let before = written();
     quorum.world.run_until("changes are made again", LIMIT, || written() >= before + 3);
     quorum.world.crash(CLIENT);
