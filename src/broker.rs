@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{self, ListenerKind, Parts},
-    config::{BrokerConfig, Endpoint as ConfiguredEndpoint, Listener, Settings, StaticConfigs},
+    config::{BrokerConfig, Endpoint as ConfiguredEndpoint, Listener, QuorumSettings, Settings, StaticConfigs},
     console::{self, Console},
     controller::{ControllerSettings, brokers::RegisterBroker, features},
     coordinator::{
@@ -41,8 +41,10 @@ use crate::{
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
     raft::{
-        self, ControllerChannel, MetadataLog, NoTransport, OpenStore, QuorumTransport,
+        self, Addresses, ClusterIdentity, ControllerChannel, Identity, Join, MetadataLog, OpenStore, QuorumTransport,
+        SelfAddress,
         control_records::{KRaftVersionFeature, Voter, VoterEndpoint, VotersRecord},
+        storage::BatchLog,
     },
     replica::{ReplicaManager, ReplicationSettings, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
     types::BrokerId,
@@ -66,8 +68,8 @@ pub struct Broker {
     data_dirs: Vec<PathBuf>,
     /// The id of this process in the registration of the broker.
     incarnation_id: Uuid,
-    /// The life of the broker at the controller and its broker epoch, unless this node is the only voter.
-    session: Option<(Arc<Lifecycle>, i64)>,
+    /// The life of the broker at the controller; `None` if this node is only a controller.
+    session: Option<Arc<Lifecycle>>,
     offline_dirs: Arc<Watched<Vec<PathBuf>>>,
     found: String,
 }
@@ -91,8 +93,9 @@ impl Broker {
         // Disks first: a lock held by another process must be noticed before anything is changed.
         let open_files = plan_open_files(&env, &config, data_dirs.len());
         let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
-        let needs_cluster_id = settings.listeners.voters.len() > 1;
-        let log_manager = LogManager::open(&env, LogManagerConfig { needs_cluster_id, ..log_manager_config })?;
+        let quorum = settings.listeners.quorum.clone();
+        let is_alone = quorum.is_alone();
+        let log_manager = LogManager::open(&env, LogManagerConfig { is_alone, ..log_manager_config })?;
         let offline_dirs = offline_dirs(&log_manager);
 
         // Addresses next, so that the registration contains the ports that the system chose.
@@ -129,11 +132,10 @@ impl Broker {
         }));
         publisher.subscribe(replica_manager.clone());
         publisher.subscribe(news.clone());
-        let voters = settings.listeners.voters;
-        let is_only_voter = voters.len() < 2;
         let incarnation_id = env.random.uuid();
         let registration = RegisterBroker {
-            cluster_id: log_manager.cluster_id().to_owned(),
+            // The only voter knows it. Other brokers register when they know it.
+            cluster_id: log_manager.cluster_id().unwrap_or_default(),
             broker_id: config.node_id,
             incarnation_id,
             endpoints: endpoints(&bound),
@@ -142,23 +144,24 @@ impl Broker {
             log_dirs: log_manager.directory_ids().map(|(_, id)| id).collect(),
             previous_broker_epoch: log_manager.previous_broker_epoch(),
         };
-        let quorum = Quorum {
+        let quorum_start = Quorum {
             env: &env,
             config: &config,
             statics: &statics,
             log_manager: &log_manager,
-            voters: &voters,
-            broker: is_only_voter.then(|| registration.clone()),
+            settings: &quorum,
+            own: own_address(&env, &quorum, &controller_bound),
+            broker: quorum.is_broker.then(|| registration.clone()),
         };
-        let controller = quorum.start(publisher.clone(), open_store).await?;
+        let StartedQuorum { controller, is_only_voter, join } =
+            quorum_start.start(publisher.clone(), open_store).await?;
         // A channel sends one request at a time, so heartbeats and changes of ISRs do not share one with requests of
         // clients, which may take long.
-        let new_channel = || Arc::new(ControllerChannel::new(&env, config.node_id, controller.clone(), &voters));
+        let new_channel = || Arc::new(ControllerChannel::new(&env, config.node_id, controller.clone()));
         let [channel, heartbeats, isr_changes] = [new_channel(), new_channel(), new_channel()];
 
         let parts = Arc::new(Parts {
             network: env.tasks.new_group(),
-            voters: voters.clone(),
             fetch_sessions: FetchSessionCache::new(
                 config.max_incremental_fetch_session_cache_slots.max(0) as usize,
                 usize::try_from(config.ottla_fetch_sessions_max_bytes).unwrap_or(0),
@@ -181,34 +184,30 @@ impl Broker {
             config,
         });
         parts.replica_manager.start_replication(isr_changes);
+        if let Some(join) = join {
+            let channel = parts.channel.clone();
+            parts.env.tasks.spawn_until_stopped("join the voters", join(channel).run());
+        }
         // The other voters are served first: without them there is no controller.
         for (_, bound) in controller_bound {
             bound.serve(&parts, &limits);
         }
-        let lifecycle = Arc::new(Lifecycle {
-            env: parts.env.clone(),
-            channel: heartbeats,
-            publisher: parts.metadata.clone(),
-            heartbeat_interval: Duration::from_millis(
-                u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
-            ),
-            registration,
-            is_leaving: AtomicBool::new(false),
-            turn: Mutex::default(),
-        });
-        let epoch = if is_only_voter { None } else { Some(lifecycle.register().await?) };
+        let session = match quorum.is_broker {
+            true => Some(begin_session(&parts, heartbeats, registration, is_only_voter).await?),
+            false => None,
+        };
         // From here on the image is not older than this start.
         let Parts { env, replica_manager, metadata, .. } = &*parts;
-        replica_manager.set_aside_strays(&metadata.image()).context("cannot look for stray partitions")?;
-        note_directories(env, replica_manager, &parts.channel, offline_dirs.clone()).await;
+        if quorum.is_broker {
+            replica_manager.set_aside_strays(&metadata.image()).context("cannot look for stray partitions")?;
+            note_directories(env, replica_manager, &parts.channel, offline_dirs.clone()).await;
+        }
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
         let found = found(&log_manager, &metadata.image());
-        if let Some(epoch) = epoch {
-            lifecycle.unfence(epoch).await?;
-            lifecycle.clone().keep_alive(epoch);
+        if let Some(lifecycle) = &session {
+            lifecycle.clone().keep_alive(is_only_voter).await?;
         }
-        let session = epoch.map(|epoch| (lifecycle, epoch));
         log_manager.start();
         for (_, bound) in bound {
             bound.serve(&parts, &limits);
@@ -270,8 +269,8 @@ impl Broker {
     /// the clean-shutdown files. Returns the directories for which that failed.
     pub async fn shutdown(self) -> Vec<UncleanDir> {
         let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
-        if let Some((lifecycle, epoch)) = &self.session {
-            lifecycle.leave(*epoch).await;
+        if let Some(lifecycle) = &self.session {
+            lifecycle.leave().await;
         }
         network.stop();
         groups.shutdown();
@@ -309,7 +308,7 @@ async fn ends_within(env: &Env, tasks: &Tasks, grace: Duration) -> bool {
 }
 
 fn found(log_manager: &LogManager, image: &MetadataImage) -> String {
-    let cluster_id = log_manager.cluster_id();
+    let cluster_id = log_manager.cluster_id().unwrap_or_default();
     if log_manager.is_new_cluster() {
         return format!("new cluster {cluster_id}");
     }
@@ -466,42 +465,106 @@ fn endpoints(bound: &[(Listener, Bound)]) -> Vec<Endpoint> {
     bound.iter().map(endpoint).collect()
 }
 
+/// Begins the life of this broker at the controller: it is registered, and this node has applied that.
+async fn begin_session(
+    parts: &Parts,
+    channel: Arc<ControllerChannel>,
+    registration: RegisterBroker,
+    is_only_voter: bool,
+) -> anyhow::Result<Arc<Lifecycle>> {
+    let cluster_id = parts.log_manager.known_cluster_id().await;
+    let lifecycle = Arc::new(Lifecycle {
+        env: parts.env.clone(),
+        channel,
+        publisher: parts.metadata.clone(),
+        heartbeat_interval: Duration::from_millis(
+            u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
+        ),
+        registration: RegisterBroker { cluster_id, ..registration },
+        is_leaving: AtomicBool::new(false),
+        turn: Mutex::default(),
+    });
+    if !is_only_voter {
+        lifecycle.register().await?;
+    }
+    Ok(lifecycle)
+}
+
+/// The name and the address of the controller listener, as other nodes reach it.
+fn own_address(
+    env: &Env,
+    quorum: &QuorumSettings,
+    bound: &[(Listener, Bound)],
+) -> Option<(String, ConfiguredEndpoint)> {
+    let (name, mut endpoint) = quorum.own.clone()?;
+    if endpoint.host.is_empty() {
+        endpoint.host = env.net.host_name();
+    }
+    if endpoint.port == 0 {
+        endpoint.port = bound.iter().find(|(listener, _)| listener.name == name)?.1.address().port();
+    }
+    Some((name, endpoint))
+}
+
+/// Makes the task with which a controller becomes a voter by itself, when there is a way to the other controllers.
+type MakeJoin = Box<dyn FnOnce(Arc<ControllerChannel>) -> Join + Send>;
+
+/// The metadata quorum as this node has started it.
+struct StartedQuorum {
+    controller: raft::ControllerHandle,
+    /// Whether this node is the only voter.
+    is_only_voter: bool,
+    /// `None` if this node cannot become a voter.
+    join: Option<MakeJoin>,
+}
+
 /// What the start of the metadata quorum needs.
 struct Quorum<'a> {
     env: &'a Env,
     config: &'a BrokerConfig,
     statics: &'a Arc<StaticConfigs>,
     log_manager: &'a Arc<LogManager>,
-    voters: &'a [(BrokerId, ConfiguredEndpoint)],
-    /// The broker that the only voter registers itself.
+    settings: &'a QuorumSettings,
+    /// The controller listener of this node: its name and its address.
+    own: Option<(String, ConfiguredEndpoint)>,
+    /// The broker, which the only voter registers itself.
     broker: Option<RegisterBroker>,
 }
 
 impl Quorum<'_> {
-    async fn start(self, publisher: Arc<Publisher>, open_store: OpenStore) -> anyhow::Result<raft::ControllerHandle> {
-        let Quorum { env, config, statics, log_manager, .. } = self;
+    async fn start(self, publisher: Arc<Publisher>, open_store: OpenStore) -> anyhow::Result<StartedQuorum> {
+        let Quorum { env, config, statics, log_manager, settings, .. } = self;
         let log_config =
             raft::metadata_log::log_config(config.metadata_log_segment_bytes, config.metadata_log_segment_ms);
         let accept_loss = config.ottla_accept_metadata_loss;
-        let log = MetadataLog::open(env, log_manager, log_config, accept_loss, self.voters.len() > 1)
+        let log = MetadataLog::open(env, log_manager, log_config, accept_loss, !settings.is_alone())
             .context("cannot open the metadata log")?;
-        let dir = log.dir();
+        let (dir, is_new) = (log.dir(), log.log_end_offset() == 0);
         let directory_id = log_manager
             .directory_ids()
             .find(|(path, _)| Some(*path) == dir.parent())
             .map(|(_, id)| id)
             .context("the metadata log is in no log directory")?;
-        let transport = self.transport();
+        let identity = Identity { node_id: config.node_id, directory_id };
+        let addresses = Arc::new(Addresses::new(&settings.voters, &settings.bootstrap));
+        let own = self.own.as_ref();
+        let listener = own.map(|(name, endpoint)| VoterEndpoint {
+            name: name.clone(),
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+        });
+        let cluster: Arc<dyn ClusterIdentity> = log_manager.clone();
+        let address =
+            SelfAddress { identity, endpoint: own.map(|(_, endpoint)| endpoint.clone()), cluster: cluster.clone() };
+        let transport = QuorumTransport::new(env, address.clone(), addresses.clone());
         let options = raft::Options {
-            node_id: config.node_id,
-            cluster_id: log_manager.cluster_id().to_owned(),
-            directory_id,
+            identity,
+            endpoint: listener.clone(),
+            cluster,
+            addresses: addresses.clone(),
             dir: dir.clone(),
-            voters: self.voters_record(directory_id),
-            transport: match &transport {
-                Some(transport) => transport.clone(),
-                None => Arc::new(NoTransport),
-            },
+            voters: self.voters_record(identity),
+            transport: transport.clone(),
             settings: ControllerSettings {
                 node_id: config.node_id,
                 default_num_partitions: config.num_partitions,
@@ -524,40 +587,50 @@ impl Quorum<'_> {
         let store = open_store(env, &dir);
         let started = raft::start(env, options, Box::new(log), store, publisher).await;
         let controller = started.context("cannot start the metadata quorum")?.controller;
-        if let Some(transport) = transport {
-            transport.report_to(controller.clone());
-        }
-        Ok(controller)
+        transport.report_to(controller.clone());
+        let follow = raft::follow(env.clone(), address.clone(), controller.clone());
+        env.tasks.spawn_until_stopped("follow the quorum", follow);
+        let voters = addresses.voters();
+        let is_only_voter = voters.voters.len() == 1 && voters.contains(identity);
+        let join = listener.filter(|_| settings.is_controller).map(|listener| {
+            let (env, controller) = (env.clone(), controller.clone());
+            let is_automatic = config.controller_quorum_auto_join_enable;
+            let is_listed = settings.voters.iter().any(|(id, _)| *id == identity.node_id);
+            let join: MakeJoin = Box::new(move |channel| Join {
+                env,
+                own: address,
+                listener,
+                controller,
+                channel,
+                is_automatic,
+                is_listed,
+                is_new,
+            });
+            join
+        });
+        Ok(StartedQuorum { controller, is_only_voter, join })
     }
 
-    /// The voters of a new cluster. The directories of the others are not known yet.
-    fn voters_record(&self, directory_id: Uuid) -> VotersRecord {
-        let own = self.config.node_id;
-        let voter = |voter_id: BrokerId, endpoints| Voter {
+    /// The voters of a new cluster. The directories of the others are not known yet. A node that is to be added to a
+    /// cluster knows no voters.
+    fn voters_record(&self, Identity { node_id: own, directory_id }: Identity) -> VotersRecord {
+        let name = self.own.as_ref().map_or_else(
+            || self.config.controller_listener_names.first().cloned().unwrap_or_default(),
+            |(name, _)| name.clone(),
+        );
+        let voter = |voter_id: BrokerId, endpoint: Option<&ConfiguredEndpoint>| Voter {
             voter_id,
             voter_directory_id: if voter_id == own { directory_id } else { Uuid::nil() },
-            endpoints,
+            endpoints: endpoint
+                .into_iter()
+                .map(|at| VoterEndpoint { name: name.clone(), host: at.host.clone(), port: at.port })
+                .collect(),
             kraft_version_feature: KRaftVersionFeature { min_supported_version: 0, max_supported_version: 1 },
         };
-        let name = self.config.controller_listener_names.first().cloned().unwrap_or_default();
-        let endpoint = |endpoint: &ConfiguredEndpoint| VoterEndpoint {
-            name: name.clone(),
-            host: endpoint.host.clone(),
-            port: endpoint.port,
-        };
-        let voters = match self.voters {
-            [] => vec![voter(own, Vec::new())],
-            voters => voters.iter().map(|(id, address)| voter(*id, vec![endpoint(address)])).collect(),
+        let voters = match &self.settings.voters[..] {
+            [] if self.settings.is_alone() => vec![voter(own, self.own.as_ref().map(|(_, endpoint)| endpoint))],
+            voters => voters.iter().map(|(id, endpoint)| voter(*id, Some(endpoint))).collect(),
         };
         VotersRecord { version: 0, voters }
     }
-
-    /// The way to the other voters, if there are any.
-    fn transport(&self) -> Option<Arc<QuorumTransport>> {
-        let cluster_id = self.log_manager.cluster_id();
-        (self.voters.len() > 1).then(|| QuorumTransport::start(self.env, self.config.node_id, cluster_id, self.voters))
-    }
 }
-
-#[cfg(test)]
-mod tests;

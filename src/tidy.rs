@@ -417,6 +417,7 @@ fn every_api_file_has_its_row() {
         "api/errors",
         "api/groups",
         "api/leader_hints",
+        "api/metadata_fetch",
         "api/reply",
         "api/table",
         "api/topics",

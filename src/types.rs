@@ -109,6 +109,9 @@ pub const SHARE_GROUP_STATE_TOPIC: &str = "__share_group_state";
 /// Topic of the metadata quorum's log.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// The id of the metadata log's topic (Apache: `Uuid.METADATA_TOPIC_ID`).
+pub const METADATA_TOPIC_ID: TopicId = TopicId(Uuid::from_u128(1));
+
 /// Topics that only the broker itself writes to.
 pub fn is_internal_topic(name: &str) -> bool {
     matches!(name, GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC | SHARE_GROUP_STATE_TOPIC)

@@ -6,18 +6,19 @@
 use std::iter::once;
 
 use kafka_protocol::messages::{
-    AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
-    AlterPartitionResponse, AlterReplicaLogDirsResponse, ApiVersionsResponse, AssignReplicasToDirsResponse,
-    BrokerHeartbeatResponse, BrokerRegistrationResponse, CreateAclsResponse, CreatePartitionsResponse,
-    CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
-    DescribeTransactionsResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse, FetchSnapshotResponse,
-    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
-    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse,
-    ListPartitionReassignmentsResponse, ListTransactionsResponse, MetadataResponse, OffsetDeleteResponse,
-    OffsetForLeaderEpochResponse, SaslHandshakeResponse, SyncGroupResponse, UnregisterBrokerResponse,
-    UpdateFeaturesResponse,
+    AddRaftVoterResponse, AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse,
+    AlterPartitionReassignmentsResponse, AlterPartitionResponse, AlterReplicaLogDirsResponse, ApiVersionsResponse,
+    AssignReplicasToDirsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse, CreateAclsResponse,
+    CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse,
+    DescribeConfigsResponse, DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse,
+    DescribeTopicPartitionsResponse, DescribeTransactionsResponse, DescribeUserScramCredentialsResponse,
+    ElectLeadersResponse, FetchSnapshotResponse, FindCoordinatorResponse, HeartbeatResponse,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
+    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, ListTransactionsResponse,
+    MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse, RemoveRaftVoterResponse,
+    SaslHandshakeResponse, SyncGroupResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
+    UpdateRaftVoterResponse,
 };
 
 use crate::{
@@ -134,7 +135,10 @@ answers! {
     UpdateFeaturesResponse(answer) => once(answer.error_code).chain(each!(answer.results));
     FetchSnapshotResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     DescribeClusterResponse(answer) => once(answer.error_code);
+    AddRaftVoterResponse(answer) => once(answer.error_code);
     AllocateProducerIdsResponse(answer) => once(answer.error_code);
+    RemoveRaftVoterResponse(answer) => once(answer.error_code);
+    UpdateRaftVoterResponse(answer) => once(answer.error_code);
     AlterPartitionResponse(answer) => once(answer.error_code).chain(partitions!(answer.topics));
     AssignReplicasToDirsResponse(answer) => once(answer.error_code);
     BrokerRegistrationResponse(answer) => once(answer.error_code);

@@ -177,6 +177,17 @@ impl AuthorizedCluster<'_> {
         &self.parts.controller
     }
 
+    /// Refuses a request for another cluster.
+    pub(crate) fn check_cluster_id(&self, requested: Option<&str>) -> Result<(), ApiError> {
+        let own = self.parts.log_manager.cluster_id();
+        match requested {
+            Some(requested) if own.as_deref() != Some(requested) => {
+                Err(ApiError::code_only(ResponseError::InconsistentClusterId))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The log directories of this broker.
     pub(crate) fn log_manager(&self) -> &Arc<LogManager> {
         &self.parts.log_manager

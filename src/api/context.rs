@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::{
+    error::ResponseError,
+    protocol::{Request, StrBytes},
+};
 
 use super::{
     Api,
@@ -23,7 +26,8 @@ use super::{
     topics::MAX_NAME_BYTES,
 };
 use crate::{
-    config::{BrokerConfig, ConfigLayers, Endpoint, StaticConfigs},
+    config::{BrokerConfig, ConfigLayers, StaticConfigs},
+    controller::ApiError,
     controller::topics::{CreatableTopic, CreateTopics, CreateTopicsReply},
     coordinator::runtime::GroupCoordinator,
     env::{Env, Tasks},
@@ -59,8 +63,6 @@ pub struct Parts {
     pub controller: ControllerHandle,
     /// The way to the active controller, wherever it is.
     pub channel: Arc<ControllerChannel>,
-    /// The voters of the metadata quorum with their controller listeners; empty if this node is the only one.
-    pub voters: Vec<(BrokerId, Endpoint)>,
     /// Log directories.
     pub log_manager: Arc<LogManager>,
     /// Partitions.
@@ -206,16 +208,18 @@ impl RequestContext {
 
     /// Whether the cluster consists of this node.
     pub(crate) fn has_one_node(&self) -> bool {
-        self.parts.voters.len() < 2
+        self.parts.controller.addresses().voters().voters.len() < 2 && self.image().brokers.len() < 2
     }
 
-    /// The controllers with the addresses of their listeners. The only one is where the client has reached it.
+    /// The controllers with the addresses of their listeners. One without an address is where the client has reached
+    /// it.
     pub(crate) fn controllers(&self) -> Vec<(BrokerId, String, u16)> {
-        if self.parts.voters.is_empty() {
+        let controllers = self.parts.controller.addresses().controllers();
+        if controllers.is_empty() {
             let address = self.connection.local_address;
             return vec![(self.config().node_id, address.ip().to_canonical().to_string(), address.port())];
         }
-        self.parts.voters.iter().map(|(id, endpoint)| (*id, endpoint.host.clone(), endpoint.port)).collect()
+        controllers.into_iter().map(|(id, endpoint)| (id, endpoint.host, endpoint.port)).collect()
     }
 
     /// The active controller, as far as this node knows.
@@ -268,6 +272,14 @@ impl RequestContext {
         let wire = Wire::new(self.api.key, self.api_version, self.api.versions.is_flexible(self.api_version));
         // After a failure this node answers that it is not the controller, and the client may try again.
         self.parts.channel.exchange(node, wire, body).await.ok()
+    }
+
+    /// Sends a request of this API to the active controller on another node.
+    pub(crate) async fn ask_controller<R: Request>(&self, request: &R) -> Result<R::Response, ApiError> {
+        match self.parts.channel.active() {
+            Some(Active::At(node)) => self.parts.channel.call(node, self.api_version, request).await,
+            _ => Err(ApiError::code_only(ResponseError::NotController)),
+        }
     }
 
     /// Waits for `ready`, at most for `timeout_ms`.

@@ -4,8 +4,10 @@
 use kafka_protocol::error::ResponseError;
 
 use crate::{
+    controller::ApiError,
     coordinator::group::GroupError,
     log::{AppendError, InvalidKind, LogError, ReadError},
+    raft::VoterChangeError,
     replica::PartitionError,
 };
 
@@ -22,6 +24,19 @@ pub(crate) fn partition(error: &PartitionError) -> ResponseError {
         PartitionError::Read(error) => read(error),
         PartitionError::Storage(error) => storage(error),
     }
+}
+
+/// The error of a change of the metadata quorum's voters (Apache: `AddVoterHandler`, `RemoveVoterHandler`).
+pub(crate) fn voter_change_error(error: VoterChangeError) -> ApiError {
+    let kind = match error {
+        VoterChangeError::NotController => ResponseError::NotController,
+        VoterChangeError::Pending | VoterChangeError::Lagging | VoterChangeError::HandsOver => {
+            ResponseError::RequestTimedOut
+        }
+        VoterChangeError::Duplicate => ResponseError::DuplicateVoter,
+        VoterChangeError::NotFound => ResponseError::VoterNotFound,
+    };
+    ApiError::new(kind, error.to_string())
 }
 
 /// The error code of an invalid record batch (P3–P8).

@@ -16,11 +16,12 @@ use kafka_protocol::{
 };
 
 use super::{
-    RequestContext,
+    ListenerKind, RequestContext,
     authorized::{AuthorizedTopic, Operation, partition_of},
     errors,
     groups::kept,
     leader_hints::LeaderHints,
+    metadata_fetch,
     topics::MAX_NAME_BYTES,
 };
 use crate::{
@@ -49,6 +50,9 @@ const FIRST_WITH_LEADERS: i16 = 16;
 const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 
 pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> FetchResponse {
+    if ctx.connection.kind == ListenerKind::Controller {
+        return Box::pin(metadata_fetch::handle(ctx, request)).await;
+    }
     let clock = ctx.env().clock.clone();
     let start = clock.monotonic();
     let context = match begin(&ctx, &request, start) {

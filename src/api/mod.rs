@@ -3,6 +3,7 @@
 //! Leaves the reading of requests and the writing of responses to `network/connection.rs`.
 
 mod acls;
+mod add_raft_voter;
 mod answer_bounds;
 mod answers;
 mod authorized;
@@ -11,6 +12,7 @@ mod context;
 mod dispatch;
 mod errors;
 mod groups;
+mod remove_raft_voter;
 mod reply;
 mod table;
 mod topics;
@@ -59,6 +61,7 @@ mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
 mod metadata;
+mod metadata_fetch;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
@@ -69,6 +72,7 @@ mod sasl_handshake;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
+mod update_raft_voter;
 
 pub use context::{ConnectionInfo, ListenerKind, Parts, RequestContext};
 pub(crate) use dispatch::{Handler, start, unsupported_version_response};

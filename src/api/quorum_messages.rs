@@ -1,6 +1,7 @@
 //! QuorumMessages (key 10000): messages of another voter of the metadata quorum.
 //!
-//! Behavior: the messages are passed on in order. The response does not wait until they are handled.
+//! Behavior: the messages are passed on in order. The response does not wait until they are handled. A node that is new
+//! does not know the id of its cluster yet, and takes it from the first voter that does.
 
 use kafka_protocol::error::ResponseError;
 
@@ -10,12 +11,11 @@ use crate::protocol::quorum_messages::{QuorumMessagesRequest, QuorumMessagesResp
 pub(crate) async fn handle(ctx: RequestContext, request: QuorumMessagesRequest) -> QuorumMessagesResponse {
     let deliver = async {
         let cluster = ctx.cluster(Operation::ClusterAction)?;
-        if *request.cluster_id != *cluster.log_manager().cluster_id() {
+        let own = cluster.log_manager().cluster_id();
+        if !request.cluster_id.is_empty() && own.is_some_and(|own| *own != *request.cluster_id) {
             return Err(ResponseError::InconsistentClusterId);
         }
-        for message in request.messages {
-            cluster.controller().deliver(message).await;
-        }
+        cluster.controller().deliver(request).await;
         Ok(())
     };
     let error = deliver.await.err();

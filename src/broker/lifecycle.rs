@@ -48,16 +48,16 @@ pub(super) struct Lifecycle {
 
 impl Lifecycle {
     /// Registers this broker, and waits until this node has applied the registration: then its image is not older than
-    /// its start. Returns the broker epoch.
+    /// its start.
     ///
     /// # Errors
     /// The controller refuses this broker for good.
-    pub(super) async fn register(&self) -> anyhow::Result<i64> {
+    pub(super) async fn register(&self) -> anyhow::Result<()> {
         loop {
             match self.channel.ask(self.registration.clone()).await {
                 Ok(epoch) => {
                     self.publisher.published(epoch).await;
-                    return Ok(epoch);
+                    return Ok(());
                 }
                 Err(error) if is_final(&error) => {
                     bail!("the controller refuses this broker: {}", error.message.unwrap_or_default())
@@ -70,13 +70,43 @@ impl Lifecycle {
         }
     }
 
-    /// Sends heartbeats until the controller has unfenced this broker.
+    /// The broker epoch of this process, if this node has applied its registration.
+    fn epoch(&self) -> Option<i64> {
+        let image = self.publisher.image();
+        let own = image.broker(self.registration.broker_id)?;
+        (own.incarnation_id == self.registration.incarnation_id).then_some(own.epoch)
+    }
+
+    /// Waits until the controller has unfenced this broker, and sends heartbeats until it stops. The only voter begins
+    /// when it gets others: it knows itself that it lives.
     ///
     /// # Errors
     /// The registration is not valid any more.
-    pub(super) async fn unfence(&self, epoch: i64) -> anyhow::Result<()> {
+    pub(super) async fn keep_alive(self: Arc<Self>, is_only_voter: bool) -> anyhow::Result<()> {
+        if !is_only_voter {
+            self.unfence().await?;
+        }
+        self.env.tasks.clone().spawn_until_stopped("broker heartbeat", async move {
+            if is_only_voter {
+                self.channel.local().has_other_voters().await;
+            }
+            loop {
+                while let Err(error) = self.beat().await {
+                    if is_stale(&error) {
+                        tracing::warn!("another process was registered under the id of this broker");
+                        return;
+                    }
+                    self.wait(RETRY).await;
+                }
+                self.wait(self.heartbeat_interval).await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn unfence(&self) -> anyhow::Result<()> {
         loop {
-            match self.beat(epoch).await {
+            match self.beat().await {
                 Ok(state) if !state.is_fenced => return Ok(()),
                 Err(error) if is_stale(&error) => {
                     return Err(anyhow::anyhow!("{error:?}")).context("this broker was registered anew meanwhile");
@@ -86,29 +116,17 @@ impl Lifecycle {
         }
     }
 
-    /// Sends heartbeats until the broker stops.
-    pub(super) fn keep_alive(self: Arc<Self>, epoch: i64) {
-        self.env.tasks.clone().spawn_until_stopped("broker heartbeat", async move {
-            loop {
-                self.wait(self.heartbeat_interval).await;
-                while let Err(error) = self.beat(epoch).await {
-                    if is_stale(&error) {
-                        tracing::warn!("another process was registered under the id of this broker");
-                        return;
-                    }
-                    self.wait(RETRY).await;
-                }
-            }
-        });
-    }
-
     /// The controlled shutdown: returns when the controller has given the leaders of this broker to others, so that
-    /// clients find them before it stops.
-    pub(super) async fn leave(&self, epoch: i64) {
+    /// clients find them before it stops. If no other broker lives, there is nobody to give them to.
+    pub(super) async fn leave(&self) {
+        let own = self.registration.broker_id;
+        if !self.publisher.image().alive_brokers().any(|broker| broker.id != own) {
+            return;
+        }
         self.is_leaving.store(true, Ordering::Release);
         let left = self.env.within(LEAVE_LIMIT, async {
             loop {
-                match self.beat(epoch).await {
+                match self.beat().await {
                     Ok(state) if state.should_shut_down => return,
                     Err(error) if is_stale(&error) => return,
                     _ => self.wait(LEAVE_RETRY).await,
@@ -120,7 +138,10 @@ impl Lifecycle {
         }
     }
 
-    async fn beat(&self, epoch: i64) -> Result<BrokerState, ApiError> {
+    async fn beat(&self) -> Result<BrokerState, ApiError> {
+        let Some(epoch) = self.epoch() else {
+            return Err(ApiError::code_only(ResponseError::BrokerIdNotRegistered));
+        };
         let _turn = self.turn.lock().await;
         let want_shut_down = self.is_leaving.load(Ordering::Acquire);
         let heartbeat = BrokerHeartbeat::new(self.registration.broker_id, epoch);

@@ -281,9 +281,6 @@ rows! {
         ["remote.log.storage.system.enable"] Boolean = "false",
             Any, Medium, ReadOnly,
             "Old segments move to remote storage.";
-        ["controller.quorum.auto.join.enable"] Boolean = "false",
-            Any, Low, ReadOnly,
-            "A controller adds itself to the voters.";
     }
 }
 
@@ -794,9 +791,6 @@ rows! {
         ["controller.performance.sample.period.ms"] Long = "60000",
             AtLeast(100), Medium, ReadOnly internal,
             "How often controller performance is logged, in milliseconds.";
-        ["controller.quorum.bootstrap.servers"] List = "",
-            Any, High, ReadOnly,
-            "Addresses to find the metadata quorum at.";
         ["controller.quorum.append.linger.ms"] Int = "25",
             AtLeast(0), Medium, ReadOnly,
             "How long metadata writes are gathered, in milliseconds.";

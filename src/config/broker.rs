@@ -72,6 +72,12 @@ settings! {
             ["controller.quorum.voters"] controller_quorum_voters: Vec<String> = "",
                 Any, High, ReadOnly,
                 "The metadata quorum's voters as id@host:port.";
+            ["controller.quorum.bootstrap.servers"] controller_quorum_bootstrap_servers: Vec<String> = "",
+                Any, High, ReadOnly,
+                "Addresses to find the metadata quorum at.";
+            ["controller.quorum.auto.join.enable"] controller_quorum_auto_join_enable: bool = "false",
+                Any, Low, ReadOnly,
+                "A controller adds itself to the voters.";
         }
         section "Bounds" {
             ["socket.request.max.bytes"] socket_request_max_bytes: i32 = "104857600",

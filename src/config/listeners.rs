@@ -1,10 +1,9 @@
 //! Resolves the addresses to listen on and those for clients, from `listeners`, `advertised.listeners`,
-//! `listener.security.protocol.map`, `controller.listener.names` and the quorum's voters.
+//! `listener.security.protocol.map` and `controller.listener.names`. Leaves the metadata quorum to `quorum.rs`.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use super::broker::BrokerConfig;
-use crate::types::BrokerId;
+use super::{broker::BrokerConfig, quorum::QuorumSettings};
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +47,8 @@ pub struct Listeners {
     pub all: Vec<Listener>,
     /// The name of the listener for traffic between brokers.
     pub inter_broker: String,
-    /// The voters of the metadata quorum (`controller.quorum.voters`) with their controller listeners. Empty if this
-    /// node is the only one.
-    pub voters: Vec<(BrokerId, Endpoint)>,
+    /// The part of this node in the metadata quorum.
+    pub quorum: QuorumSettings,
 }
 
 /// A parsed `NAME://host:port`.
@@ -76,7 +74,13 @@ impl Listeners {
             None => Vec::new(),
         };
         distinct_names("advertised.listeners", &advertised)?;
-        check_advertised(&advertised, &bound, &controllers)?;
+        check_advertised(&advertised, &bound)?;
+        let is_broker = config.process_roles.iter().any(|role| role == "broker");
+        if is_broker && bound.iter().all(|listener| controllers.contains(&listener.name)) {
+            return Err("There must be at least one broker advertised listener. \
+                        Perhaps all listeners appear in controller.listener.names?"
+                .to_owned());
+        }
         let all: Vec<Listener> = bound
             .into_iter()
             .map(|parsed| {
@@ -90,14 +94,9 @@ impl Listeners {
                 }
             })
             .collect();
-        let inter_broker = inter_broker(config, &all)?;
-        let listeners = Listeners { voters: voters(config)?, all, inter_broker };
-        if listeners.voters.len() > 1 && listeners.for_controllers().next().is_none() {
-            return Err("controller.quorum.voters has several voters, so listeners must contain a listener that \
-                        controller.listener.names names: the others could not reach this one"
-                .to_owned());
-        }
-        Ok(listeners)
+        let quorum = QuorumSettings::resolve(config, &all)?;
+        let inter_broker = if quorum.is_broker { inter_broker(config, &all)? } else { String::new() };
+        Ok(Listeners { all, inter_broker, quorum })
     }
 
     /// The listeners of the controller.
@@ -195,7 +194,7 @@ fn distinct_ports(given: &[String], parsed: &[Parsed]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_advertised(advertised: &[Parsed], bound: &[Parsed], controllers: &[String]) -> Result<(), String> {
+fn check_advertised(advertised: &[Parsed], bound: &[Parsed]) -> Result<(), String> {
     for told in advertised {
         if told.host.as_deref() == Some("0.0.0.0") {
             return Err(
@@ -212,11 +211,6 @@ fn check_advertised(advertised: &[Parsed], bound: &[Parsed], controllers: &[Stri
                 known.join(",")
             ));
         }
-    }
-    if bound.iter().all(|listener| controllers.contains(&listener.name)) {
-        return Err("There must be at least one broker advertised listener. \
-                    Perhaps all listeners appear in controller.listener.names?"
-            .to_owned());
     }
     Ok(())
 }
@@ -243,33 +237,6 @@ fn inter_broker(config: &BrokerConfig, all: &[Listener]) -> Result<String, Strin
     }
     let name = names.iter().find(|name| **name == "PLAINTEXT").or(names.first());
     name.map(|name| (*name).to_owned()).ok_or_else(|| "listeners has no listener for clients".to_owned())
-}
-
-/// Parses the voters. This node must be one of them.
-fn voters(config: &BrokerConfig) -> Result<Vec<(BrokerId, Endpoint)>, String> {
-    let key = "controller.quorum.voters";
-    let mut voters: Vec<(BrokerId, Endpoint)> = Vec::new();
-    for voter in &config.controller_quorum_voters {
-        let parsed = voter.split_once('@').and_then(|(id, address)| {
-            let (host, port) = address.rsplit_once(':')?;
-            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            let endpoint = Endpoint { host: host.to_owned(), port: port.parse().ok()? };
-            (!host.is_empty()).then_some((id.parse().ok()?, endpoint))
-        });
-        let (id, endpoint) = parsed.ok_or_else(|| format!("{key} has '{voter}', which is not id@host:port"))?;
-        // linear: a quorum has a few voters
-        if voters.iter().any(|(other, _)| *other == id) {
-            return Err(format!("{key} has voter {id} twice"));
-        }
-        voters.push((id, endpoint));
-    }
-    let node = config.node_id;
-    if !voters.is_empty() && !voters.iter().any(|(id, _)| *id == node) {
-        return Err(format!(
-            "{key} has no voter {node}, which is this node: nodes beside the voters are not served yet"
-        ));
-    }
-    Ok(voters)
 }
 
 #[cfg(test)]
@@ -337,9 +304,6 @@ mod tests {
         assert!(error(|c| c.advertised_listeners = Some(list("PLAINTEXT://0.0.0.0:1"))).contains("0.0.0.0"));
         assert!(error(|c| c.advertised_listeners = Some(list("SSL://a:1"))).contains("SSL"));
         assert!(error(|c| c.inter_broker_listener_name = Some("B".into())).contains("valid options"));
-        assert!(error(|c| c.controller_quorum_voters = list("2@a:1,3@b:1")).contains("no voter 1"));
-        assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1,1@c:1")).contains("twice"));
-        assert!(error(|c| c.controller_quorum_voters = list("1@a:1,2@b:1")).contains("controller.listener.names"));
         assert!(resolve(|c| c.listeners = list("PLAINTEXT://127.0.0.1:1,CONTROLLER://[::1]:1")).is_ok());
     }
 }

@@ -10,6 +10,7 @@ mod group;
 mod layers;
 mod listeners;
 mod properties;
+mod quorum;
 mod registry;
 mod sources;
 mod table;
@@ -21,6 +22,7 @@ mod value;
 pub use broker::BrokerConfig;
 pub use layers::{ConfigEntry, ConfigLayers, ConfigSource, ConfigSynonym, Configs, describe_client_metrics};
 pub use listeners::{Endpoint, Listener, Listeners};
+pub use quorum::QuorumSettings;
 pub use registry::{
     broker_settings, client_metrics_settings, dynamic_only_settings, group_settings, nearest_setting, topic_settings,
 };

@@ -311,14 +311,6 @@ impl Gathering {
     }
 
     fn check_values(&mut self) {
-        // A single address is this node's own, as in the server.properties file of Kafka.
-        let quorum = self.given.get("controller.quorum.bootstrap.servers");
-        if let Some(given) = quorum.filter(|given| given.text.contains(',')) {
-            let reason = "clusters of several nodes are not supported yet";
-            let problem =
-                format!("{}: controller.quorum.bootstrap.servers names more than one address: {reason}", given.origin);
-            self.problems.push(problem);
-        }
         for (name, given) in &self.given {
             let Some(definition) = broker_settings().get(name.as_str()) else {
                 continue;
@@ -399,13 +391,6 @@ fn is_default(definition: &Definition, printed: &str) -> bool {
 /// Checks the conditions between settings at the start.
 fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     let mut problems = requirements(broker, log);
-    let roles: BTreeSet<&str> = broker.process_roles.iter().map(String::as_str).collect();
-    if roles != BTreeSet::from(["broker", "controller"]) {
-        problems.push(
-            "process.roles must be broker,controller: clusters, in which a node may have only one role, are not supported yet"
-                .to_owned(),
-        );
-    }
     if log.min_compaction_lag_ms > log.max_compaction_lag_ms {
         problems.push(
             "log.cleaner.min.compaction.lag.ms must not be greater than log.cleaner.max.compaction.lag.ms".to_owned(),
@@ -570,7 +555,6 @@ mod tests {
             "security.inter.broker.protocol=SASL_SSL",
             "process.roles=broker",
             "controller.quorum.voters=1@a:9093,2@b:9093,3@c:9093",
-            "controller.quorum.bootstrap.servers=a:9093,b:9093",
             "log.retention.ms=0",
             "queued.max.request.bytes=1",
             "max.connections.per.ip.overrides=1.2.3.4",
@@ -661,9 +645,9 @@ log.retention.check.interval.ms=300000
         let settings = of_properties(SHIPPED, &[]).unwrap();
         assert_eq!(settings.broker.data_dirs(), [PathBuf::from("/tmp/kraft-combined-logs")]);
         assert_eq!(settings.listeners.for_clients().map(|listener| listener.port).collect::<Vec<_>>(), [9092]);
+        assert!(settings.listeners.quorum.is_alone());
         let several = SHIPPED.replace("localhost:9093\nlisteners", "a:9093,b:9093\nlisteners");
-        let refused = of_properties(&several, &[]).unwrap_err().to_string();
-        assert!(refused.contains("server.properties:") && refused.contains("names more than one"), "{refused}");
+        assert!(!of_properties(&several, &[]).unwrap().listeners.quorum.is_alone());
     }
 
     #[test]

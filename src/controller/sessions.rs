@@ -30,7 +30,7 @@ pub struct Expired {
 }
 
 impl BrokerSessions {
-    /// A broker has sent a heartbeat.
+    /// A broker has sent a heartbeat, or is known to live.
     pub fn on_heartbeat(&mut self, broker: BrokerId, now: Duration) {
         self.last_contact.insert(broker, now);
         self.ended.remove(&broker);

@@ -24,6 +24,8 @@ pub trait Net: Send + Sync + 'static {
     fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
     /// The address that stands for all interfaces.
     fn wildcard(&self, port: u16) -> SocketAddr;
+    /// The name of this host.
+    fn host_name(&self) -> String;
 }
 
 /// A listening socket.
@@ -104,6 +106,10 @@ impl Net for SystemNet {
         } else {
             (Ipv4Addr::UNSPECIFIED, port).into()
         }
+    }
+
+    fn host_name(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 }
 

@@ -250,8 +250,9 @@ pub(crate) fn is_damaged_copy(found: TopicId, wanted: TopicId) -> bool {
 /// `meta.properties`: the cluster and node that a log directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaProperties {
-    /// `cluster.id`, in Kafka's form of 22 characters.
-    pub cluster_id: String,
+    /// `cluster.id`, in Kafka's form of 22 characters. `None` on a node of a new cluster whose quorum has no leader
+    /// yet, which chooses it. Then the file has no such line; Kafka knows no such files.
+    pub cluster_id: Option<String>,
     /// `node.id`.
     pub node_id: BrokerId,
     /// `directory.id`.
@@ -271,12 +272,8 @@ impl MetaProperties {
 
     /// The lines that the checksum covers, in this order.
     pub(crate) fn properties_text(&self) -> String {
-        format!(
-            "cluster.id={}\ndirectory.id={}\nnode.id={}\nversion=1\n",
-            self.cluster_id,
-            uuid_to_base64(self.directory_id),
-            self.node_id
-        )
+        let cluster_id = self.cluster_id.as_ref().map(|id| format!("cluster.id={id}\n")).unwrap_or_default();
+        format!("{cluster_id}directory.id={}\nnode.id={}\nversion=1\n", uuid_to_base64(self.directory_id), self.node_id)
     }
 
     /// Reads what [`MetaProperties::to_text`] or Kafka wrote.
@@ -297,13 +294,18 @@ impl MetaProperties {
             "1" => {}
             other => return Err(format!("version {other} is not 1")),
         }
+        // Files that Kafka or a person wrote have no checksum.
+        let checksum = text.lines().find_map(|line| line.trim().strip_prefix(CHECKSUM_COMMENT));
+        let cluster_id = match get("cluster.id") {
+            Ok(id) => Some(id.replace('\\', "")),
+            Err(_) if checksum.is_some() => None,
+            Err(missing) => return Err(missing),
+        };
         let meta = MetaProperties {
-            cluster_id: get("cluster.id")?.replace('\\', ""),
+            cluster_id,
             node_id: get("node.id")?.parse().map_err(|_| "node.id is not a number".to_owned())?,
             directory_id: uuid_from_base64(get("directory.id")?).map_err(|error| format!("directory.id: {error}"))?,
         };
-        // Files that Kafka or a person wrote have no checksum.
-        let checksum = text.lines().find_map(|line| line.trim().strip_prefix(CHECKSUM_COMMENT));
         match checksum {
             Some(checksum) if checksum != format!("{:08x}", crc32c(meta.properties_text().as_bytes())) => {
                 Err(format!("its checksum does not match (the line {CHECKSUM_COMMENT}…)"))
@@ -413,7 +415,7 @@ mod tests {
         let text = b"#\n#Thu Nov 05 10:00:00 UTC 2026\ncluster.id=5L6g3nShT-eMCtK--X86sw\ndirectory.id=AAAAAAAAAAAAAAAAAAAAAQ\nnode.id=1\nversion=1\n";
         let meta = MetaProperties::parse(text).unwrap();
         assert_eq!(
-            (meta.cluster_id.as_str(), meta.node_id, meta.directory_id.as_u128()),
+            (meta.cluster_id.as_deref().unwrap(), meta.node_id, meta.directory_id.as_u128()),
             ("5L6g3nShT-eMCtK--X86sw", 1, 1)
         );
         assert_eq!(MetaProperties::parse(meta.to_text().as_bytes()), Ok(meta));
@@ -424,7 +426,7 @@ mod tests {
     #[test]
     fn a_changed_bit_in_meta_properties_is_noticed_or_changes_nothing() {
         let meta = MetaProperties {
-            cluster_id: "5L6g3nShT-eMCtK--X86sw".into(),
+            cluster_id: Some("5L6g3nShT-eMCtK--X86sw".into()),
             node_id: 1,
             directory_id: Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0),
         };

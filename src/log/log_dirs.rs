@@ -47,7 +47,8 @@ pub(super) struct LogDir {
 
 /// All log directories.
 pub(super) struct LogDirs {
-    pub(super) cluster_id: String,
+    /// `None` if the quorum of a new cluster has not chosen it yet.
+    pub(super) cluster_id: Option<String>,
     /// Whether no directory had an identity: this is the first start.
     pub(super) is_new_cluster: bool,
     pub(super) dirs: Vec<LogDir>,
@@ -96,15 +97,12 @@ impl LogDirs {
         let readable = || taken.iter().filter_map(|(dir, taken)| Some((*dir, taken.as_ref().ok()?)));
         let identified = || readable().filter_map(|(dir, taken)| Some((dir, taken.meta.as_ref().ok()?)));
         let known = agree_on_cluster_id(config, identified())?;
-        if known.is_none() && config.needs_cluster_id {
-            let path = config.log_dirs.first().cloned().unwrap_or_default();
-            let reason = "the nodes of a new cluster must have the same cluster id: set the variable CLUSTER_ID to the \
-                          same value for each of them, or format their directories with kafka-storage";
-            return Err(LogError::Invalid { path, reason: reason.to_owned() });
-        }
-        let cluster_id = known.clone().unwrap_or_else(|| uuid_to_base64(env.random.uuid()));
+        let cluster_id = match known {
+            None if config.is_alone => Some(uuid_to_base64(env.random.uuid())),
+            known => known,
+        };
         for (dir, taken) in readable() {
-            refuse_unidentified(env, dir, taken, &cluster_id, config.node_id)?;
+            refuse_unidentified(env, dir, taken, cluster_id.as_deref(), config.node_id)?;
         }
         refuse_duplicates(env, readable())?;
         let is_new_cluster = identified().next().is_none();
@@ -115,7 +113,7 @@ impl LogDirs {
             let (files, tail) = (files.clone(), tail.clone());
             let opened = taken.and_then(|taken| {
                 let ctx = LogContext::new(dir, env.disk.clone(), env.clock.clone(), files, tail, &config.limits)?;
-                LogDir::open(env, ctx, taken, &cluster_id, config.node_id)
+                LogDir::open(env, ctx, taken, cluster_id.as_deref(), config.node_id)
             });
             dirs.push(match usable(opened)? {
                 Ok(opened) => opened,
@@ -133,13 +131,18 @@ impl LogDir {
         env: &Env,
         ctx: Arc<LogContext>,
         taken: Taken,
-        cluster_id: &str,
+        cluster_id: Option<&str>,
         node_id: BrokerId,
     ) -> Result<LogDir, LogError> {
         let is_new = taken.meta.is_err();
+        let cluster_id = cluster_id.map(str::to_owned);
         let meta = match taken.meta {
-            Ok(meta) => meta,
-            Err(_) => create_meta(env, &ctx.dir, cluster_id, node_id)?,
+            Ok(meta) if meta.cluster_id == cluster_id => meta,
+            Ok(meta) => write_meta(env, &ctx.dir, MetaProperties { cluster_id, ..meta })?,
+            Err(_) => {
+                let directory_id = env.random.uuid();
+                write_meta(env, &ctx.dir, MetaProperties { cluster_id, node_id, directory_id })?
+            }
         };
         let clean_shutdown = consume_clean_shutdown_file(&ctx)?;
         schedule_leftover_deletions(&ctx)?;
@@ -251,11 +254,13 @@ fn agree_on_cluster_id<'a>(
             return Err(LogError::Invalid { path, reason });
         }
         match &cluster_id {
-            Some(expected) if *expected != meta.cluster_id => {
-                let reason = format!("the directory belongs to cluster {}, not to {expected}", meta.cluster_id);
+            Some(expected) if meta.cluster_id.as_ref().is_some_and(|id| id != expected) => {
+                let found = meta.cluster_id.as_deref().unwrap_or_default();
+                let reason = format!("the directory belongs to cluster {found}, not to {expected}");
                 return Err(LogError::Invalid { path, reason });
             }
-            _ => cluster_id = Some(meta.cluster_id.clone()),
+            Some(_) => {}
+            None => cluster_id = meta.cluster_id.clone(),
         }
     }
     Ok(cluster_id)
@@ -268,7 +273,7 @@ fn refuse_unidentified(
     env: &Env,
     dir: &Path,
     taken: &Taken,
-    cluster_id: &str,
+    cluster_id: Option<&str>,
     node_id: BrokerId,
 ) -> Result<(), LogError> {
     let partitions: Vec<&TopicPartition> =
@@ -283,7 +288,8 @@ fn refuse_unidentified(
         _ => return Ok(()),
     };
     let path = dir.join(MetaProperties::FILE_NAME);
-    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
+    let directory_id = env.random.uuid();
+    let meta = MetaProperties { cluster_id: cluster_id.map(str::to_owned), node_id, directory_id };
     let reason = format!(
         "{what}, and the directory holds {found}. Nothing was changed. Put the file back from a backup; or, if these \
          partitions belong to node {node_id} of this cluster, write a new one and start again: printf '{}' > {}",
@@ -327,8 +333,8 @@ fn refuse_duplicates<'a>(env: &Env, taken: impl Iterator<Item = (&'a PathBuf, &'
     Ok(())
 }
 
-fn create_meta(env: &Env, dir: &Path, cluster_id: &str, node_id: BrokerId) -> Result<MetaProperties, LogError> {
-    let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: env.random.uuid() };
+/// Writes the identity of a directory durably.
+pub(super) fn write_meta(env: &Env, dir: &Path, meta: MetaProperties) -> Result<MetaProperties, LogError> {
     let path = dir.join(MetaProperties::FILE_NAME);
     env.disk.write_atomically(&path, meta.to_text().as_bytes()).map_err(LogError::io("write", &path))?;
     // An earlier start may have been killed after it had created the directory.

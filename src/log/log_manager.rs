@@ -20,16 +20,16 @@ use uuid::Uuid;
 
 use super::{
     Log, LogContext, LogError, LogLimits, LogOwner, OpenLog,
-    checkpoints::{CLEAN_SHUTDOWN_FILE, OffsetCheckpoint, clean_shutdown_text, is_damaged_copy},
+    checkpoints::{CLEAN_SHUTDOWN_FILE, MetaProperties, OffsetCheckpoint, clean_shutdown_text, is_damaged_copy},
     flush::{flush_rolled, flush_through, with_log},
     line_limit::LogLineLimit,
     log::moved_dir_name,
-    log_dirs::{LogDir, LogDirs, partitions_in},
+    log_dirs::{LogDir, LogDirs, partitions_in, write_meta},
     recovery::topic_id_in,
 };
 use crate::{
     config::topic::LogConfig,
-    env::{Env, lock::lock},
+    env::{Env, Watched, lock::lock},
     types::{BrokerId, CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
@@ -49,8 +49,8 @@ pub struct LogManagerConfig {
     pub node_id: BrokerId,
     /// The cluster's id, if known before the directories are read; it is written to new directories.
     pub cluster_id: Option<String>,
-    /// Other nodes must have the same cluster id, so this one must not invent it.
-    pub needs_cluster_id: bool,
+    /// This node is a cluster of its own, so it chooses the id of a new cluster. Else the quorum does.
+    pub is_alone: bool,
     /// Where a new metadata log is created: one of `log_dirs`; `None` for any directory.
     pub metadata_dir: Option<PathBuf>,
     /// Bounds on open files and memory.
@@ -74,7 +74,7 @@ impl LogManagerConfig {
             log_dirs,
             node_id,
             cluster_id: None,
-            needs_cluster_id: false,
+            is_alone: true,
             limits: LogLimits::default(),
             metadata_dir: None,
             recovery_point_checkpoint_interval_ms: 60_000,
@@ -136,7 +136,7 @@ struct Schedule {
 pub struct LogManager {
     env: Env,
     config: LogManagerConfig,
-    cluster_id: String,
+    cluster_id: Watched<Option<String>>,
     is_new_cluster: bool,
     dirs: Vec<LogDir>,
     /// State of the background work of each directory, in the order of `dirs`.
@@ -160,7 +160,7 @@ impl LogManager {
             env: env.clone(),
             work: dirs.iter().map(|_| DirWork::starting_at(now, &config)).collect(),
             config,
-            cluster_id,
+            cluster_id: Watched::new(cluster_id),
             is_new_cluster,
             dirs,
             logs: Mutex::default(),
@@ -169,9 +169,30 @@ impl LogManager {
         }))
     }
 
-    /// The id of the cluster that the directories belong to; generated at the first start.
-    pub fn cluster_id(&self) -> &str {
-        &self.cluster_id
+    /// The id of the cluster that the directories belong to. `None` until the quorum of a new cluster has chosen it.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.cluster_id.get()
+    }
+
+    /// The id of the cluster, as soon as it is known.
+    pub async fn known_cluster_id(&self) -> String {
+        self.cluster_id.until(Option::is_some).await.unwrap_or_default()
+    }
+
+    /// The directories belong to this cluster from now on, if they belong to none. Returns when that is durable.
+    ///
+    /// # Errors
+    /// A directory cannot be written.
+    pub fn adopt_cluster_id(&self, id: &str) -> Result<(), LogError> {
+        if self.cluster_id().is_some() {
+            return Ok(());
+        }
+        let (cluster_id, node_id) = (Some(id.to_owned()), self.config.node_id);
+        for (dir, directory_id) in self.directory_ids() {
+            write_meta(&self.env, dir, MetaProperties { cluster_id: cluster_id.clone(), node_id, directory_id })?;
+        }
+        self.cluster_id.set(cluster_id);
+        Ok(())
     }
 
     /// Whether none of the directories belonged to a cluster before this start.
@@ -978,8 +999,8 @@ mod tests {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
         let env = env(&disk, &clock);
         let manager = LogManager::open(&env, two_dirs()).unwrap();
-        let cluster_id = manager.cluster_id().to_owned();
-        assert_eq!(cluster_id.len(), 22);
+        let cluster_id = manager.cluster_id();
+        assert_eq!(cluster_id.as_ref().unwrap().len(), 22);
         let refused = LogManager::open(&env, two_dirs()).err().unwrap();
         assert!(matches!(&refused, LogError::Locked { dir } if dir == Path::new("/a")), "{refused}");
         assert!(refused.to_string().contains("in use by another process"));

@@ -223,10 +223,34 @@ fn a_directory_with_partitions_and_without_identity_is_never_taken_for_a_fresh_o
 }
 
 #[test]
+fn a_node_of_a_quorum_keeps_its_directories_and_takes_the_id_of_the_cluster_later() {
+    let disk = SimDisk::new(1);
+    let dirs = || LogManagerConfig { is_alone: false, ..LogManagerConfig::new(vec!["/a".into(), "/b".into()], 1) };
+    let env = env(&disk);
+    let ids = |manager: &LogManager| manager.directory_ids().map(|(_, id)| id).collect::<Vec<_>>();
+    let manager = LogManager::open(&env, dirs()).unwrap();
+    let first = ids(&manager);
+    assert_eq!((manager.cluster_id(), manager.is_new_cluster()), (None, true));
+    drop(manager);
+    disk.crash();
+    let manager = LogManager::open(&env, dirs()).unwrap();
+    assert_eq!((manager.cluster_id(), ids(&manager)), (None, first.clone()));
+    manager.adopt_cluster_id("4L6g3nShT-eMCtK--X86sw").unwrap();
+    manager.adopt_cluster_id("another").unwrap();
+    drop(manager);
+    disk.crash();
+    let manager = LogManager::open(&env, dirs()).unwrap();
+    assert_eq!((manager.cluster_id().as_deref(), ids(&manager)), (Some("4L6g3nShT-eMCtK--X86sw"), first));
+    let other = LogManagerConfig { cluster_id: Some("another".into()), ..dirs() };
+    drop(manager);
+    assert!(LogManager::open(&env, other).err().unwrap().to_string().contains("belongs to cluster 4L6g3nShT"));
+}
+
+#[test]
 fn a_directory_with_partitions_that_joins_others_is_not_taken_for_a_fresh_one() {
     let disk = SimDisk::new(1);
     let manager = open(&disk, &["/a", "/b"]);
-    let cluster_id = manager.cluster_id().to_owned();
+    let cluster_id = manager.cluster_id().expect("a node alone chooses it");
     for name in ["t", "u"] {
         open_log(&manager, name, Placement::New(None)).unwrap();
     }
@@ -236,7 +260,7 @@ fn a_directory_with_partitions_that_joins_others_is_not_taken_for_a_fresh_one() 
     assert!(refused.contains(&format!("cluster.id={cluster_id}")), "{refused}");
     follow(&disk, &refused);
     let manager = open(&disk, &["/a", "/b"]);
-    assert_eq!((manager.cluster_id(), manager.is_new_cluster()), (&*cluster_id, false));
+    assert_eq!((manager.cluster_id(), manager.is_new_cluster()), (Some(cluster_id), false));
 }
 
 #[test]

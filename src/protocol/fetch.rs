@@ -328,6 +328,8 @@ pub struct PartitionData {
     /// The current leader, for leadership errors. The field exists from version 12; consumers get it from version 16 on
     /// (KIP-951).
     pub current_leader: Option<LeaderIdAndEpoch>,
+    /// The snapshot to fetch instead, for an observer of the metadata log (version 12, KIP-595).
+    pub snapshot_id: Option<FetchSnapshotId>,
     /// `None` with isolation level read uncommitted.
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// Version 11 (KIP-392); -1 for none.
@@ -347,6 +349,7 @@ impl PartitionData {
             log_start_offset: -1,
             diverging_epoch: None,
             current_leader: None,
+            snapshot_id: None,
             aborted_transactions: None,
             preferred_read_replica: -1,
             records: FetchedRecords::Empty,
@@ -358,6 +361,13 @@ impl PartitionData {
 pub struct EpochEndOffset {
     pub epoch: LeaderEpoch,
     pub end_offset: Offset,
+}
+
+/// A snapshot of the metadata log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchSnapshotId {
+    pub end_offset: Offset,
+    pub epoch: LeaderEpoch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -408,7 +418,7 @@ impl FetchResponse {
         }
         let mut reader = Reader::new(body, true);
         let r = &mut reader;
-        let response = Self {
+        let mut response = Self {
             throttle_time_ms: r.i32()?,
             error_code: r.i16()?,
             session_id: r.i32()?,
@@ -420,7 +430,12 @@ impl FetchResponse {
             })?,
             node_endpoints: Vec::new(),
         };
-        reader.skip_tags()?;
+        reader.tags(|tag, r| {
+            if tag == 0 && version >= 16 {
+                response.node_endpoints = r.array(8, NodeEndpoint::decode)?;
+            }
+            Ok(tag == 0 && version >= 16)
+        })?;
         Ok(response)
     }
 
@@ -474,6 +489,7 @@ impl PartitionData {
             },
             diverging_epoch: None,
             current_leader: None,
+            snapshot_id: None,
         };
         r.tags(|tag, r| {
             match tag {
@@ -482,6 +498,10 @@ impl PartitionData {
                     r.skip_tags()?;
                 }
                 1 => data.current_leader = Some(LeaderIdAndEpoch::decode(r)?),
+                2 => {
+                    data.snapshot_id = Some(FetchSnapshotId { end_offset: r.i64()?, epoch: r.i32()? });
+                    r.skip_tags()?;
+                }
                 _ => return Ok(false),
             }
             Ok(true)
@@ -512,7 +532,8 @@ impl PartitionData {
             FetchedRecords::File { file, position, length } => w.piece(Part::File { file, position, length }),
         }
         if version >= FIRST_FLEXIBLE {
-            w.tag_count(usize::from(self.diverging_epoch.is_some()) + usize::from(self.current_leader.is_some()));
+            let tags = [self.diverging_epoch.is_some(), self.current_leader.is_some(), self.snapshot_id.is_some()];
+            w.tag_count(tags.into_iter().filter(|is_some| *is_some).count());
             if let Some(diverging) = self.diverging_epoch {
                 w.tag(0, |w| {
                     w.i32(diverging.epoch);
@@ -522,6 +543,13 @@ impl PartitionData {
             }
             if let Some(leader) = self.current_leader {
                 w.tag(1, |w| leader.encode(w));
+            }
+            if let Some(id) = self.snapshot_id {
+                w.tag(2, |w| {
+                    w.i64(id.end_offset);
+                    w.i32(id.epoch);
+                    w.no_tags();
+                });
             }
         }
     }
@@ -719,6 +747,9 @@ mod tests {
         let diverging = any::<(i32, i64)>()
             .prop_filter("Kafka does not write the default", |epoch| *epoch != (-1, -1))
             .prop_map(|(epoch, end_offset)| EpochEndOffset { epoch, end_offset });
+        let snapshot = any::<(i64, i32)>()
+            .prop_filter("Kafka does not write the default", |id| *id != (-1, -1))
+            .prop_map(|(end_offset, epoch)| FetchSnapshotId { end_offset, epoch });
         let aborted = any::<(i64, i64)>()
             .prop_map(|(producer_id, first_offset)| AbortedTransaction { producer_id, first_offset });
         let records = vec(vec(any::<u8>(), 0..150).prop_map(Bytes::from), 0..4)
@@ -727,6 +758,7 @@ mod tests {
             any::<(i32, i16, i64, i64, i64, i32)>(),
             option::of(diverging),
             option::of(leader),
+            option::of(snapshot),
             option::of(vec(aborted, 0..3)),
             records,
         )
@@ -742,6 +774,7 @@ mod tests {
                     ),
                     diverging_epoch,
                     current_leader,
+                    snapshot_id,
                     aborted_transactions,
                     records,
                 )| PartitionData {
@@ -753,6 +786,7 @@ mod tests {
                     preferred_read_replica,
                     diverging_epoch,
                     current_leader,
+                    snapshot_id,
                     aborted_transactions,
                     records,
                 },
@@ -827,6 +861,11 @@ mod tests {
                                                 oracle.current_leader = fetch_response::LeaderIdAndEpoch::default()
                                                     .with_leader_id(leader.leader_id.into())
                                                     .with_leader_epoch(leader.leader_epoch);
+                                            }
+                                            if let Some(id) = partition.snapshot_id {
+                                                oracle.snapshot_id = fetch_response::SnapshotId::default()
+                                                    .with_end_offset(id.end_offset)
+                                                    .with_epoch(id.epoch);
                                             }
                                         }
                                         oracle

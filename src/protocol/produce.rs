@@ -226,6 +226,17 @@ impl LeaderIdAndEpoch {
 }
 
 impl NodeEndpoint {
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let endpoint = Self {
+            node_id: r.i32()?,
+            host: r.string()?.to_string(),
+            port: r.i32()?,
+            rack: r.nullable_string()?.map(|rack| rack.to_string()),
+        };
+        r.skip_tags()?;
+        Ok(endpoint)
+    }
+
     pub(super) fn encode(writer: &mut Writer, endpoint: &Self) {
         writer.i32(endpoint.node_id);
         writer.string(&endpoint.host);

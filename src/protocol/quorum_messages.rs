@@ -5,12 +5,13 @@
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::{
     part::Part,
     wire::{DecodeError, Reader, Writer},
 };
-use crate::types::BrokerId;
+use crate::types::{BrokerId, TopicId};
 
 /// The key is far above those that Kafka will give away.
 pub const QUORUM_MESSAGES: i16 = 10_000;
@@ -20,11 +21,18 @@ pub const QUORUM_MESSAGES_VERSION: i16 = 0;
 const MIN_MESSAGE_BYTES: usize = 4;
 
 /// Messages of one voter, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuorumMessagesRequest {
-    /// The cluster of the sender.
+    /// The cluster of the sender; empty if the sender is new and does not know it yet.
     pub cluster_id: StrBytes,
     pub from: BrokerId,
+    /// The directory of the sender's metadata log.
+    pub from_directory: Uuid,
+    /// The directory of the voter to which the sender wants to talk; nil if it is not known.
+    pub to_directory: Uuid,
+    /// Where others reach the sender; empty if it has no listener for them.
+    pub host: StrBytes,
+    pub port: u16,
     pub messages: Vec<Bytes>,
 }
 
@@ -42,16 +50,28 @@ impl QuorumMessagesRequest {
     pub fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
         let versions = QUORUM_MESSAGES_VERSION..=QUORUM_MESSAGES_VERSION;
         Reader::message(body, version, versions, i16::MAX, |r| {
-            Ok(Self { cluster_id: r.string()?, from: r.i32()?, messages: r.array(MIN_MESSAGE_BYTES, Reader::bytes)? })
+            Ok(Self {
+                cluster_id: r.string()?,
+                from: r.i32()?,
+                from_directory: r.uuid()?,
+                to_directory: r.uuid()?,
+                host: r.string()?,
+                port: r.i16()? as u16,
+                messages: r.array(MIN_MESSAGE_BYTES, Reader::bytes)?,
+            })
         })
     }
 
     /// Encodes the request's body.
     pub fn encode(&self) -> Bytes {
         let messages: usize = self.messages.iter().map(|message| 4 + message.len()).sum();
-        let mut writer = Writer::new(false, 16 + self.cluster_id.len() + messages);
+        let mut writer = Writer::new(false, 64 + self.cluster_id.len() + self.host.len() + messages);
         writer.string(&self.cluster_id);
         writer.i32(self.from);
+        writer.topic_id(TopicId(self.from_directory));
+        writer.topic_id(TopicId(self.to_directory));
+        writer.string(&self.host);
+        writer.i16(self.port as i16);
         writer.array(&self.messages, |w, message| {
             w.i32(message.len() as i32);
             w.raw(message);
@@ -88,7 +108,10 @@ mod tests {
         #[test]
         fn a_request_reads_back(from in any::<i32>(), messages in vec(vec(any::<u8>(), 0..20), 0..5)) {
             let messages = messages.into_iter().map(Bytes::from).collect();
-            let request = QuorumMessagesRequest { cluster_id: "c".into(), from, messages };
+            let [from_directory, to_directory] = [Uuid::from_u128(7), Uuid::from_u128(8)];
+            let (cluster_id, host, port) = ("c".into(), "h".into(), 65_000);
+            let request =
+                QuorumMessagesRequest { cluster_id, from, from_directory, to_directory, host, port, messages };
             prop_assert_eq!(QuorumMessagesRequest::decode(0, request.encode()), Ok(request));
         }
 

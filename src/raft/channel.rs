@@ -2,7 +2,7 @@
 //!
 //! Owns the connection to the controller of another node. Leaves retries to its users.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -38,15 +38,13 @@ pub struct ControllerChannel {
     env: Env,
     own: BrokerId,
     controller: ControllerHandle,
-    endpoints: BTreeMap<BrokerId, Endpoint>,
     connection: Mutex<Option<(BrokerId, Peer)>>,
 }
 
 impl ControllerChannel {
-    /// A channel of the node `own`. `voters` are the controllers.
-    pub fn new(env: &Env, own: BrokerId, controller: ControllerHandle, voters: &[(BrokerId, Endpoint)]) -> Self {
-        let endpoints = voters.iter().cloned().collect();
-        ControllerChannel { env: env.clone(), own, controller, endpoints, connection: Mutex::default() }
+    /// A channel of the node `own`.
+    pub fn new(env: &Env, own: BrokerId, controller: ControllerHandle) -> Self {
+        ControllerChannel { env: env.clone(), own, controller, connection: Mutex::default() }
     }
 
     /// The controller of this node, which is active or not.
@@ -123,10 +121,10 @@ impl ControllerChannel {
     }
 
     async fn connect(&self, node: BrokerId) -> Result<Peer, PeerError> {
-        let Some(Endpoint { host, port }) = self.endpoints.get(&node) else {
+        let Some(Endpoint { host, port }) = self.controller.addresses().of(node) else {
             let unknown = std::io::Error::new(std::io::ErrorKind::NotFound, "it is not a voter");
             return Err(PeerError::Resolve(format!("node {node}"), unknown));
         };
-        Peer::connect(&self.env, host, *port, "ottla-broker", MAX_RESPONSE_BYTES).await
+        Peer::connect(&self.env, &host, port, "ottla-broker", MAX_RESPONSE_BYTES).await
     }
 }

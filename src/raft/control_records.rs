@@ -13,7 +13,11 @@ use crate::{
 };
 
 record_struct! { LeaderChangeVoter { voter_id: i32; } }
-record_struct! { LeaderChangeMessage { version: i16; leader_id: i32; voters: Vec<LeaderChangeVoter>; granting_voters: Vec<LeaderChangeVoter>; } }
+record_struct! {
+    /// The cluster id is an addition of Ottla: the first leader of a cluster of fresh nodes chooses it. Kafka's readers
+    /// ignore unknown tagged fields.
+    LeaderChangeMessage { version: i16; leader_id: i32; voters: Vec<LeaderChangeVoter>; granting_voters: Vec<LeaderChangeVoter>; cluster_id: String = String::new(), tag 10_000; }
+}
 record_struct! {
     /// The raft index is an addition of Ottla: the index of the last entry in the snapshot. Kafka's readers ignore
     /// unknown tagged fields.
@@ -197,6 +201,7 @@ mod tests {
                 leader_id: 1,
                 voters: voter(),
                 granting_voters: voter(),
+                cluster_id: "c".into(),
             }),
             ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, kraft_version: 1 }),
             ControlRecord::KRaftVoters(voters),

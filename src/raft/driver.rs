@@ -24,17 +24,21 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
+    addresses::Addresses,
     cached_image::{CachedImage, STORE_DIR},
-    control_records::{BatchContent, VotersRecord, control_batch, data_batch, read_batch},
+    control_records::{BatchContent, VoterEndpoint, VotersRecord, control_batch, data_batch, read_batch},
     handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, SnapshotPermission, Unavailable},
     message,
     metadata_log::LOSS_INSTRUCTIONS,
     node::{Entry, Message, MessageType, Node, RaftError, Ready, Refused},
+    observers::Observers,
     snapshot::{self, Snapshot, SnapshotId},
     snapshot_fetch::{self, PieceError, PieceRequest, SnapshotFetch, SnapshotFiles, SnapshotSource},
-    storage::{Base, BatchLog, Identity, MetadataStorage, QuorumStart, node_id, raft_id},
+    storage::{Base, BatchLog, MetadataStorage, QuorumStart, node_id, raft_id},
+    voters::{Identity, conf_state},
 };
 use crate::{
+    config::Endpoint,
     controller::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
@@ -51,8 +55,8 @@ use crate::{
         publisher::Publisher,
         records::MetadataRecord,
     },
-    protocol::record_batch::BatchView,
-    types::{BrokerId, LeaderEpoch, Offset},
+    protocol::{quorum_messages::QuorumMessagesRequest, record_batch::BatchView},
+    types::{BrokerId, LeaderEpoch, Offset, uuid_to_base64},
 };
 
 /// At most this many requests are queued for the driver; further callers wait until there is room in the queue.
@@ -86,6 +90,12 @@ pub trait Transport: Send + Sync {
 
     /// The snapshots of another voter, if its address is known.
     fn snapshots_of(&self, voter: BrokerId) -> Option<Box<dyn SnapshotSource>>;
+
+    /// These are the voters from now on.
+    fn set_voters(&self, voters: &VotersRecord);
+
+    /// A node that is no voter, as far as this one knows, has sent messages and waits for responses.
+    fn reach(&self, node: BrokerId, directory_id: Uuid, endpoint: Endpoint);
 }
 
 /// The transport of a node that has no other voters.
@@ -99,14 +109,29 @@ impl Transport for NoTransport {
     fn snapshots_of(&self, _: BrokerId) -> Option<Box<dyn SnapshotSource>> {
         None
     }
+
+    fn set_voters(&self, _: &VotersRecord) {}
+
+    fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
+}
+
+/// The id of the cluster. Nodes that are new do not know it: the first leader of their quorum chooses it.
+pub trait ClusterIdentity: Send + Sync {
+    fn cluster_id(&self) -> Option<String>;
+
+    /// Stores the id durably, if none is known.
+    fn adopt_cluster_id(&self, id: &str) -> io::Result<()>;
 }
 
 /// How to start the metadata quorum.
 pub struct Options {
-    pub node_id: BrokerId,
-    pub cluster_id: String,
-    /// The id of the log directory that holds the metadata log.
-    pub directory_id: Uuid,
+    /// This node, with the id of the log directory that holds the metadata log.
+    pub identity: Identity,
+    /// The controller listener of this node, for the other voters: its name and its address.
+    pub endpoint: Option<VoterEndpoint>,
+    pub cluster: Arc<dyn ClusterIdentity>,
+    /// Where the controllers are; it hears of new voters.
+    pub addresses: Arc<Addresses>,
     /// `<metadata.log.dir>/__cluster_metadata-0`. It must exist.
     pub dir: PathBuf,
     /// The voters of a new cluster; those of an old one are in its log.
@@ -162,6 +187,32 @@ fn check_stored(storage: &MetadataStorage, at: Provenance) -> Result<(), Option<
     }
 }
 
+/// A node that is no voter must know where to fetch the metadata log.
+fn check_finds_quorum(options: &Options, storage: &MetadataStorage) -> Result<(), StartError> {
+    if storage.is_voter() {
+        return Ok(());
+    }
+    let (Identity { node_id, directory_id }, voters) = (options.identity, storage.voters());
+    let ids: Vec<String> = voters.voters.iter().map(|voter| voter.voter_id.to_string()).collect();
+    if options.addresses.all().is_empty() && voters.voters.iter().all(|voter| voter.endpoint().is_none()) {
+        let message = format!(
+            "node.id {node_id} is not a voter of the metadata quorum in this directory ({}), and no setting says where the \
+             quorum is (controller.quorum.bootstrap.servers)",
+            ids.join(", ")
+        );
+        return Err(StartError::Replay(message));
+    }
+    if voters.voter(node_id).is_some() {
+        tracing::warn!(
+            node_id,
+            directory_id = uuid_to_base64(directory_id),
+            "the metadata directory of this voter is not the one that the quorum knows: this node follows the quorum and cannot \
+             vote until its former directory is removed from the voters and this one is added (kafka-metadata-quorum)"
+        );
+    }
+    Ok(())
+}
+
 /// A sole voter stores only records that its log has synced. If the stored image is ahead, the log has lost records.
 fn is_ahead(storage: &MetadataStorage, at: Provenance) -> bool {
     storage.is_sole_voter() && at.last_contained_offset >= storage.end_offset()
@@ -182,7 +233,9 @@ pub async fn start(
 ) -> Result<Started, StartError> {
     let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
     let (ended, leader) = (Arc::new(Watched::new(false)), Arc::new(Watched::new(None)));
-    let (end, known_leader) = (Ended(ended.clone()), leader.clone());
+    let observes = Arc::new(Watched::new(false));
+    let (end, known_leader, known_observes) = (Ended(ended.clone()), leader.clone(), observes.clone());
+    let addresses = options.addresses.clone();
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
@@ -191,7 +244,8 @@ pub async fn start(
     env.tasks.spawn_thread("metadata", async move {
         let ended = end;
         match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
-            driver.leader = known_leader;
+            (driver.leader, driver.observes) = (known_leader, known_observes);
+            driver.update_observing();
             Ok((driver.begin()?, driver))
         }) {
             Ok((broker_epoch, driver)) => {
@@ -205,7 +259,10 @@ pub async fn start(
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
     publisher.published(applied).await;
-    Ok(Started { controller: ControllerHandle { events, publisher, settings, leader, snapshots, ended }, broker_epoch })
+    Ok(Started {
+        controller: ControllerHandle { events, publisher, settings, leader, addresses, observes, snapshots, ended },
+        broker_epoch,
+    })
 }
 
 /// Waits for an event, or for the time of the next tick. `None` if nobody can send events any more.
@@ -295,8 +352,10 @@ struct Outgoing {
 /// A snapshot that this node fetches from the leader.
 struct Incoming {
     attempt: u64,
-    /// raft gets this message when the snapshot is durable.
-    message: Message,
+    leader: BrokerId,
+    epoch: LeaderEpoch,
+    /// raft gets this message when the snapshot is durable. There is none if this node is an observer.
+    message: Option<Message>,
     /// When it is dropped, the transfer is given up.
     _cancel: oneshot::Sender<()>,
 }
@@ -353,6 +412,20 @@ struct Driver {
     pending: VecDeque<Pending>,
     /// The leader of the quorum, for the other parts of this node.
     leader: Arc<Watched<Option<BrokerId>>>,
+    /// The voters that raft and the transport know.
+    voters: VotersRecord,
+    /// The change of the voters that is not committed yet.
+    pending_change: Option<PendingChange>,
+    /// Whether this node must fetch the log, since it is no voter.
+    observes: Arc<Watched<bool>>,
+    /// How long this node knows no leader.
+    ticks_without_leader: u32,
+    /// Where to continue to fetch, if the end of this log is not a part of the leader's.
+    fetch_from: Option<Offset>,
+    /// The nodes that follow this leader by Fetch.
+    observers: Observers,
+    /// The directories of the nodes that have sent messages.
+    asked_from: BTreeMap<BrokerId, Uuid>,
     /// The epoch in which this node is the leader.
     leads_in: Option<LeaderEpoch>,
     /// The last offset of the first batch that this node has proposed in that epoch.
@@ -388,20 +461,12 @@ impl Driver {
         snapshot::remove_leftovers(disk.as_ref(), &options.dir)?;
         let snapshot = snapshot::newest(disk.as_ref(), &options.dir)?;
         let base = snapshot.as_ref().map_or(Base::EMPTY, Snapshot::base);
-        let identity = Identity { node_id: options.node_id, directory_id: options.directory_id };
         let voters = snapshot.as_ref().and_then(|snapshot| snapshot.voters.clone());
         let quorum = QuorumStart { voters, bootstrap_voters: options.voters.clone(), accept_loss: options.accept_loss };
-        let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), identity, base, quorum)?;
+        let mut storage = MetadataStorage::open(log, disk, options.dir.clone(), options.identity, base, quorum)?;
 
-        if !storage.voters().voters.iter().any(|voter| voter.voter_id == options.node_id) {
-            let voters: Vec<String> = storage.voters().voters.iter().map(|voter| voter.voter_id.to_string()).collect();
-            let message = format!(
-                "node.id {} is not a voter of the metadata quorum in this directory ({})",
-                options.node_id,
-                voters.join(", ")
-            );
-            return Err(StartError::Replay(message));
-        }
+        let Identity { node_id, .. } = options.identity;
+        check_finds_quorum(&options, &storage)?;
         let stored = match store.take_image() {
             Some(image) => match check_stored(&storage, image.provenance) {
                 Ok(()) => Some(image),
@@ -422,7 +487,7 @@ impl Driver {
             (None, Some(snapshot)) => snapshot.image,
             (None, None) => MetadataImage::default(),
         };
-        committed.cluster_id = options.cluster_id.as_str().into();
+        committed.cluster_id = options.cluster.cluster_id().unwrap_or_default().into();
         let (applied, _) = storage
             .entry_ending_at(committed.provenance.last_contained_offset)
             .ok_or_else(|| StartError::Replay("the image does not end where an entry ends".into()))?;
@@ -435,7 +500,7 @@ impl Driver {
         let replay_to = if storage.is_sole_voter() { last_index } else { applied };
         let last_snapshot_index = base.index;
         let next_offset = storage.end_offset();
-        let node = Node::new(options.node_id, replay_to, storage, env.random.clone())?;
+        let node = Node::new(node_id, replay_to, storage, env.random.clone())?;
         let mut driver = Driver {
             env,
             options,
@@ -464,6 +529,13 @@ impl Driver {
             events: None,
             pending: VecDeque::new(),
             leader: Arc::default(),
+            voters: VotersRecord::default(),
+            pending_change: None,
+            observes: Arc::default(),
+            ticks_without_leader: 0,
+            fetch_from: None,
+            observers: Observers::default(),
+            asked_from: BTreeMap::new(),
             leads_in: None,
             first_batch: None,
             last_snapshot_index,
@@ -478,6 +550,7 @@ impl Driver {
         for index in applied + 1..=replay_to {
             driver.apply_index(index)?;
         }
+        driver.update_voters()?;
         driver.working = driver.committed.clone();
         Ok(driver)
     }
@@ -541,7 +614,7 @@ impl Driver {
         self.arm_retry();
         loop {
             self.tick()?;
-            let tick = (!self.node.store().is_sole_voter()).then(|| self.env.clock.sleep_until(self.next_tick));
+            let tick = self.has_others().then(|| self.env.clock.sleep_until(self.next_tick));
             let Some(event) = next_event(events, tick).await else { return Ok(()) };
             let mut next = Some(event);
             for _ in 0..MAX_EVENTS_PER_ROUND {
@@ -562,11 +635,16 @@ impl Driver {
         }
     }
 
+    /// Whether time matters: there are other voters, or other brokers whose sessions may end.
+    fn has_others(&self) -> bool {
+        !self.node.store().is_sole_voter() || self.working.brokers.len() > 1
+    }
+
     /// Lets raft's time pass. A node that was paused for long lives through one tick only: it must first hear what the
     /// others have sent meanwhile.
     fn tick(&mut self) -> Result<(), Fatal> {
         let now = self.env.clock.monotonic();
-        if self.node.store().is_sole_voter() || now < self.next_tick {
+        if !self.has_others() || now < self.next_tick {
             return Ok(());
         }
         if now > self.next_tick + LONGEST_PAUSE {
@@ -575,6 +653,7 @@ impl Driver {
         }
         self.next_tick = now + TICK;
         self.node.tick();
+        self.count_tick_without_leader();
         self.end_silent_transfers(now);
         self.fence_lost_brokers(now)?;
         self.rebalance_leaders(now)?;
@@ -606,6 +685,10 @@ impl Driver {
             return Ok(());
         }
         let timeout = self.options.settings.broker_session_timeout;
+        if self.node.store().is_sole_voter() {
+            // Its broker sends no heartbeats.
+            self.sessions.on_heartbeat(self.options.identity.node_id, now);
+        }
         while let Some(Expired { fence, has_ended }) = self.sessions.expired(&self.working, now, timeout) {
             let broker = fence.broker_id;
             if self.decide(fence.into())?.is_err() {
@@ -698,7 +781,15 @@ impl Driver {
                 self.is_retry_armed = false;
                 self.keep_reserve()?;
             }
-            Event::Message(message) => self.receive(message)?,
+            Event::Messages(messages) => self.receive(messages)?,
+            Event::FetchMetadata(fetch, sender) => _ = sender.send(self.fetch_metadata(fetch)),
+            Event::Position(sender) => _ = sender.send(self.position()),
+            Event::Observed(observed, done) => {
+                self.on_observed(observed)?;
+                self.drive()?;
+                let _ = done.send(());
+            }
+            Event::ChangeVoters(change, sender) => self.change_voters(change, sender)?,
             Event::VoterHasEnded(voter) => {
                 self.sessions.on_end(voter);
                 if self.node.leader() == Some(voter) {
@@ -790,20 +881,76 @@ impl Driver {
         Ok(Ok(()))
     }
 
-    /// Takes a message of another voter.
-    fn receive(&mut self, message: Bytes) -> Result<(), Fatal> {
-        match message::decode(message) {
-            // raft-rs ends the process on what no voter sends.
-            Ok(message) if !self.is_from_another_voter(&message) => {
-                tracing::debug!(from = message.from, to = message.to, "a message is not from another voter");
-                Ok(())
-            }
-            Ok(message) => self.step(message),
-            Err(error) => {
-                tracing::warn!(%error, "a message of another voter cannot be read");
-                Ok(())
+    /// Takes messages of another voter.
+    fn receive(&mut self, sent: QuorumMessagesRequest) -> Result<(), Fatal> {
+        let own = self.options.identity;
+        if sent.from == own.node_id || !(sent.to_directory.is_nil() || sent.to_directory == own.directory_id) {
+            tracing::debug!(
+                from = sent.from,
+                "messages for another node, or for the node that this was before it lost its directory"
+            );
+            return Ok(());
+        }
+        self.learn_cluster_id(&sent)?;
+        let voter = self.node.store().voters().voter(sent.from);
+        let is_voter = voter.is_some_and(|voter| voter.is_in(sent.from_directory));
+        if !is_voter && !sent.host.is_empty() {
+            let endpoint = Endpoint { host: sent.host.to_string(), port: sent.port };
+            self.options.transport.reach(sent.from, sent.from_directory, endpoint);
+        }
+        self.asked_from.insert(sent.from, sent.from_directory);
+        for message in &sent.messages {
+            match message::decode(message.clone()) {
+                Ok(message) if self.may_step(&message, &sent, is_voter) => self.step(message)?,
+                // raft-rs ends the process on what no voter sends.
+                Ok(message) => tracing::debug!(from = message.from, to = message.to, "a message is not from a voter"),
+                Err(error) => tracing::warn!(%error, "a message of another voter cannot be read"),
             }
         }
+        if is_voter {
+            self.learn_voter(&sent)?;
+        }
+        Ok(())
+    }
+
+    /// Requests may come from a node that is no voter here: this node may lack the newest set of voters, unless it is
+    /// the only voter. Only voters may answer. Two nodes with the same id, of which one was the other before it lost
+    /// its directory, do not both get a vote.
+    fn may_step(&self, message: &Message, sent: &QuorumMessagesRequest, is_voter: bool) -> bool {
+        let is_response = matches!(
+            message.msg_type,
+            MessageType::MsgAppendResponse
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVoteResponse
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgSnapStatus
+        );
+        let has_voted_for_another = || {
+            message.msg_type == MessageType::MsgRequestVote
+                && message.term == self.node.epoch() as u64
+                && self.node.store().vote().is_some_and(|(voter, directory)| {
+                    voter == sent.from && !directory.is_nil() && directory != sent.from_directory
+                })
+        };
+        node_id(message.to) == Some(self.options.identity.node_id)
+            && node_id(message.from) == Some(sent.from)
+            && (is_voter || !is_response && !self.node.store().is_sole_voter())
+            && !has_voted_for_another()
+    }
+
+    /// A node that is new takes the id of its cluster from the first voter that knows it.
+    fn learn_cluster_id(&mut self, sent: &QuorumMessagesRequest) -> Result<(), Fatal> {
+        if !self.committed.cluster_id.is_empty() || sent.cluster_id.is_empty() {
+            return Ok(());
+        }
+        self.set_cluster_id(&sent.cluster_id)
+    }
+
+    fn set_cluster_id(&mut self, cluster_id: &str) -> Result<(), Fatal> {
+        self.options.cluster.adopt_cluster_id(cluster_id)?;
+        tracing::info!(cluster_id, "this node belongs to a cluster now");
+        (self.committed.cluster_id, self.working.cluster_id) = (cluster_id.into(), cluster_id.into());
+        Ok(())
     }
 
     fn step(&mut self, message: Message) -> Result<(), Fatal> {
@@ -815,22 +962,21 @@ impl Driver {
             // voters repeat what matters.
             _ if self.unwritten.is_some() => Ok(()),
             message if self.node.needs_snapshot(&message) => {
-                self.fetch_snapshot(message);
+                let named = node_id(message.from).zip(SnapshotId::from_bytes(&message.get_snapshot().data));
+                if let Some((leader, id)) = named {
+                    self.fetch_snapshot(leader, message.term as LeaderEpoch, id, Some(message));
+                }
                 Ok(())
             }
             message => Ok(self.node.step(message)?),
         }
     }
 
-    fn is_from_another_voter(&self, message: &Message) -> bool {
-        let own = self.options.node_id;
-        let voters = &self.node.store().voters().voters;
-        node_id(message.to) == Some(own)
-            && node_id(message.from)
-                .is_some_and(|from| from != own && voters.iter().any(|voter| voter.voter_id == from))
-    }
-
     fn send(&mut self, messages: impl IntoIterator<Item = Message>) {
+        if !self.node.store().is_voter() {
+            // What it has comes from responses to its own requests.
+            return;
+        }
         for message in messages.into_iter().filter(message::is_sendable) {
             if let Some(to) = node_id(message.to) {
                 if let Some(id) = message.snapshot.as_ref().and_then(|snapshot| SnapshotId::from_bytes(&snapshot.data))
@@ -865,6 +1011,7 @@ impl Driver {
         }
         self.publish();
         self.answer();
+        self.answer_change();
         if self.is_stalled {
             self.refuse_pending(Unavailable::TimedOut);
         } else {
@@ -875,8 +1022,12 @@ impl Driver {
 
     /// The first leader of a new cluster writes its first records.
     fn set_up(&mut self) -> Result<(), Fatal> {
-        if !self.is_active() || !self.committed.features.is_empty() || self.is_setting_up {
+        if !self.is_active() {
             return Ok(());
+        }
+        self.learn_self()?;
+        if !self.committed.features.is_empty() || self.is_setting_up {
+            return self.write_and_sync();
         }
         self.working = self.committed.clone();
         self.is_setting_up = self.propose(&bootstrap_records())?.is_ok();
@@ -934,6 +1085,7 @@ impl Driver {
             let (number, must_sync) = (ready.number(), ready.must_sync());
             self.messages_after_sync.extend(ready.take_persisted_messages());
             self.node.advance(ready);
+            self.update_voters()?;
             if let Some(index) = snapshot_index {
                 // It is synced, and raft must count the snapshot as applied before anything else happens.
                 self.unsynced = None;
@@ -948,6 +1100,18 @@ impl Driver {
             self.apply_committed()?;
             self.on_role();
             self.propose_first_batch();
+        }
+        Ok(())
+    }
+
+    /// raft and the transport hear of new voters as soon as these are in the log.
+    fn update_voters(&mut self) -> Result<(), Fatal> {
+        if *self.node.store().voters() != self.voters {
+            self.voters = self.node.store().voters().clone();
+            self.options.addresses.set_voters(self.voters.clone());
+            self.options.transport.set_voters(&self.voters);
+            self.node.update_voters()?;
+            self.update_observing();
         }
         Ok(())
     }
@@ -972,7 +1136,8 @@ impl Driver {
         }
         let store = self.node.mut_store();
         if let Some(hard_state) = unwritten.ready.hs() {
-            store.set_hard_state(hard_state, leader)?;
+            let asked_from = &self.asked_from;
+            store.set_hard_state(hard_state, leader, |id| asked_from.get(&id).copied().unwrap_or_default())?;
         }
         while let Some(entry) = unwritten.entries.front() {
             store.append(entry)?;
@@ -1000,6 +1165,8 @@ impl Driver {
         if self.leads_in.take().is_some() {
             // Records that are proposed but not committed may never be committed.
             self.refuse_pending(self.not_controller());
+            self.refuse_change();
+            self.observers.clear();
             self.working = self.committed.clone();
             self.next_offset = self.node.store().end_offset();
             (self.first_batch, self.is_setting_up) = (None, false);
@@ -1014,7 +1181,8 @@ impl Driver {
         if self.leads_in != Some(epoch) || self.first_batch.is_some() || store.last_epoch() != epoch {
             return;
         }
-        let records = store.leader_change_records();
+        let is_new = self.committed.cluster_id.is_empty();
+        let records = store.leader_change_records(is_new.then(|| uuid_to_base64(self.env.random.uuid())));
         let batch = control_batch(self.next_offset, epoch, self.env.clock.now_ms(), &records);
         // While it is refused, this node does not become active; a leader that hands over its leadership need not.
         if self.node.propose(batch.to_vec()).is_ok() {
@@ -1058,10 +1226,17 @@ impl Driver {
     fn apply(&mut self, index: u64, bytes: &[u8]) -> Result<(), Fatal> {
         let fault = |error: &dyn std::fmt::Display| Fatal::Apply(format!("entry {index} of the metadata log: {error}"));
         let batch = BatchView::parse(bytes).map_err(|error| fault(&error))?;
-        if let BatchContent::Data(records) = read_batch(&batch).map_err(|error| fault(&error))? {
-            for record in records {
-                self.committed.apply(&record, &mut self.delta).map_err(|error| fault(&error))?;
+        match read_batch(&batch).map_err(|error| fault(&error))? {
+            BatchContent::Data(records) => {
+                for record in records {
+                    self.committed.apply(&record, &mut self.delta).map_err(|error| fault(&error))?;
+                }
             }
+            BatchContent::Control(_) if self.committed.cluster_id.is_empty() => {
+                let id = self.node.store().cluster_id_at(batch.last_offset()).map(str::to_owned);
+                id.map(|id| self.set_cluster_id(&id)).transpose()?;
+            }
+            BatchContent::Control(_) => {}
         }
         let provenance = &mut self.committed.provenance;
         *provenance = Provenance {
@@ -1111,7 +1286,7 @@ impl Driver {
         }
         let (store, now_ms) = (self.node.store(), self.env.clock.now_ms());
         let replica = |voter: &super::control_records::Voter| {
-            let is_local = voter.voter_id == self.options.node_id;
+            let is_local = voter.voter_id == self.options.identity.node_id;
             let matched = self.node.matched(voter.voter_id).and_then(|index| store.end_offset_of(index));
             ReplicaInfo {
                 id: voter.voter_id,
@@ -1122,11 +1297,24 @@ impl Driver {
             }
         };
         Ok(QuorumInfo {
-            leader_id: self.options.node_id,
+            leader_id: self.options.identity.node_id,
             leader_epoch: self.node.epoch(),
             high_watermark: self.committed.provenance.last_contained_offset + 1,
             voters: store.voters().voters.iter().map(replica).collect(),
-            observers: Vec::new(),
+            observers: self
+                .observers
+                .iter()
+                .filter(|((id, directory_id), _)| {
+                    !store.voters().contains(Identity { node_id: *id, directory_id: *directory_id })
+                })
+                .map(|((id, directory_id), observer)| ReplicaInfo {
+                    id: *id,
+                    directory_id: *directory_id,
+                    log_end_offset: observer.end_offset,
+                    last_fetch_timestamp_ms: observer.fetched_at_ms,
+                    last_caught_up_timestamp_ms: observer.caught_up_at_ms,
+                })
+                .collect(),
             endpoints: store.voters().clone(),
         })
     }
@@ -1148,7 +1336,8 @@ impl Driver {
         self.running_snapshot = Some(self.node.store().bytes_written());
         let fetched = self.outgoing.values().map(|outgoing| outgoing.id).collect();
         self.store.save(&self.committed);
-        let (image, voters) = (self.committed.clone(), self.node.store().voters().clone());
+        let voters = self.node.store().voters_at(self.applied_offset()).clone();
+        let image = self.committed.clone();
         let (disk, dir, now_ms) = (self.env.disk.clone(), self.options.dir.clone(), self.env.clock.now_ms());
         let write = move || {
             let id = snapshot::write(&*disk, &dir, &image, Some(&voters), index, now_ms)?;
@@ -1215,26 +1404,21 @@ impl Driver {
         });
     }
 
-    /// Begins to fetch the snapshot that the leader has named. raft gets the message when the snapshot is durable.
-    fn fetch_snapshot(&mut self, message: Message) {
-        if self
-            .incoming
-            .as_ref()
-            .is_some_and(|incoming| (incoming.message.from, incoming.message.term) == (message.from, message.term))
-        {
+    /// Begins to fetch the snapshot that the leader has named, with a message of raft or to an observer. raft gets the
+    /// message when the snapshot is durable.
+    fn fetch_snapshot(&mut self, leader: BrokerId, epoch: LeaderEpoch, id: SnapshotId, message: Option<Message>) {
+        if self.incoming.as_ref().is_some_and(|incoming| (incoming.leader, incoming.epoch) == (leader, epoch)) {
             // The leader has become impatient, or it has a newer snapshot. It keeps the one that is being fetched.
             return;
         }
-        let leader = node_id(message.from);
-        let Some((leader, id)) = leader.zip(SnapshotId::from_bytes(&message.get_snapshot().data)) else { return };
         self.attempts += 1;
         let (cancel, cancelled) = oneshot::channel();
         let fetch = SnapshotFetch {
             env: self.env.clone(),
             dir: self.options.dir.clone(),
-            own: self.options.node_id,
-            own_directory: self.options.directory_id,
-            leader_epoch: message.term as LeaderEpoch,
+            own: self.options.identity.node_id,
+            own_directory: self.options.identity.directory_id,
+            leader_epoch: epoch,
             id,
             attempt: self.attempts,
         };
@@ -1245,7 +1429,7 @@ impl Driver {
         );
         let (attempt, clock) = (self.attempts, self.env.clock.clone());
         let source = self.options.transport.snapshots_of(leader);
-        self.incoming = Some(Incoming { attempt, message, _cancel: cancel });
+        self.incoming = Some(Incoming { attempt, leader, epoch, message, _cancel: cancel });
         self.send_after("fetch a snapshot", async move {
             let fetched = tokio::select! {
                 biased;
@@ -1265,10 +1449,10 @@ impl Driver {
         if self.unwritten.is_some() {
             self.drive()?;
         }
-        let message = incoming.message;
-        let checked = fetched.and_then(|snapshot| self.check_fetched(&message, &snapshot).map(|()| snapshot));
+        let checked = fetched.and_then(|snapshot| self.check_fetched(&incoming, &snapshot).map(|()| snapshot));
         match checked {
             Ok(snapshot) => {
+                let message = self.install_message(incoming, &snapshot);
                 self.fetched = Some(snapshot);
                 self.node.step(message)?;
                 self.drive()?;
@@ -1277,10 +1461,11 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "a metadata snapshot could not be fetched");
+                let Some(message) = incoming.message else { return Ok(()) };
                 let failed = Message {
                     msg_type: MessageType::MsgSnapStatus,
                     to: message.from,
-                    from: raft_id(self.options.node_id),
+                    from: raft_id(self.options.identity.node_id),
                     term: message.term,
                     index: message.get_snapshot().get_metadata().index,
                     reject: true,
@@ -1292,21 +1477,38 @@ impl Driver {
         Ok(())
     }
 
-    /// Checks that a snapshot is the one that the leader has named, and that it can be installed now.
-    fn check_fetched(&self, message: &Message, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let (named, base) = (message.get_snapshot().get_metadata(), snapshot.base());
-        anyhow::ensure!(
-            (named.index, named.term) == (base.index, base.epoch as u64),
-            "it ends with entry {} of epoch {}, the leader has named {} of {}",
-            base.index,
-            base.epoch,
-            named.index,
-            named.term
-        );
+    /// The message that lets raft install a snapshot. The leader does not know whether this node is among the voters of
+    /// the snapshot, so the voters are those that this node sees there.
+    fn install_message(&self, incoming: Incoming, snapshot: &Snapshot) -> Message {
+        let (own, base) = (self.options.identity, snapshot.base());
+        let mut message = incoming.message.unwrap_or_else(|| Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: raft_id(incoming.leader),
+            to: raft_id(own.node_id),
+            term: incoming.epoch as u64,
+            ..Message::default()
+        });
         let voters = snapshot.voters.as_ref().unwrap_or(self.node.store().voters());
-        let voters: Vec<u64> = voters.voters.iter().map(|voter| raft_id(voter.voter_id)).collect();
-        anyhow::ensure!(voters == named.get_conf_state().voters, "its voters are not those that the leader has named");
-        anyhow::ensure!(voters.contains(&raft_id(self.options.node_id)), "this node is not among its voters");
+        let metadata = message.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (base.index, base.epoch as u64);
+        metadata.set_conf_state(conf_state(voters, own));
+        message
+    }
+
+    /// Checks that a snapshot is the one that the leader has named, and that it can be installed now.
+    fn check_fetched(&self, incoming: &Incoming, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let base = snapshot.base();
+        if let Some(message) = &incoming.message {
+            let named = message.get_snapshot().get_metadata();
+            anyhow::ensure!(
+                (named.index, named.term) == (base.index, base.epoch as u64),
+                "it ends with entry {} of epoch {}, the leader has named {} of {}",
+                base.index,
+                base.epoch,
+                named.index,
+                named.term
+            );
+        }
         anyhow::ensure!(self.unwritten.is_none(), "the metadata log cannot be written for now");
         Ok(())
     }
@@ -1316,7 +1518,7 @@ impl Driver {
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let base = snapshot.base();
         self.node.mut_store().install(base, snapshot.voters.clone())?;
-        let image = MetadataImage { cluster_id: self.options.cluster_id.as_str().into(), ..snapshot.image.clone() };
+        let image = MetadataImage { cluster_id: self.committed.cluster_id.clone(), ..snapshot.image.clone() };
         self.delta.merge(&MetadataDelta::between(&self.committed, &image));
         self.unapplied.clear();
         (self.committed, self.working) = (image.clone(), image);
@@ -1325,6 +1527,38 @@ impl Driver {
         Ok(())
     }
 }
+
+/// For tests: a node that knows its cluster or learns it.
+#[cfg(test)]
+pub(crate) struct TestIdentity(pub std::sync::Mutex<Option<String>>);
+
+#[cfg(test)]
+impl TestIdentity {
+    pub(crate) fn known(id: &str) -> Arc<Self> {
+        Arc::new(TestIdentity(std::sync::Mutex::new(Some(id.to_owned()))))
+    }
+}
+
+#[cfg(test)]
+impl ClusterIdentity for TestIdentity {
+    fn cluster_id(&self) -> Option<String> {
+        crate::env::lock::lock(&self.0).clone()
+    }
+
+    fn adopt_cluster_id(&self, id: &str) -> io::Result<()> {
+        crate::env::lock::lock(&self.0).get_or_insert(id.to_owned());
+        Ok(())
+    }
+}
+
+mod observing;
+mod voter_changes;
+
+pub use observing::{FetchedContent, MetadataFetch, MetadataFetchError, MetadataFetchReply, MetadataFetched};
+pub(super) use observing::{Observed, Position};
+use voter_changes::PendingChange;
+pub(super) use voter_changes::VoterChangeSender;
+pub use voter_changes::{VoterChange, VoterChangeError};
 
 #[cfg(test)]
 mod quorum_tests;

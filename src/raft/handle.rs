@@ -6,17 +6,19 @@
 
 use std::{io, sync::Arc};
 
-use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
+    addresses::Addresses,
     control_records::VotersRecord,
+    driver::{MetadataFetch, MetadataFetchReply, Observed, Position, VoterChange, VoterChangeError, VoterChangeSender},
     snapshot::Snapshot,
     snapshot_fetch::{PieceError, PieceRequest, PieceResponse, SnapshotFiles},
 };
 use crate::{
+    config::Endpoint,
     controller::{
         ApiError, ControllerRequest, ControllerSettings, Reply, Request,
         brokers::{BrokerHeartbeat, BrokerState, RegisterBroker, UnregisterBroker, Unregistration},
@@ -31,6 +33,7 @@ use crate::{
         image::{ClientQuotaEntity, MetadataImage},
         publisher::Publisher,
     },
+    protocol::quorum_messages::QuorumMessagesRequest,
     types::{BrokerId, LeaderEpoch, Offset, TimestampMs},
 };
 
@@ -103,8 +106,16 @@ pub(super) type SnapshotPermission = (Option<BrokerId>, LeaderEpoch, Result<(), 
 pub(super) enum Event {
     Request(Request, ReplySender),
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
-    /// A message of another voter.
-    Message(Bytes),
+    /// An observer asks for records of the metadata log.
+    FetchMetadata(MetadataFetch, oneshot::Sender<MetadataFetchReply>),
+    /// Where this node continues to fetch as an observer.
+    Position(oneshot::Sender<Position>),
+    /// What this node has fetched as an observer. The sender hears when it is handled.
+    Observed(Observed, oneshot::Sender<()>),
+    /// A change of the voters.
+    ChangeVoters(VoterChange, VoterChangeSender),
+    /// Messages of another voter.
+    Messages(QuorumMessagesRequest),
     /// The process of another voter has ended.
     VoterHasEnded(BrokerId),
     /// Time has passed.
@@ -129,6 +140,9 @@ pub struct ControllerHandle {
     pub(super) settings: Arc<ControllerSettings>,
     /// The leader of the quorum, as far as this node knows.
     pub(super) leader: Arc<Watched<Option<BrokerId>>>,
+    pub(super) addresses: Arc<Addresses>,
+    /// Whether this node must fetch the log, since it is no voter.
+    pub(super) observes: Arc<Watched<bool>>,
     pub(super) snapshots: SnapshotFiles,
     /// True once the driver has ended.
     pub(super) ended: Arc<Watched<bool>>,
@@ -287,10 +301,77 @@ impl ControllerHandle {
         self.leader.get()
     }
 
-    /// Passes on a message of another voter.
-    pub async fn deliver(&self, message: Bytes) {
+    /// Reads the metadata log for an observer, if this node leads.
+    pub async fn fetch_metadata(&self, fetch: MetadataFetch) -> Result<MetadataFetchReply, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.events.send(Event::FetchMetadata(fetch, sender)).await.map_err(|_| Unavailable::Stopped)?;
+        receiver.await.map_err(|_| Unavailable::Stopped)
+    }
+
+    /// Waits until the record at `offset` is committed, or until another node leads.
+    pub async fn metadata_changes(&self, offset: Offset) {
+        let before = self.leader.get();
+        tokio::select! {
+            biased;
+            () = self.publisher.published(offset) => {}
+            _ = self.leader.until(|leader| *leader != before) => {}
+        }
+    }
+
+    /// Waits until another node leads.
+    pub async fn led_by_another(&self) {
+        let own = self.settings.node_id;
+        self.leader.until(|leader| leader.is_some_and(|leader| leader != own)).await;
+    }
+
+    /// Waits until this node must fetch the log.
+    pub(super) async fn observes(&self) {
+        self.observes.until(|observes| *observes).await;
+    }
+
+    /// Where this node continues to fetch; `None` if the driver has ended.
+    pub(super) async fn position(&self) -> Option<Position> {
+        let (sender, receiver) = oneshot::channel();
+        self.events.send(Event::Position(sender)).await.ok()?;
+        receiver.await.ok()
+    }
+
+    /// Hands over what this node has fetched, and waits until it is handled.
+    pub(super) async fn observed(&self, observed: Observed) {
+        let (sender, receiver) = oneshot::channel();
+        if self.events.send(Event::Observed(observed, sender)).await.is_ok() {
+            // An error means that the driver has ended.
+            let _ = receiver.await;
+        }
+    }
+
+    /// Another node has said where the leader is.
+    pub(super) fn leader_is_at(&self, leader: BrokerId, endpoint: Endpoint) {
+        self.addresses.set_leader(leader, endpoint);
+    }
+
+    /// Changes the voters. Returns when the change is committed.
+    pub async fn change_voters(&self, change: VoterChange) -> Result<(), VoterChangeError> {
+        let (sender, receiver) = oneshot::channel();
+        let not_controller = |_| VoterChangeError::NotController;
+        self.events.send(Event::ChangeVoters(change, sender)).await.map_err(|_| VoterChangeError::NotController)?;
+        receiver.await.map_err(not_controller)?
+    }
+
+    /// Where the controllers are.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Waits until this node is not the only voter.
+    pub async fn has_other_voters(&self) {
+        self.addresses.until_voters(|voters| voters.voters.len() > 1).await;
+    }
+
+    /// Passes on messages of another voter.
+    pub async fn deliver(&self, messages: QuorumMessagesRequest) {
         // A closed channel means that the driver has ended.
-        let _ = self.events.send(Event::Message(message)).await;
+        let _ = self.events.send(Event::Messages(messages)).await;
     }
 
     /// The process of another voter has ended.

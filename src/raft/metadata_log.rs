@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{cached_image::STORE_DIR, snapshot, storage::BatchLog};
+use super::{cached_image::STORE_DIR, driver::ClusterIdentity, snapshot, storage::BatchLog};
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
     env::{Clock, Disk, Env, lock::lock},
@@ -200,6 +200,16 @@ fn evidence_of_records(disk: &dyn Disk, dir: &Path, has_other_voters: bool) -> R
         return Ok(Some(format!("the snapshot {}", newest.file_name())));
     }
     Ok(disk.exists(&dir.join(STORE_DIR)).then(|| format!("the stored image {STORE_DIR}")))
+}
+
+impl ClusterIdentity for LogManager {
+    fn cluster_id(&self) -> Option<String> {
+        LogManager::cluster_id(self)
+    }
+
+    fn adopt_cluster_id(&self, id: &str) -> io::Result<()> {
+        LogManager::adopt_cluster_id(self, id).map_err(io_error)
+    }
 }
 
 fn io_error(error: LogError) -> io::Error {

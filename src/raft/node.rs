@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{
+    Config, ProgressState, RawNode, SnapshotStatus, StateRole,
+    eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2},
+};
 pub(super) use raft::{
     Ready,
     eraftpb::{Entry, Message, MessageType},
@@ -107,6 +110,32 @@ impl Node {
         self.raw.raft.prs().get(raft_id(voter)).map(|progress| progress.matched)
     }
 
+    /// Tells raft the voters that the storage has now. Sets of voters differ by one voter, so each majority of one set
+    /// meets each majority of the next.
+    pub(super) fn update_voters(&mut self) -> Result<(), RaftError> {
+        let (wanted, now) = (self.store().conf_state(), self.raw.raft.prs().conf().to_conf_state());
+        let new = |wanted: &[u64], now: &[u64], kind: ConfChangeType| {
+            let new: Vec<_> = wanted.iter().filter(|id| !now.contains(id)).map(|id| (*id, kind)).collect();
+            new
+        };
+        let gone = |now: &[u64]| {
+            let gone = now.iter().filter(|id| !wanted.voters.contains(id) && !wanted.learners.contains(id));
+            gone.map(|id| (*id, ConfChangeType::RemoveNode)).collect::<Vec<_>>()
+        };
+        let changes = [
+            new(&wanted.voters, &now.voters, ConfChangeType::AddNode),
+            new(&wanted.learners, &now.learners, ConfChangeType::AddLearnerNode),
+            gone(&now.voters),
+            gone(&now.learners),
+        ];
+        for (node_id, change_type) in changes.into_iter().flatten() {
+            let mut change = ConfChangeV2::default();
+            change.changes.push(ConfChangeSingle { change_type, node_id, ..ConfChangeSingle::default() });
+            self.raw.raft.apply_conf_change(&change)?;
+        }
+        Ok(())
+    }
+
     /// Asks for votes now; the only voter becomes the leader.
     pub(super) fn campaign(&mut self) -> Result<(), RaftError> {
         Ok(self.raw.campaign()?)
@@ -145,6 +174,17 @@ impl Node {
             if self.raw.raft.election_elapsed <= before {
                 return;
             }
+        }
+    }
+
+    /// The voter that has most of the log takes over the leadership, if there is another voter.
+    pub(super) fn transfer_leadership(&mut self) {
+        let raft = &mut self.raw.raft;
+        let own = raft.id;
+        let others = raft.prs().iter().filter(|(id, _)| **id != own && raft.prs().conf().voters().contains(**id));
+        let next = others.max_by_key(|(_, progress)| (progress.recent_active, progress.matched)).map(|(id, _)| *id);
+        if let Some(next) = next {
+            self.raw.transfer_leader(next);
         }
     }
 

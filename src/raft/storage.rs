@@ -1,7 +1,7 @@
 //! The metadata log as raft-rs sees it.
 //!
 //! Owns the map between raft's index, which counts batches, and Kafka's offset, which counts records (rebuilt at open
-//! from a stored base); the voter set and kraft.version from the log; and the quorum-state file. One raft entry is one
+//! from a stored base); what the control records of the log say; and the quorum-state file. One raft entry is one
 //! batch. The entry's data are the bytes of the batch, with offsets and epoch assigned, so that a receiver appends it
 //! unchanged (INV-R1). raft's empty entry at a new term becomes a batch with a NoOpRecord, and the leader's
 //! LeaderChange batch is the next entry. Protobuf is not used in these files.
@@ -23,6 +23,7 @@ use super::{
     metadata_log::LOSS_INSTRUCTIONS,
     quorum_state::{ElectionState, QuorumStateFile},
     snapshot::SnapshotId,
+    voters::{Identity, VoterSets, conf_state},
 };
 use crate::{
     controller::features::KRAFT_VERSION,
@@ -81,6 +82,17 @@ impl Base {
     pub const EMPTY: Base = Base { index: 0, epoch: 0, end_offset: 0 };
 }
 
+/// How another log fits to this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPosition {
+    /// It is a part of this log, or all of it.
+    Continues,
+    /// This log's records of this epoch and earlier ones end at this offset.
+    Diverges(LeaderEpoch, Offset),
+    /// It ends before this log begins, with this snapshot.
+    IsTrimmed(SnapshotId),
+}
+
 /// Node ids start at 0, raft's at 1.
 pub fn raft_id(node: BrokerId) -> u64 {
     node as u64 + 1
@@ -89,13 +101,6 @@ pub fn raft_id(node: BrokerId) -> u64 {
 /// The reverse of [`raft_id`].
 pub fn node_id(raft_id: u64) -> Option<BrokerId> {
     BrokerId::try_from(raft_id.checked_sub(1)?).ok()
-}
-
-/// This node's ids in the quorum.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub node_id: BrokerId,
-    pub directory_id: Uuid,
 }
 
 /// The voters with which the storage starts.
@@ -117,11 +122,10 @@ pub struct MetadataStorage {
     election: ElectionState,
     commit: u64,
     identity: Identity,
-    voters: VotersRecord,
-    /// The offset of the batch that contains `voters`, -1 for a snapshot; if there is none, the first leader writes
-    /// them.
-    voters_stored_at: Option<Offset>,
+    voters: VoterSets,
     kraft_version: i16,
+    /// The id that the first leader of a cluster of fresh nodes has chosen, with the offset of its batch.
+    cluster_id: Option<(Offset, String)>,
     bytes_written: u64,
     /// The newest snapshot, which raft has sent to a voter that lacks trimmed entries.
     newest_snapshot: Option<Base>,
@@ -152,8 +156,8 @@ impl MetadataStorage {
             election: ElectionState::default(),
             commit: base.index,
             identity,
-            voters: voters.unwrap_or(bootstrap_voters),
-            voters_stored_at: voters_are_stored.then_some(-1),
+            voters: VoterSets::new(voters.unwrap_or(bootstrap_voters), voters_are_stored),
+            cluster_id: None,
             kraft_version: if voters_are_stored { KRAFT_VERSION } else { 0 },
             bytes_written: 0,
             newest_snapshot: (base.index > 0).then_some(base),
@@ -242,9 +246,9 @@ impl MetadataStorage {
             for record in records {
                 match record {
                     ControlRecord::KRaftVersion(record) => self.kraft_version = record.kraft_version,
-                    ControlRecord::KRaftVoters(record) => {
-                        self.voters = record;
-                        self.voters_stored_at = Some(batch.base_offset());
+                    ControlRecord::KRaftVoters(record) => self.voters.add(batch.base_offset(), record),
+                    ControlRecord::LeaderChange(record) if !record.cluster_id.is_empty() => {
+                        self.cluster_id = Some((batch.base_offset(), record.cluster_id));
                     }
                     _ => {}
                 }
@@ -271,11 +275,32 @@ impl MetadataStorage {
 
     /// Whether this node is the only voter.
     pub fn is_sole_voter(&self) -> bool {
-        matches!(self.voters.voters.as_slice(), [only] if only.voter_id == self.identity.node_id)
+        self.is_voter() && self.voters().voters.len() == 1
     }
 
+    /// Whether this node is a voter.
+    pub fn is_voter(&self) -> bool {
+        self.voters().contains(self.identity)
+    }
+
+    /// The newest voters in the log, committed or not.
     pub fn voters(&self) -> &VotersRecord {
-        &self.voters
+        self.voters.latest()
+    }
+
+    /// The voters that the log names up to `offset`.
+    pub fn voters_at(&self, offset: Offset) -> &VotersRecord {
+        self.voters.at(offset)
+    }
+
+    /// The offset of the batch that names the voters; `None` if it is older than the log.
+    pub fn voters_offset(&self) -> Option<Offset> {
+        self.voters.latest_offset()
+    }
+
+    /// The cluster id in the records up to `offset`, if one of them has it.
+    pub fn cluster_id_at(&self, offset: Offset) -> Option<&str> {
+        self.cluster_id.as_ref().filter(|(base_offset, _)| *base_offset <= offset).map(|(_, id)| id.as_str())
     }
 
     pub fn kraft_version(&self) -> i16 {
@@ -326,6 +351,68 @@ impl MetadataStorage {
         self.position(index).map(|position| position.last_offset + 1)
     }
 
+    /// How a log that ends before `offset`, with a record of `last_epoch`, fits to this one (Apache:
+    /// `validateOffsetAndEpoch`).
+    pub fn check_position(&self, offset: Offset, last_epoch: LeaderEpoch) -> LogPosition {
+        let base = self.base;
+        let is_trimmed =
+            offset < base.end_offset || (offset == base.end_offset && base.end_offset > 0 && last_epoch != base.epoch);
+        if let Some(newest) = self.newest_snapshot.filter(|_| is_trimmed) {
+            return LogPosition::IsTrimmed(SnapshotId { end_offset: newest.end_offset, epoch: newest.epoch });
+        }
+        let at = self.positions.partition_point(|position| position.epoch <= last_epoch);
+        let last = at.checked_sub(1).and_then(|at| self.positions.get(at));
+        let (epoch, end_offset) =
+            last.map_or((base.epoch, base.end_offset), |position| (position.epoch, position.last_offset + 1));
+        // A log without records is part of every log.
+        if offset == 0 || (epoch == last_epoch && offset <= end_offset) {
+            return LogPosition::Continues;
+        }
+        LogPosition::Diverges(epoch, end_offset)
+    }
+
+    /// Where this log stops to agree with one whose records up to `epoch` end at `end_offset`.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch, end_offset: Offset) -> Offset {
+        let agrees = |position: &Position| position.epoch <= epoch && position.last_offset < end_offset;
+        let at = self.positions.partition_point(agrees);
+        let last = at.checked_sub(1).and_then(|at| self.positions.get(at));
+        last.map_or(self.base.end_offset, |position| position.last_offset + 1)
+    }
+
+    /// Whole batches from `offset` on that end before `end_offset`: at least one if there is one, then up to about
+    /// `max_bytes`.
+    pub fn read(&self, offset: Offset, end_offset: Offset, max_bytes: usize) -> io::Result<Bytes> {
+        let first = self.positions.partition_point(|position| position.base_offset < offset);
+        let mut bytes = 0;
+        for position in self.positions.iter().skip(first) {
+            let next = bytes + position.bytes as usize;
+            if position.last_offset >= end_offset || (bytes > 0 && next > max_bytes) {
+                break;
+            }
+            bytes = next;
+        }
+        if bytes == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut read = bytes::BytesMut::with_capacity(bytes);
+        let mut next = self.positions[first].base_offset;
+        while read.len() < bytes {
+            let piece = self.log.read(next, bytes - read.len())?;
+            let before = read.len();
+            for batch in iter_batches(&piece).filter(|batch| batch.base_offset() >= next) {
+                if read.len() + batch.size_bytes() > bytes {
+                    break;
+                }
+                read.extend_from_slice(batch.bytes());
+            }
+            match iter_batches(&read[before..]).last() {
+                Some(last) => next = last.next_offset(),
+                None => return Err(invalid(format!("the metadata log lost its batch at {next}"))),
+            }
+        }
+        Ok(read.freeze())
+    }
+
     /// The batch of entry `index`.
     pub fn batch(&self, index: u64) -> io::Result<Bytes> {
         let position =
@@ -370,24 +457,33 @@ impl MetadataStorage {
         };
         assert!(index > self.commit, "a committed entry must never be replaced");
         self.log.truncate_to(position.base_offset)?;
-        if self.voters_stored_at.is_some_and(|offset| offset >= position.base_offset) {
-            (self.voters_stored_at, self.kraft_version) = (None, 0);
+        self.voters.truncate(position.base_offset);
+        if !self.voters.is_stored() {
+            self.kraft_version = 0;
         }
+        self.cluster_id.take_if(|(offset, _)| *offset >= position.base_offset);
         self.positions.truncate((index - self.base.index - 1) as usize);
         Ok(())
     }
 
-    /// Kafka's records at the start of an epoch, if this node leads it. The first ones also name the voters (KIP-853).
-    pub fn leader_change_records(&self) -> Vec<ControlRecord> {
-        let voters = || self.voters.voters.iter().map(|voter| LeaderChangeVoter { voter_id: voter.voter_id }).collect();
+    /// Kafka's records at the start of an epoch, if this node leads it. The first ones also name the voters (KIP-853),
+    /// and the cluster id `new_cluster_id`, if the nodes have none yet.
+    pub fn leader_change_records(&self, new_cluster_id: Option<String>) -> Vec<ControlRecord> {
+        let voters =
+            || self.voters().voters.iter().map(|voter| LeaderChangeVoter { voter_id: voter.voter_id }).collect();
         let granting_voters =
             if self.is_sole_voter() { voters() } else { vec![LeaderChangeVoter { voter_id: self.identity.node_id }] };
-        let message =
-            LeaderChangeMessage { version: 0, leader_id: self.identity.node_id, voters: voters(), granting_voters };
+        let message = LeaderChangeMessage {
+            version: 0,
+            leader_id: self.identity.node_id,
+            voters: voters(),
+            granting_voters,
+            cluster_id: new_cluster_id.filter(|_| self.cluster_id.is_none()).unwrap_or_default(),
+        };
         let mut records = vec![ControlRecord::LeaderChange(message)];
-        if self.voters_stored_at.is_none() {
+        if !self.voters.is_stored() {
             records.push(ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, kraft_version: KRAFT_VERSION }));
-            records.push(ControlRecord::KRaftVoters(self.voters.clone()));
+            records.push(ControlRecord::KRaftVoters(self.voters().clone()));
         }
         records
     }
@@ -404,13 +500,15 @@ impl MetadataStorage {
 
     /// Stores raft's term and vote, durably before they are sent to another voter. A sole voter sends them to nobody,
     /// so it saves this fsync at its start: its first entry of the term is synced before it acts on it, and a restart
-    /// reads the term from the log.
-    pub fn set_hard_state(&mut self, hard_state: &HardState, leader: Option<BrokerId>) -> io::Result<()> {
-        let vote = node_id(hard_state.vote).map(|id| {
-            let directory =
-                self.voters.voters.iter().find(|voter| voter.voter_id == id).map(|voter| voter.voter_directory_id);
-            (id, directory.unwrap_or_default())
-        });
+    /// reads the term from the log. `directory_of` is the directory of a node that has asked for a vote.
+    pub fn set_hard_state(
+        &mut self,
+        hard_state: &HardState,
+        leader: Option<BrokerId>,
+        directory_of: impl Fn(BrokerId) -> Uuid,
+    ) -> io::Result<()> {
+        let vote = node_id(hard_state.vote)
+            .map(|id| (id, if id == self.identity.node_id { self.identity.directory_id } else { directory_of(id) }));
         let election = ElectionState { epoch: hard_state.term as LeaderEpoch, leader, vote };
         if election != self.election {
             match self.quorum_state.write(&election, !self.is_sole_voter()) {
@@ -432,10 +530,21 @@ impl MetadataStorage {
         self.log.truncate_fully_and_start_at(base.end_offset)?;
         self.positions.clear();
         (self.base, self.newest_snapshot, self.commit) = (base, Some(base), base.index);
-        if let Some(voters) = voters {
-            (self.voters, self.voters_stored_at, self.kraft_version) = (voters, Some(-1), KRAFT_VERSION);
-        }
+        let is_stored = voters.is_some() || self.voters.is_stored();
+        self.voters = VoterSets::new(voters.unwrap_or_else(|| self.voters().clone()), is_stored);
+        self.kraft_version = if is_stored { KRAFT_VERSION } else { 0 };
+        self.cluster_id = None;
         Ok(())
+    }
+
+    /// The voter for which this node has voted in the current epoch, and its directory.
+    pub fn vote(&self) -> Option<(BrokerId, Uuid)> {
+        self.election.vote
+    }
+
+    /// Makes term and vote durable, before this node stops to be the only voter.
+    pub fn sync_hard_state(&self) -> io::Result<()> {
+        self.quorum_state.write(&self.election, true)
     }
 
     /// There is a snapshot that ends with entry `index`.
@@ -445,10 +554,9 @@ impl MetadataStorage {
         }
     }
 
-    /// The voters as raft names them.
+    /// The voters as raft on this node names them.
     pub fn conf_state(&self) -> ConfState {
-        let voters = self.voters.voters.iter().map(|voter| raft_id(voter.voter_id));
-        ConfState { voters: voters.collect(), ..ConfState::default() }
+        conf_state(self.voters(), self.identity)
     }
 
     /// Deletes the log up to and including entry `index`, which a snapshot contains.
@@ -458,6 +566,7 @@ impl MetadataStorage {
             while self.positions.front().is_some_and(|first| first.last_offset <= position.last_offset) {
                 self.positions.pop_front();
             }
+            self.voters.forget_before(self.base.end_offset);
         }
         self.log.delete_before(self.base.end_offset)
     }
@@ -544,7 +653,8 @@ impl raft::Storage for MetadataStorage {
         let mut snapshot = Snapshot { data: SnapshotId { end_offset, epoch }.to_bytes(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (index, epoch as u64);
-        metadata.set_conf_state(self.conf_state());
+        // The voter that gets it adds itself, if it became a voter later.
+        metadata.set_conf_state(conf_state(self.voters_at(end_offset - 1), self.identity));
         Ok(snapshot)
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -22,15 +22,19 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::{
-    driver::Transport,
+    addresses::Addresses,
+    control_records::VotersRecord,
+    driver::{ClusterIdentity, Transport},
     handle::ControllerHandle,
     snapshot_fetch::{MAX_PIECE_BYTES, Piece, PieceRequest, SnapshotSource, SourceError},
+    voters::Identity,
 };
 use crate::{
     config::Endpoint,
-    env::{BoxFuture, Env},
+    env::{BoxFuture, Env, lock::lock},
     peer::{Peer, PeerError, Wire},
     protocol::quorum_messages::{
         QUORUM_MESSAGES, QUORUM_MESSAGES_VERSION, QuorumMessagesRequest, QuorumMessagesResponse,
@@ -53,22 +57,46 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// A voter that refuses a connection twice within this time has ended. One that restarts may refuse the first.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// At most this many nodes are sent messages. Nodes that are no voters may ask for a vote and get a response.
+const MAX_LINKS: usize = 64;
+
+/// This node, as the other voters see it.
+#[derive(Clone)]
+pub struct SelfAddress {
+    pub identity: Identity,
+    /// Where they reach its controller; `None` if it has no listener for them.
+    pub endpoint: Option<Endpoint>,
+    pub cluster: Arc<dyn ClusterIdentity>,
+}
+
 /// See the head of the file.
 pub struct QuorumTransport {
     env: Env,
-    cluster_id: StrBytes,
-    voters: BTreeMap<BrokerId, Endpoint>,
-    queues: BTreeMap<BrokerId, mpsc::Sender<Bytes>>,
+    own: SelfAddress,
+    addresses: Arc<Addresses>,
+    links: Mutex<BTreeMap<BrokerId, Queue>>,
     controller: Arc<OnceLock<ControllerHandle>>,
+}
+
+/// The messages for one node, and where it is.
+struct Queue {
+    messages: mpsc::Sender<Bytes>,
+    target: Arc<Mutex<Target>>,
+}
+
+/// Where a node is, and which directory it must have.
+#[derive(Clone)]
+struct Target {
+    endpoint: Endpoint,
+    directory_id: Uuid,
 }
 
 /// The way to one voter.
 struct Link {
     env: Env,
-    own: BrokerId,
-    cluster_id: StrBytes,
+    own: SelfAddress,
     voter: BrokerId,
-    endpoint: Endpoint,
+    target: Arc<Mutex<Target>>,
     peer: Option<Peer>,
     /// The voter has ended, and this was reported.
     has_ended: bool,
@@ -77,29 +105,10 @@ struct Link {
 }
 
 impl QuorumTransport {
-    /// Starts the tasks that send to the other voters. They connect when there is something to send.
-    pub fn start(env: &Env, own: BrokerId, cluster_id: &str, voters: &[(BrokerId, Endpoint)]) -> Arc<QuorumTransport> {
-        let controller = Arc::<OnceLock<ControllerHandle>>::default();
-        let cluster_id = StrBytes::from_string(cluster_id.to_owned());
-        let others = voters.iter().filter(|(voter, _)| *voter != own);
-        let queues = others.map(|(voter, endpoint)| {
-            let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-            let link = Link {
-                env: env.clone(),
-                own,
-                cluster_id: cluster_id.clone(),
-                voter: *voter,
-                endpoint: endpoint.clone(),
-                peer: None,
-                has_ended: false,
-                controller: controller.clone(),
-            };
-            env.tasks.spawn_until_stopped("send to a voter", link.run(receiver));
-            (*voter, sender)
-        });
-        let queues = queues.collect();
-        let voters = voters.iter().cloned().collect();
-        Arc::new(QuorumTransport { env: env.clone(), cluster_id, voters, queues, controller })
+    /// A transport that reaches nobody until it knows voters.
+    pub fn new(env: &Env, own: SelfAddress, addresses: Arc<Addresses>) -> Arc<QuorumTransport> {
+        let (env, controller) = (env.clone(), Arc::default());
+        Arc::new(QuorumTransport { env, own, addresses, links: Mutex::default(), controller })
     }
 
     /// From now on the controller of this node hears which voters have ended.
@@ -107,20 +116,57 @@ impl QuorumTransport {
         // It is called once.
         let _ = self.controller.set(controller);
     }
+
+    /// Starts the task that sends to a node. It connects when there is something to send, and ends with its queue.
+    fn link(&self, voter: BrokerId, target: Target) -> Queue {
+        let (messages, receiver) = mpsc::channel(MAX_QUEUED);
+        let target = Arc::new(Mutex::new(target));
+        let link = Link {
+            env: self.env.clone(),
+            own: self.own.clone(),
+            voter,
+            target: target.clone(),
+            peer: None,
+            has_ended: false,
+            controller: self.controller.clone(),
+        };
+        self.env.tasks.spawn_until_stopped("send to a voter", link.run(receiver));
+        Queue { messages, target }
+    }
 }
 
 impl Transport for QuorumTransport {
     fn send(&self, to: BrokerId, message: Bytes) {
         // An error means that the queue is full, or that the broker stops.
-        if self.queues.get(&to).is_none_or(|queue| queue.try_send(message).is_err()) {
+        if lock(&self.links).get(&to).is_none_or(|queue| queue.messages.try_send(message).is_err()) {
             tracing::debug!(to, "a message to a voter is dropped");
         }
     }
 
     fn snapshots_of(&self, voter: BrokerId) -> Option<Box<dyn SnapshotSource>> {
-        let endpoint = self.voters.get(&voter)?.clone();
-        let (env, cluster_id) = (self.env.clone(), self.cluster_id.clone());
-        Some(Box::new(VoterSnapshots { env, cluster_id, endpoint, peer: None }))
+        let endpoint = self.addresses.of(voter)?;
+        let cluster_id = StrBytes::from_string(self.own.cluster.cluster_id()?);
+        Some(Box::new(VoterSnapshots { env: self.env.clone(), cluster_id, endpoint, peer: None }))
+    }
+
+    fn set_voters(&self, voters: &VotersRecord) {
+        let mut links = lock(&self.links);
+        links.retain(|id, _| voters.voter(*id).is_some());
+        for voter in voters.voters.iter().filter(|voter| voter.voter_id != self.own.identity.node_id) {
+            let Some(endpoint) = self.addresses.of(voter.voter_id) else { continue };
+            let target = Target { endpoint, directory_id: voter.voter_directory_id };
+            match links.get(&voter.voter_id) {
+                Some(queue) => *lock(&queue.target) = target,
+                None => _ = links.insert(voter.voter_id, self.link(voter.voter_id, target)),
+            }
+        }
+    }
+
+    fn reach(&self, node: BrokerId, directory_id: Uuid, endpoint: Endpoint) {
+        let mut links = lock(&self.links);
+        if links.len() < MAX_LINKS && !links.contains_key(&node) {
+            links.insert(node, self.link(node, Target { endpoint, directory_id }));
+        }
     }
 }
 
@@ -211,10 +257,14 @@ impl Link {
         }
     }
 
+    fn target(&self) -> Target {
+        lock(&self.target).clone()
+    }
+
     /// Finds out whether a voter that has closed its connection has ended.
     async fn probe(&mut self) {
         for _ in 0..2 {
-            match connect(&self.env, &self.endpoint).await {
+            match connect(&self.env, &self.target().endpoint).await {
                 Err(PeerError::Connect(_, error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 connected => return self.peer = connected.ok(),
             }
@@ -230,7 +280,17 @@ impl Link {
     }
 
     async fn exchange(&mut self, messages: Vec<Bytes>) -> anyhow::Result<()> {
-        let request = QuorumMessagesRequest { cluster_id: self.cluster_id.clone(), from: self.own, messages };
+        let SelfAddress { identity, endpoint, cluster } = &self.own;
+        let (host, port) = endpoint.as_ref().map_or(("", 0), |endpoint| (&*endpoint.host, endpoint.port));
+        let request = QuorumMessagesRequest {
+            cluster_id: StrBytes::from_string(cluster.cluster_id().unwrap_or_default()),
+            from: identity.node_id,
+            from_directory: identity.directory_id,
+            to_directory: self.target().directory_id,
+            host: StrBytes::from_string(host.to_owned()),
+            port,
+            messages,
+        };
         let env = self.env.clone();
         let response = env.within(EXCHANGE_LIMIT, self.send(request.encode())).await;
         let response = response.with_context(|| format!("no response within {EXCHANGE_LIMIT:?}"))??;
@@ -242,7 +302,7 @@ impl Link {
     async fn send(&mut self, body: Bytes) -> Result<Bytes, PeerError> {
         let mut peer = match self.peer.take() {
             Some(peer) => peer,
-            None => connect(&self.env, &self.endpoint).await?,
+            None => connect(&self.env, &self.target().endpoint).await?,
         };
         let response = peer.exchange(Wire::new(QUORUM_MESSAGES, QUORUM_MESSAGES_VERSION, false), &body).await?;
         self.peer = Some(peer);

@@ -25,9 +25,7 @@ use crate::{
 /// The port of each broker.
 pub const PORT: u16 = 9092;
 /// The port of each controller.
-const CONTROLLER_PORT: u16 = 9093;
-/// The id of the cluster that several nodes form.
-const CLUSTER_ID: &str = "simulated-cluster-id-0";
+pub const CONTROLLER_PORT: u16 = 9093;
 /// The node of the test's clients. It has no disk and never fails.
 pub const CLIENT: NodeId = 1000;
 /// Far more than a start or a stop takes, in simulated time.
@@ -47,8 +45,6 @@ pub struct Cluster {
 struct Node {
     disk: SimDisk,
     settings: Vec<String>,
-    /// The voters of its quorum, if there are several.
-    voters: Vec<NodeId>,
     skew_ms: i64,
     broker: Arc<Mutex<Started>>,
 }
@@ -62,6 +58,12 @@ enum Started {
     /// The reason.
     Refused(String),
     Stopped,
+}
+
+/// Voters as `controller.quorum.voters` lists them.
+pub fn listed(voters: &[NodeId]) -> String {
+    let voters: Vec<String> = voters.iter().map(|id| format!("{id}@node-{id}:{CONTROLLER_PORT}")).collect();
+    voters.join(",")
 }
 
 impl Cluster {
@@ -85,28 +87,41 @@ impl Cluster {
 
     /// Adds a host as [`Cluster::add`], whose broker is also one of these voters of the metadata quorum.
     pub fn add_voter(&mut self, node: NodeId, voters: &[NodeId], settings: &[&str]) {
+        let quorum =
+            if voters.is_empty() { String::new() } else { format!("controller.quorum.voters={}", listed(voters)) };
+        self.add_node(node, "broker,controller", &quorum, settings);
+    }
+
+    /// Adds a host whose node has these roles. `quorum` is the setting that names the controllers; if it is empty, this
+    /// node is alone.
+    pub fn add_node(&mut self, node: NodeId, roles: &str, quorum: &str, settings: &[&str]) {
         let host = format!("node-{node}");
-        let controller =
-            if voters.is_empty() { String::new() } else { format!(",CONTROLLER://{host}:{CONTROLLER_PORT}") };
-        let voter = |id: &NodeId| format!("{id}@node-{id}:{CONTROLLER_PORT}");
-        let quorum = match voters {
-            [] => Vec::new(),
-            voters => vec![
-                "controller.listener.names=CONTROLLER".to_owned(),
-                format!("controller.quorum.voters={}", voters.iter().map(voter).collect::<Vec<_>>().join(",")),
-            ],
-        };
+        let client = format!("PLAINTEXT://{host}:{PORT}");
+        let controller = format!("CONTROLLER://{host}:{CONTROLLER_PORT}");
+        let mut listeners = Vec::new();
+        if roles.contains("broker") {
+            listeners.push(client.clone());
+        }
+        if roles.contains("controller") && !quorum.is_empty() {
+            listeners.push(controller);
+        }
         let mut all = vec![
             format!("node.id={node}"),
+            format!("process.roles={roles}"),
             "log.dirs=/data".to_owned(),
-            format!("listeners=PLAINTEXT://{host}:{PORT}{controller}"),
-            format!("advertised.listeners=PLAINTEXT://{host}:{PORT}"),
+            format!("listeners={}", listeners.join(",")),
+            "controller.listener.names=CONTROLLER".to_owned(),
         ];
-        all.extend(quorum);
+        if roles.contains("broker") {
+            all.push(format!("advertised.listeners={client}"));
+        }
+        if !quorum.is_empty() {
+            all.push(quorum.to_owned());
+        }
         all.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let disk = SimDisk::new(self.seed ^ u64::from(node).rotate_left(32));
         let broker = Arc::new(Mutex::new(Started::Stopped));
-        self.nodes.insert(node, Node { disk, settings: all, voters: voters.to_vec(), skew_ms: 0, broker });
+        self.nodes.insert(node, Node { disk, settings: all, skew_ms: 0, broker });
     }
 
     /// Sets how far the wall clock of a host is ahead, from its next start on.
@@ -119,6 +134,18 @@ impl Cluster {
     /// The disk of a host.
     pub fn disk(&self, id: NodeId) -> &SimDisk {
         &self.nodes[&id].disk
+    }
+
+    /// Whether there is this host.
+    pub fn has(&self, id: NodeId) -> bool {
+        self.nodes.contains_key(&id)
+    }
+
+    /// Gives a host, whose broker must not be running, the disk of another.
+    pub fn set_disk(&mut self, id: NodeId, disk: SimDisk) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.disk = disk;
+        }
     }
 
     /// Gives a host, whose broker must not be running, an empty disk.
@@ -135,10 +162,7 @@ impl Cluster {
         let env = self.world.start_node(id, node.disk.clone(), &self.net, node.skew_ms);
         let arguments = Arguments { config_files: Vec::new(), overrides: node.settings.clone() };
         let settings = Settings::load(&arguments, [], &|_| Err(io::ErrorKind::NotFound.into()));
-        let mut settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
-        if !node.voters.is_empty() {
-            settings.cluster_id = Some(CLUSTER_ID.to_owned());
-        }
+        let settings = settings.unwrap_or_else(|error| panic!("wrong settings: {}", error.problems.join(", ")));
         let broker = node.broker.clone();
         *locked(&broker) = Started::Starting;
         env.tasks.clone().spawn("start the broker", async move {

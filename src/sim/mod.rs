@@ -24,6 +24,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod quorum_tests;
+#[cfg(test)]
 mod replication_tests;
 #[cfg(test)]
 mod tests;

@@ -267,6 +267,10 @@ impl Net for NodeNet {
     fn wildcard(&self, port: u16) -> SocketAddr {
         (host(self.node), port).into()
     }
+
+    fn host_name(&self) -> String {
+        format!("node-{}", self.node)
+    }
 }
 
 struct SimListener {

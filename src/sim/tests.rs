@@ -23,7 +23,7 @@ use kafka_protocol::{
 use super::{
     NodeId,
     cluster::{CLIENT, Cluster, PORT},
-    seeds,
+    quorum_tests, seeds,
 };
 use crate::{
     env::{Disk, Env},
@@ -52,7 +52,7 @@ pub(super) async fn limited<T>(env: &Env, call: impl Future<Output = T>) -> Opti
     env.within(CALL_LIMIT, call).await
 }
 
-async fn create_topic(peer: &mut Peer, name: &str, settings: &[(&str, &str)]) -> Option<i16> {
+pub(super) async fn create_topic(peer: &mut Peer, name: &str, settings: &[(&str, &str)]) -> Option<i16> {
     let mut topic = CreatableTopic::default().with_name(named(name)).with_num_partitions(1).with_replication_factor(1);
     for (name, value) in settings {
         let config = kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default()
@@ -202,7 +202,7 @@ fn a_seed_replays_to_the_same_trace() {
 }
 
 /// The brokers and the topics that a broker tells clients.
-async fn metadata(env: &Env, node: NodeId) -> Option<(Vec<i32>, Vec<String>)> {
+pub(super) async fn metadata(env: &Env, node: NodeId) -> Option<(Vec<i32>, Vec<String>)> {
     let mut peer = connect(env, node).await?;
     let response = peer.call(9, &MetadataRequest::default().with_topics(None)).await.ok()?;
     let mut brokers: Vec<i32> = response.brokers.iter().map(|broker| broker.node_id.0).collect();
@@ -438,7 +438,11 @@ fn a_broker_comes_back_through_a_snapshot(seed: u64) {
     });
     assert!(metadata_log(&cluster, away).0 > end, "seed {seed}: the log begins with a snapshot");
     cluster.world.run_until("the logs of deleted topics go away", limit, || gone_partitions(&cluster, away).is_empty());
-    // It is a voter again: with it, one of the others can be missed.
+    // It is a voter again, with its new disk: with it, one of the others can be missed.
+    let directory = quorum_tests::directory_id(&cluster, away);
+    quorum_tests::wait_for_voters(&cluster, "the broker is a voter", move |voters| {
+        voters.len() == 3 && voters.contains(&(away, directory))
+    });
     let third = VOTERS[((seed + 2) % 3) as usize];
     cluster.kill(third);
     let count = || created.lock().unwrap().len();

@@ -59,7 +59,14 @@ impl Transport for SimTransport {
             arrives.await;
             let controller = controllers.lock().unwrap().get(&to).cloned();
             if let Some(controller) = controller.filter(|_| !net.is_cut(own, to)) {
-                controller.deliver(message).await;
+                let request = QuorumMessagesRequest {
+                    cluster_id: "cluster".into(),
+                    from: own as BrokerId,
+                    from_directory: Uuid::from_u128(own.into()),
+                    messages: vec![message],
+                    ..QuorumMessagesRequest::default()
+                };
+                controller.deliver(request).await;
             }
         });
     }
@@ -68,6 +75,10 @@ impl Transport for SimTransport {
         let (world, net, controllers) = (self.world.clone(), self.net.clone(), self.controllers.clone());
         Some(Box::new(SimSource { world, net, own: self.own, voter: voter as NodeId, controllers }))
     }
+
+    fn set_voters(&self, _: &VotersRecord) {}
+
+    fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
 }
 
 /// The snapshots of another node, in small pieces. Requests and responses are lost on a cut link.
@@ -177,9 +188,10 @@ impl Quorum {
         let how = OpenLog { acknowledged_is_synced: true, ..OpenLog::default() };
         let log = Log::open(&context, &dir, partition, None, config, how).unwrap();
         let options = Options {
-            node_id: node as BrokerId,
-            cluster_id: "cluster".into(),
-            directory_id: Uuid::from_u128(node.into()),
+            identity: Identity { node_id: node as BrokerId, directory_id: Uuid::from_u128(node.into()) },
+            endpoint: None,
+            cluster: TestIdentity::known("cluster"),
+            addresses: Arc::default(),
             dir,
             voters: voters(),
             transport: Arc::new(SimTransport {

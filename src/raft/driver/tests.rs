@@ -64,9 +64,10 @@ impl Node {
     fn options(&self) -> Options {
         let directory_id = Uuid::from_u128(4242);
         Options {
-            node_id: 1,
-            cluster_id: "cluster".into(),
-            directory_id,
+            identity: Identity { node_id: 1, directory_id },
+            endpoint: None,
+            cluster: TestIdentity::known("cluster"),
+            addresses: Arc::default(),
             dir: self.dir.path().to_owned(),
             voters: single_voter(1, directory_id, vec![]),
             transport: Arc::new(NoTransport),
@@ -412,7 +413,8 @@ async fn after_stop_every_request_is_told_so() {
 async fn a_directory_of_another_node_is_refused_by_name() {
     let node = Node { use_sled: false, ..Node::new() };
     node.start().await.stop().await;
-    let options = Options { node_id: 2, ..node.options() };
+    let identity = Identity { node_id: 2, directory_id: Uuid::from_u128(4242) };
+    let options = Options { identity, ..node.options() };
     let result = Driver::open(
         Env::system(),
         options,
@@ -628,11 +630,18 @@ async fn messages_of_nobody_in_the_quorum_change_nothing() {
         commit: 1_000_000,
         ..Message::default()
     };
+    let sent = |from: BrokerId, message: Bytes| QuorumMessagesRequest {
+        from,
+        messages: vec![message],
+        ..QuorumMessagesRequest::default()
+    };
     // The node itself is raft's 2.
     for (from, to) in [(1, 2), (2, 2), (3, 2), (u64::MAX, 2), (1, 3)] {
-        running.started.controller.deliver(message::encode(&heartbeat(from, to))).await;
+        for sender in [0, 1, 2] {
+            running.started.controller.deliver(sent(sender, message::encode(&heartbeat(from, to)))).await;
+        }
     }
-    running.started.controller.deliver(Bytes::from_static(b"no message")).await;
+    running.started.controller.deliver(sent(2, Bytes::from_static(b"no message"))).await;
     running.create("t").await;
     running.stop().await;
 }
