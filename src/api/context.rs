@@ -274,6 +274,11 @@ impl RequestContext {
         self.parts.channel.exchange(node, wire, body).await.ok()
     }
 
+    /// Waits until another node is the active controller.
+    pub(crate) async fn led_by_another(&self) {
+        self.parts.controller.led_by_another().await;
+    }
+
     /// Sends a request of this API to the active controller on another node.
     pub(crate) async fn ask_controller<R: Request>(&self, request: &R) -> Result<R::Response, ApiError> {
         match self.parts.channel.active() {

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse},
+};
 
 use super::{RequestContext, authorized::Operation, error_message, errors::voter_change_error};
 use crate::{
@@ -13,8 +16,10 @@ use crate::{
     raft::{Identity, VoterChange, VoterChangeError},
 };
 
-/// The next leader must be known within this time.
+/// The next leader must have answered within this time.
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// The wait before it is asked again.
+const RETRY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn handle(ctx: RequestContext, request: RemoveRaftVoterRequest) -> RemoveRaftVoterResponse {
     let refused = |error: ApiError| {
@@ -38,12 +43,21 @@ async fn remove(
     match cluster.controller().change_voters(VoterChange::Remove(identity)).await {
         Ok(()) => Ok(None),
         Err(VoterChangeError::HandsOver) => {
-            let next = ctx.env().within(HAND_OVER, cluster.controller().led_by_another()).await;
-            match next {
-                Some(()) => Ok(Some(ctx.ask_controller(request).await?)),
-                None => Err(voter_change_error(VoterChangeError::HandsOver)),
-            }
+            let response = ctx.env().within(HAND_OVER, ask_the_next_leader(ctx, request)).await;
+            response.map(Some).ok_or_else(|| voter_change_error(VoterChangeError::HandsOver))
         }
         Err(error) => Err(voter_change_error(error)),
+    }
+}
+
+/// The next leader decides nothing before its first batch is committed.
+async fn ask_the_next_leader(ctx: &RequestContext, request: &RemoveRaftVoterRequest) -> RemoveRaftVoterResponse {
+    let clock = &ctx.env().clock;
+    loop {
+        ctx.led_by_another().await;
+        match ctx.ask_controller(request).await {
+            Ok(response) if response.error_code != ResponseError::NotController.code() => return response,
+            _ => clock.sleep_until(clock.monotonic() + RETRY).await,
+        }
     }
 }

@@ -20,8 +20,10 @@ pub struct Addresses {
     configured: BTreeMap<BrokerId, Endpoint>,
     /// `controller.quorum.bootstrap.servers`.
     bootstrap: Vec<Endpoint>,
-    /// The newest voters in the metadata log.
+    /// The newest voters in the metadata log, or those of the settings, if the log has none yet.
     voters: Watched<VotersRecord>,
+    /// The log has voters.
+    are_stored: Watched<bool>,
     /// The leader that another node has named, for a node that does not know the voters yet.
     leader: Mutex<Option<(BrokerId, Endpoint)>>,
 }
@@ -38,8 +40,14 @@ impl Addresses {
         self.voters.get()
     }
 
-    pub(super) fn set_voters(&self, voters: VotersRecord) {
+    pub(super) fn set_voters(&self, voters: VotersRecord, are_stored: bool) {
         self.voters.set(voters);
+        self.are_stored.set(are_stored);
+    }
+
+    /// Waits until the metadata log of this node has voters.
+    pub(super) async fn until_stored(&self) {
+        self.are_stored.until(|are_stored| *are_stored).await;
     }
 
     /// Waits until the voters are as `holds` says.
@@ -109,7 +117,7 @@ mod tests {
         let endpoint = |host: &str| VoterEndpoint { name: "C".into(), host: host.into(), port: 9093 };
         let mut voters = single_voter(1, Default::default(), vec![endpoint("log1")]);
         voters.voters.extend(single_voter(2, Default::default(), vec![endpoint("log2")]).voters);
-        addresses.set_voters(voters);
+        addresses.set_voters(voters, true);
         assert_eq!(addresses.controllers(), [(1, at("set")), (2, at("log2"))]);
         assert_eq!(addresses.all(), [at("named"), at("set"), at("log2"), at("boot")]);
     }

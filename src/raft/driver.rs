@@ -414,6 +414,8 @@ struct Driver {
     leader: Arc<Watched<Option<BrokerId>>>,
     /// The voters that raft and the transport know.
     voters: VotersRecord,
+    /// Whether they are in the log.
+    has_voters: bool,
     /// The change of the voters that is not committed yet.
     pending_change: Option<PendingChange>,
     /// Whether this node must fetch the log, since it is no voter.
@@ -530,6 +532,7 @@ impl Driver {
             pending: VecDeque::new(),
             leader: Arc::default(),
             voters: VotersRecord::default(),
+            has_voters: false,
             pending_change: None,
             observes: Arc::default(),
             ticks_without_leader: 0,
@@ -783,6 +786,7 @@ impl Driver {
             }
             Event::Messages(messages) => self.receive(messages)?,
             Event::FetchMetadata(fetch, sender) => _ = sender.send(self.fetch_metadata(fetch)),
+            Event::ClusterId(cluster_id) => self.learn_cluster_id(&cluster_id)?,
             Event::Position(sender) => _ = sender.send(self.position()),
             Event::Observed(observed, done) => {
                 self.on_observed(observed)?;
@@ -891,7 +895,7 @@ impl Driver {
             );
             return Ok(());
         }
-        self.learn_cluster_id(&sent)?;
+        self.learn_cluster_id(&sent.cluster_id)?;
         let voter = self.node.store().voters().voter(sent.from);
         let is_voter = voter.is_some_and(|voter| voter.is_in(sent.from_directory));
         if !is_voter && !sent.host.is_empty() {
@@ -939,11 +943,11 @@ impl Driver {
     }
 
     /// A node that is new takes the id of its cluster from the first voter that knows it.
-    fn learn_cluster_id(&mut self, sent: &QuorumMessagesRequest) -> Result<(), Fatal> {
-        if !self.committed.cluster_id.is_empty() || sent.cluster_id.is_empty() {
+    fn learn_cluster_id(&mut self, cluster_id: &str) -> Result<(), Fatal> {
+        if !self.committed.cluster_id.is_empty() || cluster_id.is_empty() {
             return Ok(());
         }
-        self.set_cluster_id(&sent.cluster_id)
+        self.set_cluster_id(cluster_id)
     }
 
     fn set_cluster_id(&mut self, cluster_id: &str) -> Result<(), Fatal> {
@@ -1106,9 +1110,10 @@ impl Driver {
 
     /// raft and the transport hear of new voters as soon as these are in the log.
     fn update_voters(&mut self) -> Result<(), Fatal> {
-        if *self.node.store().voters() != self.voters {
-            self.voters = self.node.store().voters().clone();
-            self.options.addresses.set_voters(self.voters.clone());
+        let (voters, are_stored) = (self.node.store().voters(), self.node.store().has_voters());
+        if *voters != self.voters || are_stored != self.has_voters {
+            (self.voters, self.has_voters) = (voters.clone(), are_stored);
+            self.options.addresses.set_voters(self.voters.clone(), are_stored);
             self.options.transport.set_voters(&self.voters);
             self.node.update_voters()?;
             self.update_observing();

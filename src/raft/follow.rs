@@ -2,12 +2,13 @@
 //! voter (KIP-853). Apache: the unattached and the follower states of an observer.
 //!
 //! Owns the search for the leader and the Fetch requests to it, in Kafka's format. A voter that has heard of no leader
-//! for long searches, too: it may have been removed. Leaves what is fetched to the driver.
+//! for long searches, too: it may have been removed. A node that is new asks for the id of its cluster first. Leaves
+//! what is fetched to the driver.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::{error::ResponseError, messages::DescribeClusterRequest, protocol::StrBytes};
 
 use super::{
     driver::{FetchedContent, MetadataFetched, Observed, Position},
@@ -25,8 +26,12 @@ use crate::{
 
 const FETCH: i16 = 1;
 const FETCH_VERSION: i16 = 17;
+const DESCRIBE_CLUSTER_VERSION: i16 = 1;
+const ENDPOINT_CONTROLLERS: i8 = 2;
 /// The leader keeps a request for this long if there is nothing new.
 const WAIT: Duration = Duration::from_millis(500);
+/// The wait before the next request while a snapshot is fetched.
+const SNAPSHOT_WAIT: Duration = Duration::from_millis(100);
 /// Beyond the wait.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -72,6 +77,7 @@ impl Follower {
         let response = env.within(limit, self.exchange(&request)).await;
         let response = response.with_context(|| format!("no response within {limit:?}"))??;
         if let Some(error) = ResponseError::try_from_code(response.error_code) {
+            self.next += 1;
             anyhow::bail!("{error}");
         }
         let partition = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
@@ -90,7 +96,12 @@ impl Follower {
                 let leader = leader.context("the response names no leader")?;
                 let (leader, epoch) = (leader.leader_id, leader.leader_epoch);
                 let fetched = fetched(partition);
+                let is_snapshot = matches!(fetched.content, FetchedContent::Snapshot(_));
                 self.controller.observed(Observed { leader, epoch, offset: position.offset, fetched }).await;
+                if is_snapshot {
+                    // It is being fetched, and until it is there nothing else helps.
+                    self.env.clock.sleep_until(self.env.clock.monotonic() + SNAPSHOT_WAIT).await;
+                }
                 Ok(())
             }
             Some(error) => {
@@ -128,7 +139,8 @@ impl Follower {
         let mut peer = match self.peer.take() {
             Some(peer) => peer,
             None => {
-                let all = self.controller.addresses().all();
+                let mut all = self.controller.addresses().all();
+                all.retain(|endpoint| Some(endpoint) != self.own.endpoint.as_ref());
                 anyhow::ensure!(!all.is_empty(), "no controller is known");
                 let Endpoint { host, port } = &all[self.next % all.len()];
                 let connected = Peer::connect(&self.env, host, *port, "ottla-metadata", MAX_RESPONSE_BYTES).await;
@@ -137,6 +149,11 @@ impl Follower {
                 connected?
             }
         };
+        if self.own.cluster.cluster_id().is_none() {
+            let request = DescribeClusterRequest::default().with_endpoint_type(ENDPOINT_CONTROLLERS);
+            let response = peer.call(DESCRIBE_CLUSTER_VERSION, &request).await?;
+            self.controller.learn_cluster_id(&response.cluster_id).await;
+        }
         let response = peer.exchange(Wire::new(FETCH, FETCH_VERSION, true), &request.encode(FETCH_VERSION)).await;
         let response = match response {
             Ok(response) => FetchResponse::decode(FETCH_VERSION, response)?,

@@ -108,6 +108,8 @@ pub(super) enum Event {
     DescribeQuorum(oneshot::Sender<Result<QuorumInfo, Unavailable>>),
     /// An observer asks for records of the metadata log.
     FetchMetadata(MetadataFetch, oneshot::Sender<MetadataFetchReply>),
+    /// Another node belongs to this cluster. It is empty if that node does not know it either.
+    ClusterId(String),
     /// Where this node continues to fetch as an observer.
     Position(oneshot::Sender<Position>),
     /// What this node has fetched as an observer. The sender hears when it is handled.
@@ -343,6 +345,12 @@ impl ControllerHandle {
             // An error means that the driver has ended.
             let _ = receiver.await;
         }
+    }
+
+    /// Another node has named the cluster that it belongs to.
+    pub(super) async fn learn_cluster_id(&self, cluster_id: &str) {
+        // An error means that the driver has ended.
+        let _ = self.events.send(Event::ClusterId(cluster_id.to_owned())).await;
     }
 
     /// Another node has said where the leader is.

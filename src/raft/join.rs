@@ -49,13 +49,14 @@ impl Join {
         if !may_join && !self.is_listed {
             return;
         }
+        self.controller.addresses().until_stored().await;
+        if self.controller.addresses().voters().contains(self.own.identity) {
+            may_join = self.is_automatic;
+        }
         loop {
             self.controller.observes().await;
             self.env.clock.sleep_until(self.env.clock.monotonic() + RETRY).await;
             let voters = self.controller.addresses().voters();
-            if voters.voters.is_empty() {
-                continue;
-            }
             let former = voters.voter(self.own.identity.node_id);
             let result = match former {
                 _ if voters.contains(self.own.identity) => {

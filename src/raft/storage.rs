@@ -288,6 +288,11 @@ impl MetadataStorage {
         self.voters.latest()
     }
 
+    /// Whether the log or a snapshot has voters, not only the settings.
+    pub fn has_voters(&self) -> bool {
+        self.voters.is_stored()
+    }
+
     /// The voters that the log names up to `offset`.
     pub fn voters_at(&self, offset: Offset) -> &VotersRecord {
         self.voters.at(offset)

@@ -145,7 +145,7 @@ impl Transport for QuorumTransport {
 
     fn snapshots_of(&self, voter: BrokerId) -> Option<Box<dyn SnapshotSource>> {
         let endpoint = self.addresses.of(voter)?;
-        let cluster_id = StrBytes::from_string(self.own.cluster.cluster_id()?);
+        let cluster_id = self.own.cluster.cluster_id().map(StrBytes::from_string);
         Some(Box::new(VoterSnapshots { env: self.env.clone(), cluster_id, endpoint, peer: None }))
     }
 
@@ -173,7 +173,8 @@ impl Transport for QuorumTransport {
 /// The snapshots of another voter, over a connection of their own.
 struct VoterSnapshots {
     env: Env,
-    cluster_id: StrBytes,
+    /// `None` if this node does not know it yet.
+    cluster_id: Option<StrBytes>,
     endpoint: Endpoint,
     peer: Option<Peer>,
 }
@@ -221,7 +222,7 @@ impl VoterSnapshots {
             .with_name(TopicName(StrBytes::from_static_str(CLUSTER_METADATA_TOPIC)))
             .with_partitions(vec![partition]);
         FetchSnapshotRequest::default()
-            .with_cluster_id(Some(self.cluster_id.clone()))
+            .with_cluster_id(self.cluster_id.clone())
             .with_replica_id(messages::BrokerId(replica))
             .with_max_bytes(i32::try_from(max_bytes).unwrap_or(i32::MAX))
             .with_topics(vec![topic])

@@ -103,7 +103,8 @@ impl Driver {
             // From now on another voter relies on it.
             self.node.store().sync_hard_state()?;
         }
-        let ids: Vec<_> = voters.voters.iter().map(|voter| voter.voter_id).collect();
+        let ids = |voters: &VotersRecord| voters.voters.iter().map(|voter| voter.voter_id).collect::<Vec<_>>();
+        let (before, after) = (ids(self.node.store().voters()), ids(&voters));
         let records = [ControlRecord::KRaftVoters(voters)];
         let batch = control_batch(self.next_offset, self.node.epoch(), self.env.clock.now_ms(), &records);
         if self.node.propose(batch.to_vec()).is_err() {
@@ -112,7 +113,9 @@ impl Driver {
             }
             return Ok(());
         }
-        tracing::info!(voters = ?ids, "the voters of the metadata quorum change");
+        if before != after {
+            tracing::info!(voters = ?after, "the voters of the metadata quorum change");
+        }
         self.pending_change = Some(PendingChange { offset: self.next_offset, sender });
         self.next_offset += 1;
         Ok(())
