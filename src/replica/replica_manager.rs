@@ -716,7 +716,9 @@ impl Subscriber for ReplicaManager {
         self.directories.on_image(image, &self.log_manager);
         let is_large = self.is_large(image, delta);
         for topic in delta.deleted_topics.values() {
-            self.remove_topic(changes, topic, is_large);
+            if !planted!("R4") {
+                self.remove_topic(changes, topic, is_large);
+            }
         }
         self.retry_unopened(changes, &mut RetryTurn::default(), 1);
         let mut new = Vec::new();
