@@ -1,8 +1,8 @@
 //! Three whole brokers under load, and faults of many kinds at once.
 //!
-//! Owns the faults, when they begin and end, and what must hold when all have ended. Each seed switches a random half of
-//! the kinds of faults off (swarm testing), so that those that remain have room to do harm. `swarm_tests/load.rs` has
-//! the clients and what they may see, `swarm_tests/invariants.rs` what must hold inside of the brokers at any time.
+//! Owns the faults, when they begin and end, and what must hold when all have ended. Each seed switches a random half
+//! of the kinds of faults off (swarm testing), so that those that remain have room to do harm. `swarm_tests/load.rs`
+//! has the clients and what they may see, `swarm_tests/invariants.rs` what must hold inside of the brokers at any time.
 //!
 //! What is promised (KIP-966): a record that was acknowledged with acks=all survives the loss of the page caches of
 //! `min.insync.replicas` - 1 brokers in any order. A broker that was killed cannot prove that it has lost nothing, so
@@ -500,14 +500,14 @@ fn swarm(seed: u64) -> (u64, usize) {
 
 #[test]
 fn inv_r4_a_swarm_of_faults_loses_nothing_and_ends_in_a_whole_cluster() {
-    for seed in seeds(6, 2) {
+    for seed in seeds(2, 1) {
         swarm(seed);
     }
 }
 
 #[test]
 fn a_swarm_replays_from_its_seed() {
-    for seed in seeds(1, 1) {
+    for seed in seeds(0, 1) {
         assert_eq!(swarm(seed), swarm(seed), "seed {seed}");
     }
 }
