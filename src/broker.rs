@@ -249,6 +249,12 @@ impl Broker {
         &self.parts.replica_manager
     }
 
+    /// The newest metadata that this node has published.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn image(&self) -> Arc<MetadataImage> {
+        self.parts.metadata.image()
+    }
+
     /// `node.id`.
     pub fn node_id(&self) -> i32 {
         self.parts.config.node_id

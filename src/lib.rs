@@ -6,6 +6,20 @@
 // Tests may use files and clocks directly.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+/// Whether the simulation has switched on a planted bug: always false outside of tests (docs/TESTING.md).
+#[cfg(test)]
+macro_rules! planted {
+    ($bug:literal) => {
+        crate::sim::planted::is_on($bug)
+    };
+}
+#[cfg(not(test))]
+macro_rules! planted {
+    ($bug:literal) => {
+        false
+    };
+}
+
 /// Basic types that all modules use.
 pub mod types;
 

@@ -61,7 +61,7 @@ pub fn register_broker(
         Err(error) => return Step::reply(Err(error)),
     }
     let existing = image.broker(request.broker_id);
-    let same_incarnation = existing.filter(|broker| broker.incarnation_id == request.incarnation_id);
+    let same_incarnation = existing.filter(|broker| broker.incarnation_id == request.incarnation_id || planted!("A10"));
     let mut record = registration_record(&request);
     let mut records = Vec::new();
     match same_incarnation {
@@ -73,10 +73,12 @@ pub fn register_broker(
         None => {
             record.broker_epoch = context.next_write_offset;
             if let Some(existing) = existing {
-                let is_clean = existing.epoch == request.previous_broker_epoch;
+                let is_clean = existing.epoch == request.previous_broker_epoch || planted!("A21");
                 let lost = || BrokerChange::is_lost(request.broker_id);
                 let change = if is_clean { BrokerChange::leaves(request.broker_id) } else { lost() };
-                records = leader_and_isr_updates(image, context.schema, change).collect();
+                if !planted!("A11") {
+                    records = leader_and_isr_updates(image, context.schema, change).collect();
+                }
             }
         }
     }
@@ -243,7 +245,7 @@ pub fn broker_heartbeat(
         records.push(change(FENCE, 0));
         (records, true, true)
     } else if request.want_fence && !broker.fenced {
-        let mut records: Vec<_> = updates(leave);
+        let mut records: Vec<_> = if planted!("M3") { Vec::new() } else { updates(leave) };
         records.push(change(FENCE, 0));
         (records, true, false)
     } else if !request.want_fence && broker.fenced {

@@ -93,7 +93,8 @@ fn check(
     // The leader has seen a newer state than this controller, so another controller is active (KAFKA-14154). The leader
     // must not take the answer of this one for a reason to stop.
     if proposal.leader_epoch > partition.leader_epoch || proposal.partition_epoch > partition.partition_epoch {
-        return Err(ResponseError::NotController);
+        let believed = planted!("A6");
+        return Err(if believed { ResponseError::FencedLeaderEpoch } else { ResponseError::NotController });
     }
     if proposal.leader_epoch < partition.leader_epoch {
         return Err(ResponseError::FencedLeaderEpoch);
@@ -153,7 +154,9 @@ fn is_valid_recovery(partition: &PartitionImage, proposal: &ProposedIsr) -> bool
 /// KIP-841, KIP-903: a broker that is fenced, is shutting down or was restarted since the leader heard it does not join
 /// the ISR.
 fn is_eligible(image: &MetadataImage, broker: BrokerId, epoch: i64) -> bool {
-    image.broker(broker).is_some_and(|broker| broker.is_active() && (epoch == -1 || epoch == broker.epoch))
+    image
+        .broker(broker)
+        .is_some_and(|broker| broker.is_active() && (epoch == -1 || epoch == broker.epoch) || planted!("A4-CONTROLLER"))
 }
 
 /// The state after a valid proposal, and the record that makes it so.

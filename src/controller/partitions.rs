@@ -223,8 +223,13 @@ pub(super) fn place(
 ) -> Result<Vec<Vec<BrokerId>>, String> {
     // As in Apache's UsableBrokerIterator, brokers in controlled shutdown are usable here; the later check of
     // `is_active` keeps them out of the ISR.
-    let usable =
-        || image.brokers.values().map(|broker| broker.as_ref()).filter(|broker| has_uncordoned_directory(broker));
+    let usable = || {
+        image
+            .brokers
+            .values()
+            .map(|broker| broker.as_ref())
+            .filter(|broker| has_uncordoned_directory(broker) && !(broker.fenced && planted!("K11")))
+    };
     let brokers = usable().count();
     let Ok(factor @ 1..) = usize::try_from(replication_factor) else {
         return Err(format!(

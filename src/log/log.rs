@@ -395,6 +395,9 @@ impl Log {
         for (at, header) in run {
             let records = bytes.slice(at + HEADER_BYTES..at + header.size_bytes() as usize);
             let completed = self.note_appended(header, marker_of(header, &records));
+            if planted!("K5") {
+                self.producers = ProducerState::new(self.log_end_offset);
+            }
             let pinned_bytes = records.len();
             self.ctx.tail.push(&self.tail, *header, records, pinned_bytes);
             self.index_appended(&active, header, position, completed)?;

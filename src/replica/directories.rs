@@ -71,8 +71,28 @@ impl Directories {
         self.has_started.load(Ordering::Acquire)
     }
 
+    /// Whether an empty log may take the place of one that is gone: other replicas have the records, and the controller
+    /// counts this replica neither as in sync nor as one that may lead (KIP-966). A directory that has failed may come
+    /// back with the log, so it is waited for.
+    pub(super) fn may_begin_empty(&self, partition: &PartitionImage, log_manager: &LogManager) -> bool {
+        let own = self.broker_id;
+        let counts =
+            [&partition.isr, &partition.elr, &partition.last_known_elr].into_iter().any(|of| of.contains(&own));
+        let is_ours = assigned_directory(partition, own)
+            .is_some_and(|assigned| log_manager.directory_ids().any(|(_, id)| id == assigned));
+        partition.replicas.len() > 1
+            && partition.leader != own
+            && !counts
+            && !is_ours
+            && directory_of(partition, own) != Some(UNASSIGNED)
+            && log_manager.offline_dir_paths().next().is_none()
+    }
+
     /// Returns where the log manager must look for the log of a partition.
-    pub(super) fn placement(&self, partition: &PartitionImage) -> Placement {
+    pub(super) fn placement(&self, partition: &PartitionImage, log_manager: &LogManager) -> Placement {
+        if self.may_begin_empty(partition, log_manager) {
+            return Placement::New(None);
+        }
         let directory = assigned_directory(partition, self.broker_id);
         if self.has_started.load(Ordering::Acquire) {
             return Placement::New(directory);

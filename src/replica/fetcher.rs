@@ -366,6 +366,11 @@ impl Fetcher {
     ) -> anyhow::Result<Option<Offset>> {
         // A response that says where the logs diverge has neither records nor watermarks of use (KAFKA-14704).
         if let Some(diverging) = data.diverging_epoch {
+            if planted!("A1") {
+                let (high_watermark, log_start_offset) = (data.high_watermark.max(from.offset), data.log_start_offset);
+                let data = LeaderData { from, records: Bytes::new(), high_watermark, log_start_offset };
+                partition.append_as_follower(data, now_ms)?;
+            }
             let partition = partition.clone();
             let truncate = move || partition.truncate_to_leader(&from, (diverging.epoch, diverging.end_offset));
             self.env.tasks.blocking("truncate a log", truncate).await?;
@@ -388,6 +393,7 @@ impl Fetcher {
                 self.env.tasks.blocking("truncate a log", move || partition.continue_at(&from, start, end)).await?;
                 Ok(None)
             }
+            Some(_) if planted!("A15") => std::future::pending().await,
             Some(error) => {
                 tracing::debug!(partition = ?key, %error, "the leader refuses a fetch");
                 Err(error.into())

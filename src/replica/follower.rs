@@ -59,7 +59,7 @@ impl Partition {
             from: FetchFrom {
                 offset: inner.log.log_end_offset(),
                 current_leader_epoch: leadership.leader_epoch,
-                last_fetched_epoch: inner.log.latest_epoch().unwrap_or(-1),
+                last_fetched_epoch: inner.log.latest_epoch().filter(|_| !planted!("A2")).unwrap_or(-1),
             },
             log_start_offset: inner.log.log_start_offset(),
             high_watermark: inner.state.high_watermark(),
@@ -71,7 +71,7 @@ impl Partition {
         let leadership = inner.state.leadership();
         !inner.state.is_leader()
             && leadership.leader >= 0
-            && leadership.leader_epoch == from.current_leader_epoch
+            && (leadership.leader_epoch == from.current_leader_epoch || planted!("A3"))
             && inner.log.log_end_offset() == from.offset
     }
 
@@ -162,7 +162,7 @@ impl Partition {
         }
         // Apache: `AbstractFetcherThread.fetchOffsetAndTruncate`.
         let end_offset = inner.log.log_end_offset();
-        if leader_end_offset < end_offset {
+        if leader_end_offset < end_offset && !planted!("A16") {
             let truncate_to = leader_end_offset.max(inner.log.log_start_offset());
             self.truncate_locked(&mut inner, truncate_to, from.current_leader_epoch)?;
         } else if leader_start_offset > end_offset {

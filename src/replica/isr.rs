@@ -112,6 +112,10 @@ fn deliver(
     answer: Result<AlteredPartition, ResponseError>,
 ) -> bool {
     let Some(proposal) = sent.get(&key) else { return false };
+    let is_gone = matches!(answer, Err(ResponseError::UnknownTopicId));
+    if is_gone && planted!("A13") {
+        return false;
+    }
     let answer = match answer {
         Ok(AlteredPartition { leader_epoch, isr, partition_epoch, .. }) => {
             IsrAnswer::Changed { leader_epoch, isr, partition_epoch }
@@ -126,6 +130,7 @@ fn deliver(
             | ResponseError::InvalidRequest
             | ResponseError::NewLeaderElected,
         ) => IsrAnswer::Outdated,
+        Err(_) if planted!("A5") => IsrAnswer::Outdated,
         Err(error) => {
             tracing::debug!(?key, %error, "a change of in-sync replicas is tried again");
             return false;

@@ -245,7 +245,8 @@ impl Partition {
     pub fn is_committed(&self, offset: Offset, leader_epoch: LeaderEpoch) -> Result<bool, PartitionError> {
         let inner = self.lock();
         // The epoch first: the watermark may already be above another record at the offset.
-        if !inner.state.is_leader() || inner.state.leadership().leader_epoch != leader_epoch {
+        let is_epoch = inner.state.is_leader() && inner.state.leadership().leader_epoch == leader_epoch;
+        if !is_epoch && !planted!("A19") {
             return Err(PartitionError::NotLeader(self.topic_partition.clone()));
         }
         Ok(inner.state.high_watermark() > offset)
@@ -357,7 +358,7 @@ impl Partition {
             });
         }
         let mut read = self.read_locked(&inner, fetch, max_bytes, FetchIsolation::LogEnd, min_one_batch)?;
-        if read.plan.is_none() {
+        if read.plan.is_none() && !planted!("K8") {
             return Ok(read);
         }
         let leader_end_offset = inner.log.log_end_offset();
@@ -533,6 +534,13 @@ impl Partition {
     pub fn resign(&self) {
         let leadership = self.lock().state.leadership().clone();
         self.on_metadata(Leadership { leader: -1, partition_epoch: i32::MAX, ..leadership });
+    }
+
+    /// Shows the state of the replica and its log to a check, and changes nothing.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn observe<T>(&self, look: impl FnOnce(&ReplicaState, &Log) -> T) -> T {
+        let inner = self.lock();
+        look(&inner.state, &inner.log)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -360,9 +360,10 @@ impl ReplicaManager {
         match local.partition(index) {
             Some(Hosted::Online(partition)) => self.change_leadership(&partition, registered),
             // When its log is opened, the partition gets the leadership of the image at that time.
-            Some(Hosted::Opening | Hosted::Offline) => {}
-            None => {
-                let placement = self.directories.placement(registered);
+            Some(Hosted::Opening) => {}
+            Some(Hosted::Offline) if !self.directories.may_begin_empty(registered, &self.log_manager) => {}
+            None | Some(Hosted::Offline) => {
+                let placement = self.directories.placement(registered, &self.log_manager);
                 let unopened = Unopened { topic_id: topic.id, index, placement };
                 if !is_queued {
                     return Some(NewPartition { topic, local: local.clone(), unopened, registered });
@@ -716,7 +717,9 @@ impl Subscriber for ReplicaManager {
         self.directories.on_image(image, &self.log_manager);
         let is_large = self.is_large(image, delta);
         for topic in delta.deleted_topics.values() {
-            self.remove_topic(changes, topic, is_large);
+            if !planted!("R4") {
+                self.remove_topic(changes, topic, is_large);
+            }
         }
         self.retry_unopened(changes, &mut RetryTurn::default(), 1);
         let mut new = Vec::new();

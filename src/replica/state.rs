@@ -211,7 +211,7 @@ impl ReplicaState {
     /// Whether the high watermark is up to date. A new leader does not know yet which of the records that it got as a
     /// follower were committed (KIP-207).
     pub fn knows_high_watermark(&self) -> bool {
-        self.high_watermark >= self.epoch_start_offset
+        self.high_watermark >= self.epoch_start_offset || planted!("L3")
     }
 
     /// Whether this broker leads and other brokers have replicas.
@@ -272,7 +272,9 @@ impl ReplicaState {
     /// no other replica does: it must not hold the high watermark.
     fn set_followers(&mut self, is_new_epoch: bool, was_leader: bool, at: &Moment<'_>) {
         let mut before = std::mem::take(&mut self.followers);
-        for replica in self.leadership.replicas.iter().filter(|replica| **replica != self.local) {
+        let by_isr = planted!("K12-ISR");
+        let replicas = if by_isr { &self.leadership.isr } else { &self.leadership.replicas };
+        for replica in replicas.iter().filter(|replica| **replica != self.local) {
             let mut follower = before.remove(replica).unwrap_or_default();
             if is_new_epoch {
                 // linear: a partition has a few replicas
@@ -292,7 +294,10 @@ impl ReplicaState {
         }
         let follower = self.followers.get_mut(&fetch.replica)?;
         // A fetch that an earlier process of the broker has sent (KIP-903).
-        if fetch.broker_epoch >= 0 && follower.broker_epoch.is_some_and(|epoch| fetch.broker_epoch < epoch) {
+        if !planted!("A4")
+            && fetch.broker_epoch >= 0
+            && follower.broker_epoch.is_some_and(|epoch| fetch.broker_epoch < epoch)
+        {
             return None;
         }
         follower.on_fetch(fetch, at.now);
@@ -359,16 +364,17 @@ impl ReplicaState {
     /// Updates the high watermark of a leader. Returns it if it has increased (INV-R3).
     fn advance(&mut self, at: &Moment<'_>) -> Option<Offset> {
         // KIP-966: a record counts as committed only if enough replicas have it.
-        if !self.is_leader() || self.in_sync_replicas() < self.needed_replicas(at.min_insync_replicas) {
+        let needed = self.needed_replicas(at.min_insync_replicas);
+        if !self.is_leader() || self.in_sync_replicas() < needed && !planted!("A8") {
             return None;
         }
         let holds = |replica: BrokerId, follower: &Follower| {
             // linear: a partition has a few replicas
             self.leadership.isr.contains(&replica)
-                || self.proposed.as_ref().is_some_and(|proposed| proposed.contains(&replica))
+                || !planted!("R6") && self.proposed.as_ref().is_some_and(|proposed| proposed.contains(&replica))
                 // A replica that will join soon must not find the high watermark above its end, as long as it may join
                 // at all (KAFKA-15021).
-                || follower.is_caught_up(at) && self.is_eligible(replica, follower, at)
+                || follower.is_caught_up(at) && (planted!("A7") || self.is_eligible(replica, follower, at))
         };
         let mut lowest = at.visible_end_offset;
         for (replica, follower) in &self.followers {
@@ -389,7 +395,7 @@ impl ReplicaState {
     }
 
     fn raise(&mut self, high_watermark: Offset) -> Option<Offset> {
-        (high_watermark > self.high_watermark).then(|| {
+        (high_watermark > self.high_watermark || planted!("K12")).then(|| {
             self.high_watermark = high_watermark;
             high_watermark
         })

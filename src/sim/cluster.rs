@@ -66,6 +66,25 @@ pub fn listed(voters: &[NodeId]) -> String {
     voters.join(",")
 }
 
+/// Shows the brokers that serve to a check.
+pub struct Observer(Vec<(NodeId, Arc<Mutex<Started>>)>);
+
+impl Observer {
+    /// Shows nothing.
+    pub fn none() -> Observer {
+        Observer(Vec::new())
+    }
+
+    /// Calls `look` for each broker that serves.
+    pub fn each(&self, mut look: impl FnMut(NodeId, &Broker)) {
+        for (node, broker) in &self.0 {
+            if let Started::Serving(broker) = &*locked(broker) {
+                look(*node, broker);
+            }
+        }
+    }
+}
+
 impl Cluster {
     /// A cluster without brokers.
     pub fn new(seed: u64) -> Cluster {
@@ -197,6 +216,19 @@ impl Cluster {
     /// Whether the broker of a host was ended or has ended.
     pub fn is_stopped(&self, id: NodeId) -> bool {
         matches!(&*locked(&self.nodes[&id].broker), Started::Stopped)
+    }
+
+    /// Why the newest start of the broker of a host was refused, if it was.
+    pub fn refused(&self, id: NodeId) -> Option<String> {
+        match &*locked(&self.nodes[&id].broker) {
+            Started::Refused(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// Shows the brokers of all hosts, also those that are started later.
+    pub fn observer(&self) -> Observer {
+        Observer(self.nodes.iter().map(|(id, node)| (*id, node.broker.clone())).collect())
     }
 
     /// The high watermark of a partition on a host, and the batches in its log with their base offsets.

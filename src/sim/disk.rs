@@ -297,6 +297,12 @@ impl SimDisk {
         locked(&self.inner.state).capacity_bytes = bytes;
     }
 
+    /// Lets the disk take only this many more bytes than it has now; `None` for no limit.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        let mut state = locked(&self.inner.state);
+        state.capacity_bytes = bytes.map_or(u64::MAX, |bytes| state.used_bytes.saturating_add(bytes));
+    }
+
     /// Makes the file system unable to reserve space.
     pub fn cannot_reserve_space(&self) {
         locked(&self.inner.state).cannot_reserve_space = true;

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod net;
+#[cfg(test)]
+pub mod planted;
 pub mod seeds;
 pub mod wait;
 pub mod world;
@@ -27,5 +29,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod quorum_tests;
 #[cfg(test)]
 mod replication_tests;
+#[cfg(test)]
+mod swarm_tests;
 #[cfg(test)]
 mod tests;

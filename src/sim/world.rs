@@ -20,7 +20,7 @@ use std::{
 
 use crate::{
     env::{BoxFuture, Clock, Env, Random, SystemRandom, Tasks, tasks::SimulatedThread},
-    sim::{SimDisk, net::SimNet},
+    sim::{SimDisk, locked, net::SimNet},
     types::TimestampMs,
 };
 
@@ -29,8 +29,10 @@ pub type NodeId = u32;
 
 /// Wall time at the start of each simulation, in ms: 2026-01-01.
 const START_MS: TimestampMs = 1_767_225_600_000;
-/// The longest that one piece of blocking work takes, in µs.
+/// The longest that one piece of blocking work takes, in µs, unless [`World::set_slow_disk`] changes it.
 const BLOCKING_MICROS: u64 = 500;
+/// The steps between two calls of the probe: most steps change nothing that it looks at.
+const PROBE_STEPS: u64 = 32;
 
 /// A simulation. Clones share it.
 #[derive(Clone)]
@@ -44,7 +46,7 @@ pub struct Simulation(World);
 impl Simulation {
     /// A simulation without nodes, at time 0.
     pub fn new(seed: u64) -> Simulation {
-        let inner = Inner { random: SystemRandom::seeded(seed), state: Mutex::default() };
+        let inner = Inner { random: SystemRandom::seeded(seed), state: Mutex::default(), probe: Mutex::default() };
         Simulation(World { inner: Arc::new(inner) })
     }
 }
@@ -64,6 +66,7 @@ impl Drop for Simulation {
             state.running.clear();
             std::mem::take(&mut state.tasks)
         };
+        *locked(&self.inner.probe) = None;
         // Outside the lock: dropping a task wakes others.
         drop(tasks);
     }
@@ -72,7 +75,11 @@ impl Drop for Simulation {
 struct Inner {
     random: SystemRandom,
     state: Mutex<State>,
+    probe: Mutex<Option<Probe>>,
 }
+
+/// A check of the nodes that runs between two steps.
+type Probe = Box<dyn FnMut() + Send>;
 
 #[derive(Default)]
 struct State {
@@ -88,6 +95,9 @@ struct State {
     /// this start.
     running: BTreeMap<NodeId, u64>,
     starts: u64,
+    /// The longest blocking work on nodes with a slow disk, in µs.
+    slow: BTreeMap<NodeId, u64>,
+    steps: u64,
     /// A checksum of all steps so far.
     trace: u64,
 }
@@ -189,6 +199,20 @@ impl World {
         self.inner.state().paused.remove(&node);
     }
 
+    /// Blocking work on a node, which waits for its disk, takes up to this many µs from now on; `None` for the usual.
+    pub fn set_slow_disk(&self, node: NodeId, micros: Option<u64>) {
+        let mut state = self.inner.state();
+        match micros {
+            Some(micros) => _ = state.slow.insert(node, micros),
+            None => _ = state.slow.remove(&node),
+        }
+    }
+
+    /// Calls `probe` again and again while the world runs. It must change nothing, or a seed shows another run.
+    pub fn set_probe(&self, probe: impl FnMut() + Send + 'static) {
+        *locked(&self.inner.probe) = Some(Box::new(probe));
+    }
+
     /// Runs one task that is ready, or moves time to the next timer. Returns false if nothing can ever happen again.
     pub fn step(&self) -> bool {
         let Some((id, mut future, waker)) = self.take_ready() else { return self.advance() };
@@ -256,6 +280,16 @@ impl World {
         while !condition() {
             if self.now() > end || !self.step() {
                 return condition();
+            }
+            let steps = {
+                let mut state = self.inner.state();
+                state.steps += 1;
+                state.steps
+            };
+            if steps.is_multiple_of(PROBE_STEPS)
+                && let Some(probe) = &mut *locked(&self.inner.probe)
+            {
+                probe();
             }
         }
         true
@@ -417,7 +451,8 @@ impl SimulatedThread for NodeThread {
     }
 
     fn spawn_blocking(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) {
-        let takes = Duration::from_micros(1 + self.world.inner.random.below(BLOCKING_MICROS));
+        let longest = self.world.inner.state().slow.get(&self.node).copied().unwrap_or(BLOCKING_MICROS);
+        let takes = Duration::from_micros(1 + self.world.inner.random.below(longest));
         let done = self.world.sleep_until(self.world.now() + takes);
         self.spawn(
             name,
