@@ -19,7 +19,7 @@ mod transport;
 pub use cached_image::{CachedImage, OpenStore, open_store};
 pub use channel::{Active, ControllerChannel};
 pub use driver::{NoTransport, Options, Transport, start};
-pub use handle::{ControllerHandle, QuorumInfo, ReplicaInfo, Unavailable};
+pub use handle::{ControllerHandle, QuorumGauges, QuorumInfo, ReplicaInfo, Unavailable};
 pub use metadata_log::MetadataLog;
 pub use requests::BrokerRequest;
 pub use transport::QuorumTransport;
