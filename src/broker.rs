@@ -579,6 +579,9 @@ impl Quorum<'_> {
                 rebalance_interval: config.auto_leader_rebalance_enable.then(|| {
                     Duration::from_secs(u64::try_from(config.leader_imbalance_check_interval_seconds).unwrap_or(1))
                 }),
+                unclean_election_interval: Duration::from_millis(
+                    u64::try_from(config.unclean_leader_election_interval_ms).unwrap_or(0),
+                ),
                 broker_session_timeout: Duration::from_millis(
                     u64::try_from(config.broker_session_timeout_ms).unwrap_or(0),
                 ),

@@ -9,7 +9,11 @@ use std::{
 
 use protocol_tests::{
     broker::Broker,
-    clients::{Record, consumer, create_topic, produce, producer, read_all, try_send, with_coordinator},
+    clients::{
+        Record, consumer, create_replicated_topic, create_topic, produce, producer, read_all, try_send,
+        with_coordinator,
+    },
+    cluster::{Cluster, NODES},
     process::eventually,
     wire::{Answer, Wire},
 };
@@ -73,6 +77,56 @@ impl Samples {
     fn sum(&self, start: &str) -> u64 {
         self.0.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, value)| value).sum::<f64>() as u64
     }
+}
+
+#[test]
+fn three_brokers_tell_who_leads_and_which_replicas_are_missing() {
+    let mut cluster = Cluster::start(|options| options.set("ottla.http.listener", "127.0.0.1:0"));
+    create_replicated_topic(&cluster.bootstrap(), "t", 6, 3, &[("min.insync.replicas", "2")]);
+    cluster.await_in_sync("t");
+    let of = |cluster: &mut Cluster, nodes: &[i32], name: &str| -> Vec<u64> {
+        nodes.iter().map(|node| Samples::of(cluster.broker(*node)).get(name)).collect()
+    };
+    let sum = |cluster: &mut Cluster, nodes: &[i32], name: &str| of(cluster, nodes, name).iter().sum::<u64>();
+    let manager = |name: &str| format!("kafka_server_replicamanager_{name}");
+    let controller = "kafka_controller_kafkacontroller_activecontrollercount";
+    let quorum_leader = "kafka_server_raft_metrics_current_leader";
+    let active: Vec<i32> =
+        NODES.into_iter().filter(|node| Samples::of(cluster.broker(*node)).get(controller) == 1).collect();
+    assert_eq!(active.len(), 1, "one controller is active: {active:?}");
+    assert_eq!(of(&mut cluster, &NODES, quorum_leader), [active[0] as u64; 3]);
+    assert_eq!(of(&mut cluster, &NODES, &manager("partitioncount")), [6; 3]);
+    assert_eq!(sum(&mut cluster, &NODES, &manager("leadercount")), 6);
+    assert_eq!(sum(&mut cluster, &NODES, &manager("underreplicatedpartitions")), 0);
+    assert_eq!(sum(&mut cluster, &NODES, "kafka_controller_controllerstats_leaderelectionrateandtimems_count"), 0);
+
+    let dead = *NODES.iter().find(|node| **node != active[0]).expect("another broker");
+    let led = Samples::of(cluster.broker(dead)).get(&manager("leadercount"));
+    cluster.broker(dead).kill();
+    let alive: Vec<i32> = NODES.into_iter().filter(|node| *node != dead).collect();
+    eventually("the others lead", LIMIT, || (sum(&mut cluster, &alive, &manager("leadercount")) == 6).then_some(()));
+    assert_eq!(sum(&mut cluster, &alive, &manager("underreplicatedpartitions")), 6);
+    assert_eq!(sum(&mut cluster, &alive, &manager("atminisrpartitioncount")), 6);
+    assert_eq!(sum(&mut cluster, &alive, &manager("underminisrpartitioncount")), 0);
+    assert_eq!(of(&mut cluster, &alive, "kafka_controller_kafkacontroller_fencedbrokercount"), [1; 2]);
+    assert_eq!(of(&mut cluster, &alive, "kafka_controller_kafkacontroller_activebrokercount"), [2; 2]);
+    let elections = "kafka_controller_controllerstats_leaderelectionrateandtimems_count";
+    assert_eq!(of(&mut cluster, &alive, elections), [led; 2]);
+    assert_eq!(sum(&mut cluster, &alive, "kafka_controller_controllerstats_uncleanleaderelections_total"), 0);
+
+    cluster.broker(dead).start();
+    cluster.await_in_sync("t");
+    eventually("the replicas are back", LIMIT, || {
+        (sum(&mut cluster, &NODES, &manager("underreplicatedpartitions")) == 0).then_some(())
+    });
+    assert_eq!(sum(&mut cluster, &NODES, &manager("isrexpands_total")), 6);
+    assert_eq!(sum(&mut cluster, &NODES, "kafka_server_replicafetchermanager_failedpartitionscount"), 0);
+    for node in alive {
+        let joined = cluster.broker(node).log().iter().filter(|line| line.contains("has joined the in-sync")).count();
+        assert!(joined >= 1, "the log tells that replicas are back");
+    }
+    let ends = of(&mut cluster, &NODES, "kafka_server_raft_metrics_log_end_offset");
+    assert!(ends.iter().all(|end| *end > 6), "{ends:?}");
 }
 
 #[test]

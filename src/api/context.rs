@@ -237,6 +237,11 @@ impl RequestContext {
         self.find_topic(&partition.topic).partition(partition.partition).map(|_| ())
     }
 
+    /// Another broker has sent a fetch request as a follower.
+    pub(crate) fn on_follower_fetch(&self, broker: BrokerId) {
+        self.parts.replica_manager.on_fetch_request(broker);
+    }
+
     /// The fetch sessions of consumers.
     pub(crate) fn fetch_sessions(&self) -> &FetchSessionCache {
         &self.parts.fetch_sessions

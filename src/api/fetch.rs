@@ -4,7 +4,7 @@
 //! too little data, the request waits until a watermark moves and reads again, until there is enough data or
 //! `max_wait_ms` has passed. Reads that may wait for a disk run on the blocking pool.
 //! A request of a follower is read up to the log end offset. It also ends when the high watermark is above the one that
-//! the follower knows (KIP-1166).
+//! the follower knows (KIP-1166). With a session it reads only the partitions that have changed.
 //! Version notes: sessions from version 7 on (KIP-227), epochs 9 (KIP-320), diverging epochs 12, topic
 //! ids 13 (KIP-516), the current leader 16 (KIP-951).
 
@@ -55,19 +55,25 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     }
     let clock = ctx.env().clock.clone();
     let start = clock.monotonic();
-    let context = match begin(&ctx, &request, start) {
+    if request.replica_id >= 0 {
+        ctx.on_follower_fetch(request.replica_id);
+    }
+    let mut context = match begin(&ctx, &request, start) {
         Ok(context) => context,
         Err(error) => return FetchResponse { error_code: session_error(error).code(), ..Default::default() },
     };
-    let fetch = Fetch::new(&ctx, &request, &context);
+    let mut fetch = Fetch::new(&ctx, &request, &context);
     let deadline = start + Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let refused_topics: Vec<_> = refused_topics(&request).collect();
     // The request's data was copied, so its memory is released before the wait for records.
     drop(request);
     ctx.release_request_memory();
-    let found = fetch.read_until(deadline).await;
+    let found = match context.changed().is_some() {
+        true => fetch.read_changed_until(&ctx, &mut context, deadline).await,
+        false => fetch.read_until(deadline).await,
+    };
     fetch.count(&found, &ctx.metrics().topics);
-    let updates: Vec<PartitionUpdate> = found.partitions.iter().map(update_of).collect();
+    let updates = fetch.updates(&found);
     let (session_id, included) = ctx.fetch_sessions().finish(&context, &updates, clock.monotonic());
     let mut topics = by_topic(&context, found.partitions, included);
     topics.extend(refused_topics);
@@ -98,9 +104,9 @@ fn session_error(error: SessionError) -> ResponseError {
 }
 
 fn begin(ctx: &RequestContext, request: &FetchRequest, now: Duration) -> Result<FetchContext, SessionError> {
-    let uses_topic_ids = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let kind = (ctx.api_version >= FIRST_WITH_TOPIC_IDS, request.replica_id >= 0);
     let Named { wanted, forgotten } = named(request);
-    ctx.fetch_sessions().begin(request.session_id, request.session_epoch, wanted, &forgotten, uses_topic_ids, now)
+    ctx.fetch_sessions().begin(request.session_id, request.session_epoch, wanted, &forgotten, kind, now)
 }
 
 /// The partitions that a request names, and those that it removes from its fetch session.
@@ -203,37 +209,48 @@ impl Target {
 }
 
 /// The result of one pass over the partitions.
+#[derive(Default)]
 struct Found {
     partitions: Vec<PartitionData>,
+    /// For each partition whether the follower that reads has all of it.
+    settled: Vec<bool>,
     bytes: usize,
     /// There is an error or a diverging epoch, so the response is sent at once.
     is_urgent: bool,
 }
 
+/// The partitions of the context, as they are on this broker. The partitions of a topic mostly follow each other, so
+/// each run of them takes one lookup.
+fn targets(ctx: &RequestContext, context: &FetchContext) -> Vec<Target> {
+    let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
+    let mut last: Option<(&FetchKey, Result<AuthorizedTopic, ResponseError>)> = None;
+    let targets = context.partitions.iter().map(|(key, wanted)| {
+        let topic = if by_id && key.topic_id.is_zero() {
+            Err(ResponseError::UnknownTopicId)
+        } else {
+            let is_same =
+                last.as_ref().is_some_and(|(last, _)| last.topic_id == key.topic_id && last.topic == key.topic);
+            if !is_same {
+                last = None;
+            }
+            let (_, topic) = last.get_or_insert_with(|| (key, authorize(ctx, key)));
+            topic.clone()
+        };
+        let partition = partition_of(&topic, key.partition);
+        if let (Some(changed), Ok(partition)) = (context.changed(), &partition) {
+            partition.observe(changed);
+        }
+        let topic = topic.and_then(|topic| topic.local().cloned());
+        Target { topic: topic.ok(), partition, index: key.partition, wanted: *wanted }
+    });
+    targets.collect()
+}
+
 impl Fetch {
     fn new(ctx: &RequestContext, request: &FetchRequest, context: &FetchContext) -> Fetch {
         let follower = (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch));
-        let by_id = ctx.api_version >= FIRST_WITH_TOPIC_IDS;
-        // The partitions of a topic mostly follow each other, so each run of them takes one lookup.
-        let mut last: Option<(&FetchKey, Result<AuthorizedTopic, ResponseError>)> = None;
-        let partitions = context.partitions.iter().map(|(key, wanted)| {
-            let topic = if by_id && key.topic_id.is_zero() {
-                Err(ResponseError::UnknownTopicId)
-            } else {
-                let is_same =
-                    last.as_ref().is_some_and(|(last, _)| last.topic_id == key.topic_id && last.topic == key.topic);
-                if !is_same {
-                    last = None;
-                }
-                let (_, topic) = last.get_or_insert_with(|| (key, authorize(ctx, key)));
-                topic.clone()
-            };
-            let partition = partition_of(&topic, key.partition);
-            let topic = topic.and_then(|topic| topic.local().cloned());
-            Target { topic: topic.ok(), partition, index: key.partition, wanted: *wanted }
-        });
         Fetch {
-            partitions: Arc::new(partitions.collect()),
+            partitions: Arc::new(targets(ctx, context)),
             env: ctx.env().clone(),
             network: ctx.network().clone(),
             isolation: match (follower, request.isolation_level) {
@@ -281,6 +298,42 @@ impl Fetch {
                 None => self.read().await,
             };
         }
+    }
+
+    /// As [`Fetch::read_until`], for a follower's session: reads only the partitions that have changed.
+    async fn read_changed_until(
+        &mut self,
+        ctx: &RequestContext,
+        context: &mut FetchContext,
+        deadline: Duration,
+    ) -> Found {
+        let clock = self.env.clock.clone();
+        let mut timeout = clock.sleep_until(deadline);
+        loop {
+            let found = self.read().await;
+            let is_over = clock.monotonic() >= deadline || self.network.is_stopping();
+            if found.is_urgent || found.bytes >= self.min_bytes || is_over {
+                return found;
+            }
+            let is_current = context.settle(&self.updates(&found));
+            drop(found);
+            tokio::select! {
+                biased;
+                () = context.has_changed() => {}
+                () = &mut timeout => {}
+                () = self.network.stopping() => {}
+            }
+            if !is_current || !context.take_changed() {
+                return Found::default();
+            }
+            self.partitions = Arc::new(targets(ctx, context));
+        }
+    }
+
+    /// What the fetch session must know of each partition.
+    fn updates(&self, found: &Found) -> Vec<PartitionUpdate> {
+        let read = self.partitions.iter().zip(&found.partitions).zip(&found.settled);
+        read.map(|((target, data), is_settled)| update_of(&target.wanted, data, *is_settled)).collect()
     }
 
     /// The number of changes of all partitions.
@@ -333,23 +386,28 @@ impl Fetch {
 
     /// Reads all partitions in turn (F2). Returns `None` if this needs I/O and `may_wait` is false.
     fn pass(&self, may_wait: bool) -> Option<Found> {
-        let mut found = Found { partitions: Vec::with_capacity(self.partitions.len()), bytes: 0, is_urgent: false };
+        let count = self.partitions.len();
+        let mut found =
+            Found { partitions: Vec::with_capacity(count), settled: Vec::with_capacity(count), ..Found::default() };
         for target in self.partitions.iter() {
-            let data = self.read_partition(target, &found, may_wait)?;
+            let (data, is_settled) = self.read_partition(target, &found, may_wait)?;
+            found.settled.push(is_settled);
             found.bytes += data.records.size_bytes();
             found.is_urgent |= target.is_read() && data.error_code != 0
                 || data.diverging_epoch.is_some()
-                || self.follower.is_some() && data.high_watermark > target.wanted.known_high_watermark;
+                || data.high_watermark > target.wanted.known_high_watermark;
             found.partitions.push(data);
         }
         Some(found)
     }
 
-    fn read_partition(&self, target: &Target, found: &Found, may_wait: bool) -> Option<PartitionData> {
-        let refused = |error| Some(PartitionData::error(target.index, known_since(self.api_version, error).code()));
+    /// Returns also whether a follower has all of the partition.
+    fn read_partition(&self, target: &Target, found: &Found, may_wait: bool) -> Option<(PartitionData, bool)> {
+        let refused =
+            |error| Some((PartitionData::error(target.index, known_since(self.api_version, error).code()), false));
         let partition = match &target.partition {
             Ok(partition) => partition,
-            Err(error) if !target.is_read() => return Some(not_read(target.index, *error)),
+            Err(error) if !target.is_read() => return Some((not_read(target.index, *error), false)),
             Err(error) => return refused(*error),
         };
         let max_bytes = self.max_bytes.saturating_sub(found.bytes).min(target.wanted.max_bytes.max(0) as usize);
@@ -372,7 +430,7 @@ impl Fetch {
         max_bytes: usize,
         min_one_batch: bool,
         may_wait: bool,
-    ) -> Result<Option<PartitionData>, PartitionError> {
+    ) -> Result<Option<(PartitionData, bool)>, PartitionError> {
         let from = &target.wanted.from;
         let read = match self.follower {
             Some(follower) => partition.read_for_follower(from, max_bytes, min_one_batch, follower)?,
@@ -386,7 +444,7 @@ impl Fetch {
             diverging_epoch: read.diverging_epoch.map(|(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
             ..PartitionData::error(target.index, 0)
         };
-        let Some(plan) = read.plan else { return Ok(Some(data)) };
+        let Some(plan) = read.plan else { return Ok(Some((data, read.is_settled))) };
         let records = match plan.from_memory() {
             Some(records) => records,
             None if may_wait => plan.records()?,
@@ -405,19 +463,24 @@ impl Fetch {
             Records::Memory(pieces) => FetchedRecords::Memory(pieces),
             Records::File { file, position, length } => FetchedRecords::File { file, position, length },
         };
-        Ok(Some(data))
+        Ok(Some((data, read.is_settled)))
     }
 }
 
-fn update_of(data: &PartitionData) -> PartitionUpdate {
+fn update_of(wanted: &PartitionRequest, data: &PartitionData, is_settled: bool) -> PartitionUpdate {
     let has_records = data.records.size_bytes() > 0;
     let is_error = data.error_code != 0;
     PartitionUpdate {
-        must_include: has_records || is_error || data.diverging_epoch.is_some(),
+        // A follower says which high watermark it knows, so that a response that was lost does not matter.
+        must_include: has_records
+            || is_error
+            || data.diverging_epoch.is_some()
+            || data.high_watermark > wanted.known_high_watermark,
         has_records,
         is_error,
         high_watermark: data.high_watermark,
         log_start_offset: data.log_start_offset,
+        is_settled,
     }
 }
 

@@ -839,9 +839,6 @@ rows! {
         ["socket.connection.setup.timeout.ms"] Long = "10000",
             Any, Medium, ReadOnly,
             "First wait for a connection to another broker, in milliseconds.";
-        ["unclean.leader.election.interval.ms"] Long = "300000",
-            AtLeast(1), Medium, ReadOnly internal,
-            "How often unclean elections are looked for, in milliseconds.";
     }
 }
 

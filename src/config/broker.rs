@@ -155,6 +155,9 @@ settings! {
             ["leader.imbalance.check.interval.seconds"] leader_imbalance_check_interval_seconds: i64 = "300",
                 AtLeast(1), High, ReadOnly,
                 "How often the controller checks whether leaders must be rebalanced, in seconds.";
+            ["unclean.leader.election.interval.ms"] unclean_leader_election_interval_ms: i64 = "300000",
+                AtLeast(1), Medium, ReadOnly internal,
+                "How often the controller looks for partitions without leader whose topic allows an unclean election, in milliseconds.";
             ["num.replica.fetchers"] num_replica_fetchers: i32 = "1",
                 AtLeast(1), High, ClusterWide,
                 "Fetchers of each source broker.";

@@ -1,7 +1,10 @@
 //! The page of metrics, with one arm for each row of the table. Counters are read; all other values are computed at
 //! this moment.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use kafka_protocol::error::ParseResponseErrorCode;
 
@@ -140,6 +143,15 @@ impl<'a> MetricsSnapshot<'a> {
             MetricId::UnderReplicated => to.total(self.count(|here| here.leads && here.in_sync < here.replicas)),
             MetricId::UnderMinIsr => to.total(self.count(is_under_min_isr)),
             MetricId::AtMinIsr => to.total(self.count(is_at_min_isr)),
+            MetricId::IsrShrinks => to.total(parts.replica_manager.counters().isr_shrinks.get()),
+            MetricId::IsrExpands => to.total(parts.replica_manager.counters().isr_expands.get()),
+            MetricId::FailedIsrUpdates => to.total(parts.replica_manager.counters().failed_isr_updates.get()),
+            MetricId::FetcherMaxLag => {
+                let followers = self.partitions.iter().filter(|here| !here.leads);
+                let lags = followers.filter_map(|here| Some(here.partition.as_ref()?.follower_lag()));
+                to.total(lags.max().unwrap_or(0));
+            }
+            MetricId::FetcherFailedPartitions => to.total(parts.replica_manager.failed_followers()),
             MetricId::PartitionUnderMinIsr => {
                 self.by_partition(to, |here, _| here.leads.then(|| i64::from(is_under_min_isr(here))))
             }
@@ -157,9 +169,15 @@ impl<'a> MetricsSnapshot<'a> {
             MetricId::OfflineLogDirs => to.total(parts.log_manager.offline_dirs()),
             MetricId::TailCacheBytes => to.total(parts.log_manager.tail_cache_bytes()),
 
-            MetricId::ActiveController => to.total(i32::from(!parts.controller.is_stopped())),
+            MetricId::ActiveController => to.total(i32::from(parts.controller.is_active())),
             MetricId::ActiveBrokers => to.total(image.alive_brokers().count()),
             MetricId::FencedBrokers => to.total(image.brokers.values().filter(|broker| broker.fenced).count()),
+            MetricId::LeaderElections => to.total(parts.replica_manager.counters().leader_elections.get()),
+            MetricId::UncleanElections => to.total(parts.replica_manager.counters().unclean_elections.get()),
+            MetricId::QuorumLeader => to.total(parts.controller.leader().unwrap_or(-1)),
+            MetricId::QuorumEpoch => to.total(parts.controller.gauges().epoch.load(Ordering::Relaxed)),
+            MetricId::QuorumHighWatermark => to.total(parts.controller.gauges().high_watermark.load(Ordering::Relaxed)),
+            MetricId::QuorumLogEnd => to.total(parts.controller.gauges().log_end_offset.load(Ordering::Relaxed)),
             MetricId::GlobalTopics => to.total(image.topics.by_name.len()),
             MetricId::GlobalPartitions => to.total(partitions_of(image).count()),
             MetricId::OfflinePartitions => {

@@ -65,4 +65,5 @@ requests! {
     AlterPartition(isr::AlterPartition) -> isr::AlterPartitionReply = isr::alter_partition;
     ElectLeaders(elections::ElectLeaders) -> elections::ElectLeadersReply = elections::elect_leaders;
     RebalanceLeaders(elections::RebalanceLeaders) -> elections::RebalanceLeadersReply = elections::rebalance_leaders;
+    ElectUncleanLeaders(elections::ElectUncleanLeaders) -> elections::ElectUncleanLeadersReply = elections::elect_unclean_leaders;
 }

@@ -1,7 +1,9 @@
-//! ElectLeaders: elections that a client asks for, and the return of leaders to their preferred replicas.
+//! ElectLeaders: elections that a client asks for, the return of leaders to their preferred replicas, and unclean
+//! elections where the settings allow them.
 //!
-//! Owns Apache's `ReplicationControlManager.electLeaders` and `maybeBalancePartitionLeaders`. Leaves the choice of
-//! leaders to `partitions.rs`, and the time of a rebalance to the caller.
+//! Owns Apache's `ReplicationControlManager.electLeaders`, `maybeBalancePartitionLeaders` and
+//! `maybeElectUncleanLeaders`. Leaves the choice of leaders to `partitions.rs`, and the time of an election to the
+//! caller.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +152,6 @@ pub fn rebalance_leaders(
     context: &mut StepContext<'_>,
     _: RebalanceLeaders,
 ) -> Step<RebalanceLeadersReply> {
-    let schema = context.schema;
     // linear: a partition has a few replicas
     let is_imbalanced = |partition: &PartitionImage| match partition.replicas.first() {
         Some(preferred) => {
@@ -158,13 +159,42 @@ pub fn rebalance_leaders(
         }
         None => false,
     };
+    elect_some(image, context, is_imbalanced, |builder, _| Some(builder.with_election(Election::Preferred)))
+}
+
+/// Elects leaders for the partitions without leader whose topic allows an unclean election
+/// (`unclean.leader.election.enable`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElectUncleanLeaders;
+
+/// Whether there may be more leaders to elect: the limit of one step was reached.
+pub type ElectUncleanLeadersReply = bool;
+
+pub fn elect_unclean_leaders(
+    image: &MetadataImage,
+    context: &mut StepContext<'_>,
+    _: ElectUncleanLeaders,
+) -> Step<ElectUncleanLeadersReply> {
+    let has_no_leader = |partition: &PartitionImage| partition.leader < 0;
+    elect_some(image, context, has_no_leader, |builder, settings| settings.unclean_election.then_some(builder))
+}
+
+/// Elects leaders for the partitions that `is_candidate` selects, at most [`MAX_ELECTIONS_PER_IMBALANCE`] in a step.
+/// Returns whether there may be more.
+fn elect_some<'a>(
+    image: &'a MetadataImage,
+    context: &StepContext<'_>,
+    is_candidate: impl Fn(&PartitionImage) -> bool,
+    election: impl Fn(PartitionChangeBuilder<'a>, ElectionSettings) -> Option<PartitionChangeBuilder<'a>>,
+) -> Step<bool> {
+    let (schema, is_candidate, election) = (context.schema, &is_candidate, &election);
     let changes = image.topics.by_name.values().flat_map(|topic| {
         let mut settings = None;
-        let imbalanced = topic.partitions.iter().filter(|(_, partition)| is_imbalanced(partition));
-        imbalanced.filter_map(move |(index, partition)| {
+        let candidates = topic.partitions.iter().filter(|(_, partition)| is_candidate(partition));
+        candidates.filter_map(move |(index, partition)| {
             let settings = *settings.get_or_insert_with(|| ElectionSettings::of(image, schema, topic));
             let builder = PartitionChangeBuilder::new(image, topic, *index, partition, settings);
-            builder.with_election(Election::Preferred).build().map(MetadataRecord::from)
+            election(builder, settings)?.build().map(MetadataRecord::from)
         })
     });
     let records: Vec<MetadataRecord> = changes.take(MAX_ELECTIONS_PER_IMBALANCE).collect();
@@ -248,6 +278,25 @@ mod tests {
         assert_eq!(leader(&image), (2, 2, vec![2]));
         let partition = image.partition("t", 0).unwrap();
         assert_eq!((partition.leader_recovery_state, partition.elr.len()), (1, 0), "1 is no eligible leader any more");
+    }
+
+    #[test]
+    fn c9_a_topic_that_allows_unclean_elections_later_gets_its_leaders_then() {
+        let mut image = image_with_brokers(&[1, 2]);
+        add_topic(&mut image, "t", &[&[1, 2]]);
+        fence(&mut image, 2, true);
+        fence(&mut image, 1, true);
+        fence(&mut image, 2, false);
+        let run = |image: &mut MetadataImage| {
+            let step = with_context(|context| elect_unclean_leaders(image, context, ElectUncleanLeaders));
+            apply(image, &step.records);
+            (step.records.len(), step.reply)
+        };
+        assert_eq!((run(&mut image), leader(&image).0), ((0, false), -1));
+        set_config(&mut image, "t", "unclean.leader.election.enable", "true");
+        assert_eq!((run(&mut image), leader(&image)), ((1, false), (2, 2, vec![2])));
+        assert_eq!(image.partition("t", 0).unwrap().leader_recovery_state, 1);
+        assert_eq!(run(&mut image), (0, false), "it has a leader now");
     }
 
     #[test]

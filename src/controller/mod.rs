@@ -85,6 +85,8 @@ pub struct ControllerSettings {
     pub broker_session_timeout: Duration,
     /// `leader.imbalance.check.interval.seconds`; `None` without `auto.leader.rebalance.enable`.
     pub rebalance_interval: Option<Duration>,
+    /// `unclean.leader.election.interval.ms`.
+    pub unclean_election_interval: Duration,
     /// `ottla.max.partitions`.
     pub max_partitions: usize,
     /// `ottla.metadata.max.bytes`.
@@ -100,6 +102,7 @@ impl Default for ControllerSettings {
             delete_topic_enable: true,
             broker_session_timeout: Duration::from_secs(9),
             rebalance_interval: Some(Duration::from_secs(300)),
+            unclean_election_interval: Duration::from_secs(300),
             max_partitions: 20_000,
             max_metadata_bytes: 64 * 1024 * 1024,
         }

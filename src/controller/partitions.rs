@@ -394,7 +394,7 @@ pub(super) enum Election {
 /// `LeaderRecoveryState`: the leader has all committed records.
 pub(super) const RECOVERED: i8 = 0;
 /// `LeaderRecoveryState`: the leader was elected although it may lack committed records.
-pub(super) const RECOVERING: i8 = 1;
+pub const RECOVERING: i8 = 1;
 
 /// Apache: `PartitionChangeBuilder`, without reassignment. Chooses the leader, the ISR and the eligible leader replicas
 /// (ELR, KIP-966) of one partition.

@@ -48,7 +48,8 @@ impl Request {
             | Request::AllocateProducerIds(_)
             | Request::UpdateFeatures(_)
             | Request::ElectLeaders(_)
-            | Request::RebalanceLeaders(_) => Reserve::None,
+            | Request::RebalanceLeaders(_)
+            | Request::ElectUncleanLeaders(_) => Reserve::None,
         }
     }
 }

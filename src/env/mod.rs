@@ -6,6 +6,7 @@
 //! shared memory.
 
 mod aside;
+mod backoff;
 pub mod byte_account;
 pub mod clock;
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod watched;
 
 use std::{sync::Arc, time::Duration};
 
+pub use backoff::Backoff;
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, Open, SystemDisk};
 pub use log_limit::{LogLimit, clip};

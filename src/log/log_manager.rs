@@ -606,6 +606,16 @@ impl LogManager {
         }
     }
 
+    /// Has the high watermarks written soon, because partitions have got other leaders: a replica that starts with an
+    /// old one serves its clients less until it hears of a newer one.
+    pub fn checkpoint_high_watermarks_soon(&self) {
+        let now = self.env.clock.monotonic();
+        for (dir, work) in self.dirs.iter().zip(&self.work) {
+            lock(&work.schedule).high_watermarks = now;
+            dir.ctx.rolled_notify.notify_one();
+        }
+    }
+
     /// Does all work that is due. May wait for the disk.
     pub fn tick(&self) {
         for at in 0..self.dirs.len() {

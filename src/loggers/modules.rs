@@ -61,5 +61,6 @@ pub const MODULES: &[&str] = &[
     "ottla.replica.follower",
     "ottla.replica.isr",
     "ottla.replica.partition",
+    "ottla.replica.replica_changes",
     "ottla.replica.replica_manager",
 ];

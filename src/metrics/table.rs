@@ -112,6 +112,16 @@ metrics! {
             "Partitions led here with fewer replicas in sync than min.insync.replicas.";
         AtMinIsr Gauge "kafka_server_replicamanager_atminisrpartitioncount" []
             "Partitions led here with exactly min.insync.replicas in sync.";
+        IsrShrinks Counter "kafka_server_replicamanager_isrshrinks_total" []
+            "Changes that made the in-sync replicas of a partition led here fewer, as its leader proposed.";
+        IsrExpands Counter "kafka_server_replicamanager_isrexpands_total" []
+            "Changes that made the in-sync replicas of a partition led here more.";
+        FailedIsrUpdates Counter "kafka_server_replicamanager_failedisrupdates_total" []
+            "Such changes that the controller refused.";
+        FetcherMaxLag Gauge "kafka_server_replicafetchermanager_maxlag" []
+            "The most records that a follower on this broker lacks of what is committed on its leader.";
+        FetcherFailedPartitions Gauge "kafka_server_replicafetchermanager_failedpartitionscount" []
+            "Partitions on this broker that cannot follow their leader because of an error that does not pass by itself.";
         PartitionUnderMinIsr Gauge "kafka_cluster_partition_underminisr" ["topic", "partition"]
             "1 where a partition led here has fewer replicas in sync than min.insync.replicas.";
         PartitionAtMinIsr Gauge "kafka_cluster_partition_atminisr" ["topic", "partition"]
@@ -136,6 +146,18 @@ metrics! {
             "Brokers that are registered and not fenced.";
         FencedBrokers Gauge "kafka_controller_kafkacontroller_fencedbrokercount" []
             "Brokers that are registered and fenced.";
+        LeaderElections Counter "kafka_controller_controllerstats_leaderelectionrateandtimems_count" []
+            "Leaders that the controller elected, as this node saw since its start.";
+        UncleanElections Counter "kafka_controller_controllerstats_uncleanleaderelections_total" []
+            "Those of them that may lack committed records.";
+        QuorumLeader Gauge "kafka_server_raft_metrics_current_leader" []
+            "The node that leads the metadata quorum; -1 if this node knows none.";
+        QuorumEpoch Gauge "kafka_server_raft_metrics_current_epoch" []
+            "The epoch of the metadata quorum.";
+        QuorumHighWatermark Gauge "kafka_server_raft_metrics_high_watermark" []
+            "The offset after the last metadata record that this node knows to be committed.";
+        QuorumLogEnd Gauge "kafka_server_raft_metrics_log_end_offset" []
+            "Where the metadata log of this node ends.";
         GlobalTopics Gauge "kafka_controller_kafkacontroller_globaltopiccount" []
             "Topics of the cluster.";
         GlobalPartitions Gauge "kafka_controller_kafkacontroller_globalpartitioncount" []

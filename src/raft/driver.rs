@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,7 +27,9 @@ use super::{
     addresses::Addresses,
     cached_image::{CachedImage, STORE_DIR},
     control_records::{BatchContent, VoterEndpoint, VotersRecord, control_batch, data_batch, read_batch},
-    handle::{ControllerHandle, Event, QuorumInfo, ReplicaInfo, ReplySender, SnapshotPermission, Unavailable},
+    handle::{
+        ControllerHandle, Event, QuorumGauges, QuorumInfo, ReplicaInfo, ReplySender, SnapshotPermission, Unavailable,
+    },
     message,
     metadata_log::LOSS_INSTRUCTIONS,
     node::{Entry, Message, MessageType, Node, RaftError, Ready, Refused},
@@ -42,7 +44,7 @@ use crate::{
     controller::{
         self, ConfigSchema, ControllerSettings, Entropy, Reply, Request, StepContext,
         brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
-        elections::RebalanceLeaders,
+        elections::{ElectUncleanLeaders, RebalanceLeaders},
         features::bootstrap_records,
         sessions::{BrokerSessions, Expired},
         shortage::Reserve,
@@ -236,6 +238,8 @@ pub async fn start(
     let observes = Arc::new(Watched::new(false));
     let (end, known_leader, known_observes) = (Ended(ended.clone()), leader.clone(), observes.clone());
     let addresses = options.addresses.clone();
+    let gauges = Arc::<QuorumGauges>::default();
+    let driver_gauges = gauges.clone();
     let (started_sender, started) = oneshot::channel();
     let (driver_env, driver_publisher) = (env.clone(), publisher.clone());
     let settings = Arc::new(options.settings.clone());
@@ -246,6 +250,7 @@ pub async fn start(
         match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
             (driver.leader, driver.observes) = (known_leader, known_observes);
             driver.update_observing();
+            driver.gauges = driver_gauges;
             Ok((driver.begin()?, driver))
         }) {
             Ok((broker_epoch, driver)) => {
@@ -259,10 +264,9 @@ pub async fn start(
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
     publisher.published(applied).await;
-    Ok(Started {
-        controller: ControllerHandle { events, publisher, settings, leader, addresses, observes, snapshots, ended },
-        broker_epoch,
-    })
+    let controller =
+        ControllerHandle { events, publisher, settings, leader, addresses, observes, gauges, snapshots, ended };
+    Ok(Started { controller, broker_epoch })
 }
 
 /// Waits for an event, or for the time of the next tick. `None` if nobody can send events any more.
@@ -388,6 +392,8 @@ struct Driver {
     next_tick: Duration,
     /// When leaders are rebalanced next, while this controller is active.
     next_rebalance: Option<Duration>,
+    /// When unclean elections are looked for next, while this controller is active.
+    next_unclean_elections: Option<Duration>,
     /// The `Ready` that could not be written because of a shortage.
     unwritten: Option<Unwritten>,
     /// The first records of a new cluster are proposed.
@@ -428,6 +434,8 @@ struct Driver {
     observers: Observers,
     /// The directories of the nodes that have sent messages.
     asked_from: BTreeMap<BrokerId, Uuid>,
+    /// For metrics.
+    gauges: Arc<QuorumGauges>,
     /// The epoch in which this node is the leader.
     leads_in: Option<LeaderEpoch>,
     /// The last offset of the first batch that this node has proposed in that epoch.
@@ -519,6 +527,7 @@ impl Driver {
             sessions: BrokerSessions::default(),
             next_tick: Duration::ZERO,
             next_rebalance: None,
+            next_unclean_elections: None,
             unwritten: None,
             is_setting_up: false,
             unregistered: None,
@@ -539,6 +548,7 @@ impl Driver {
             fetch_from: None,
             observers: Observers::default(),
             asked_from: BTreeMap::new(),
+            gauges: Arc::default(),
             leads_in: None,
             first_batch: None,
             last_snapshot_index,
@@ -660,6 +670,7 @@ impl Driver {
         self.end_silent_transfers(now);
         self.fence_lost_brokers(now)?;
         self.rebalance_leaders(now)?;
+        self.elect_unclean_leaders(now)?;
         self.drive()
     }
 
@@ -676,6 +687,25 @@ impl Driver {
         self.next_rebalance = match self.decide(RebalanceLeaders.into())? {
             // One step has a limit; the next tick goes on.
             Ok((Reply::RebalanceLeaders(true), _)) => Some(now),
+            _ => Some(now + interval),
+        };
+        Ok(())
+    }
+
+    /// The active controller elects leaders where unclean elections are allowed: from time to time, and soon after a
+    /// change of settings.
+    fn elect_unclean_leaders(&mut self, now: Duration) -> Result<(), Fatal> {
+        if !self.is_active() {
+            self.next_unclean_elections = None;
+            return Ok(());
+        }
+        let interval = self.options.settings.unclean_election_interval;
+        if now < *self.next_unclean_elections.get_or_insert(now + interval) {
+            return Ok(());
+        }
+        self.next_unclean_elections = match self.decide(ElectUncleanLeaders.into())? {
+            // One step has a limit; the next tick goes on.
+            Ok((Reply::ElectUncleanLeaders(true), _)) => Some(now),
             _ => Some(now + interval),
         };
         Ok(())
@@ -858,6 +888,10 @@ impl Driver {
             now_ms: self.env.clock.now_ms(),
             next_write_offset: self.next_offset,
         };
+        if matches!(request, Request::IncrementalAlterConfigs(_) | Request::LegacyAlterConfigs(_)) {
+            // It may have changed `unclean.leader.election.enable`.
+            self.next_unclean_elections = self.next_unclean_elections.map(|_| self.env.clock.monotonic());
+        }
         let step = controller::step(&self.working, &mut context, request);
         // A reply without records may depend on uncommitted records, so it waits for them too.
         Ok(self.propose(&step.records)?.map(|()| (step.reply, self.next_offset - 1)))
@@ -1016,12 +1050,20 @@ impl Driver {
         self.publish();
         self.answer();
         self.answer_change();
+        self.set_gauges();
         if self.is_stalled {
             self.refuse_pending(Unavailable::TimedOut);
         } else {
             self.maybe_snapshot();
         }
         Ok(())
+    }
+
+    fn set_gauges(&self) {
+        let QuorumGauges { epoch, high_watermark, log_end_offset } = &*self.gauges;
+        epoch.store(self.node.epoch().into(), Ordering::Relaxed);
+        high_watermark.store(self.applied_offset() + 1, Ordering::Relaxed);
+        log_end_offset.store(self.node.store().end_offset(), Ordering::Relaxed);
     }
 
     /// The first leader of a new cluster writes its first records.
@@ -1164,6 +1206,9 @@ impl Driver {
         let leader = self.node.leader();
         if self.leader.get() != leader {
             self.leader.set(leader);
+            if let Some(leader) = leader.filter(|_| !self.node.store().is_sole_voter()) {
+                tracing::info!(leader, epoch = self.node.epoch(), "a node leads the metadata quorum");
+            }
         }
         let led = self.node.is_leader().then(|| self.node.epoch());
         if self.leads_in == led {

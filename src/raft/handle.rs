@@ -4,7 +4,10 @@
 //! topic's log exists). Dropping the future loses the reply, but the change still happens. A large request is sent in
 //! portions (`controller/portions.rs`), so that other requests get their turn.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicI64},
+};
 
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot};
@@ -134,6 +137,17 @@ pub(super) enum Event {
     Stop,
 }
 
+/// The state of the quorum as this node sees it, for metrics.
+#[derive(Debug, Default)]
+pub struct QuorumGauges {
+    /// The epoch of the quorum.
+    pub epoch: AtomicI64,
+    /// The offset after the last record that this node knows to be committed.
+    pub high_watermark: AtomicI64,
+    /// Where this node's log ends.
+    pub log_end_offset: AtomicI64,
+}
+
 /// A handle to the controller. Clones use the same controller.
 #[derive(Clone)]
 pub struct ControllerHandle {
@@ -145,6 +159,7 @@ pub struct ControllerHandle {
     pub(super) addresses: Arc<Addresses>,
     /// Whether this node must fetch the log, since it is no voter.
     pub(super) observes: Arc<Watched<bool>>,
+    pub(super) gauges: Arc<QuorumGauges>,
     pub(super) snapshots: SnapshotFiles,
     /// True once the driver has ended.
     pub(super) ended: Arc<Watched<bool>>,
@@ -374,6 +389,16 @@ impl ControllerHandle {
     /// Waits until this node is not the only voter.
     pub async fn has_other_voters(&self) {
         self.addresses.until_voters(|voters| voters.voters.len() > 1).await;
+    }
+
+    /// The state of the quorum, for metrics.
+    pub fn gauges(&self) -> &QuorumGauges {
+        &self.gauges
+    }
+
+    /// Whether the controller of this node is the active one.
+    pub fn is_active(&self) -> bool {
+        !self.is_stopped() && self.leader() == Some(self.settings.node_id)
     }
 
     /// Passes on messages of another voter.

@@ -29,7 +29,7 @@ pub use driver::{
     NoTransport, Options, Transport, VoterChange, VoterChangeError, start,
 };
 pub use follow::follow;
-pub use handle::{ControllerHandle, QuorumInfo, ReplicaInfo, Unavailable};
+pub use handle::{ControllerHandle, QuorumGauges, QuorumInfo, ReplicaInfo, Unavailable};
 pub use join::Join;
 pub use metadata_log::MetadataLog;
 pub use requests::BrokerRequest;

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config::Endpoint,
-    env::{BoxFuture, Env, lock::lock},
+    env::{Backoff, BoxFuture, Env, lock::lock},
     peer::{Peer, PeerError, Wire},
     protocol::quorum_messages::{
         QUORUM_MESSAGES, QUORUM_MESSAGES_VERSION, QuorumMessagesRequest, QuorumMessagesResponse,
@@ -51,7 +51,7 @@ const MAX_SNAPSHOT_RESPONSE_BYTES: usize = MAX_PIECE_BYTES + (1 << 10);
 const FETCH_SNAPSHOT_VERSION: i16 = 1;
 /// A connection that takes longer for one request is given up.
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(1);
-/// The wait after a failure, which doubles up to the longest wait.
+/// The waits after failures.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// A voter that refuses a connection twice within this time has ended. One that restarts may refuse the first.
@@ -231,7 +231,7 @@ impl VoterSnapshots {
 
 impl Link {
     async fn run(mut self, mut queue: mpsc::Receiver<Bytes>) {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
         loop {
             let first = tokio::select! {
                 biased;
@@ -245,13 +245,15 @@ impl Link {
             let Some(first) = first else { return };
             let messages = with_more(first, &mut queue);
             match self.exchange(messages).await {
-                Ok(()) => (backoff, self.has_ended) = (FIRST_BACKOFF, false),
+                Ok(()) => {
+                    backoff.reset();
+                    self.has_ended = false;
+                }
                 Err(error) => {
                     tracing::debug!(voter = self.voter, %error, "cannot send to a voter");
                     self.peer = None;
                     self.probe().await;
-                    self.env.clock.sleep_until(self.env.clock.monotonic() + backoff).await;
-                    backoff = LONGEST_BACKOFF.min(2 * backoff);
+                    self.env.clock.sleep_until(self.env.clock.monotonic() + backoff.next_wait()).await;
                     while queue.try_recv().is_ok() {}
                 }
             }

@@ -1,9 +1,13 @@
-//! What all replicas of this broker share: its id, the clock, which brokers may be in sync, and the queue of proposed
-//! changes of ISRs. Leaves the metadata from which it is set to `replica_manager.rs`.
+//! What all replicas of this broker share: its id and epoch, the clock, which brokers may be in sync and when they
+//! fetched, and the queue of proposed changes of ISRs. Leaves the metadata from which it is set to
+//! `replica_manager.rs`.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,8 +15,26 @@ use super::{isr::Proposals, state::LiveBrokers};
 use crate::{
     env::{Clock, lock},
     metadata::image::MetadataImage,
+    metrics::Counter,
     types::BrokerId,
 };
+
+/// Counters for metrics.
+#[derive(Debug, Default)]
+pub struct ReplicaCounters {
+    pub isr_shrinks: Counter,
+    pub isr_expands: Counter,
+    pub failed_isr_updates: Counter,
+    pub leader_elections: Counter,
+    pub unclean_elections: Counter,
+}
+
+impl ReplicaCounters {
+    pub(super) fn count_isr_change(&self, members_before: usize, members: usize) {
+        self.isr_shrinks.add((members < members_before).into());
+        self.isr_expands.add((members > members_before).into());
+    }
+}
 
 /// See the head of the file.
 pub struct ReplicaContext {
@@ -21,24 +43,58 @@ pub struct ReplicaContext {
     /// `replica.lag.time.max.ms`.
     pub(super) max_lag: Duration,
     pub(super) proposals: Proposals,
+    pub(super) counters: ReplicaCounters,
     /// The broker epochs of those that may be in sync.
     live: RwLock<BTreeMap<BrokerId, i64>>,
+    /// When each of the other brokers last sent a fetch request.
+    fetched: RwLock<BTreeMap<BrokerId, Duration>>,
+    /// The epoch of this broker; -1 if it is not registered.
+    own_epoch: AtomicI64,
 }
 
 impl ReplicaContext {
     pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration) -> Arc<ReplicaContext> {
-        Arc::new(ReplicaContext { local, clock, max_lag, proposals: Proposals::default(), live: RwLock::default() })
+        Arc::new(ReplicaContext {
+            local,
+            clock,
+            max_lag,
+            proposals: Proposals::default(),
+            counters: ReplicaCounters::default(),
+            live: RwLock::default(),
+            fetched: RwLock::default(),
+            own_epoch: AtomicI64::new(-1),
+        })
     }
 
     /// Takes over which brokers may be in sync.
     pub(super) fn set_brokers(&self, image: &MetadataImage) {
         let active = image.brokers.values().filter(|broker| broker.is_active());
         *lock::write(&self.live) = active.map(|broker| (broker.id, broker.epoch)).collect();
+        lock::write(&self.fetched).retain(|broker, _| image.broker(*broker).is_some());
+        let own_epoch = image.broker(self.local).map_or(-1, |broker| broker.epoch);
+        self.own_epoch.store(own_epoch, Ordering::Release);
+    }
+
+    /// The epoch of this broker; -1 if it is not registered.
+    pub(super) fn own_epoch(&self) -> i64 {
+        self.own_epoch.load(Ordering::Acquire)
+    }
+
+    /// Another broker has sent a fetch request as a follower.
+    pub(super) fn on_fetch_request(&self, broker: BrokerId) {
+        // A broker that is not registered has no replica here.
+        if lock::read(&self.live).contains_key(&broker) {
+            lock::write(&self.fetched).insert(broker, self.clock.monotonic());
+        }
     }
 }
 
 impl LiveBrokers for ReplicaContext {
     fn epoch(&self, broker: BrokerId) -> Option<i64> {
         lock::read(&self.live).get(&broker).copied()
+    }
+
+    fn last_fetch(&self, broker: BrokerId) -> Option<Duration> {
+        lock::read(&self.fetched).get(&broker).copied()
     }
 }

@@ -5,12 +5,16 @@
 //! been idle longest, but only after two minutes; otherwise new clients get no session. Clients with more partitions
 //! than a session may have (existing or not) get no session either.
 //!
+//! A follower's session answers from the partitions that have changed, whatever number it has
+//! (`changed_partitions.rs`). A partition stays on its list until the follower has all of it: a response that is lost
+//! costs nothing, and neither does a request that the follower gives up.
+//!
 //! Deviations: Kafka limits only the number of sessions.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,7 +22,7 @@ use std::{
 
 use indexmap::IndexMap;
 
-use super::partition::FetchFrom;
+use super::{changed_partitions::ChangedPartitions, partition::FetchFrom};
 use crate::{
     env::{Random, byte_account::ByteAccount, lock::lock},
     metrics::Counter,
@@ -35,10 +39,12 @@ pub const FINAL_EPOCH: i32 = -1;
 const EVICTION: Duration = Duration::from_secs(120);
 /// The most partitions in one session.
 const MOST_PARTITIONS: usize = 10_000;
+/// The most partitions in a session of a follower.
+const MOST_FOLLOWED: usize = 200_000;
 /// The approximate memory of a session without its partitions, and of a partition without its entry.
 const SESSION_OVERHEAD_BYTES: usize = 256;
 const PARTITION_OVERHEAD_BYTES: usize = 48;
-const PARTITION_BYTES: usize = size_of::<(FetchKey, (PartitionRequest, LastSent))>() + PARTITION_OVERHEAD_BYTES;
+const PARTITION_BYTES: usize = size_of::<(FetchKey, SessionPartition)>() + PARTITION_OVERHEAD_BYTES;
 
 /// The partition that a client requests, by topic name up to version 12 and by topic id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,13 +77,31 @@ struct LastSent {
 
 const NOTHING_SENT: LastSent = LastSent { high_watermark: -1, log_start_offset: -1 };
 
+#[derive(Debug)]
+struct SessionPartition {
+    wanted: PartitionRequest,
+    last_sent: LastSent,
+    /// It is in [`Followed::listed`].
+    is_listed: bool,
+}
+
+/// The part of a follower's session that makes a request cost what has changed, and not what there is.
+#[derive(Debug)]
+struct Followed {
+    changed: Arc<ChangedPartitions>,
+    /// The partitions to read, in turn.
+    listed: Vec<FetchKey>,
+}
+
 /// One session.
 #[derive(Debug)]
 pub struct FetchSession {
     /// The epoch that the next request must have.
     next_epoch: i32,
     uses_topic_ids: bool,
-    partitions: IndexMap<FetchKey, (PartitionRequest, LastSent)>,
+    partitions: IndexMap<FetchKey, SessionPartition>,
+    /// `None` for a consumer.
+    followed: Option<Followed>,
     /// The index of the partition with which the next response starts, so that every partition gets its turn.
     first: usize,
     account: ByteAccount,
@@ -119,9 +143,10 @@ enum Kind {
     /// The response contains all partitions; there is no session.
     Sessionless,
     /// The response contains all partitions; a session is created if there is room.
-    Full { uses_topic_ids: bool },
-    /// The response contains only changed partitions.
-    Incremental { id: i32, session: Arc<Mutex<FetchSession>> },
+    Full { uses_topic_ids: bool, is_follower: bool },
+    /// The response contains only changed partitions. `next_epoch` is that of the session while no later request has
+    /// come.
+    Incremental { id: i32, session: Arc<Mutex<FetchSession>>, next_epoch: i32, changed: Option<Arc<ChangedPartitions>> },
 }
 
 /// The part of a partition's result that the session needs.
@@ -138,6 +163,8 @@ pub struct PartitionUpdate {
     pub high_watermark: Offset,
     /// -1 with an error.
     pub log_start_offset: Offset,
+    /// For a follower: it has all of the partition. See [`super::partition::PartitionRead::is_settled`].
+    pub is_settled: bool,
 }
 
 /// All sessions of this broker.
@@ -196,7 +223,8 @@ impl FetchSessionCache {
         }
     }
 
-    /// Returns the partitions to fetch for a request with this session id and epoch.
+    /// Returns the partitions to fetch for a request with this session id and epoch. For a follower's incremental
+    /// request these are only the partitions that may have something new.
     ///
     /// # Errors
     /// The error of the response; the session is unchanged.
@@ -206,14 +234,17 @@ impl FetchSessionCache {
         epoch: i32,
         named: Vec<(FetchKey, PartitionRequest)>,
         forgotten: &[FetchKey],
-        uses_topic_ids: bool,
+        (uses_topic_ids, is_follower): (bool, bool),
         now: Duration,
     ) -> Result<FetchContext, SessionError> {
         if matches!(epoch, INITIAL_EPOCH | FINAL_EPOCH) {
             if session_id != NO_SESSION {
                 lock(&self.sessions).remove(&session_id);
             }
-            let kind = if epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full { uses_topic_ids } };
+            let kind = match epoch {
+                FINAL_EPOCH => Kind::Sessionless,
+                _ => Kind::Full { uses_topic_ids, is_follower },
+            };
             return Ok(FetchContext { partitions: unique(named), kind });
         }
         let session = {
@@ -222,8 +253,8 @@ impl FetchSessionCache {
             slot.last_used = now;
             slot.session.clone()
         };
-        let (partitions, has_grown) = {
-            let mut session = lock(&session);
+        let (count, partitions, has_grown, changed) = {
+            let session = &mut *lock(&session);
             if session.next_epoch != epoch {
                 return Err(SessionError::InvalidEpoch);
             }
@@ -232,16 +263,24 @@ impl FetchSessionCache {
             }
             session.next_epoch = next_epoch(epoch);
             let has_grown = session.update(named, forgotten);
-            (session.in_turn(), has_grown)
+            let changed = session.followed.as_ref().map(|followed| followed.changed.clone());
+            (session.partitions.len(), session.in_turn(), has_grown, changed)
         };
+        // If an earlier request still waits, it ends: the follower has given it up.
+        if let Some(changed) = &changed {
+            changed.wake();
+        }
+        let most = if changed.is_some() { MOST_FOLLOWED } else { MOST_PARTITIONS };
         let too_large = has_grown && self.used_bytes.load(Ordering::Relaxed) > self.max_bytes;
-        if partitions.is_empty() || partitions.len() > MOST_PARTITIONS || too_large {
+        if count == 0 || count > most || too_large {
             // The session is empty or too large: the response contains all partitions and included the client that the
             // session has ended.
             lock(&self.sessions).remove(&session_id);
+            let partitions = lock(&session).all_in_turn();
             return Ok(FetchContext { partitions, kind: Kind::Sessionless });
         }
-        Ok(FetchContext { partitions, kind: Kind::Incremental { id: session_id, session } })
+        let kind = Kind::Incremental { id: session_id, session, next_epoch: next_epoch(epoch), changed };
+        Ok(FetchContext { partitions, kind })
     }
 
     /// Updates or creates the session after the read. `updates` has one entry for each partition of the context, in the
@@ -250,15 +289,29 @@ impl FetchSessionCache {
         debug_assert_eq!(context.partitions.len(), updates.len());
         match &context.kind {
             Kind::Sessionless => (NO_SESSION, vec![true; updates.len()]),
-            Kind::Full { uses_topic_ids } => {
-                (self.create(context, updates, *uses_topic_ids, now), vec![true; updates.len()])
+            Kind::Full { uses_topic_ids, is_follower } => {
+                let id = self.create(context, updates, (*uses_topic_ids, *is_follower), now);
+                (id, vec![true; updates.len()])
             }
-            Kind::Incremental { id, session } => (*id, lock(session).select_changed(&context.partitions, updates)),
+            Kind::Incremental { id, session, .. } => {
+                if context.changed().is_some() && !context.settle(updates) {
+                    return (*id, vec![false; updates.len()]);
+                }
+                (*id, lock(session).select_changed(&context.partitions, updates))
+            }
         }
     }
 
-    fn create(&self, context: &FetchContext, updates: &[PartitionUpdate], uses_topic_ids: bool, now: Duration) -> i32 {
-        if context.partitions.len() > MOST_PARTITIONS {
+    fn create(
+        &self,
+        context: &FetchContext,
+        updates: &[PartitionUpdate],
+        (uses_topic_ids, is_follower): (bool, bool),
+        now: Duration,
+    ) -> i32 {
+        // Partitions report their changes by topic id.
+        let is_follower = is_follower && uses_topic_ids;
+        if context.partitions.len() > if is_follower { MOST_FOLLOWED } else { MOST_PARTITIONS } {
             return NO_SESSION;
         }
         let bytes = session_bytes(context.partitions.iter().map(|(key, _)| key));
@@ -287,12 +340,24 @@ impl FetchSessionCache {
             .partitions
             .iter()
             .zip(updates)
-            .map(|((key, wanted), update)| (key.clone(), (*wanted, update.last_sent())))
+            .map(|((key, wanted), update)| {
+                let last_sent = update.last_sent();
+                (key.clone(), SessionPartition { wanted: *wanted, last_sent, is_listed: is_follower })
+            })
             .collect();
+        // Changes are observed from the next request on, which therefore reads all partitions once.
+        let listed = || context.partitions.iter().map(|(key, _)| key.clone()).collect();
+        let followed = is_follower.then(|| Followed { changed: Arc::default(), listed: listed() });
         let mut account = ByteAccount::new(self.used_bytes.clone());
         account.set(bytes);
-        let session =
-            FetchSession { next_epoch: next_epoch(INITIAL_EPOCH), uses_topic_ids, partitions, first: 0, account };
+        let session = FetchSession {
+            next_epoch: next_epoch(INITIAL_EPOCH),
+            uses_topic_ids,
+            partitions,
+            followed,
+            first: 0,
+            account,
+        };
         sessions.insert(id, Slot { session: Arc::new(Mutex::new(session)), last_used: now });
         id
     }
@@ -302,6 +367,46 @@ impl FetchContext {
     /// Whether the response contains only changed partitions.
     pub fn is_incremental(&self) -> bool {
         matches!(self.kind, Kind::Incremental { .. })
+    }
+
+    /// Where a follower's partitions mark their changes. `None` for consumers, and without a session.
+    pub fn changed(&self) -> Option<&Arc<ChangedPartitions>> {
+        match &self.kind {
+            Kind::Incremental { changed, .. } => changed.as_ref(),
+            Kind::Sessionless | Kind::Full { .. } => None,
+        }
+    }
+
+    /// For a follower: waits until [`FetchContext::take_changed`] has something to take or would return false.
+    pub async fn has_changed(&self) {
+        if let Some(changed) = self.changed() {
+            changed.marked(|| self.current().is_none()).await;
+        }
+    }
+
+    /// For a follower: takes over the partitions that have changed since. Returns false if a later request has come for
+    /// the session; then there is nothing left to do for this one.
+    pub fn take_changed(&mut self) -> bool {
+        let Some(mut session) = self.current() else { return false };
+        let partitions = session.in_turn();
+        drop(session);
+        self.partitions = partitions;
+        true
+    }
+
+    /// For a follower: removes from the list the partitions of which the follower has everything, and moves those with
+    /// records to its end. `updates` has one entry for each partition of the context. Returns false if a later request
+    /// has come for the session.
+    pub fn settle(&self, updates: &[PartitionUpdate]) -> bool {
+        let Some(mut session) = self.current() else { return false };
+        session.settle(updates);
+        true
+    }
+
+    /// The session, while no later request has come for it.
+    fn current(&self) -> Option<MutexGuard<'_, FetchSession>> {
+        let Kind::Incremental { session, next_epoch, .. } = &self.kind else { return None };
+        Some(lock(session)).filter(|session| session.next_epoch == *next_epoch)
     }
 }
 
@@ -314,7 +419,7 @@ fn unique(named: Vec<(FetchKey, PartitionRequest)>) -> Vec<(FetchKey, PartitionR
 }
 
 /// Epochs wrap around to 1.
-fn next_epoch(epoch: i32) -> i32 {
+pub fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
 
@@ -333,34 +438,66 @@ impl FetchSession {
         if named.is_empty() && forgotten.is_empty() {
             return false;
         }
+        let mut changes_keys = false;
         for (key, wanted) in named {
-            match self.partitions.entry(key) {
-                indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().0 = wanted,
+            let new = SessionPartition { wanted, last_sent: NOTHING_SENT, is_listed: false };
+            match self.partitions.entry(key.clone()) {
+                indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().wanted = wanted,
                 indexmap::map::Entry::Vacant(entry) => {
-                    entry.insert((wanted, NOTHING_SENT));
+                    entry.insert(new);
+                    changes_keys = true;
                 }
             }
+            self.list(key);
         }
         if !forgotten.is_empty() {
+            changes_keys = true;
             let forgotten: HashSet<&FetchKey> = forgotten.iter().collect();
             self.partitions.retain(|key, _| !forgotten.contains(key));
+            if let Some(followed) = &mut self.followed {
+                followed.listed.retain(|key| !forgotten.contains(key));
+            }
+        }
+        if !changes_keys {
+            return false;
         }
         let (before, now) = (self.account.own_bytes(), session_bytes(self.partitions.keys()));
         self.account.set(now);
         now > before
     }
 
-    fn in_turn(&self) -> Vec<(FetchKey, PartitionRequest)> {
+    /// For a follower: puts a partition on the list.
+    fn list(&mut self, key: FetchKey) {
+        let (Some(followed), Some(partition)) = (&mut self.followed, self.partitions.get_mut(&key)) else { return };
+        if !std::mem::replace(&mut partition.is_listed, true) {
+            followed.listed.push(key);
+        }
+    }
+
+    /// The partitions to read. For a follower, those that have changed join the list first.
+    fn in_turn(&mut self) -> Vec<(FetchKey, PartitionRequest)> {
+        let Some(changed) = self.followed.as_ref().map(|followed| followed.changed.take()) else {
+            return self.all_in_turn();
+        };
+        let topic: Arc<str> = "".into();
+        for (topic_id, partition) in changed {
+            self.list(FetchKey { topic: topic.clone(), topic_id, partition });
+        }
+        let listed = self.followed.iter().flat_map(|followed| &followed.listed);
+        listed.filter_map(|key| Some((key.clone(), self.partitions.get(key)?.wanted))).collect()
+    }
+
+    fn all_in_turn(&self) -> Vec<(FetchKey, PartitionRequest)> {
         let first = if self.partitions.is_empty() { 0 } else { self.first % self.partitions.len() };
         let (before, after) = self.partitions.as_slice().split_at(first);
-        after.iter().chain(before.iter()).map(|(key, (wanted, _))| (key.clone(), *wanted)).collect()
+        after.iter().chain(before.iter()).map(|(key, partition)| (key.clone(), partition.wanted)).collect()
     }
 
     fn select_changed(&mut self, asked: &[(FetchKey, PartitionRequest)], updates: &[PartitionUpdate]) -> Vec<bool> {
         let mut last_with_records = None;
         let mut included = Vec::with_capacity(updates.len());
         for ((key, _), update) in asked.iter().zip(updates) {
-            let Some((at, _, (_, last_sent))) = self.partitions.get_full_mut(key) else {
+            let Some((at, _, SessionPartition { last_sent, .. })) = self.partitions.get_full_mut(key) else {
                 included.push(true);
                 continue;
             };
@@ -376,12 +513,30 @@ impl FetchSession {
         }
         included
     }
+
+    fn settle(&mut self, updates: &[PartitionUpdate]) {
+        let Some(followed) = &mut self.followed else { return };
+        debug_assert_eq!(followed.listed.len(), updates.len(), "only the request that holds the session changes it");
+        let (mut listed, mut with_records) = (Vec::new(), Vec::new());
+        for (key, update) in std::mem::take(&mut followed.listed).into_iter().zip(updates) {
+            let Some(partition) = self.partitions.get_mut(&key) else { continue };
+            if update.has_records {
+                with_records.push(key);
+            } else if update.must_include || !update.is_settled || partition.last_sent != update.last_sent() {
+                listed.push(key);
+            } else {
+                partition.is_listed = false;
+            }
+        }
+        listed.append(&mut with_records);
+        followed.listed = listed;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::SystemRandom;
+    use crate::{env::SystemRandom, replica::changed_partitions::Observers};
 
     fn cache(slots: usize) -> FetchSessionCache {
         FetchSessionCache::new(slots, 1 << 30, Arc::new(SystemRandom::seeded(1)))
@@ -400,8 +555,18 @@ mod tests {
     }
 
     fn update(high_watermark: Offset, has_records: bool) -> PartitionUpdate {
-        PartitionUpdate { must_include: has_records, has_records, is_error: false, high_watermark, log_start_offset: 0 }
+        PartitionUpdate {
+            must_include: has_records,
+            has_records,
+            is_error: false,
+            high_watermark,
+            log_start_offset: 0,
+            is_settled: !has_records,
+        }
     }
+
+    /// It names topics by name.
+    const CONSUMER: (bool, bool) = (false, false);
 
     const ERROR: PartitionUpdate = PartitionUpdate {
         must_include: true,
@@ -409,12 +574,13 @@ mod tests {
         is_error: true,
         high_watermark: -1,
         log_start_offset: -1,
+        is_settled: false,
     };
 
     /// A session with partitions 0 to `count` - 1, for which only high watermark 5 was sent.
     fn opened(cache: &FetchSessionCache, count: i32) -> i32 {
         let named = (0..count).map(|p| (key(p), wanted(0))).collect();
-        let context = cache.begin(0, 0, named, &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(0, 0, named, &[], CONSUMER, Duration::ZERO).unwrap();
         let (id, included) = cache.finish(&context, &vec![update(5, false); count as usize], Duration::ZERO);
         assert_eq!(included, vec![true; count as usize], "a full response must contain all partitions");
         assert_ne!(id, NO_SESSION);
@@ -425,14 +591,80 @@ mod tests {
     fn f6_incremental_answers_tell_only_what_is_new() {
         let cache = cache(10);
         let id = opened(&cache, 3);
-        let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 1, vec![], &[], CONSUMER, Duration::ZERO).unwrap();
         assert_eq!(context.partitions.len(), 3);
         let (same, included) =
             cache.finish(&context, &[update(5, false), update(6, false), update(5, true)], Duration::ZERO);
         assert_eq!((same, included), (id, vec![false, true, true]));
-        let context = cache.begin(id, 2, vec![(key(0), wanted(9))], &[key(1)], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 2, vec![(key(0), wanted(9))], &[key(1)], CONSUMER, Duration::ZERO).unwrap();
         let offsets: Vec<_> = context.partitions.iter().map(|(k, w)| (k.partition, w.from.offset)).collect();
         assert_eq!(offsets, [(0, 9), (2, 0)]);
+    }
+
+    const FOLLOWER: (bool, bool) = (true, true);
+
+    fn followed(partition: i32) -> FetchKey {
+        FetchKey { topic: "".into(), topic_id: TopicId::ZERO, partition }
+    }
+
+    /// A request of a follower, and the partitions that it reads.
+    fn next(cache: &FetchSessionCache, id: i32, epoch: i32, named: &[i32]) -> (FetchContext, Vec<i32>) {
+        let named = named.iter().map(|partition| (followed(*partition), wanted(0))).collect();
+        let context = cache.begin(id, epoch, named, &[], FOLLOWER, Duration::ZERO).unwrap();
+        let read = listed(&context);
+        (context, read)
+    }
+
+    fn listed(context: &FetchContext) -> Vec<i32> {
+        context.partitions.iter().map(|(key, _)| key.partition).collect()
+    }
+
+    #[test]
+    fn f6_a_follower_s_request_reads_what_has_changed_until_the_follower_has_it() {
+        let cache = cache(10);
+        let (context, read) = next(&cache, 0, 0, &[0, 1, 2]);
+        assert_eq!(read, [0, 1, 2]);
+        let (id, _) = cache.finish(&context, &[update(5, false); 3], Duration::ZERO);
+        let (context, read) = next(&cache, id, 1, &[]);
+        assert_eq!(read, [0, 1, 2], "once more, since nobody has observed the partitions until now");
+        let observers = Observers::default();
+        observers.add(context.changed().unwrap());
+        assert_eq!(cache.finish(&context, &[update(5, false); 3], Duration::ZERO).1, [false; 3]);
+        assert!(next(&cache, id, 2, &[]).1.is_empty());
+        // A partition with records stays on the list until it is read without any.
+        observers.mark((TopicId::ZERO, 1));
+        let (context, read) = next(&cache, id, 3, &[2]);
+        assert_eq!(read, [2, 1]);
+        assert_eq!(cache.finish(&context, &[update(5, false), update(6, true)], Duration::ZERO).1, [false, true]);
+        let (mut context, read) = next(&cache, id, 4, &[]);
+        assert_eq!(read, [1]);
+        assert!(context.settle(&[update(6, false)]));
+        observers.mark((TopicId::ZERO, 0));
+        assert!(context.take_changed());
+        assert_eq!(listed(&context), [0], "it changed while the request waited");
+        // A request that the follower has given up ends, and takes nothing from the next one.
+        observers.mark((TopicId::ZERO, 2));
+        let (later, read) = next(&cache, id, 5, &[]);
+        assert_eq!(read, [0, 2]);
+        assert!(!context.take_changed() && !context.settle(&[update(6, false)]));
+        assert_eq!(cache.finish(&context, &[update(9, false)], Duration::ZERO), (id, vec![false]));
+        let included = cache.finish(&later, &[ERROR, update(9, false)], Duration::ZERO).1;
+        assert_eq!(included, [true, true], "nothing is sent to nobody");
+        assert_eq!(next(&cache, id, 6, &[]).1, [0, 2], "an error is read again, and so is what was sent just now");
+    }
+
+    #[test]
+    fn f6_what_a_follower_forgets_is_read_no_more() {
+        let cache = cache(10);
+        let (context, _) = next(&cache, 0, 0, &[0, 1]);
+        let (id, _) = cache.finish(&context, &[update(5, false); 2], Duration::ZERO);
+        let context = cache.begin(id, 1, vec![], &[followed(0)], FOLLOWER, Duration::ZERO).unwrap();
+        assert_eq!(listed(&context), [1]);
+        let observers = Observers::default();
+        observers.add(context.changed().unwrap());
+        cache.finish(&context, &[update(5, false)], Duration::ZERO);
+        observers.mark((TopicId::ZERO, 0));
+        assert!(next(&cache, id, 2, &[]).1.is_empty());
     }
 
     #[test]
@@ -442,7 +674,7 @@ mod tests {
         for (epoch, (update, is_included)) in
             [(update(5, false), false), (ERROR, true), (ERROR, true), (update(5, false), true)].into_iter().enumerate()
         {
-            let context = cache.begin(id, 1 + epoch as i32, vec![], &[], false, Duration::ZERO).unwrap();
+            let context = cache.begin(id, 1 + epoch as i32, vec![], &[], CONSUMER, Duration::ZERO).unwrap();
             assert_eq!(cache.finish(&context, &[update], Duration::ZERO).1, [is_included]);
         }
     }
@@ -451,7 +683,7 @@ mod tests {
     fn f6_wrong_ids_epochs_and_kinds_are_refused() {
         let cache = cache(10);
         let id = opened(&cache, 1);
-        let begin = |id, epoch, ids| cache.begin(id, epoch, vec![], &[], ids, Duration::ZERO).err();
+        let begin = |id, epoch, ids| cache.begin(id, epoch, vec![], &[], (ids, false), Duration::ZERO).err();
         assert_eq!(begin(id ^ 1, 1, false), Some(SessionError::NotFound));
         assert_eq!(begin(id, 2, false), Some(SessionError::InvalidEpoch));
         assert_eq!(begin(id, 1, true), Some(SessionError::TopicIdMix));
@@ -464,9 +696,9 @@ mod tests {
     fn f6_partitions_with_records_go_to_the_end_of_the_turn() {
         let cache = cache(10);
         let id = opened(&cache, 3);
-        let context = cache.begin(id, 1, vec![], &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 1, vec![], &[], CONSUMER, Duration::ZERO).unwrap();
         cache.finish(&context, &[update(5, true), update(5, false), update(5, false)], Duration::ZERO);
-        let context = cache.begin(id, 2, vec![], &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 2, vec![], &[], CONSUMER, Duration::ZERO).unwrap();
         let order: Vec<_> = context.partitions.iter().map(|(key, _)| key.partition).collect();
         assert_eq!(order, [1, 2, 0]);
     }
@@ -477,18 +709,18 @@ mod tests {
         let most = MOST_PARTITIONS as i32;
         let named = |partitions: std::ops::Range<i32>| partitions.map(|p| (key(p), wanted(0))).collect::<Vec<_>>();
         let open = |count: i32| {
-            let context = cache.begin(0, 0, named(0..count), &[], false, Duration::ZERO).unwrap();
+            let context = cache.begin(0, 0, named(0..count), &[], CONSUMER, Duration::ZERO).unwrap();
             cache.finish(&context, &vec![update(5, false); count as usize], Duration::ZERO).0
         };
         assert_eq!(open(most + 1), NO_SESSION);
         let id = open(most - 1);
         assert_ne!(id, NO_SESSION);
-        let context = cache.begin(id, 1, named(most..most + 1), &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 1, named(most..most + 1), &[], CONSUMER, Duration::ZERO).unwrap();
         assert!(context.is_incremental());
-        let context = cache.begin(id, 2, named(most + 1..most + 2), &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(id, 2, named(most + 1..most + 2), &[], CONSUMER, Duration::ZERO).unwrap();
         let finished = cache.finish(&context, &vec![update(5, false); most as usize + 1], Duration::ZERO);
         assert_eq!(finished, (NO_SESSION, vec![true; most as usize + 1]), "all partitions, and the session must end");
-        let gone = cache.begin(id, 3, vec![], &[], false, Duration::ZERO).err();
+        let gone = cache.begin(id, 3, vec![], &[], CONSUMER, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
     }
 
@@ -501,7 +733,7 @@ mod tests {
             let key = |partition| FetchKey { topic: topic.clone(), topic_id: TopicId::ZERO, partition };
             let named: Vec<_> = (0..1_000).map(|partition| (key(partition), wanted(0))).collect();
             let now = Duration::from_secs(seconds);
-            let context = cache.begin(0, 0, named, &[], false, now).unwrap();
+            let context = cache.begin(0, 0, named, &[], CONSUMER, now).unwrap();
             cache.finish(&context, &[ERROR; 1_000], now).0
         };
         let used = || cache.used_bytes.load(Ordering::Relaxed);
@@ -511,14 +743,14 @@ mod tests {
         assert!(used() <= MAX_BYTES);
         // A session that becomes too large gets a full response and ends; other sessions stay.
         let more = (1_000..9_000).map(|partition| (key(partition), wanted(0))).collect();
-        let context = cache.begin(ids[0], 1, more, &[], false, Duration::ZERO).unwrap();
+        let context = cache.begin(ids[0], 1, more, &[], CONSUMER, Duration::ZERO).unwrap();
         assert!(!context.is_incremental() && context.partitions.len() == 9_000);
-        assert!(cache.begin(ids[1], 1, vec![], &[], false, Duration::ZERO).unwrap().is_incremental());
+        assert!(cache.begin(ids[1], 1, vec![], &[], CONSUMER, Duration::ZERO).unwrap().is_incremental());
         // After two minutes idle sessions are evicted.
         assert_ne!(open_at("late", 130), NO_SESSION);
         assert!(cache.counts().evicted > 0 || cache.counts().sessions == opened);
         for id in ids {
-            let _ = cache.begin(id, FINAL_EPOCH, vec![], &[], false, Duration::from_secs(130));
+            let _ = cache.begin(id, FINAL_EPOCH, vec![], &[], CONSUMER, Duration::from_secs(130));
         }
         drop(context);
         assert_eq!(cache.counts().sessions, 1);
@@ -531,12 +763,12 @@ mod tests {
         let first = opened(&cache, 1);
         let open_at = |seconds| {
             let now = Duration::from_secs(seconds);
-            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], false, now).unwrap();
+            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], CONSUMER, now).unwrap();
             cache.finish(&context, &[update(5, false)], now).0
         };
         assert_eq!(open_at(119), NO_SESSION);
         assert_ne!(open_at(120), NO_SESSION);
-        let gone = cache.begin(first, 1, vec![], &[], false, Duration::ZERO).err();
+        let gone = cache.begin(first, 1, vec![], &[], CONSUMER, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
     }
 }

@@ -3,13 +3,14 @@
 //!
 //! Owns the requests, the connection, and for each partition the wait after an error, so that one bad partition does
 //! not stop the others. A new partition does not wait for the end of a long poll: the request is given up and sent
-//! again with it. Leaves all changes of the log to `follower.rs`, which checks that the partition still follows in the
-//! epoch of the request.
+//! again with it, on a new connection and in the same session. The cost of a request is that of the partitions that
+//! have changed, not of those that there are. Leaves all changes of the log to `follower.rs`, which checks that the
+//! partition still follows in the epoch of the request.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
     time::Duration,
 };
 
@@ -25,6 +26,7 @@ use kafka_protocol::{
 };
 
 use super::{
+    context::ReplicaContext,
     follower::{FetchPosition, LeaderData},
     follower_session::FollowerSession,
     isr::PartitionKey,
@@ -32,7 +34,7 @@ use super::{
 };
 use crate::{
     config::BrokerConfig,
-    env::{Env, Watched, lock},
+    env::{Backoff, Env, Watched, lock},
     log::{AppendError, LogError},
     metadata::image::{Endpoint, MetadataImage},
     peer::{Peer, PeerError, Wire},
@@ -86,42 +88,57 @@ type SourceKey = (BrokerId, u64);
 /// See the head of the file.
 pub(super) struct Fetchers {
     env: Env,
-    local: BrokerId,
+    context: Arc<ReplicaContext>,
     settings: FetcherSettings,
     assigned: Mutex<Assigned>,
-    brokers: Arc<Brokers>,
+    endpoints: Arc<RwLock<BTreeMap<BrokerId, Endpoint>>>,
 }
 
-#[derive(Default)]
 struct Assigned {
+    /// `num.replica.fetchers`.
+    fetchers_per_source: u64,
     sources: BTreeMap<SourceKey, Arc<Source>>,
     partitions: BTreeMap<PartitionKey, SourceKey>,
-}
-
-/// What the metadata says about brokers.
-#[derive(Default)]
-struct Brokers {
-    endpoints: RwLock<BTreeMap<BrokerId, Endpoint>>,
-    /// The epoch of this broker; -1 if it is not registered.
-    own_epoch: RwLock<i64>,
 }
 
 /// The partitions that one task fetches.
 #[derive(Default)]
 struct Source {
-    partitions: Mutex<BTreeMap<PartitionKey, Arc<Partition>>>,
-    /// Changes when there is something new to fetch.
+    assignment: Mutex<Assignment>,
+    /// Changes when there is something new to fetch, or when the task shall end.
     added: Watched<u64>,
 }
 
+#[derive(Default)]
+struct Assignment {
+    partitions: BTreeMap<PartitionKey, Arc<Partition>>,
+    /// The partitions that were added, removed or got a new leader epoch since the task has looked.
+    changed: BTreeSet<PartitionKey>,
+    /// Those that cannot follow because of an error that does not pass by itself.
+    failed: BTreeSet<PartitionKey>,
+    /// The task shall end.
+    is_over: bool,
+}
+
+impl Source {
+    fn lock(&self) -> MutexGuard<'_, Assignment> {
+        lock::lock(&self.assignment)
+    }
+}
+
 impl Fetchers {
-    pub(super) fn new(env: &Env, local: BrokerId, settings: FetcherSettings) -> Fetchers {
+    pub(super) fn new(env: &Env, context: &Arc<ReplicaContext>, settings: FetcherSettings) -> Fetchers {
+        let assigned = Assigned {
+            fetchers_per_source: settings.fetchers_per_source,
+            sources: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+        };
         Fetchers {
             env: env.clone(),
-            local,
+            context: context.clone(),
             settings,
-            assigned: Mutex::default(),
-            brokers: Arc::new(Brokers { own_epoch: RwLock::new(-1), ..Brokers::default() }),
+            assigned: Mutex::new(assigned),
+            endpoints: Arc::default(),
         }
     }
 
@@ -131,14 +148,35 @@ impl Fetchers {
             .brokers
             .values()
             .filter_map(|broker| Some((broker.id, broker.endpoint(&self.settings.listener)?.clone())));
-        *lock::write(&self.brokers.endpoints) = endpoints.collect();
-        *lock::write(&self.brokers.own_epoch) = image.broker(self.local).map_or(-1, |broker| broker.epoch);
+        *lock::write(&self.endpoints) = endpoints.collect();
+    }
+
+    /// Takes over `num.replica.fetchers`: spreads the partitions of each leader over that many tasks.
+    pub(super) fn set_fetchers_per_source(&self, fetchers: u64) {
+        let assigned = &mut *lock::lock(&self.assigned);
+        if assigned.fetchers_per_source == fetchers {
+            return;
+        }
+        assigned.fetchers_per_source = fetchers;
+        for source in std::mem::take(&mut assigned.sources).into_values() {
+            source.lock().is_over = true;
+            source.added.update(|added| *added += 1);
+            let moved = std::mem::take(&mut source.lock().partitions);
+            for (key, partition) in moved {
+                if let Some((leader, _)) = assigned.partitions.remove(&key) {
+                    self.assign(assigned, key, &partition, leader);
+                }
+            }
+        }
     }
 
     /// Fetches a partition from this leader from now on, in the leader epoch that the partition has.
     pub(super) fn follow(&self, key: PartitionKey, partition: &Arc<Partition>, leader: BrokerId) {
-        let source = (leader, fetcher_of(key, self.settings.fetchers_per_source));
-        let assigned = &mut *lock::lock(&self.assigned);
+        self.assign(&mut lock::lock(&self.assigned), key, partition, leader);
+    }
+
+    fn assign(&self, assigned: &mut Assigned, key: PartitionKey, partition: &Arc<Partition>, leader: BrokerId) {
+        let source = (leader, fetcher_of(key, assigned.fetchers_per_source));
         if assigned.partitions.get(&key).is_some_and(|before| *before != source) {
             assigned.remove(key);
         }
@@ -147,20 +185,32 @@ impl Fetchers {
             let source = Arc::new(Source::default());
             let fetcher = Fetcher {
                 env: self.env.clone(),
-                local: self.local,
+                context: self.context.clone(),
                 leader,
                 settings: self.settings.clone(),
-                brokers: self.brokers.clone(),
+                endpoints: self.endpoints.clone(),
                 source: source.clone(),
                 peer: None,
                 session: FollowerSession::default(),
+                fetching: BTreeMap::new(),
+                changed: BTreeSet::new(),
                 waits: BTreeMap::new(),
             };
             self.env.tasks.spawn_until_stopped("fetch from a leader", fetcher.run());
             source
         });
-        lock::lock(&task.partitions).insert(key, partition.clone());
+        {
+            let mut assignment = task.lock();
+            assignment.partitions.insert(key, partition.clone());
+            assignment.changed.insert(key);
+        }
         task.added.update(|added| *added += 1);
+    }
+
+    /// The number of partitions that cannot follow because of an error that does not pass by itself.
+    pub(super) fn failed_count(&self) -> usize {
+        let sources: Vec<_> = lock::lock(&self.assigned).sources.values().cloned().collect();
+        sources.iter().map(|source| source.lock().failed.len()).sum()
     }
 
     /// Fetches a partition no more: this broker leads it, or nobody does, or it is deleted.
@@ -172,7 +222,10 @@ impl Fetchers {
 impl Assigned {
     fn remove(&mut self, key: PartitionKey) {
         if let Some(source) = self.partitions.remove(&key).and_then(|source| self.sources.get(&source)) {
-            lock::lock(&source.partitions).remove(&key);
+            let mut assignment = source.lock();
+            assignment.partitions.remove(&key);
+            assignment.failed.remove(&key);
+            assignment.changed.insert(key);
         }
     }
 }
@@ -188,20 +241,25 @@ fn fetcher_of(key: PartitionKey, fetchers: u64) -> u64 {
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     leader_epoch: i32,
-    until: Duration,
-    backoff: Duration,
+    /// `None` while it is tried again.
+    until: Option<Duration>,
+    backoff: Backoff,
 }
 
 /// The task of one source.
 struct Fetcher {
     env: Env,
-    local: BrokerId,
+    context: Arc<ReplicaContext>,
     leader: BrokerId,
     settings: FetcherSettings,
-    brokers: Arc<Brokers>,
+    endpoints: Arc<RwLock<BTreeMap<BrokerId, Endpoint>>>,
     source: Arc<Source>,
     peer: Option<Peer>,
     session: FollowerSession,
+    /// The partitions of the session.
+    fetching: BTreeMap<PartitionKey, Fetching>,
+    /// Those whose position may have changed since the last request.
+    changed: BTreeSet<PartitionKey>,
     waits: BTreeMap<PartitionKey, Wait>,
 }
 
@@ -220,7 +278,8 @@ async fn wait(env: &Env, source: &Source, added: u64, until: Option<Duration>) {
     }
 }
 
-/// A partition in the current request.
+/// A partition of the session, with the position that the leader knows.
+#[derive(Clone)]
 struct Fetching {
     partition: Arc<Partition>,
     position: FetchPosition,
@@ -228,69 +287,98 @@ struct Fetching {
 
 impl Fetcher {
     async fn run(mut self) {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, self.settings.longest_backoff);
         loop {
             let added = self.source.added.get();
-            let (fetching, next_try) = self.due();
-            if fetching.is_empty() {
+            if self.source.lock().is_over {
+                return;
+            }
+            let next_try = self.take_changes();
+            if self.session.is_empty() {
                 self.session.restart();
                 wait(&self.env, &self.source, added, next_try).await;
                 continue;
             }
-            match self.fetch(&fetching, next_try, added).await {
-                // Something new came: ask again with it.
+            match self.fetch(next_try, added).await {
+                // Something new came: ask again with it. The request that waits at the leader keeps the connection.
                 None => {
                     self.peer = None;
-                    self.session.restart();
+                    self.session.on_given_up();
                 }
                 Some(Ok(response)) => {
-                    backoff = FIRST_BACKOFF;
-                    self.process(response, &fetching).await;
+                    backoff.reset();
+                    self.process(response).await;
                 }
                 Some(Err(error)) => {
                     tracing::debug!(leader = self.leader, %error, "cannot fetch from a leader");
                     self.peer = None;
                     self.session.restart();
-                    let until = self.env.clock.monotonic() + backoff;
-                    backoff = self.settings.longest_backoff.min(2 * backoff);
+                    let until = self.env.clock.monotonic() + backoff.next_wait();
                     wait(&self.env, &self.source, added, Some(until)).await;
                 }
             }
         }
     }
 
-    /// The partitions to fetch now, and when the next of the others may be tried again.
-    fn due(&mut self) -> (BTreeMap<PartitionKey, Fetching>, Option<Duration>) {
+    /// Takes into the session what has changed: the assignment, the positions after a response, and waits that are
+    /// over. Returns when the next partition that waits may be tried again.
+    fn take_changes(&mut self) -> Option<Duration> {
         let now = self.env.clock.monotonic();
-        let partitions = lock::lock(&self.source.partitions).clone();
-        self.waits.retain(|key, _| partitions.contains_key(key));
-        let (mut due, mut next_try) = (BTreeMap::new(), None::<Duration>);
-        for (key, partition) in partitions {
-            let Some(position) = partition.fetch_position() else { continue };
-            match self.waits.get(&key) {
-                Some(wait) if wait.leader_epoch == position.from.current_leader_epoch && now < wait.until => {
-                    next_try = Some(next_try.map_or(wait.until, |next| next.min(wait.until)));
-                }
-                _ => _ = due.insert(key, Fetching { partition, position }),
+        let mut changed = std::mem::take(&mut self.changed);
+        let mut assignment = self.source.lock();
+        changed.append(&mut assignment.changed);
+        let mut next_try = None::<Duration>;
+        for (key, wait) in &self.waits {
+            match wait.until {
+                Some(until) if now < until => next_try = Some(next_try.map_or(until, |next| next.min(until))),
+                Some(_) => _ = changed.insert(*key),
+                None => {}
             }
         }
-        (due, next_try)
+        let changed: Vec<_> = changed.into_iter().map(|key| (key, assignment.partitions.get(&key).cloned())).collect();
+        drop(assignment);
+        for (key, partition) in changed {
+            self.take_change(key, partition, now);
+        }
+        next_try
+    }
+
+    fn take_change(&mut self, key: PartitionKey, partition: Option<Arc<Partition>>, now: Duration) {
+        let fetching = partition.and_then(|partition| {
+            let position = partition.fetch_position()?;
+            Some(Fetching { partition, position })
+        });
+        let Some(fetching) = fetching else {
+            self.waits.remove(&key);
+            return self.stop(key);
+        };
+        if let Some(wait) = self.waits.get_mut(&key) {
+            if wait.leader_epoch != fetching.position.from.current_leader_epoch {
+                self.waits.remove(&key);
+            } else if wait.until.is_some_and(|until| now < until) {
+                return self.stop(key);
+            } else {
+                wait.until = None;
+            }
+        }
+        self.session.set(key, &fetching.position, self.settings.partition_max_bytes);
+        self.fetching.insert(key, fetching);
+    }
+
+    /// Removes a partition from the session.
+    fn stop(&mut self, key: PartitionKey) {
+        self.fetching.remove(&key);
+        self.session.remove(key);
     }
 
     /// Sends one request. Returns `None` if something new came meanwhile.
-    async fn fetch(
-        &mut self,
-        fetching: &BTreeMap<PartitionKey, Fetching>,
-        next_try: Option<Duration>,
-        added: u64,
-    ) -> Option<anyhow::Result<FetchResponse>> {
-        let wanted = fetching.iter().map(|(key, fetching)| (*key, fetching.position)).collect();
-        let named = self.session.request(&wanted, self.settings.partition_max_bytes);
+    async fn fetch(&mut self, next_try: Option<Duration>, added: u64) -> Option<anyhow::Result<FetchResponse>> {
+        let named = self.session.request();
         let now = self.env.clock.monotonic();
         let wait = next_try.map_or(self.settings.wait, |next| self.settings.wait.min(next.saturating_sub(now)));
         let request = FetchRequest {
-            replica_id: self.local,
-            replica_epoch: *lock::read(&self.brokers.own_epoch),
+            replica_id: self.context.local,
+            replica_epoch: self.context.own_epoch(),
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: self.settings.min_bytes,
             max_bytes: self.settings.response_max_bytes,
@@ -319,7 +407,7 @@ impl Fetcher {
         if self.peer.is_some() {
             return Ok(());
         }
-        let endpoint = lock::read(&self.brokers.endpoints).get(&self.leader).cloned();
+        let endpoint = lock::read(&self.endpoints).get(&self.leader).cloned();
         let Some(Endpoint { host, port, .. }) = endpoint else {
             anyhow::bail!("broker {} has no listener {}", self.leader, self.settings.listener);
         };
@@ -327,7 +415,7 @@ impl Fetcher {
         Ok(())
     }
 
-    async fn process(&mut self, response: FetchResponse, fetching: &BTreeMap<PartitionKey, Fetching>) {
+    async fn process(&mut self, response: FetchResponse) {
         if let Some(error) = ResponseError::try_from_code(response.error_code) {
             // The session has ended, for example because the leader has restarted.
             tracing::debug!(leader = self.leader, %error, "a fetch session has ended");
@@ -339,14 +427,17 @@ impl Fetcher {
         for topic in response.topics {
             for data in topic.partitions {
                 let key = (topic.topic_id, data.partition_index);
-                let Some(Fetching { partition, position }) = fetching.get(&key) else { continue };
-                match self.process_partition(key, partition, position.from, data, now_ms).await {
-                    Ok(None) => _ = self.waits.remove(&key),
-                    Ok(Some(flush_before)) => {
-                        self.waits.remove(&key);
-                        flushes.push(partition.flushed(flush_before, &self.env.tasks));
+                let Some(Fetching { partition, position }) = self.fetching.get(&key).cloned() else { continue };
+                self.changed.insert(key);
+                match self.process_partition(key, &partition, position.from, data, now_ms).await {
+                    Ok(flush_before) => {
+                        if self.waits.remove(&key).is_some() {
+                            self.source.lock().failed.remove(&key);
+                        }
+                        let flush = flush_before.map(|before| partition.flushed(before, &self.env.tasks));
+                        flushes.extend(flush);
                     }
-                    Err(error) => self.delay(key, partition, position.from.current_leader_epoch, &error),
+                    Err(error) => self.delay(key, &partition, position.from.current_leader_epoch, &error),
                 }
             }
         }
@@ -416,7 +507,8 @@ impl Fetcher {
         let topic = ListOffsetsTopic::default()
             .with_name(TopicName(StrBytes::from_string(name.topic.to_string())))
             .with_partitions(vec![wanted]);
-        let request = ListOffsetsRequest::default().with_replica_id(WireBrokerId(self.local)).with_topics(vec![topic]);
+        let request =
+            ListOffsetsRequest::default().with_replica_id(WireBrokerId(self.context.local)).with_topics(vec![topic]);
         let (env, timeout) = (self.env.clone(), self.settings.timeout);
         let response = env.within(timeout, async {
             self.connect().await?;
@@ -438,14 +530,17 @@ impl Fetcher {
     /// A partition with an error waits, and the others go on (KAFKA-8346).
     fn delay(&mut self, key: PartitionKey, partition: &Partition, leader_epoch: i32, error: &anyhow::Error) {
         match error.downcast_ref::<PartitionError>() {
-            Some(fault) if !is_expected(fault) => partition.report_failed_follow(fault, self.env.clock.monotonic()),
+            Some(fault) if !is_expected(fault) => {
+                self.source.lock().failed.insert(key);
+                partition.report_failed_follow(fault, self.env.clock.monotonic());
+            }
             _ => tracing::debug!(partition = %partition.topic_partition(), %error, "cannot follow a partition now"),
         }
-        let backoff = match self.waits.get(&key) {
-            Some(wait) if wait.leader_epoch == leader_epoch => self.settings.longest_backoff.min(2 * wait.backoff),
-            _ => FIRST_BACKOFF,
+        let mut backoff = match self.waits.get(&key) {
+            Some(wait) if wait.leader_epoch == leader_epoch => wait.backoff,
+            _ => Backoff::new(FIRST_BACKOFF, self.settings.longest_backoff),
         };
-        let until = self.env.clock.monotonic() + backoff;
+        let until = Some(self.env.clock.monotonic() + backoff.next_wait());
         self.waits.insert(key, Wait { leader_epoch, until, backoff });
     }
 }

@@ -84,6 +84,7 @@ impl Partition {
         if !self.continues(&inner, &data.from) {
             return Ok(Followed::default());
         }
+        self.set_leader_high_watermark(data.high_watermark);
         let records = up_to_epoch(data.records, data.from.current_leader_epoch);
         let info = inner.log.append_as_follower(records, now_ms)?;
         let effects = self.step(&mut inner, Event::Replicated { leader_high_watermark: data.high_watermark });

@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     controller::isr::{AlterPartition, AlteredPartition, ProposedIsr},
-    env::{Env, lock},
+    env::{Backoff, Env, lock},
     raft::ControllerChannel,
     types::{BrokerId, TopicId},
 };
 
-/// The wait after a failure, which doubles up to the longest wait.
+/// The waits after failures.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -59,21 +59,19 @@ impl Proposals {
 
 /// Sends proposals until the broker stops.
 pub(super) async fn send_proposals(manager: Weak<ReplicaManager>, env: Env, channel: Arc<ControllerChannel>) {
-    let mut backoff = FIRST_BACKOFF;
+    let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     loop {
         let Some(context) = manager.upgrade().map(|manager| manager.context().clone()) else { return };
         let sent = context.proposals.all();
         if sent.is_empty() {
-            backoff = FIRST_BACKOFF;
+            backoff.reset();
             context.proposals.added.notified().await;
             continue;
         }
-        // The broker epoch is the image's: a broker that is not registered proposes nothing.
-        let image = channel.local().image();
-        let epoch = image.broker(context.local).map(|broker| broker.epoch);
-        let answered = match epoch {
-            Some(broker_epoch) => channel.ask(request(context.local, broker_epoch, &sent)).await,
-            None => Err(crate::controller::ApiError::code_only(ResponseError::StaleBrokerEpoch)),
+        // A broker that is not registered proposes nothing.
+        let answered = match context.own_epoch() {
+            -1 => Err(crate::controller::ApiError::code_only(ResponseError::StaleBrokerEpoch)),
+            broker_epoch => channel.ask(request(context.local, broker_epoch, &sent)).await,
         };
         let all_answered = match answered {
             Ok(answers) => {
@@ -87,8 +85,7 @@ pub(super) async fn send_proposals(manager: Weak<ReplicaManager>, env: Env, chan
             }
         };
         if !all_answered {
-            env.clock.sleep_until(env.clock.monotonic() + backoff).await;
-            backoff = LONGEST_BACKOFF.min(2 * backoff);
+            env.clock.sleep_until(env.clock.monotonic() + backoff.next_wait()).await;
         }
     }
 }
@@ -136,6 +133,9 @@ fn deliver(
             return false;
         }
     };
+    if !matches!(answer, IsrAnswer::Changed { .. }) {
+        manager.context().counters.failed_isr_updates.add(1);
+    }
     manager.context().proposals.remove(key, proposal);
     // A topic that is deleted meanwhile has no partition here (KAFKA-17190).
     let hosted = manager.topic_by_id(key.0).and_then(|topic| topic.partition(key.1));

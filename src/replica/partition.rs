@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{
+    changed_partitions::{ChangedPartitions, Observers},
     context::ReplicaContext,
     state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, Moment, ReplicaState, RoleChange},
     waiters::{Waiter, Waiters},
@@ -106,6 +107,8 @@ pub struct PartitionRead {
     pub plan: Option<ReadPlan>,
     /// F8: the largest epoch not above the client's, and its end offset in this log.
     pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
+    /// The follower has all records and is in sync, so that its next fetch needs to come only after a change.
+    pub is_settled: bool,
 }
 
 /// One partition; see the head of this file.
@@ -119,6 +122,8 @@ pub struct Partition {
     waiters: Waiters,
     /// Followers wait for the log end offset, too.
     follower_waiters: Waiters,
+    /// The fetch sessions of followers.
+    observers: Observers,
     failed_reads: LogLineLimit,
 }
 
@@ -133,6 +138,8 @@ struct Published {
     last_stable_offset: AtomicI64,
     high_watermark: AtomicI64,
     log_end_offset: AtomicI64,
+    /// The leader's high watermark in its last response to this follower.
+    leader_high_watermark: AtomicI64,
 }
 
 impl Partition {
@@ -148,6 +155,7 @@ impl Partition {
             published: Published::default(),
             waiters: Waiters::default(),
             follower_waiters: Waiters::default(),
+            observers: Observers::default(),
             failed_reads: LogLineLimit::default(),
         };
         partition.publish(&mut partition.lock());
@@ -175,6 +183,17 @@ impl Partition {
         }
     }
 
+    /// How many records of its leader this follower lacks, as Kafka counts: the leader's high watermark at the last
+    /// response.
+    pub fn follower_lag(&self) -> Offset {
+        let leader_high_watermark = self.published.leader_high_watermark.load(Ordering::Acquire);
+        (leader_high_watermark - self.watermarks().log_end_offset).max(0)
+    }
+
+    pub(super) fn set_leader_high_watermark(&self, high_watermark: Offset) {
+        self.published.leader_high_watermark.store(high_watermark, Ordering::Release);
+    }
+
     /// Registers `waiter`, which the next change of what a reader with this isolation may see will wake, or of
     /// leadership.
     pub fn register(&self, waiter: &Arc<Waiter>, isolation: FetchIsolation) {
@@ -185,6 +204,11 @@ impl Partition {
     /// no change.
     pub fn changes(&self, isolation: FetchIsolation) -> u64 {
         self.waiters_of(isolation).changes()
+    }
+
+    /// From now on, changes that concern followers are marked there.
+    pub fn observe(&self, changed: &Arc<ChangedPartitions>) {
+        self.observers.add(changed);
     }
 
     fn waiters_of(&self, isolation: FetchIsolation) -> &Waiters {
@@ -206,7 +230,9 @@ impl Partition {
     /// Applies the controller's answer to a change of the ISR that was proposed in `partition_epoch`.
     pub fn on_isr_answer(&self, partition_epoch: i32, answer: IsrAnswer) {
         let mut inner = self.lock();
+        let before = inner.state.in_sync_replicas();
         self.step(&mut inner, Event::IsrAnswer { partition_epoch, answer });
+        self.context.counters.count_isr_change(before, inner.state.in_sync_replicas());
         drop(inner);
         self.wake_all();
     }
@@ -364,6 +390,8 @@ impl Partition {
         let leader_end_offset = inner.log.log_end_offset();
         let progress = FollowerFetch { replica, broker_epoch, offset: fetch.offset, leader_end_offset };
         let effects = self.step(&mut inner, Event::Fetched(progress));
+        // A replica outside of the ISR may join with each fetch.
+        read.is_settled = fetch.offset == leader_end_offset && inner.state.is_in_sync(replica);
         drop(inner);
         self.wake(&effects, false);
         read.watermarks = self.watermarks();
@@ -384,7 +412,12 @@ impl Partition {
                 return Err(self.out_of_range(fetch.offset, watermarks));
             };
             if epoch < fetch.last_fetched_epoch || end_offset < fetch.offset {
-                return Ok(PartitionRead { watermarks, plan: None, diverging_epoch: Some((epoch, end_offset)) });
+                return Ok(PartitionRead {
+                    watermarks,
+                    plan: None,
+                    diverging_epoch: Some((epoch, end_offset)),
+                    is_settled: false,
+                });
             }
         }
         let upper_bound = match isolation {
@@ -393,7 +426,7 @@ impl Partition {
             FetchIsolation::LastStable => watermarks.last_stable_offset,
         };
         let plan = inner.log.read(fetch.offset, max_bytes, upper_bound, min_one_batch)?;
-        Ok(PartitionRead { watermarks, plan: Some(plan), diverging_epoch: None })
+        Ok(PartitionRead { watermarks, plan: Some(plan), diverging_epoch: None, is_settled: false })
     }
 
     fn out_of_range(&self, offset: Offset, watermarks: Watermarks) -> PartitionError {
@@ -511,22 +544,26 @@ impl Partition {
     /// Logs a failed read, at most once a minute. Offline directories are not logged, because they were reported
     /// before.
     pub fn report_failed_read(&self, error: &PartitionError, now: Duration) {
-        if matches!(
+        self.report_failure(error, now, "cannot read for a fetch request");
+    }
+
+    /// Logs that this follower could not apply what its leader returned, as [`Partition::report_failed_read`].
+    pub fn report_failed_follow(&self, error: &PartitionError, now: Duration) {
+        self.report_failure(error, now, "cannot follow the leader");
+    }
+
+    fn report_failure(&self, error: &PartitionError, now: Duration, what: &str) {
+        let is_reported = matches!(
             error,
             PartitionError::Storage(LogError::DirOffline { .. })
+                | PartitionError::Append(AppendError::Storage(LogError::DirOffline { .. }))
                 | PartitionError::Read(ReadError::Storage(LogError::DirOffline { .. }))
-        ) {
+        );
+        if is_reported {
             return;
         }
         if let Some(suppressed) = self.failed_reads.admit(now) {
-            tracing::error!(partition = %self.topic_partition, %error, suppressed, "cannot read for a fetch request");
-        }
-    }
-
-    /// Logs that this follower could not apply what its leader returned, at most once a minute.
-    pub fn report_failed_follow(&self, error: &PartitionError, now: Duration) {
-        if let Some(suppressed) = self.failed_reads.admit(now) {
-            tracing::error!(partition = %self.topic_partition, %error, suppressed, "cannot follow the leader");
+            tracing::error!(partition = %self.topic_partition, %error, suppressed, "{what}");
         }
     }
 
@@ -538,7 +575,7 @@ impl Partition {
 
     /// Shows the state of the replica and its log to a check, and changes nothing.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn observe<T>(&self, look: impl FnOnce(&ReplicaState, &Log) -> T) -> T {
+    pub(crate) fn inspect<T>(&self, look: impl FnOnce(&ReplicaState, &Log) -> T) -> T {
         let inner = self.lock();
         look(&inner.state, &inner.log)
     }
@@ -595,14 +632,19 @@ impl Partition {
         if effects.high_watermark.is_some() {
             self.wake_all();
         } else if is_longer {
-            self.follower_waiters.wake_all();
+            self.wake_followers();
         }
     }
 
     fn wake_all(&self) {
         self.waiters.wake_all();
         // Followers hear of a new high watermark at once (KIP-1166).
+        self.wake_followers();
+    }
+
+    fn wake_followers(&self) {
         self.follower_waiters.wake_all();
+        self.observers.mark((self.topic_id, self.topic_partition.partition));
     }
 
     pub(super) fn publish(&self, inner: &mut Inner) {
@@ -615,7 +657,11 @@ impl Partition {
         store(&self.published.log_end_offset, log_end_offset);
         store(&self.published.high_watermark, high_watermark);
         store(&self.published.last_stable_offset, last_stable_offset.max(log_start_offset));
-        store(&self.published.log_start_offset, log_start_offset);
+        let start_before = self.published.log_start_offset.swap(log_start_offset, Ordering::AcqRel);
+        // Followers take over the log start offset.
+        if start_before != log_start_offset && inner.state.has_followers() {
+            self.observers.mark((self.topic_id, self.topic_partition.partition));
+        }
     }
 }
 
@@ -678,7 +724,14 @@ pub(crate) mod tests {
         let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
         let context = ReplicaContext::new(1, Arc::new(SimClock::new(1000)), Duration::from_secs(30));
         let partition = Partition::new(&context, TopicId::ZERO, log, 0);
-        let leadership = Leadership { leader: 1, leader_epoch: 0, partition_epoch: 0, replicas: vec![1], isr: vec![1] };
+        let leadership = Leadership {
+            leader: 1,
+            leader_epoch: 0,
+            partition_epoch: 0,
+            replicas: vec![1],
+            isr: vec![1],
+            is_recovering: false,
+        };
         assert_eq!(partition.on_metadata(leadership), Some(RoleChange::Leader));
         partition
     }
@@ -704,7 +757,14 @@ pub(crate) mod tests {
     }
 
     fn led_by(leader: BrokerId, epoch: LeaderEpoch) -> Leadership {
-        Leadership { leader, leader_epoch: epoch, partition_epoch: epoch, replicas: vec![1, 2], isr: vec![1, 2] }
+        Leadership {
+            leader,
+            leader_epoch: epoch,
+            partition_epoch: epoch,
+            replicas: vec![1, 2],
+            isr: vec![1, 2],
+            is_recovering: false,
+        }
     }
 
     /// KAFKA-20634: after a truncation another record was at the offset, and its commit was taken for that of the

@@ -9,21 +9,26 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
     backlog::{Backlog, Progress, Work},
-    context::ReplicaContext,
+    context::{ReplicaContext, ReplicaCounters},
     directories::Directories,
     fetcher::{FetcherSettings, Fetchers},
     isr,
     partition::Partition,
+    replica_changes::ReplicaChanges,
     state::{Leadership, RoleChange},
 };
 use crate::{
     config::{BrokerConfig, ConfigLayers, Configs, LogConfig, StaticConfigs},
+    controller::partitions::RECOVERING,
     env::{Env, lock},
     log::{LogError, LogManager, LogOwner, Placement, checkpoints::is_damaged_copy},
     metadata::{
@@ -154,6 +159,8 @@ pub struct ReplicaManager {
     listeners: Mutex<Vec<Weak<dyn LeadershipListener>>>,
     changes: Mutex<Changes>,
     progress: Progress,
+    /// Roles have changed since the high watermarks were last asked to be written.
+    must_checkpoint: AtomicBool,
 }
 
 /// The lock of this struct is held while partitions change: by the metadata thread, the backlog task or the retry task.
@@ -205,10 +212,11 @@ impl ReplicaManager {
         replication: ReplicationSettings,
     ) -> Arc<ReplicaManager> {
         let ReplicationSettings { max_lag, fetchers } = replication;
+        let context = ReplicaContext::new(broker_id, env.clock.clone(), max_lag);
         Arc::new_cyclic(|this| ReplicaManager {
             broker_id,
-            context: ReplicaContext::new(broker_id, env.clock.clone(), max_lag),
-            fetchers: Fetchers::new(&env, broker_id, fetchers),
+            fetchers: Fetchers::new(&env, &context, fetchers),
+            context,
             env,
             this: this.clone(),
             statics,
@@ -218,6 +226,7 @@ impl ReplicaManager {
             listeners: Mutex::default(),
             changes: Mutex::default(),
             progress: Progress::default(),
+            must_checkpoint: AtomicBool::default(),
         })
     }
 
@@ -230,6 +239,21 @@ impl ReplicaManager {
     pub fn start_replication(&self, channel: Arc<ControllerChannel>) {
         let (this, env) = (self.this.clone(), self.env.clone());
         self.env.tasks.spawn_until_stopped("send changes of ISRs", isr::send_proposals(this, env, channel));
+    }
+
+    /// Another broker has sent a fetch request as a follower.
+    pub fn on_fetch_request(&self, broker: BrokerId) {
+        self.context.on_fetch_request(broker);
+    }
+
+    /// Counters for metrics.
+    pub fn counters(&self) -> &ReplicaCounters {
+        &self.context.counters
+    }
+
+    /// The number of partitions that cannot follow their leaders because of an error that does not pass by itself.
+    pub fn failed_followers(&self) -> usize {
+        self.fetchers.failed_count()
     }
 
     /// What all replicas share.
@@ -439,7 +463,11 @@ impl ReplicaManager {
     fn change_leadership(&self, partition: &Arc<Partition>, registered: &PartitionImage) {
         let name = partition.topic_partition();
         let key = (partition.topic_id(), name.partition);
-        match partition.on_metadata(leadership(registered)) {
+        let role = partition.on_metadata(leadership(registered));
+        if role.is_some() && partition.watermarks().high_watermark > 0 {
+            self.must_checkpoint.store(true, Ordering::Release);
+        }
+        match role {
             Some(RoleChange::Leader) => {
                 self.fetchers.unfollow(key);
                 self.tell(|listener| listener.on_become_leader(name));
@@ -704,13 +732,14 @@ fn leadership(partition: &PartitionImage) -> Leadership {
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.clone(),
         isr: partition.isr.clone(),
+        is_recovering: partition.leader_recovery_state == RECOVERING,
     }
 }
 
 impl Subscriber for ReplicaManager {
     fn on_delta(&self, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
         let changes = &mut *self.progress.with_priority(|| self.lock_changes());
-        changes.image = image.clone();
+        let before = std::mem::replace(&mut changes.image, image.clone());
         if !delta.brokers.is_empty() || !self.directories.has_started() {
             self.change_brokers(changes, image);
         }
@@ -722,8 +751,10 @@ impl Subscriber for ReplicaManager {
             }
         }
         self.retry_unopened(changes, &mut RetryTurn::default(), 1);
+        let mut replica_changes = ReplicaChanges::default();
         let mut new = Vec::new();
         for (id, changed) in &delta.topics {
+            replica_changes.add(&self.context, &before, image, (*id, changed));
             let Some(topic) = image.topic_by_id(*id) else { continue };
             let local = self.local_topic(topic);
             let is_queued = is_large || self.progress.is_pending(&topic.name);
@@ -731,13 +762,21 @@ impl Subscriber for ReplicaManager {
                 new.extend(self.change_partition(changes, topic, &local, *index, is_queued));
             }
         }
+        replica_changes.log();
         self.open_new(changes, new);
         self.arm_retry(changes);
         self.arm_backlog(&mut changes.backlog);
         for resource in &delta.configs {
             self.change_configs(image, resource);
         }
+        if delta.configs.iter().any(|resource| resource.resource_type == ConfigResourceType::Broker) {
+            let fetchers = self.config_layers(image).broker_config().num_replica_fetchers;
+            self.fetchers.set_fetchers_per_source(u64::try_from(fetchers).unwrap_or(1).max(1));
+        }
         self.directories.on_applied(&self.log_manager);
+        if self.must_checkpoint.swap(false, Ordering::AcqRel) {
+            self.log_manager.checkpoint_high_watermarks_soon();
+        }
     }
 }
 

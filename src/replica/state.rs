@@ -22,12 +22,16 @@ pub struct Leadership {
     pub replicas: Vec<BrokerId>,
     /// The in-sync replicas.
     pub isr: Vec<BrokerId>,
+    /// The leader was elected uncleanly and has not confirmed yet that it has recovered (leader recovery state 1).
+    pub is_recovering: bool,
 }
 
-/// The brokers that may be in sync: registered, not fenced and not in a controlled shutdown.
+/// What is known of the other brokers.
 pub trait LiveBrokers {
-    /// The broker epoch, if the broker may be in sync.
+    /// The broker epoch, if the broker may be in sync: it is registered, not fenced and not in a controlled shutdown.
     fn epoch(&self, broker: BrokerId) -> Option<i64>;
+    /// When the broker last sent a fetch request as a follower, for whichever partitions.
+    fn last_fetch(&self, broker: BrokerId) -> Option<Duration>;
 }
 
 /// What a step needs to know beside its event.
@@ -157,6 +161,8 @@ pub struct ReplicaState {
     local: BrokerId,
     leadership: Leadership,
     high_watermark: Offset,
+    /// Where the log ended at the last event.
+    log_end_offset: Offset,
     /// Where the log ended when this broker became the leader in this epoch.
     epoch_start_offset: Offset,
     /// The other replicas, while this broker leads (by the replica set, not by the ISR: a replica that has left the ISR
@@ -169,12 +175,19 @@ pub struct ReplicaState {
 impl ReplicaState {
     /// A replica without metadata, with the high watermark of the checkpoint.
     pub fn new(local: BrokerId, high_watermark: Offset) -> Self {
-        let leadership =
-            Leadership { leader: -1, leader_epoch: -1, partition_epoch: -1, replicas: Vec::new(), isr: Vec::new() };
+        let leadership = Leadership {
+            leader: -1,
+            leader_epoch: -1,
+            partition_epoch: -1,
+            replicas: Vec::new(),
+            isr: Vec::new(),
+            is_recovering: false,
+        };
         ReplicaState {
             local,
             leadership,
             high_watermark,
+            log_end_offset: 0,
             epoch_start_offset: 0,
             followers: BTreeMap::new(),
             proposed: None,
@@ -219,6 +232,12 @@ impl ReplicaState {
         !self.followers.is_empty()
     }
 
+    /// Whether this replica is in sync.
+    pub fn is_in_sync(&self, replica: BrokerId) -> bool {
+        // linear: a partition has a few replicas
+        self.leadership.isr.contains(&replica)
+    }
+
     /// Whether another broker may fetch as a follower.
     pub fn is_follower(&self, replica: BrokerId) -> bool {
         self.followers.contains_key(&replica)
@@ -233,15 +252,19 @@ impl ReplicaState {
     pub fn step(&mut self, event: Event, at: &Moment<'_>) -> Effects {
         let (mut role, mut proposal) = (None, None);
         match event {
-            Event::Metadata(leadership) => role = self.on_metadata(leadership, at),
-            Event::Appended => {}
+            Event::Metadata(leadership) => {
+                role = self.on_metadata(leadership, at);
+                proposal = self.recovered();
+            }
+            Event::Appended => self.on_append(at),
             Event::Fetched(fetch) => proposal = self.on_fetch(&fetch, at),
             Event::Replicated { leader_high_watermark } => {
                 return Effects { high_watermark: self.follow(leader_high_watermark, at), ..Effects::default() };
             }
-            Event::LagCheck => proposal = self.shrink(at),
+            Event::LagCheck => proposal = self.recovered().or_else(|| self.shrink(at)),
             Event::IsrAnswer { partition_epoch, answer } => self.on_isr_answer(partition_epoch, answer),
         }
+        self.log_end_offset = at.log_end_offset;
         Effects { high_watermark: self.advance(at), role, proposal }
     }
 
@@ -284,6 +307,26 @@ impl ReplicaState {
             }
             self.followers.insert(*replica, follower);
         }
+    }
+
+    /// A follower that had all records until now was caught up when its broker last fetched: its fetches name only the
+    /// partitions that have changed, so that this partition may have none for long.
+    fn on_append(&mut self, at: &Moment<'_>) {
+        if at.log_end_offset == self.log_end_offset {
+            return;
+        }
+        for (replica, follower) in &mut self.followers {
+            if follower.end_offset == Some(self.log_end_offset) {
+                follower.caught_up_at = follower.caught_up_at.max(at.brokers.last_fetch(*replica));
+            }
+        }
+    }
+
+    /// After an unclean election: this leader confirms that it has recovered. Its log was recovered when it was opened,
+    /// so there is nothing left to do (Apache: `Partition.makeLeader`).
+    fn recovered(&mut self) -> Option<Proposal> {
+        let is_due = self.is_leader() && self.leadership.is_recovering && self.proposed.is_none();
+        is_due.then(|| self.propose(self.leadership.isr.clone()))
     }
 
     /// Records the progress of a follower, and proposes to add it to the ISR if it is in sync again. The test and the
@@ -353,6 +396,7 @@ impl ReplicaState {
                 if leader_epoch == self.leadership.leader_epoch && partition_epoch >= proposed_in {
                     self.leadership.isr = isr;
                     self.leadership.partition_epoch = partition_epoch;
+                    self.leadership.is_recovering = false;
                     self.proposed = None;
                 }
             }

@@ -2,7 +2,8 @@
 //!
 //! This broker is 1. `brokers 2:20` are the brokers that may be in sync, with their epochs. `append 7` makes 7 the log
 //! end offset. `fetch 2 5` is a fetch of broker 2 from offset 5; `epoch=` is its broker epoch, `end=` the log end
-//! offset when the leader read for it.
+//! offset when the leader read for it. `fetches-others 2` is a fetch request of broker 2 for other partitions.
+//! `recovering=1` is the leader recovery state after an unclean election.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,6 +20,8 @@ scripts! {
     shrinking_the_isr
     leader_epochs
     follower
+    idle_partitions
+    recovery
 }
 
 fn run(name: &str) {
@@ -27,11 +30,18 @@ fn run(name: &str) {
 }
 
 #[derive(Default)]
-struct Brokers(BTreeMap<BrokerId, i64>);
+struct Brokers {
+    epochs: BTreeMap<BrokerId, i64>,
+    fetched: BTreeMap<BrokerId, Duration>,
+}
 
 impl LiveBrokers for Brokers {
     fn epoch(&self, broker: BrokerId) -> Option<i64> {
-        self.0.get(&broker).copied()
+        self.epochs.get(&broker).copied()
+    }
+
+    fn last_fetch(&self, broker: BrokerId) -> Option<Duration> {
+        self.fetched.get(&broker).copied()
     }
 }
 
@@ -73,7 +83,11 @@ impl Runner {
             "brokers" => {
                 let pair =
                     |word: &&str| word.split_once(':').map(|(id, epoch)| (id.parse().unwrap(), epoch.parse().unwrap()));
-                self.brokers = Brokers(plain.iter().filter_map(pair).collect());
+                self.brokers.epochs = plain.iter().filter_map(pair).collect();
+                return String::new();
+            }
+            "fetches-others" => {
+                self.brokers.fetched.insert(plain_number(0) as i32, self.now);
                 return String::new();
             }
             "min-insync" => {
@@ -92,7 +106,8 @@ impl Runner {
             "metadata" => {
                 let (replicas, isr) = (list("replicas", leadership.replicas), list("isr", leadership.isr));
                 let leader = number("leader", leadership.leader.into()) as i32;
-                Event::Metadata(Leadership { leader, replicas, isr, ..leadership })
+                let is_recovering = number("recovering", 0) == 1;
+                Event::Metadata(Leadership { leader, replicas, isr, is_recovering, ..leadership })
             }
             "append" => {
                 self.log_end_offset = plain_number(0);

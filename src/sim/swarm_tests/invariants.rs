@@ -279,7 +279,7 @@ fn each_replica(node: NodeId, broker: &Broker, mut look: impl FnMut(Replica<'_>)
         for (index, hosted) in topic.hosted() {
             let Hosted::Online(partition) = hosted else { continue };
             // A failed check must not poison the lock of the partition: then the process would end without a message.
-            let checked = partition.observe(|state, log| {
+            let checked = partition.inspect(|state, log| {
                 let replica = Replica { node, key: (topic.id, index), name: &topic.name, state, log };
                 catch_unwind(AssertUnwindSafe(|| {
                     if !log.is_deleted() {
