@@ -132,7 +132,8 @@ fn classes() -> &'static Path {
     })
 }
 
-fn main_class(name: &str) -> &'static str {
+/// The main class of a tool.
+pub fn main_class(name: &str) -> &'static str {
     let known = TOOLS.iter().find(|(script, _)| *script == name);
     known.unwrap_or_else(|| panic!("no tool is called {name}")).1
 }

@@ -13,5 +13,6 @@ pub mod hostile;
 pub mod java;
 pub mod kafka;
 pub mod log_gate;
+pub mod network;
 pub mod process;
 pub mod wire;

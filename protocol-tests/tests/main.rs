@@ -2,6 +2,7 @@
 
 mod bombs;
 mod bounds;
+mod chaos;
 mod cli;
 mod clients_go;
 mod clients_js;
