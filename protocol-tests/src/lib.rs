@@ -15,4 +15,5 @@ pub mod kafka;
 pub mod log_gate;
 pub mod network;
 pub mod process;
+pub mod verifiable;
 pub mod wire;

@@ -22,9 +22,9 @@ use protocol_tests::{
     clients::{Stored, block_on, consumer_config, create_replicated_topic, producer, read_all},
     cluster::{Cluster, NODES},
     foreign::installed,
-    java::{java, main_class},
     network::{self, CLIENTS, Network},
     process::{Process, eventually, poll},
+    verifiable::{Placed, VerifiableConsumer, VerifiableProducer},
 };
 use rdkafka::{
     ClientContext, TopicPartitionList,
@@ -32,7 +32,6 @@ use rdkafka::{
     message::Message,
     producer::{DeliveryFuture, FutureRecord, future_producer::Delivery},
 };
-use serde_json::Value;
 
 /// clients/go/load.go writes to this topic, too.
 const TOPIC: &str = "chaos";
@@ -197,18 +196,11 @@ impl Faults {
     }
 }
 
-/// An acknowledged record.
-struct Record {
-    value: String,
-    partition: i32,
-    offset: i64,
-}
-
 /// What clients were told.
 struct Acknowledged {
-    records: Vec<Record>,
+    records: Vec<Placed>,
     /// What members of a group read.
-    read: Vec<Record>,
+    read: Vec<Placed>,
     /// The highest offsets that a group committed, and those that it has.
     committed: BTreeMap<i32, i64>,
     fetched: BTreeMap<i32, i64>,
@@ -233,7 +225,7 @@ impl Acknowledged {
         for record in by_offset.values() {
             let (source, number) = record.rsplit_once(['-', '.']).expect("SOURCE-NUMBER");
             let number: i64 = number.parse().expect("a number");
-            if source == JAVA_SOURCE {
+            if source == JAVA_PREFIX.to_string() {
                 continue;
             }
             let expected = next.insert(source, number + 1).unwrap_or(0);
@@ -244,8 +236,8 @@ impl Acknowledged {
         // The Java producer spreads its numbers over the partitions.
         let mut last: BTreeMap<i32, i64> = BTreeMap::new();
         for ((partition, _), value) in &by_offset {
-            if let Some(number) = value.strip_prefix(JAVA_SOURCE) {
-                let number: i64 = number[1..].parse().expect("a number");
+            if let Some(number) = value.strip_prefix(&format!("{JAVA_PREFIX}.")) {
+                let number: i64 = number.parse().expect("a number");
                 let before = last.insert(*partition, number).unwrap_or(-1);
                 assert!(before < number, "the Java producer's records in {partition}: {before} before {number}");
             }
@@ -258,17 +250,17 @@ impl Acknowledged {
     }
 }
 
-/// The value-prefix of the Java producer, which puts a point between it and a number.
-const JAVA_SOURCE: &str = "7";
+/// The Java producer's values are this prefix, a point and a number.
+const JAVA_PREFIX: u32 = 7;
 
 /// All clients: three idempotent producers (librdkafka, franz-go, Java) and two groups (librdkafka, Java).
 struct Clients {
     stop: Arc<AtomicBool>,
     produced: Arc<AtomicU64>,
-    producer: JoinHandle<Vec<Record>>,
+    producer: JoinHandle<Vec<Placed>>,
     franz: Process,
-    java_producer: Process,
-    java_group: Process,
+    java_producer: VerifiableProducer,
+    java_group: VerifiableConsumer,
     group: Arc<Group>,
     members: Vec<JoinHandle<()>>,
 }
@@ -282,17 +274,6 @@ impl Clients {
         };
         let mut franz = Command::new(installed("go").join("franz"));
         franz.args([bootstrap, "load"]);
-        let settings = std::env::temp_dir().join(format!("chaos-producer-{}.properties", std::process::id()));
-        // VerifiableProducer does not retry unless it is told to.
-        fs::write(&settings, "retries=2147483647\nenable.idempotence=true\ndelivery.timeout.ms=600000\n")
-            .expect("write the settings of the Java producer");
-        let mut java_producer = java();
-        java_producer.arg(main_class("kafka-verifiable-producer")).args(["--bootstrap-server", bootstrap]);
-        java_producer.args(["--topic", TOPIC, "--throughput", "50", "--acks", "-1", "--value-prefix", JAVA_SOURCE]);
-        java_producer.arg("--command-config").arg(&settings);
-        let mut java_group = java();
-        java_group.arg(main_class("kafka-verifiable-consumer")).args(["--bootstrap-server", bootstrap]);
-        java_group.args(["--topic", TOPIC, "--group-id", "java", "--reset-policy", "earliest"]);
         let group = Arc::new(Group::default());
         let members = (0..2).map(|_| Group::join(&group, bootstrap)).collect();
         Clients {
@@ -300,8 +281,8 @@ impl Clients {
             produced,
             producer,
             franz: Process::start(franz),
-            java_producer: Process::start(java_producer),
-            java_group: Process::start(java_group),
+            java_producer: VerifiableProducer::start(bootstrap, TOPIC, JAVA_PREFIX, 50),
+            java_group: VerifiableConsumer::start(bootstrap, TOPIC, "java", &[]),
             group,
             members,
         }
@@ -309,18 +290,12 @@ impl Clients {
 
     /// How far each client is.
     fn progress(&mut self) -> [u64; 5] {
-        for (name, client) in [
-            ("franz-go", &mut self.franz),
-            ("the Java producer", &mut self.java_producer),
-            ("the Java group", &mut self.java_group),
-        ] {
-            assert!(client.is_running(), "{name} has ended:\n{}", client.lines().join("\n"));
-        }
+        assert!(self.franz.is_running(), "franz-go has ended:\n{}", self.franz.lines().join("\n"));
         [
             self.produced.load(Ordering::Relaxed),
             self.franz.count_lines_with("franz") as u64,
-            self.java_producer.count_lines_with("producer_send_success") as u64,
-            self.java_group.count_lines_with("records_consumed") as u64,
+            self.java_producer.acknowledged() as u64,
+            self.java_group.count("records_consumed") as u64,
             self.group.read.lock().expect("lock").len() as u64,
         ]
     }
@@ -340,7 +315,6 @@ impl Clients {
     /// Ends the producers, lets the groups read the rest, and ends them.
     fn finish(mut self, bootstrap: &str) -> Acknowledged {
         self.franz.signal("TERM");
-        self.java_producer.signal("TERM");
         self.stop.store(true, Ordering::Relaxed);
         let mut records = self.producer.join().expect("every record is acknowledged");
         let ended = self.franz.wait(PROGRESS_LIMIT);
@@ -349,17 +323,13 @@ impl Clients {
             let [value, partition, offset] = line.split(' ').collect::<Vec<_>>()[..] else {
                 panic!("franz-go: {line}")
             };
-            Record {
+            Placed {
                 value: value.to_owned(),
                 partition: partition.parse().expect("a partition"),
                 offset: offset.parse().expect("an offset"),
             }
         }));
-        self.java_producer.wait(PROGRESS_LIMIT);
-        let said = self.java_producer.lines();
-        let failed: Vec<&String> = said.iter().filter(|line| line.contains("producer_send_error")).collect();
-        assert!(failed.is_empty(), "the Java producer's records were refused: {failed:?}");
-        records.extend(successes(&said));
+        records.extend(self.java_producer.finish());
         let expected: BTreeSet<String> = read_all(bootstrap, TOPIC).iter().map(Stored::text).collect();
         eventually("the group has read everything", PROGRESS_LIMIT, || {
             let read = self.group.read.lock().expect("lock");
@@ -370,8 +340,7 @@ impl Clients {
         for member in self.members {
             member.join().expect("a member of the group");
         }
-        self.java_group.signal("TERM");
-        self.java_group.wait(PROGRESS_LIMIT);
+        self.java_group.finish();
         let (read, committed) = {
             let mut read = self.group.read.lock().expect("lock");
             (std::mem::take(&mut *read), self.group.committed.lock().expect("lock").clone())
@@ -381,13 +350,13 @@ impl Clients {
 }
 
 /// Produces until `stop` is set. Returns the acknowledged records; that is all of them.
-fn produce(bootstrap: &str, stop: &AtomicBool, produced: &AtomicU64) -> Vec<Record> {
+fn produce(bootstrap: &str, stop: &AtomicBool, produced: &AtomicU64) -> Vec<Placed> {
     let producer = producer(bootstrap, &[("enable.idempotence", "true"), ("acks", "all"), ("linger.ms", "0")]);
     let mut waiting: VecDeque<(String, DeliveryFuture)> = VecDeque::new();
     let mut records = Vec::new();
     let mut acknowledge = |value, delivery| {
         let delivery: Delivery = delivery;
-        records.push(Record { value, partition: delivery.partition, offset: delivery.offset });
+        records.push(Placed { value, partition: delivery.partition, offset: delivery.offset });
         produced.fetch_add(1, Ordering::Relaxed);
     };
     for number in 0.. {
@@ -411,24 +380,11 @@ fn produce(bootstrap: &str, stop: &AtomicBool, produced: &AtomicU64) -> Vec<Reco
     records
 }
 
-/// The acknowledged records in the output of VerifiableProducer.
-fn successes(lines: &[String]) -> Vec<Record> {
-    let success = |line: &String| {
-        let event: Value = serde_json::from_str(line).ok()?;
-        (event["name"] == "producer_send_success").then(|| Record {
-            value: event["value"].as_str().expect("a value").to_owned(),
-            partition: event["partition"].as_i64().expect("a partition") as i32,
-            offset: event["offset"].as_i64().expect("an offset"),
-        })
-    };
-    lines.iter().filter(|line| line.contains("producer_send_success")).filter_map(success).collect()
-}
-
 /// A consumer group of librdkafka that commits what it has read.
 #[derive(Default)]
 struct Group {
     leave: AtomicBool,
-    read: Mutex<Vec<Record>>,
+    read: Mutex<Vec<Placed>>,
     committed: Mutex<BTreeMap<i32, i64>>,
 }
 
@@ -477,7 +433,7 @@ impl Group {
                 assert_eq!(offset, next, "a member skips or repeats records of partition {partition}");
             }
             let value = String::from_utf8_lossy(message.payload().expect("a value")).into_owned();
-            self.read.lock().expect("lock").push(Record { value, partition, offset });
+            self.read.lock().expect("lock").push(Placed { value, partition, offset });
         }
     }
 

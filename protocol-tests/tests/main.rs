@@ -28,3 +28,4 @@ mod rdkafka_groups;
 mod rdkafka_produce;
 mod starts;
 mod suites;
+mod system;

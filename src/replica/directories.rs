@@ -71,14 +71,27 @@ impl Directories {
         self.has_started.load(Ordering::Acquire)
     }
 
-    /// Returns where the log manager must look for the log of a partition.
-    pub(super) fn placement(&self, partition: &PartitionImage) -> Placement {
+    /// Returns where the log manager must look for the log of a partition, or may create it.
+    pub(super) fn placement(&self, partition: &PartitionImage, log_manager: &LogManager) -> Placement {
         let directory = assigned_directory(partition, self.broker_id);
         if self.has_started.load(Ordering::Acquire) {
             return Placement::New(directory);
         }
+        // A disk was replaced or emptied. Other replicas have all that was acknowledged, so this one begins anew and
+        // fetches it. But a directory that cannot be used now may return with the log (`LogManager.getOrCreateLog`).
+        let is_gone = directory.is_none_or(|directory| lock(&self.missing).contains(&directory));
+        if is_gone && log_manager.offline_dirs() == 0 && self.is_safe_elsewhere(partition) {
+            return Placement::New(None);
+        }
         let is_lost = directory_of(partition, self.broker_id) == Some(LOST);
         Placement::Existing { directory, lacks_directory: is_lost || !lock(&self.missing).is_empty() }
+    }
+
+    /// Whether this broker need not have any record of the partition: it cannot lead it before it has caught up.
+    fn is_safe_elsewhere(&self, partition: &PartitionImage) -> bool {
+        let counts = |replicas: &[BrokerId]| replicas.contains(&self.broker_id);
+        !partition.isr.is_empty()
+            && ![&partition.isr, &partition.elr, &partition.last_known_elr].into_iter().any(|replicas| counts(replicas))
     }
 
     /// Must be called when a log was opened in the directory `actual`.

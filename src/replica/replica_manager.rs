@@ -362,7 +362,7 @@ impl ReplicaManager {
             // When its log is opened, the partition gets the leadership of the image at that time.
             Some(Hosted::Opening | Hosted::Offline) => {}
             None => {
-                let placement = self.directories.placement(registered);
+                let placement = self.directories.placement(registered, &self.log_manager);
                 let unopened = Unopened { topic_id: topic.id, index, placement };
                 if !is_queued {
                     return Some(NewPartition { topic, local: local.clone(), unopened, registered });
