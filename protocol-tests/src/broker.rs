@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::{
     kafka::{Kafka, KafkaOptions},
     log_gate,
+    network::Network,
     process::{Process, free_port},
 };
 
@@ -32,12 +33,20 @@ pub struct BrokerOptions {
     optimized: bool,
     /// The variable CLUSTER_ID: all brokers of a new cluster must have the same.
     cluster_id: Option<String>,
+    /// The host of a [`Network`] on which the broker runs; None is the test's own host.
+    host: Option<i32>,
 }
 
 impl BrokerOptions {
     /// Sets the id of a new cluster.
     pub fn cluster_id(mut self, id: &str) -> Self {
         self.cluster_id = Some(id.to_owned());
+        self
+    }
+
+    /// Runs the broker on a host of a [`Network`].
+    pub fn on_host(mut self, host: i32) -> Self {
+        self.host = Some(host);
         self
     }
 
@@ -107,7 +116,7 @@ impl Broker {
 
     /// The value for a client's bootstrap.servers.
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.options.host.map_or("127.0.0.1".into(), Network::address), self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -143,7 +152,7 @@ impl Broker {
         for (key, value) in &self.options.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
-        command
+        self.options.host.map(|host| Network::on_host(host, &command)).unwrap_or(command)
     }
 
     fn start_ottla(&mut self) -> Running {

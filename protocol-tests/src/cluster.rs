@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::{
     broker::{Broker, BrokerOptions},
     clients::{CALL_LIMIT, config},
+    network::Network,
     process::{eventually, free_port},
 };
 
@@ -23,20 +24,31 @@ pub struct Cluster {
 impl Cluster {
     /// Starts three brokers at the same time. `configure` adds settings to each of them.
     pub fn start(configure: impl Fn(BrokerOptions) -> BrokerOptions) -> Cluster {
-        let ports = NODES.map(|_| (free_port(), free_port()));
+        let addresses = NODES.map(|_| [(); 2].map(|()| format!("127.0.0.1:{}", free_port())));
+        Cluster::start_at(addresses, |_, options| configure(options))
+    }
+
+    /// Starts three brokers on hosts with their ids.
+    pub fn start_on(_network: &Network, configure: impl Fn(BrokerOptions) -> BrokerOptions) -> Cluster {
+        let addresses = NODES.map(|id| [9092, 9093].map(|port| format!("{}:{port}", Network::address(id))));
+        Cluster::start_at(addresses, |id, options| configure(options.on_host(id)))
+    }
+
+    /// `addresses` are for clients and for the other controllers.
+    fn start_at(addresses: [[String; 2]; 3], configure: impl Fn(i32, BrokerOptions) -> BrokerOptions) -> Cluster {
         let voters: Vec<String> =
-            NODES.iter().zip(ports).map(|(id, (_, port))| format!("{id}@127.0.0.1:{port}")).collect();
-        let options = NODES.iter().zip(ports).map(|(id, (port, controller))| {
+            NODES.iter().zip(&addresses).map(|(id, [_, controller])| format!("{id}@{controller}")).collect();
+        let options = NODES.iter().zip(&addresses).map(|(id, [clients, controller])| {
             let options = Broker::options()
                 .cluster_id("ottla-protocol-tests-1")
                 .set("node.id", id)
-                .set("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"))
-                .set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"))
+                .set("listeners", format!("PLAINTEXT://{clients},CONTROLLER://{controller}"))
+                .set("advertised.listeners", format!("PLAINTEXT://{clients}"))
                 .set("controller.listener.names", "CONTROLLER")
                 .set("controller.quorum.voters", voters.join(","))
                 .set("offsets.topic.num.partitions", 3)
                 .expect_log("fenced a broker whose process has ended");
-            configure(options)
+            configure(*id, options)
         });
         // None of them can start alone: two voters elect the controller.
         let brokers = std::thread::scope(|scope| {

@@ -22,6 +22,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("kafka-log-dirs", "org.apache.kafka.tools.LogDirsCommand"),
     ("kafka-broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand"),
     ("kafka-metadata-quorum", "org.apache.kafka.tools.MetadataQuorumCommand"),
+    ("kafka-leader-election", "org.apache.kafka.tools.LeaderElectionCommand"),
+    ("kafka-replica-verification", "org.apache.kafka.tools.ReplicaVerificationTool"),
     ("kafka-cluster", "org.apache.kafka.tools.ClusterTool"),
     ("kafka-features", "org.apache.kafka.tools.FeatureCommand"),
     ("kafka-acls", "org.apache.kafka.tools.AclCommand"),
@@ -132,7 +134,8 @@ fn classes() -> &'static Path {
     })
 }
 
-fn main_class(name: &str) -> &'static str {
+/// The main class of a tool.
+pub fn main_class(name: &str) -> &'static str {
     let known = TOOLS.iter().find(|(script, _)| *script == name);
     known.unwrap_or_else(|| panic!("no tool is called {name}")).1
 }

@@ -13,5 +13,7 @@ pub mod hostile;
 pub mod java;
 pub mod kafka;
 pub mod log_gate;
+pub mod network;
 pub mod process;
+pub mod verifiable;
 pub mod wire;

@@ -46,6 +46,11 @@ impl Process {
         self.output.lines.lock().expect("output lock").clone()
     }
 
+    /// The number of lines with this text printed so far.
+    pub fn count_lines_with(&self, text: &str) -> usize {
+        self.output.lines.lock().expect("output lock").iter().filter(|line| line.contains(text)).count()
+    }
+
     /// Waits for the first line that `wanted` accepts; returns None if the program ends or `limit` passes before.
     pub fn wait_for_line(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + limit;

@@ -80,7 +80,8 @@ main() {
     exit
   fi
   # Runs in its own process: before `||` bash would not stop at the first error.
-  "$self" --prepare-here >"$work/prepare.log" 2>&1 || { say "could not be prepared"; tail -n 40 "$work/prepare.log" >&2; exit 1; }
+  # The lock makes it wait if ../run prepares the suite at this moment.
+  flock "$work/prepare.lock" sh -c '"$0" --prepare-here >"$1" 2>&1' "$self" "$work/prepare.log" || { say "could not be prepared"; tail -n 40 "$work/prepare.log" >&2; exit 1; }
   [ "${1:-}" = --prepare ] && exit
   local begun=$SECONDS status=0
   rm -f "$work/results"

@@ -148,3 +148,23 @@ fn a_rolling_restart_stops_no_writes() {
     println!("writes stopped for {:.0?} at most", load.longest_gap(begun));
     check_stored(&bootstrap, &load.finish());
 }
+
+#[test]
+fn a_broker_whose_disk_was_emptied_fetches_its_replicas_again() {
+    let (mut cluster, bootstrap, load) = under_load();
+    for node in [1, 2] {
+        cluster.await_in_sync(TOPIC);
+        let broker = cluster.broker(node);
+        broker.kill();
+        std::fs::remove_dir_all(broker.data()).expect("empty the disk");
+        load.await_more(50);
+        cluster.broker(node).start();
+    }
+    cluster.await_in_sync(TOPIC);
+    check_stored(&bootstrap, &load.finish());
+    let logs = protocol_tests::cluster::NODES.map(|node| {
+        let file = cluster.broker(node).data().join(format!("{TOPIC}-0/00000000000000000000.log"));
+        std::fs::read(file).expect("read the log")
+    });
+    assert!(!logs[0].is_empty() && logs[0] == logs[1] && logs[1] == logs[2], "the replicas differ");
+}

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod bounds;
+mod chaos;
 mod cli;
 mod clients_go;
 mod clients_js;
@@ -27,3 +28,4 @@ mod rdkafka_groups;
 mod rdkafka_produce;
 mod starts;
 mod suites;
+mod system;

@@ -44,6 +44,8 @@ use crate::{
 
 /// From this version on topics are named by id.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// F14: the replica id of a consumer that reads from any replica.
+const DEBUGGING_CONSUMER: i32 = -2;
 /// From this version on responses name current leaders (KIP-951).
 const FIRST_WITH_LEADERS: i16 = 16;
 /// Up to this version clients do not know KAFKA_STORAGE_ERROR (F11).
@@ -187,6 +189,8 @@ struct Fetch {
     isolation: FetchIsolation,
     /// The follower and its broker epoch; `None` for a consumer.
     follower: Option<(BrokerId, i64)>,
+    /// F14: followers answer, too.
+    any_replica: bool,
     max_bytes: usize,
     min_bytes: usize,
     api_version: i16,
@@ -259,6 +263,7 @@ impl Fetch {
                 (None, _) => FetchIsolation::HighWatermark,
             },
             follower,
+            any_replica: request.replica_id == DEBUGGING_CONSUMER,
             max_bytes: request.max_bytes.min(ctx.config().fetch_max_bytes).max(0) as usize,
             min_bytes: request.min_bytes.max(0) as usize,
             api_version: ctx.api_version,
@@ -434,6 +439,7 @@ impl Fetch {
         let from = &target.wanted.from;
         let read = match self.follower {
             Some(follower) => partition.read_for_follower(from, max_bytes, min_one_batch, follower)?,
+            None if self.any_replica => partition.read_any_replica(from, max_bytes, self.isolation, min_one_batch)?,
             None => partition.read(from, max_bytes, self.isolation, min_one_batch)?,
         };
         let mut data = PartitionData {
@@ -546,6 +552,7 @@ mod tests {
             network: Tasks::new(),
             isolation: FetchIsolation::HighWatermark,
             follower: None,
+            any_replica: false,
             max_bytes: 1 << 20,
             min_bytes,
             api_version: 12,

@@ -80,8 +80,7 @@ impl Directories {
             [&partition.isr, &partition.elr, &partition.last_known_elr].into_iter().any(|of| of.contains(&own));
         let is_ours = assigned_directory(partition, own)
             .is_some_and(|assigned| log_manager.directory_ids().any(|(_, id)| id == assigned));
-        partition.replicas.len() > 1
-            && partition.leader != own
+        !partition.isr.is_empty()
             && !counts
             && !is_ours
             && directory_of(partition, own) != Some(UNASSIGNED)

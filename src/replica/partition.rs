@@ -362,6 +362,25 @@ impl Partition {
         self.read_locked(&inner, fetch, max_bytes, isolation, min_one_batch)
     }
 
+    /// F14: like [`Partition::read`], from a follower too.
+    ///
+    /// # Errors
+    /// See [`PartitionError`].
+    pub fn read_any_replica(
+        &self,
+        fetch: &FetchFrom,
+        max_bytes: usize,
+        isolation: FetchIsolation,
+        min_one_batch: bool,
+    ) -> Result<PartitionRead, PartitionError> {
+        let inner = self.lock();
+        match self.check_leader(&inner, Some(fetch.current_leader_epoch)) {
+            Err(PartitionError::NotLeader(_)) if inner.state.leadership().leader >= 0 => {}
+            checked => drop(checked?),
+        }
+        self.read_locked(&inner, fetch, max_bytes, isolation, min_one_batch)
+    }
+
     /// Reads for a follower, and records its progress.
     ///
     /// # Errors
@@ -786,5 +805,26 @@ pub(crate) mod tests {
         assert!(again.is_committed);
         let committed = partition.committed(again.info.last_offset, again.leader_epoch);
         assert!(matches!(committed.now_or_never(), Some(Ok(()))));
+    }
+
+    #[test]
+    fn f14_only_a_consumer_that_asks_for_any_replica_reads_from_a_follower() {
+        let partition = led_partition(LogConfig::default());
+        append(&partition);
+        let read = |any: bool, epoch| {
+            let from = FetchFrom { offset: 0, current_leader_epoch: epoch, last_fetched_epoch: -1 };
+            match any {
+                true => partition.read_any_replica(&from, 1000, FetchIsolation::HighWatermark, true),
+                false => partition.read(&from, 1000, FetchIsolation::HighWatermark, true),
+            }
+        };
+        partition.on_metadata(led_by(2, 1));
+        assert!(matches!(read(false, 1), Err(PartitionError::NotLeader(_))));
+        assert_eq!(read(true, 1).unwrap().watermarks.high_watermark, 1);
+        assert!(read(true, -1).unwrap().plan.is_some());
+        assert!(matches!(read(true, 0), Err(PartitionError::FencedLeaderEpoch { .. })));
+        assert!(matches!(read(true, 2), Err(PartitionError::UnknownLeaderEpoch { .. })));
+        partition.resign();
+        assert!(matches!(read(true, -1), Err(PartitionError::NotLeader(_))));
     }
 }

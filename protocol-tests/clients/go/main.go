@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -21,12 +22,13 @@ var scenarios = map[string]func(*scenario){
 	"codecs":       codecs,
 	"group":        group,
 	"admin":        admin,
+	"load":         load,
 	"transactions": transactions,
 }
 
 func main() {
 	if len(os.Args) != 3 || scenarios[os.Args[2]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: franz BOOTSTRAP roundtrip|codecs|group|admin|transactions")
+		fmt.Fprintln(os.Stderr, "usage: franz BOOTSTRAP roundtrip|codecs|group|admin|load|transactions")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -59,7 +61,7 @@ func expect[T comparable](got, want T, what string) {
 }
 
 func (s *scenario) client(options ...kgo.Opt) *kgo.Client {
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(s.bootstrap)}, options...)...)
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(s.bootstrap, ",")...)}, options...)...)
 	check(err, "create a client")
 	return client
 }
