@@ -31,19 +31,11 @@ pub struct BrokerOptions {
     /// File for callgrind's counts; None without callgrind.
     callgrind_file: Option<PathBuf>,
     optimized: bool,
-    /// The variable CLUSTER_ID: all brokers of a new cluster must have the same.
-    cluster_id: Option<String>,
     /// The host of a [`Network`] on which the broker runs; None is the test's own host.
     host: Option<i32>,
 }
 
 impl BrokerOptions {
-    /// Sets the id of a new cluster.
-    pub fn cluster_id(mut self, id: &str) -> Self {
-        self.cluster_id = Some(id.to_owned());
-        self
-    }
-
     /// Runs the broker on a host of a [`Network`].
     pub fn on_host(mut self, host: i32) -> Self {
         self.host = Some(host);
@@ -141,9 +133,6 @@ impl Broker {
             None if self.options.optimized => in_directory(Command::new(optimized_binary()), self.directory.path()),
             None => ottla(self.directory.path()),
         };
-        if let Some(id) = &self.options.cluster_id {
-            command.env("CLUSTER_ID", id);
-        }
         command.arg("serve");
         command.arg("--set").arg(format!("log.dirs={}", self.data().display()));
         if !self.options.settings.iter().any(|(key, _)| key == "listeners") {

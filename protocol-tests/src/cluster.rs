@@ -40,7 +40,6 @@ impl Cluster {
             NODES.iter().zip(&addresses).map(|(id, [_, controller])| format!("{id}@{controller}")).collect();
         let options = NODES.iter().zip(&addresses).map(|(id, [clients, controller])| {
             let options = Broker::options()
-                .cluster_id("ottla-protocol-tests-1")
                 .set("node.id", id)
                 .set("listeners", format!("PLAINTEXT://{clients},CONTROLLER://{controller}"))
                 .set("advertised.listeners", format!("PLAINTEXT://{clients}"))

@@ -23,6 +23,7 @@ mod loggers;
 mod many_partitions;
 mod metrics;
 mod open_files;
+mod quorum;
 mod rdkafka_admin;
 mod rdkafka_groups;
 mod rdkafka_produce;
