@@ -98,7 +98,7 @@ fn three_brokers_tell_who_leads_and_which_replicas_are_missing() {
     assert_eq!(of(&mut cluster, &NODES, &manager("partitioncount")), [6; 3]);
     assert_eq!(sum(&mut cluster, &NODES, &manager("leadercount")), 6);
     assert_eq!(sum(&mut cluster, &NODES, &manager("underreplicatedpartitions")), 0);
-    assert_eq!(sum(&mut cluster, &NODES, "kafka_controller_controllerstats_leaderelectionrateandtimems_count"), 0);
+    assert_eq!(sum(&mut cluster, &NODES, "ottla_leader_elections_total"), 0);
 
     let dead = *NODES.iter().find(|node| **node != active[0]).expect("another broker");
     let led = Samples::of(cluster.broker(dead)).get(&manager("leadercount"));
@@ -110,7 +110,7 @@ fn three_brokers_tell_who_leads_and_which_replicas_are_missing() {
     assert_eq!(sum(&mut cluster, &alive, &manager("underminisrpartitioncount")), 0);
     assert_eq!(of(&mut cluster, &alive, "kafka_controller_kafkacontroller_fencedbrokercount"), [1; 2]);
     assert_eq!(of(&mut cluster, &alive, "kafka_controller_kafkacontroller_activebrokercount"), [2; 2]);
-    let elections = "kafka_controller_controllerstats_leaderelectionrateandtimems_count";
+    let elections = "ottla_leader_elections_total";
     assert_eq!(of(&mut cluster, &alive, elections), [led; 2]);
     assert_eq!(sum(&mut cluster, &alive, "kafka_controller_controllerstats_uncleanleaderelections_total"), 0);
 

@@ -146,7 +146,7 @@ metrics! {
             "Brokers that are registered and not fenced.";
         FencedBrokers Gauge "kafka_controller_kafkacontroller_fencedbrokercount" []
             "Brokers that are registered and fenced.";
-        LeaderElections Counter "kafka_controller_controllerstats_leaderelectionrateandtimems_count" []
+        LeaderElections Counter "ottla_leader_elections_total" []
             "Leaders that the controller elected, as this node saw since its start.";
         UncleanElections Counter "kafka_controller_controllerstats_uncleanleaderelections_total" []
             "Those of them that may lack committed records.";

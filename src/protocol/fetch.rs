@@ -906,6 +906,25 @@ mod tests {
         bytes.freeze()
     }
 
+    /// Each of these partitions has a tagged field, and there are more of them than a message may have unknown ones.
+    #[test]
+    fn a_follower_may_have_very_many_partitions() {
+        const MANY: i32 = 20_000;
+        let partition = |partition| FetchPartition { partition, high_watermark: 7, ..FetchPartition::default() };
+        let topic_id = TopicId(Uuid::from_u128(1));
+        let topics =
+            vec![FetchTopic { topic_id, partitions: (0..MANY).map(partition).collect(), ..FetchTopic::default() }];
+        let request = FetchRequest { topics, ..FetchRequest::default() };
+        assert_eq!(FetchRequest::decode(18, request.encode(18)).unwrap().topics, request.topics);
+        let current_leader = Some(LeaderIdAndEpoch { leader_id: 2, leader_epoch: 3 });
+        let refused = |index| PartitionData { current_leader, ..PartitionData::error(index, 6) };
+        let partitions = (0..MANY).map(refused).collect();
+        let topics = vec![FetchableTopicResponse { name: StrBytes::new(), topic_id, partitions }];
+        let response = FetchResponse { topics, ..FetchResponse::default() };
+        let body = oracle_encode(&response_to_oracle(&response, 18), 18);
+        assert_eq!(FetchResponse::decode(18, body).unwrap().topics[0].partitions.len(), MANY as usize);
+    }
+
     proptest! {
         #[test]
         fn requests_go_both_ways_as_the_oracle_writes_them(request in request(), version in 4..=18_i16) {

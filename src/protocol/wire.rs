@@ -18,7 +18,8 @@ pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
 /// The maximum number of tagged fields in one struct. Kafka defines at most four; its own reader has no limit
 /// (CVE-2026-111115).
 pub const MAX_TAGS_PER_STRUCT: usize = 128;
-/// The maximum number of tagged fields in one message.
+/// The maximum number of tagged fields in one message. A [`Reader`] counts only unknown ones: a follower names
+/// thousands of partitions, each of them with a tagged field.
 pub const MAX_TAGS_PER_MESSAGE: usize = 4096;
 /// The maximum number of elements in all arrays of one request. The cost of a request grows with them, and no client of
 /// one broker needs more: it would have to name 200,000 partitions at once.
@@ -275,10 +276,9 @@ impl Reader {
             return Ok(());
         }
         let count = self.unsigned_varint()? as usize;
-        if count > MAX_TAGS_PER_STRUCT || count > self.tags_left {
+        if count > MAX_TAGS_PER_STRUCT {
             return Err(DecodeError::TooManyTags);
         }
-        self.tags_left -= count;
         for _ in 0..count {
             let tag = tag(self.unsigned_varint()?)?;
             let size = self.unsigned_varint()? as usize;
@@ -287,6 +287,9 @@ impl Reader {
             let is_known = known(tag, self)?;
             if is_known && !self.bytes.is_empty() {
                 return Err(DecodeError::TagSize(tag));
+            }
+            if !is_known {
+                self.tags_left = self.tags_left.checked_sub(1).ok_or(DecodeError::TooManyTags)?;
             }
             debug_assert_eq!(behind.len(), after);
             self.bytes = behind;

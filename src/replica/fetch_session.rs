@@ -385,13 +385,12 @@ impl FetchContext {
     }
 
     /// For a follower: takes over the partitions that have changed since. Returns false if a later request has come for
-    /// the session; then there is nothing left to do for this one.
+    /// the session; then nothing is left to read for this one.
     pub fn take_changed(&mut self) -> bool {
-        let Some(mut session) = self.current() else { return false };
-        let partitions = session.in_turn();
-        drop(session);
-        self.partitions = partitions;
-        true
+        let current = self.current().map(|mut session| session.in_turn());
+        let is_current = current.is_some();
+        self.partitions = current.unwrap_or_default();
+        is_current
     }
 
     /// For a follower: removes from the list the partitions of which the follower has everything, and moves those with
@@ -647,7 +646,7 @@ mod tests {
         let (later, read) = next(&cache, id, 5, &[]);
         assert_eq!(read, [0, 2]);
         assert!(!context.take_changed() && !context.settle(&[update(6, false)]));
-        assert_eq!(cache.finish(&context, &[update(9, false)], Duration::ZERO), (id, vec![false]));
+        assert_eq!(cache.finish(&context, &[], Duration::ZERO), (id, vec![]));
         let included = cache.finish(&later, &[ERROR, update(9, false)], Duration::ZERO).1;
         assert_eq!(included, [true, true], "nothing is sent to nobody");
         assert_eq!(next(&cache, id, 6, &[]).1, [0, 2], "an error is read again, and so is what was sent just now");

@@ -133,8 +133,11 @@ fn deliver(
             return false;
         }
     };
-    if !matches!(answer, IsrAnswer::Changed { .. }) {
-        manager.context().counters.failed_isr_updates.add(1);
+    // The metadata may have told the partition before; so the change is counted here.
+    let counters = &manager.context().counters;
+    match answer {
+        IsrAnswer::Changed { .. } => counters.count_isr_change(proposal.members_before, proposal.isr.len()),
+        IsrAnswer::Refused | IsrAnswer::Outdated => counters.failed_isr_updates.add(1),
     }
     manager.context().proposals.remove(key, proposal);
     // A topic that is deleted meanwhile has no partition here (KAFKA-17190).

@@ -230,9 +230,7 @@ impl Partition {
     /// Applies the controller's answer to a change of the ISR that was proposed in `partition_epoch`.
     pub fn on_isr_answer(&self, partition_epoch: i32, answer: IsrAnswer) {
         let mut inner = self.lock();
-        let before = inner.state.in_sync_replicas();
         self.step(&mut inner, Event::IsrAnswer { partition_epoch, answer });
-        self.context.counters.count_isr_change(before, inner.state.in_sync_replicas());
         drop(inner);
         self.wake_all();
     }

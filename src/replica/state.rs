@@ -120,6 +120,8 @@ pub struct Proposal {
     pub partition_epoch: i32,
     /// The new members with their broker epochs (KIP-903); -1 where it is not known.
     pub isr: Vec<(BrokerId, i64)>,
+    /// The number of members that the ISR had.
+    pub members_before: usize,
 }
 
 /// The progress of one follower. All fields are from its fetches in the current leader epoch.
@@ -380,6 +382,7 @@ impl ReplicaState {
             leader_epoch: self.leadership.leader_epoch,
             partition_epoch: self.leadership.partition_epoch,
             isr: isr.iter().map(|replica| (*replica, epoch(replica).unwrap_or(-1))).collect(),
+            members_before: self.leadership.isr.len(),
         };
         self.proposed = Some(isr);
         proposal
