@@ -50,6 +50,8 @@ use crate::{
     types::BrokerId,
 };
 
+/// An active controller that stops waits this long for the next one.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// How long connections may take to finish at shutdown before they are aborted.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Time until the next attempt to report directories to the controller, if one has failed.
@@ -272,6 +274,7 @@ impl Broker {
         if let Some(lifecycle) = &self.session {
             lifecycle.leave().await;
         }
+        controller.hand_over(env, self.node_id(), HAND_OVER_LIMIT).await;
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {

@@ -4,7 +4,7 @@
 //! topic's log exists). Dropping the future loses the reply, but the change still happens. A large request is sent in
 //! portions (`controller/portions.rs`), so that other requests get their turn.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use kafka_protocol::error::ResponseError;
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +28,7 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
         topics::{CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, DeletedTopic},
     },
-    env::Watched,
+    env::{Env, Watched},
     metadata::{
         image::{ClientQuotaEntity, MetadataImage},
         publisher::Publisher,
@@ -118,6 +118,8 @@ pub(super) enum Event {
     Messages(QuorumMessagesRequest),
     /// The process of another voter has ended.
     VoterHasEnded(BrokerId),
+    /// This node stops: another voter shall lead. The reply says whether one is asked to.
+    HandOver(oneshot::Sender<bool>),
     /// Time has passed.
     Tick,
     /// Retries the writes that failed because of a shortage.
@@ -143,6 +145,8 @@ pub struct ControllerHandle {
     pub(super) addresses: Arc<Addresses>,
     /// Whether this node must fetch the log, since it is no voter.
     pub(super) observes: Arc<Watched<bool>>,
+    /// Whether a majority of the voters has ended.
+    pub(super) quorum_has_ended: Arc<Watched<bool>>,
     pub(super) snapshots: SnapshotFiles,
     /// True once the driver has ended.
     pub(super) ended: Arc<Watched<bool>>,
@@ -377,6 +381,24 @@ impl ControllerHandle {
     /// The process of another voter has ended.
     pub async fn voter_has_ended(&self, voter: BrokerId) {
         let _ = self.events.send(Event::VoterHasEnded(voter)).await;
+    }
+
+    /// If the node `own`, which is this one, leads the quorum, another voter takes over. Waits until it does, or for
+    /// `limit`.
+    pub async fn hand_over(&self, env: &Env, own: BrokerId, limit: Duration) {
+        let (sender, receiver) = oneshot::channel();
+        if self.events.send(Event::HandOver(sender)).await.is_err() || receiver.await != Ok(true) {
+            return;
+        }
+        let handed_over = self.leader.until(|leader| leader.is_some_and(|leader| leader != own));
+        if env.within(limit, handed_over).await.is_none() {
+            tracing::info!("no other voter has taken over the metadata quorum within {limit:?}");
+        }
+    }
+
+    /// Waits until a majority of the voters has ended, so that there can be no controller.
+    pub async fn quorum_has_ended(&self) {
+        self.quorum_has_ended.until(|has_ended| *has_ended).await;
     }
 
     /// Reads a piece of a snapshot for another voter. Only the leader has some.
