@@ -274,7 +274,9 @@ impl Broker {
         if let Some(lifecycle) = &self.session {
             lifecycle.leave().await;
         }
-        controller.hand_over(env, self.node_id(), HAND_OVER_LIMIT).await;
+        if !controller.hand_over(env, self.node_id(), HAND_OVER_LIMIT).await {
+            tracing::info!("no other voter has taken over the metadata quorum within {HAND_OVER_LIMIT:?}");
+        }
         network.stop();
         groups.shutdown();
         if !ends_within(env, network, SHUTDOWN_GRACE).await {

@@ -384,16 +384,14 @@ impl ControllerHandle {
     }
 
     /// If the node `own`, which is this one, leads the quorum, another voter takes over. Waits until it does, or for
-    /// `limit`.
-    pub async fn hand_over(&self, env: &Env, own: BrokerId, limit: Duration) {
+    /// `limit`. Returns false if no other voter has taken over.
+    pub async fn hand_over(&self, env: &Env, own: BrokerId, limit: Duration) -> bool {
         let (sender, receiver) = oneshot::channel();
         if self.events.send(Event::HandOver(sender)).await.is_err() || receiver.await != Ok(true) {
-            return;
+            return true;
         }
         let handed_over = self.leader.until(|leader| leader.is_some_and(|leader| leader != own));
-        if env.within(limit, handed_over).await.is_none() {
-            tracing::info!("no other voter has taken over the metadata quorum within {limit:?}");
-        }
+        env.within(limit, handed_over).await.is_some()
     }
 
     /// Waits until a majority of the voters has ended, so that there can be no controller.
