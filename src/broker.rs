@@ -50,6 +50,8 @@ use crate::{
     types::BrokerId,
 };
 
+/// An active controller that stops waits this long for the next one.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// How long connections may take to finish at shutdown before they are aborted.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Time until the next attempt to report directories to the controller, if one has failed.
@@ -138,7 +140,7 @@ impl Broker {
             cluster_id: log_manager.cluster_id().unwrap_or_default(),
             broker_id: config.node_id,
             incarnation_id,
-            endpoints: endpoints(&bound),
+            endpoints: endpoints(&env, &bound, is_alone),
             features: features::supported_features(),
             rack: config.broker_rack.clone(),
             log_dirs: log_manager.directory_ids().map(|(_, id)| id).collect(),
@@ -277,6 +279,9 @@ impl Broker {
         let Parts { env, network, groups, controller, log_manager, replica_manager, .. } = &*self.parts;
         if let Some(lifecycle) = &self.session {
             lifecycle.leave().await;
+        }
+        if !controller.hand_over(env, self.node_id(), HAND_OVER_LIMIT).await {
+            tracing::info!("no other voter has taken over the metadata quorum within {HAND_OVER_LIMIT:?}");
         }
         network.stop();
         groups.shutdown();
@@ -459,12 +464,19 @@ fn resolve(env: &Env, host: Option<&str>, port: u16) -> anyhow::Result<SocketAdd
     first.copied().with_context(|| format!("the host {host} of a listener has no address"))
 }
 
-fn endpoints(bound: &[(Listener, Bound)]) -> Vec<Endpoint> {
+/// The addresses for clients and for other brokers. A broker that is alone and listens on all interfaces tells each client
+/// the address that it has reached; other brokers need a name.
+fn endpoints(env: &Env, bound: &[(Listener, Bound)], is_alone: bool) -> Vec<Endpoint> {
+    let host = |listener: &Listener| match listener.host.as_deref() {
+        Some(host) if !matches!(host, "0.0.0.0" | "::") => host.to_owned(),
+        _ if is_alone => String::new(),
+        _ => env.net.host_name(),
+    };
     let endpoint = |(listener, bound): &(Listener, Bound)| {
         let picked = bound.address().port();
         let (host, port) = match &listener.advertised {
             Some(told) => (told.host.clone(), if told.port == 0 { picked } else { told.port }),
-            None => (String::new(), picked),
+            None => (host(listener), picked),
         };
         Endpoint { listener: listener.name.clone(), host, port, security_protocol: 0 }
     };

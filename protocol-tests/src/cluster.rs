@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::{
     broker::{Broker, BrokerOptions},
     clients::{CALL_LIMIT, config},
+    java::tool,
     network::Network,
     process::{eventually, free_port},
 };
@@ -65,6 +66,23 @@ impl Cluster {
     /// The addresses of all brokers, for bootstrap.servers.
     pub fn bootstrap(&self) -> String {
         self.brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// Waits until exactly these nodes are voters of the metadata quorum, each with the directory that it has now.
+    pub fn await_voters(&self, expected: &[i32]) {
+        eventually("the nodes are voters", CATCH_UP_LIMIT, || {
+            let arguments = ["--bootstrap-server", &self.bootstrap(), "describe", "--status"];
+            let status = tool("kafka-metadata-quorum", &arguments).stdout;
+            let voters = status.lines().find(|line| line.starts_with("CurrentVoters"))?.to_owned();
+            let is_voter = |id: &&i32| {
+                let meta = std::fs::read_to_string(self.brokers[**id as usize - 1].data().join("meta.properties"));
+                let meta = meta.unwrap_or_default();
+                let directory = meta.lines().find_map(|line| line.strip_prefix("directory.id="));
+                directory.is_some_and(|id| voters.contains(id))
+            };
+            let count = voters.matches("\"id\"").count();
+            (count == expected.len() && expected.iter().all(|id| is_voter(&id))).then_some(())
+        });
     }
 
     /// Waits until all replicas of a topic are in sync. Returns the leaders of its partitions.

@@ -11,7 +11,7 @@ use std::{
 
 use protocol_tests::{
     clients::{self, Record, consumer, create_replicated_topic, producer, read_all, with_coordinator},
-    cluster::Cluster,
+    cluster::{Cluster, NODES},
     process::eventually,
 };
 use rdkafka::{
@@ -159,10 +159,12 @@ fn a_broker_whose_disk_was_emptied_fetches_its_replicas_again() {
         std::fs::remove_dir_all(broker.data()).expect("empty the disk");
         load.await_more(50);
         cluster.broker(node).start();
+        // Until the new disk has a vote, no other voter may be lost.
+        cluster.await_voters(&NODES);
     }
     cluster.await_in_sync(TOPIC);
     check_stored(&bootstrap, &load.finish());
-    let logs = protocol_tests::cluster::NODES.map(|node| {
+    let logs = NODES.map(|node| {
         let file = cluster.broker(node).data().join(format!("{TOPIC}-0/00000000000000000000.log"));
         std::fs::read(file).expect("read the log")
     });

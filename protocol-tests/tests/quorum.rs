@@ -29,6 +29,7 @@ fn node(id: i32, roles: &str, controller: u16, quorum: (&str, &str)) -> Broker {
         .set("offsets.topic.num.partitions", 1)
         .set("offsets.topic.replication.factor", 1)
         .expect_log("fenced a broker whose process has ended")
+        .expect_log("fenced a broker that has sent no heartbeat")
         .start()
 }
 

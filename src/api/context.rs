@@ -45,6 +45,11 @@ use crate::{
     types::{BrokerId, TopicId, TopicPartition},
 };
 
+/// A request that must go to the active controller waits this long for one that can be reached.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+/// The wait before the next attempt.
+const FORWARD_RETRY: Duration = Duration::from_millis(50);
+
 /// Handles to everything a handler may use. A plain struct: `broker.rs` builds it once.
 pub struct Parts {
     /// Clock, disk, network, randomness, tasks.
@@ -268,15 +273,28 @@ impl RequestContext {
     }
 
     /// Sends the body of a request to the active controller, if that is on another node. Returns the body of the
-    /// response; `None` if this node must answer itself.
+    /// response; `None` if this node must answer itself. While no controller can be reached, another attempt follows, as
+    /// with Kafka's forwarding.
     pub(super) async fn forward(&self, body: &Bytes) -> Option<Bytes> {
-        let node = match self.parts.channel.active() {
-            Some(Active::At(node)) if self.connection.kind == ListenerKind::Broker => node,
-            _ => return None,
-        };
         let wire = Wire::new(self.api.key, self.api_version, self.api.versions.is_flexible(self.api_version));
-        // After a failure this node answers that it is not the controller, and the client may try again.
-        self.parts.channel.exchange(node, wire, body).await.ok()
+        let clock = &self.env().clock;
+        let deadline = clock.monotonic() + FORWARD_LIMIT;
+        loop {
+            match self.parts.channel.active() {
+                Some(Active::Here) => return None,
+                Some(Active::At(node)) => {
+                    if let Ok(response) = self.parts.channel.exchange(node, wire, body).await {
+                        return Some(response);
+                    }
+                }
+                None => {}
+            }
+            if clock.monotonic() >= deadline {
+                // This node answers that it is not the controller, and the client may try again.
+                return None;
+            }
+            clock.sleep_until(clock.monotonic() + FORWARD_RETRY).await;
+        }
     }
 
     /// Waits until another node is the active controller.

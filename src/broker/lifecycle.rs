@@ -117,20 +117,28 @@ impl Lifecycle {
     }
 
     /// The controlled shutdown: returns when the controller has given the leaders of this broker to others, so that
-    /// clients find them before it stops. If no other broker lives, there is nobody to give them to.
+    /// clients find them before it stops. If no other broker lives, there is nobody to give them to. If a majority of
+    /// the voters has ended, since all of them are stopped, there is no controller that could do it.
     pub(super) async fn leave(&self) {
         let own = self.registration.broker_id;
         if !self.publisher.image().alive_brokers().any(|broker| broker.id != own) {
             return;
         }
         self.is_leaving.store(true, Ordering::Release);
-        let left = self.env.within(LEAVE_LIMIT, async {
+        let given = async {
             loop {
                 match self.beat().await {
                     Ok(state) if state.should_shut_down => return,
                     Err(error) if is_stale(&error) => return,
                     _ => self.wait(LEAVE_RETRY).await,
                 }
+            }
+        };
+        let left = self.env.within(LEAVE_LIMIT, async {
+            tokio::select! {
+                biased;
+                () = given => {}
+                () = self.channel.local().quorum_has_ended() => {}
             }
         });
         if left.await.is_none() {

@@ -55,7 +55,7 @@ settings! {
                 deviation "Kafka listens on every interface; without authentication the loopback interface is the safe start.";
             ["advertised.listeners"] advertised_listeners: Option<Vec<String>> = null,
                 SOME_NAMES, High, ReadOnly,
-                "Addresses that clients get; if not set, each client gets the address that it connected to.";
+                "Addresses that clients and other brokers get; if not set, the hosts of listeners, and the address that a client connected to if a node that is alone listens on every interface.";
             ["listener.security.protocol.map"] listener_security_protocol_map: String = "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
                 Any, Low, PerBroker,
                 "Security protocol of each listener name.";

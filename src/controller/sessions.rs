@@ -41,6 +41,11 @@ impl BrokerSessions {
         self.ended.insert(node);
     }
 
+    /// Whether the process of a node has ended, as far as this node knows.
+    pub fn has_ended(&self, node: BrokerId) -> bool {
+        self.ended.contains(&node)
+    }
+
     /// A node has sent a message, so its process runs.
     pub fn on_message(&mut self, node: BrokerId) {
         self.ended.remove(&node);

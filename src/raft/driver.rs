@@ -235,7 +235,8 @@ pub async fn start(
 ) -> Result<Started, StartError> {
     let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
     let (ended, leader) = (Arc::new(Watched::new(false)), Arc::new(Watched::new(None)));
-    let observes = Arc::new(Watched::new(false));
+    let (observes, quorum_has_ended) = (Arc::new(Watched::new(false)), Arc::new(Watched::new(false)));
+    let known_lost = quorum_has_ended.clone();
     let (end, known_leader, known_observes) = (Ended(ended.clone()), leader.clone(), observes.clone());
     let addresses = options.addresses.clone();
     let gauges = Arc::<QuorumGauges>::default();
@@ -249,6 +250,7 @@ pub async fn start(
         let ended = end;
         match Driver::open(driver_env, options, log, store, driver_publisher).and_then(|mut driver| {
             (driver.leader, driver.observes) = (known_leader, known_observes);
+            driver.quorum_has_ended = known_lost;
             driver.update_observing();
             driver.gauges = driver_gauges;
             Ok((driver.begin()?, driver))
@@ -264,8 +266,18 @@ pub async fn start(
     let stopped = || StartError::Replay("the metadata thread ended during the start".into());
     let (broker_epoch, applied) = started.await.map_err(|_| stopped())??;
     publisher.published(applied).await;
-    let controller =
-        ControllerHandle { events, publisher, settings, leader, addresses, observes, gauges, snapshots, ended };
+    let controller = ControllerHandle {
+        events,
+        publisher,
+        settings,
+        leader,
+        addresses,
+        observes,
+        quorum_has_ended,
+        gauges,
+        snapshots,
+        ended,
+    };
     Ok(Started { controller, broker_epoch })
 }
 
@@ -426,6 +438,8 @@ struct Driver {
     pending_change: Option<PendingChange>,
     /// Whether this node must fetch the log, since it is no voter.
     observes: Arc<Watched<bool>>,
+    /// Whether a majority of the voters has ended.
+    quorum_has_ended: Arc<Watched<bool>>,
     /// How long this node knows no leader.
     ticks_without_leader: u32,
     /// Where to continue to fetch, if the end of this log is not a part of the leader's.
@@ -438,6 +452,8 @@ struct Driver {
     gauges: Arc<QuorumGauges>,
     /// The epoch in which this node is the leader.
     leads_in: Option<LeaderEpoch>,
+    /// The epoch in which it has begun to decide requests.
+    decides_in: Option<LeaderEpoch>,
     /// The last offset of the first batch that this node has proposed in that epoch.
     first_batch: Option<Offset>,
     /// The raft index of the newest snapshot.
@@ -510,6 +526,8 @@ impl Driver {
         let replay_to = if storage.is_sole_voter() { last_index } else { applied };
         let last_snapshot_index = base.index;
         let next_offset = storage.end_offset();
+        // A new node may have lost its disk: it looks for a leader at once.
+        let is_empty = next_offset == 0 && !storage.is_sole_voter();
         let node = Node::new(node_id, replay_to, storage, env.random.clone())?;
         let mut driver = Driver {
             env,
@@ -544,12 +562,14 @@ impl Driver {
             has_voters: false,
             pending_change: None,
             observes: Arc::default(),
-            ticks_without_leader: 0,
+            quorum_has_ended: Arc::default(),
+            ticks_without_leader: if is_empty { TICKS_WITHOUT_LEADER } else { 0 },
             fetch_from: None,
             observers: Observers::default(),
             asked_from: BTreeMap::new(),
             gauges: Arc::default(),
             leads_in: None,
+            decides_in: None,
             first_batch: None,
             last_snapshot_index,
             bytes_at_snapshot: 0,
@@ -644,7 +664,29 @@ impl Driver {
                 None => {}
             }
             self.drive()?;
+            self.begin_to_decide()?;
+            self.note_lost_quorum();
             self.arm_retry();
+        }
+    }
+
+    /// A new active controller fences the brokers whose process has ended at once: it may be active because they have.
+    fn begin_to_decide(&mut self) -> Result<(), Fatal> {
+        if !self.is_active() || self.decides_in == self.leads_in {
+            return Ok(());
+        }
+        self.decides_in = self.leads_in;
+        self.fence_lost_brokers(self.env.clock.monotonic())?;
+        self.drive()
+    }
+
+    /// Without a majority of the voters there is no controller until they are started again.
+    fn note_lost_quorum(&mut self) {
+        let voters = &self.node.store().voters().voters;
+        let ended = voters.iter().filter(|voter| self.sessions.has_ended(voter.voter_id)).count();
+        let is_lost = 2 * (voters.len() - ended) <= voters.len() && ended > 0;
+        if self.quorum_has_ended.get() != is_lost {
+            self.quorum_has_ended.set(is_lost);
         }
     }
 
@@ -827,9 +869,12 @@ impl Driver {
             Event::VoterHasEnded(voter) => {
                 self.sessions.on_end(voter);
                 if self.node.leader() == Some(voter) {
-                    self.node.suspect_leader();
+                    self.node.on_leader_end()?;
                 }
                 self.fence_lost_brokers(self.env.clock.monotonic())?;
+            }
+            Event::HandOver(sender) => {
+                let _ = sender.send(self.node.is_leader() && self.node.transfer_leadership());
             }
             Event::Tick => {}
             Event::SnapshotDone(index, result) => self.on_snapshot_done(index, result)?,
@@ -1606,6 +1651,7 @@ impl ClusterIdentity for TestIdentity {
 mod observing;
 mod voter_changes;
 
+use observing::TICKS_WITHOUT_LEADER;
 pub use observing::{FetchedContent, MetadataFetch, MetadataFetchError, MetadataFetchReply, MetadataFetched};
 pub(super) use observing::{Observed, Position};
 use voter_changes::PendingChange;

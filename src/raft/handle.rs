@@ -7,6 +7,7 @@
 use std::{
     io,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
 use kafka_protocol::error::ResponseError;
@@ -31,7 +32,7 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
         topics::{CreatePartitions, CreateTopics, CreatedTopic, DeleteTopics, DeletedTopic},
     },
-    env::Watched,
+    env::{Env, Watched},
     metadata::{
         image::{ClientQuotaEntity, MetadataImage},
         publisher::Publisher,
@@ -123,6 +124,8 @@ pub(super) enum Event {
     Messages(QuorumMessagesRequest),
     /// The process of another voter has ended.
     VoterHasEnded(BrokerId),
+    /// This node stops: another voter shall lead. The reply says whether one is asked to.
+    HandOver(oneshot::Sender<bool>),
     /// Time has passed.
     Tick,
     /// Retries the writes that failed because of a shortage.
@@ -160,6 +163,8 @@ pub struct ControllerHandle {
     /// Whether this node must fetch the log, since it is no voter.
     pub(super) observes: Arc<Watched<bool>>,
     pub(super) gauges: Arc<QuorumGauges>,
+    /// Whether a majority of the voters has ended.
+    pub(super) quorum_has_ended: Arc<Watched<bool>>,
     pub(super) snapshots: SnapshotFiles,
     /// True once the driver has ended.
     pub(super) ended: Arc<Watched<bool>>,
@@ -410,6 +415,22 @@ impl ControllerHandle {
     /// The process of another voter has ended.
     pub async fn voter_has_ended(&self, voter: BrokerId) {
         let _ = self.events.send(Event::VoterHasEnded(voter)).await;
+    }
+
+    /// If the node `own`, which is this one, leads the quorum, another voter takes over. Waits until it does, or for
+    /// `limit`. Returns false if no other voter has taken over.
+    pub async fn hand_over(&self, env: &Env, own: BrokerId, limit: Duration) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        if self.events.send(Event::HandOver(sender)).await.is_err() || receiver.await != Ok(true) {
+            return true;
+        }
+        let handed_over = self.leader.until(|leader| leader.is_some_and(|leader| leader != own));
+        env.within(limit, handed_over).await.is_some()
+    }
+
+    /// Waits until a majority of the voters has ended, so that there can be no controller.
+    pub async fn quorum_has_ended(&self) {
+        self.quorum_has_ended.until(|has_ended| *has_ended).await;
     }
 
     /// Reads a piece of a snapshot for another voter. Only the leader has some.

@@ -22,7 +22,7 @@ use super::{
 use crate::{controller::ApiError, env::Env};
 
 /// The wait between two attempts, and before the first.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(200);
 /// The leader waits this long until this node has caught up.
 const CATCH_UP_MS: i32 = 3_000;
 

@@ -29,6 +29,10 @@ use crate::{
 const ELECTION_TICKS: usize = 10;
 /// A leader sends a heartbeat after this many ticks.
 const HEARTBEAT_TICKS: usize = 3;
+/// If the leader's process has ended, each voter lets the one before it try for this many ticks.
+const TURN_TICKS: usize = 3;
+/// Votes that are only asked for on trial are asked for again after this many ticks, if the leader's process has ended.
+const TRIAL_TICKS: usize = 2;
 /// Messages with entries that a follower has not acknowledged yet.
 const MAX_INFLIGHT_MESSAGES: usize = 64;
 /// Entries in one message.
@@ -47,6 +51,12 @@ pub struct RaftError(#[from] raft::Error);
 #[derive(Debug)]
 pub(super) struct Refused;
 
+#[derive(Clone, Copy)]
+struct EndedLeader {
+    id: u64,
+    epoch: u64,
+}
+
 /// See the head of the file.
 pub(super) struct Node {
     raw: RawNode<MetadataStorage>,
@@ -55,6 +65,10 @@ pub(super) struct Node {
     election_timeout: usize,
     /// Epoch, role and leader when `election_timeout` was drawn.
     drawn_for: (u64, StateRole, u64),
+    /// A leader whose process has ended, and its epoch.
+    ended: Option<EndedLeader>,
+    /// The last trial vote that was refused because there was a leader.
+    refused_trial: Option<Message>,
 }
 
 impl Node {
@@ -79,7 +93,14 @@ impl Node {
             ..Default::default()
         };
         let raw = RawNode::new(&config, storage, &logger())?;
-        let mut node = Node { raw, random, election_timeout: 0, drawn_for: (0, StateRole::Follower, 0) };
+        let mut node = Node {
+            raw,
+            random,
+            election_timeout: 0,
+            drawn_for: (0, StateRole::Follower, 0),
+            ended: None,
+            refused_trial: None,
+        };
         node.draw_election_timeout();
         Ok(node)
     }
@@ -157,6 +178,10 @@ impl Node {
         if self.drawn_for != (raft.term, raft.state, raft.leader_id) {
             self.draw_election_timeout();
         }
+        if self.is_leaderless() {
+            let raft = &mut self.raw.raft;
+            raft.election_elapsed = raft.election_elapsed.max(ELECTION_TICKS - TRIAL_TICKS);
+        }
         // raft-rs may have drawn one of its own meanwhile.
         self.raw.raft.set_randomized_election_timeout(self.election_timeout);
         self.raw.tick();
@@ -165,33 +190,66 @@ impl Node {
         }
     }
 
-    /// The leader's process has ended, so its lease, in which no other node gets votes, need not be waited for. What is
-    /// random in the election timeout still keeps the other nodes from asking for votes at the same moment.
-    pub(super) fn suspect_leader(&mut self) {
-        while !self.is_leader() && self.raw.raft.election_elapsed < ELECTION_TICKS && self.leader().is_some() {
-            let before = self.raw.raft.election_elapsed;
-            self.tick();
-            if self.raw.raft.election_elapsed <= before {
-                return;
-            }
+    /// The leader's process has ended, so its lease, in which no other node gets votes, need not be waited for. All
+    /// others hear of it at about the same time; they take turns, so that they do not divide the votes. The first asks
+    /// for votes now.
+    pub(super) fn on_leader_end(&mut self) -> Result<(), RaftError> {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Follower || node_id(raft.leader_id).is_none() {
+            return Ok(());
         }
+        self.ended = Some(EndedLeader { id: raft.leader_id, epoch: raft.term });
+        raft.election_elapsed = raft.election_elapsed.max(ELECTION_TICKS);
+        self.draw_election_timeout();
+        let epoch = self.raw.raft.term;
+        // Another voter has heard of it earlier and has asked already.
+        if let Some(trial) = self.refused_trial.take().filter(|trial| trial.term > epoch) {
+            self.step_raft(trial)?;
+        }
+        if self.turn() == 0 && self.raw.raft.promotable() {
+            self.campaign()?;
+        }
+        Ok(())
     }
 
-    /// The voter that has most of the log takes over the leadership, if there is another voter.
-    pub(super) fn transfer_leadership(&mut self) {
+    /// Whether the process of this epoch's leader has ended, and the election of the next has not begun. Trial votes
+    /// change nothing on a disk, so they may be asked for often; in an election, time passes as always.
+    fn is_leaderless(&self) -> bool {
+        let raft = &self.raw.raft;
+        self.ended.is_some_and(|ended| ended.epoch == raft.term)
+            && matches!(raft.state, StateRole::Follower | StateRole::PreCandidate)
+    }
+
+    /// How many of the other voters try first when the leader has ended.
+    fn turn(&self) -> usize {
+        let raft = &self.raw.raft;
+        let earlier = |id: &u64| *id < raft.id && self.ended.is_none_or(|ended| ended.id != *id);
+        raft.prs().conf().voters().ids().iter().filter(earlier).count()
+    }
+
+    /// The voter that has most of the log takes over the leadership. Returns false if no other voter was heard lately.
+    pub(super) fn transfer_leadership(&mut self) -> bool {
         let raft = &mut self.raw.raft;
         let own = raft.id;
-        let others = raft.prs().iter().filter(|(id, _)| **id != own && raft.prs().conf().voters().contains(**id));
-        let next = others.max_by_key(|(_, progress)| (progress.recent_active, progress.matched)).map(|(id, _)| *id);
+        let others = raft.prs().iter().filter(|(id, progress)| {
+            **id != own && progress.recent_active && raft.prs().conf().voters().contains(**id)
+        });
+        let next = others.max_by_key(|(_, progress)| progress.matched).map(|(id, _)| *id);
         if let Some(next) = next {
             self.raw.transfer_leader(next);
         }
+        next.is_some()
     }
 
     fn draw_election_timeout(&mut self) {
         let raft = &self.raw.raft;
         self.drawn_for = (raft.term, raft.state, raft.leader_id);
-        self.election_timeout = ELECTION_TICKS + self.random.below(ELECTION_TICKS as u64) as usize;
+        let later = if self.is_leaderless() {
+            (ELECTION_TICKS - 1).min(self.turn() * TURN_TICKS)
+        } else {
+            self.random.below(ELECTION_TICKS as u64) as usize
+        };
+        self.election_timeout = ELECTION_TICKS + later;
     }
 
     /// Takes a message of another voter. One that is out of date, or that no other voter may send, changes nothing.
@@ -208,6 +266,11 @@ impl Node {
                 return self.step_with_lost_entries(message);
             }
             MessageType::MsgAppendResponse if message.reject => self.forget_lost_entries(&message),
+            MessageType::MsgRequestPreVote if self.leader().is_some() => self.refused_trial = Some(message.clone()),
+            // The leader lives.
+            MessageType::MsgHeartbeat | MessageType::MsgAppend => {
+                self.ended.take_if(|ended| ended.epoch == message.term);
+            }
             _ => {}
         }
         self.step_raft(message)

@@ -55,7 +55,7 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// A voter that refuses a connection twice within this time has ended. One that restarts may refuse the first.
-const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// At most this many nodes are sent messages. Nodes that are no voters may ask for a vote and get a response.
 const MAX_LINKS: usize = 64;

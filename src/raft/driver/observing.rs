@@ -11,7 +11,7 @@ use crate::{protocol::record_batch::iter_batches, raft::storage::LogPosition};
 /// Records in one response have at most about this many bytes.
 const MAX_FETCH_BYTES: usize = 1 << 20;
 /// A voter that knows no leader for this many ticks looks for one, since it may have been removed from the voters.
-const TICKS_WITHOUT_LEADER: u32 = 60;
+pub(super) const TICKS_WITHOUT_LEADER: u32 = 60;
 
 /// What an observer asks the leader for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
