@@ -464,8 +464,8 @@ fn resolve(env: &Env, host: Option<&str>, port: u16) -> anyhow::Result<SocketAdd
     first.copied().with_context(|| format!("the host {host} of a listener has no address"))
 }
 
-/// The addresses for clients and for other brokers. A broker that is alone and listens on all interfaces tells each client
-/// the address that it has reached; other brokers need a name.
+/// The addresses for clients and for other brokers. A broker that is alone and listens on all interfaces tells each
+/// client the address that it has reached; other brokers need a name.
 fn endpoints(env: &Env, bound: &[(Listener, Bound)], is_alone: bool) -> Vec<Endpoint> {
     let host = |listener: &Listener| match listener.host.as_deref() {
         Some(host) if !matches!(host, "0.0.0.0" | "::") => host.to_owned(),

@@ -273,8 +273,8 @@ impl RequestContext {
     }
 
     /// Sends the body of a request to the active controller, if that is on another node. Returns the body of the
-    /// response; `None` if this node must answer itself. While no controller can be reached, another attempt follows, as
-    /// with Kafka's forwarding.
+    /// response; `None` if this node must answer itself. While no controller can be reached, another attempt follows,
+    /// as with Kafka's forwarding.
     pub(super) async fn forward(&self, body: &Bytes) -> Option<Bytes> {
         let wire = Wire::new(self.api.key, self.api_version, self.api.versions.is_flexible(self.api_version));
         let clock = &self.env().clock;

@@ -59,6 +59,11 @@ impl Addresses {
         *lock(&self.leader) = Some((id, endpoint));
     }
 
+    /// Whether `controller.quorum.voters` lists this node.
+    pub(super) fn lists(&self, id: BrokerId) -> bool {
+        self.configured.contains_key(&id)
+    }
+
     /// The address of one controller.
     pub fn of(&self, id: BrokerId) -> Option<Endpoint> {
         let stored = || {

@@ -8,7 +8,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kafka_protocol::{error::ResponseError, messages::DescribeClusterRequest, protocol::StrBytes};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        DescribeClusterRequest, DescribeQuorumRequest, TopicName,
+        describe_quorum_request::{self, TopicData},
+    },
+    protocol::StrBytes,
+};
 
 use super::{
     driver::{FetchedContent, MetadataFetched, Observed, Position},
@@ -21,12 +28,13 @@ use crate::{
     env::Env,
     peer::{Peer, Wire},
     protocol::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchedRecords, PartitionData},
-    types::{LeaderEpoch, METADATA_TOPIC_ID},
+    types::{CLUSTER_METADATA_TOPIC, LeaderEpoch, METADATA_TOPIC_ID},
 };
 
 const FETCH: i16 = 1;
 const FETCH_VERSION: i16 = 17;
 const DESCRIBE_CLUSTER_VERSION: i16 = 1;
+const DESCRIBE_QUORUM_VERSION: i16 = 1;
 const ENDPOINT_CONTROLLERS: i8 = 2;
 /// The leader keeps a request for this long if there is nothing new.
 const WAIT: Duration = Duration::from_millis(500);
@@ -150,9 +158,10 @@ impl Follower {
             }
         };
         if self.own.cluster.cluster_id().is_none() {
-            let request = DescribeClusterRequest::default().with_endpoint_type(ENDPOINT_CONTROLLERS);
-            let response = peer.call(DESCRIBE_CLUSTER_VERSION, &request).await?;
-            self.controller.learn_cluster_id(&response.cluster_id).await;
+            if let Err(error) = self.learn_cluster_id(&mut peer).await {
+                self.next += 1;
+                return Err(error);
+            }
         }
         let response = peer.exchange(Wire::new(FETCH, FETCH_VERSION, true), &request.encode(FETCH_VERSION)).await;
         let response = match response {
@@ -164,6 +173,30 @@ impl Follower {
         };
         self.peer = Some(peer);
         Ok(response)
+    }
+}
+
+impl Follower {
+    /// Asks a controller for the id of its cluster. If the settings of this node list it as a voter, only a quorum that
+    /// has this node among its voters is its own: the other node may belong to another cluster.
+    async fn learn_cluster_id(&mut self, peer: &mut Peer) -> anyhow::Result<()> {
+        let own = self.own.identity.node_id;
+        if self.controller.addresses().lists(own) {
+            let topic = TopicData::default()
+                .with_topic_name(TopicName(StrBytes::from_static_str(CLUSTER_METADATA_TOPIC)))
+                .with_partitions(vec![describe_quorum_request::PartitionData::default()]);
+            let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
+            let response = peer.call(DESCRIBE_QUORUM_VERSION, &request).await?;
+            let partition = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
+            let partition = partition.filter(|partition| partition.error_code == 0).context("it does not lead")?;
+            let is_voter = partition.current_voters.iter().any(|voter| voter.replica_id.0 == own);
+            anyhow::ensure!(is_voter, "its quorum does not know this node");
+        }
+        let request = DescribeClusterRequest::default().with_endpoint_type(ENDPOINT_CONTROLLERS);
+        let response = peer.call(DESCRIBE_CLUSTER_VERSION, &request).await?;
+        anyhow::ensure!(!response.cluster_id.is_empty(), "it does not know its cluster yet");
+        self.controller.learn_cluster_id(&response.cluster_id).await;
+        Ok(())
     }
 }
 
