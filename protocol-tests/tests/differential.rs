@@ -54,6 +54,10 @@ fn every_served_version_is_asked() -> Result<()> {
     Ok(())
 }
 
+/// AddRaftVoter and RemoveRaftVoter change the voters of the server that all cases share. Kafka's own tool asks them of
+/// nodes of their own (`quorum`).
+const ASKED_BY_TOOLS: [i64; 2] = [80, 81];
+
 /// The cases cover exactly the APIs and versions that the broker advertises. Produce is advertised from version 0 on,
 /// for old clients (KIP-896).
 #[test]
@@ -66,6 +70,7 @@ fn every_advertised_api_is_asked() -> Result<()> {
         .into_iter()
         .flatten()
         .filter_map(|api| Some((api["ApiKey"].as_i64()?, api["MinVersion"].as_i64()?, api["MaxVersion"].as_i64()?)))
+        .filter(|(key, ..)| !ASKED_BY_TOOLS.contains(key))
         .collect();
     let asked: BTreeSet<(i64, i64, i64)> = SERVED
         .iter()
