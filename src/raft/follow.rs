@@ -157,11 +157,11 @@ impl Follower {
                 connected?
             }
         };
-        if self.own.cluster.cluster_id().is_none() {
-            if let Err(error) = self.learn_cluster_id(&mut peer).await {
-                self.next += 1;
-                return Err(error);
-            }
+        if self.own.cluster.cluster_id().is_none()
+            && let Err(error) = self.learn_cluster_id(&mut peer).await
+        {
+            self.next += 1;
+            return Err(error);
         }
         let response = peer.exchange(Wire::new(FETCH, FETCH_VERSION, true), &request.encode(FETCH_VERSION)).await;
         let response = match response {
