@@ -178,12 +178,10 @@ impl AuthorizedCluster<'_> {
     }
 
     /// Refuses a request for another cluster.
-    pub(crate) fn check_cluster_id(&self, requested: Option<&str>) -> Result<(), ApiError> {
+    pub(crate) fn check_cluster_id(&self, requested: Option<&str>) -> Result<(), ResponseError> {
         let own = self.parts.log_manager.cluster_id();
         match requested {
-            Some(requested) if own.as_deref() != Some(requested) => {
-                Err(ApiError::code_only(ResponseError::InconsistentClusterId))
-            }
+            Some(requested) if own.as_deref() != Some(requested) => Err(ResponseError::InconsistentClusterId),
             _ => Ok(()),
         }
     }

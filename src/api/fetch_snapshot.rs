@@ -32,9 +32,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: FetchSnapshotRequest) -
 
 async fn fetch(ctx: &RequestContext, request: FetchSnapshotRequest) -> Result<FetchSnapshotResponse, ResponseError> {
     let cluster = ctx.cluster(Operation::ClusterAction)?;
-    if request.cluster_id.as_deref().is_some_and(|id| cluster.log_manager().cluster_id().as_deref() != Some(id)) {
-        return Err(ResponseError::InconsistentClusterId);
-    }
+    cluster.check_cluster_id(request.cluster_id.as_deref())?;
     let [topic] = &request.topics[..] else { return Err(ResponseError::InvalidRequest) };
     let [partition] = &topic.partitions[..] else { return Err(ResponseError::InvalidRequest) };
     let respond = |partition| {

@@ -33,10 +33,10 @@ pub(super) async fn handle(ctx: RequestContext, request: FetchRequest) -> FetchR
 
 async fn fetch(ctx: &RequestContext, request: &FetchRequest) -> Result<FetchResponse, ResponseError> {
     let cluster = ctx.cluster(Operation::ClusterAction)?;
-    let own = cluster.log_manager().cluster_id();
-    if own.is_none() || request.cluster_id.as_deref().is_some_and(|id| own.as_deref() != Some(id)) {
+    if cluster.log_manager().cluster_id().is_none() {
         return Err(ResponseError::InconsistentClusterId);
     }
+    cluster.check_cluster_id(request.cluster_id.as_deref())?;
     let (topic, partition) = requested(ctx.api_version, request).ok_or(ResponseError::InvalidRequest)?;
     let fetch = MetadataFetch {
         observer: Identity { node_id: request.replica_id, directory_id: partition.replica_directory_id },

@@ -100,23 +100,6 @@ pub trait Transport: Send + Sync {
     fn reach(&self, node: BrokerId, directory_id: Uuid, endpoint: Endpoint);
 }
 
-/// The transport of a node that has no other voters.
-pub struct NoTransport;
-
-impl Transport for NoTransport {
-    fn send(&self, to: BrokerId, _: Bytes) {
-        tracing::debug!(to, "no other voter can be reached");
-    }
-
-    fn snapshots_of(&self, _: BrokerId) -> Option<Box<dyn SnapshotSource>> {
-        None
-    }
-
-    fn set_voters(&self, _: &VotersRecord) {}
-
-    fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
-}
-
 /// The id of the cluster. Nodes that are new do not know it: the first leader of their quorum chooses it.
 pub trait ClusterIdentity: Send + Sync {
     fn cluster_id(&self) -> Option<String>;
@@ -1116,9 +1099,9 @@ impl Driver {
         if !self.is_active() {
             return Ok(());
         }
-        self.learn_self()?;
+        let has_learned = self.learn_self()?;
         if !self.committed.features.is_empty() || self.is_setting_up {
-            return self.write_and_sync();
+            return if has_learned { self.write_and_sync() } else { Ok(()) };
         }
         self.working = self.committed.clone();
         self.is_setting_up = self.propose(&bootstrap_records())?.is_ok();

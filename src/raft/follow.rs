@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::Endpoint,
-    env::Env,
+    env::{Backoff, Env},
     peer::{Peer, Wire},
     protocol::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchedRecords, PartitionData},
     types::{CLUSTER_METADATA_TOPIC, LeaderEpoch, METADATA_TOPIC_ID},
@@ -49,17 +49,16 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// Follows the quorum whenever this node must, until it stops.
 pub async fn follow(env: Env, own: SelfAddress, controller: ControllerHandle) {
     let mut follower = Follower { env, own, controller, peer: None, next: 0, epoch: -1 };
-    let mut backoff = FIRST_BACKOFF;
+    let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
     loop {
         follower.controller.observes().await;
         let Some(position) = follower.controller.position().await else { return };
         match follower.fetch(position).await {
-            Ok(()) => backoff = FIRST_BACKOFF,
+            Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "cannot fetch the metadata log");
                 follower.peer = None;
-                follower.env.clock.sleep_until(follower.env.clock.monotonic() + backoff).await;
-                backoff = LONGEST_BACKOFF.min(2 * backoff);
+                follower.env.clock.sleep_until(follower.env.clock.monotonic() + backoff.next_wait()).await;
             }
         }
     }

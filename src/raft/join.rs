@@ -17,6 +17,7 @@ use super::{
     channel::{Active, ControllerChannel},
     control_records::{Voter, VoterEndpoint},
     handle::ControllerHandle,
+    requests::check,
     transport::SelfAddress,
 };
 use crate::{controller::ApiError, env::Env};
@@ -111,8 +112,4 @@ impl Join {
             _ => Err(ApiError::code_only(ResponseError::NotController)),
         }
     }
-}
-
-fn check(error_code: i16) -> Result<(), ApiError> {
-    ResponseError::try_from_code(error_code).map_or(Ok(()), |error| Err(ApiError::code_only(error)))
 }

@@ -25,8 +25,8 @@ pub use addresses::Addresses;
 pub use cached_image::{CachedImage, OpenStore, open_store};
 pub use channel::{Active, ControllerChannel};
 pub use driver::{
-    ClusterIdentity, FetchedContent, MetadataFetch, MetadataFetchError, MetadataFetchReply, MetadataFetched,
-    NoTransport, Options, Transport, VoterChange, VoterChangeError, start,
+    ClusterIdentity, FetchedContent, MetadataFetch, MetadataFetchError, MetadataFetchReply, MetadataFetched, Options,
+    Transport, VoterChange, VoterChangeError, start,
 };
 pub use follow::follow;
 pub use handle::{ControllerHandle, QuorumGauges, QuorumInfo, ReplicaInfo, Unavailable};

@@ -54,7 +54,8 @@ fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn check(error_code: i16) -> Result<(), ApiError> {
+/// The error of a response.
+pub(super) fn check(error_code: i16) -> Result<(), ApiError> {
     match ResponseError::try_from_code(error_code) {
         None => Ok(()),
         Some(error) => Err(ApiError::new(error, error.to_string())),

@@ -99,16 +99,22 @@ pub(super) async fn fetch_from(env: &Env, node: NodeId, first: i64) -> Option<BT
         if partition.error_code != 0 {
             return None;
         }
-        let records: Bytes = partition.records.unwrap_or_default();
-        for batch in iter_batches(&records) {
-            let record = RecordIter::new(batch.records_bytes(), 1).next().and_then(Result::ok);
-            let text = record.and_then(|record| record.value).expect("each batch has one record with a value");
-            found.insert(batch.base_offset(), String::from_utf8_lossy(text).into_owned());
-        }
+        found.extend(values(&partition.records.unwrap_or_default()));
         if found.last_key_value().is_none_or(|(offset, _)| offset + 1 >= partition.high_watermark) {
             return Some(found);
         }
     }
+}
+
+/// The values of records, each with its offset.
+pub(super) fn values(records: &Bytes) -> Vec<(i64, String)> {
+    let mut found = Vec::new();
+    for batch in iter_batches(records).filter(|batch| !batch.is_control()) {
+        let record = RecordIter::new(batch.records_bytes(), 1).next().and_then(Result::ok);
+        let value = record.and_then(|record| record.value).expect("each batch has one record with a value");
+        found.push((batch.base_offset(), String::from_utf8_lossy(value).into_owned()));
+    }
+    found
 }
 
 /// What a producer was told.

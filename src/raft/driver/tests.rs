@@ -34,6 +34,23 @@ pub(crate) struct Node {
     accept_loss: bool,
 }
 
+/// The transport of a node that has no other voters.
+struct NoTransport;
+
+impl Transport for NoTransport {
+    fn send(&self, to: BrokerId, _: Bytes) {
+        tracing::debug!(to, "no other voter can be reached");
+    }
+
+    fn snapshots_of(&self, _: BrokerId) -> Option<Box<dyn SnapshotSource>> {
+        None
+    }
+
+    fn set_voters(&self, _: &VotersRecord) {}
+
+    fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
+}
+
 struct Running {
     env: Env,
     publisher: Arc<Publisher>,

@@ -145,27 +145,37 @@ impl Driver {
 
     /// The active controller stores what it does not know yet of a voter that has sent messages.
     pub(super) fn learn_voter(&mut self, sent: &QuorumMessagesRequest) -> Result<(), Fatal> {
-        let endpoint = (!sent.host.is_empty()).then(|| (sent.host.to_string(), sent.port));
         let identity = Identity { node_id: sent.from, directory_id: sent.from_directory };
-        self.learn(identity, endpoint)
+        let address = (!sent.host.is_empty()).then_some((&*sent.host, sent.port));
+        if self.must_learn(identity, address) {
+            self.learn(identity, address.map(|(host, port)| (host.to_owned(), port)))?;
+        }
+        Ok(())
     }
 
-    /// The active controller stores its own directory and address, if they have changed.
-    pub(super) fn learn_self(&mut self) -> Result<(), Fatal> {
-        let endpoint = self.options.endpoint.as_ref().map(|endpoint| (endpoint.host.clone(), endpoint.port));
-        self.learn(self.options.identity, endpoint)
+    /// The active controller stores its own directory and address, if they have changed. Returns whether it has
+    /// something to write.
+    pub(super) fn learn_self(&mut self) -> Result<bool, Fatal> {
+        let identity = self.options.identity;
+        let address = self.options.endpoint.as_ref().map(|endpoint| (endpoint.host.as_str(), endpoint.port));
+        let must_learn = self.must_learn(identity, address);
+        if must_learn {
+            let address = address.map(|(host, port)| (host.to_owned(), port));
+            self.learn(identity, address)?;
+        }
+        Ok(must_learn)
+    }
+
+    fn must_learn(&self, identity: Identity, address: Option<(&str, u16)>) -> bool {
+        let Some(known) = self.node.store().voters().voter(identity.node_id) else { return false };
+        let stored = known.endpoint().map(|endpoint| (endpoint.host.as_str(), endpoint.port));
+        let has_moved = address.is_some() && stored != address;
+        (known.voter_directory_id != identity.directory_id || has_moved)
+            && self.is_active()
+            && !self.has_pending_change()
     }
 
     fn learn(&mut self, identity: Identity, endpoint: Option<(String, u16)>) -> Result<(), Fatal> {
-        let Some(known) = self.node.store().voters().voter(identity.node_id) else { return Ok(()) };
-        let stored = known.endpoint().map(|endpoint| (endpoint.host.as_str(), endpoint.port));
-        let has_moved = endpoint.as_ref().is_some_and(|(host, port)| stored != Some((host, *port)));
-        if (known.voter_directory_id == identity.directory_id && !has_moved)
-            || !self.is_active()
-            || self.has_pending_change()
-        {
-            return Ok(());
-        }
         let mut voters = self.node.store().voters().clone();
         let name = voters.voters.iter().filter_map(Voter::endpoint).map(|endpoint| endpoint.name.clone()).next();
         let name = self.options.endpoint.as_ref().map(|endpoint| endpoint.name.clone()).or(name).unwrap_or_default();

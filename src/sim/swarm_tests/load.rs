@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         BrokerId as WireBrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
@@ -30,12 +29,12 @@ use uuid::Uuid;
 
 use super::super::{
     NodeId,
-    tests::{VOTERS, connect, named},
+    tests::{VOTERS, connect, named, values},
 };
 use crate::{
     env::{BoxFuture, Env},
     peer::Peer,
-    protocol::record_batch::{BatchBuilder, BatchOptions, RecordIter, iter_batches},
+    protocol::record_batch::{BatchBuilder, BatchOptions},
     types::TopicId,
 };
 
@@ -203,17 +202,6 @@ impl Client {
         }
         Some((partition.high_watermark, values(&partition.records.unwrap_or_default())))
     }
-}
-
-/// The values of records, each with its offset.
-fn values(records: &Bytes) -> Vec<(i64, String)> {
-    let mut found = Vec::new();
-    for batch in iter_batches(records).filter(|batch| !batch.is_control()) {
-        let record = RecordIter::new(batch.records_bytes(), 1).next().and_then(Result::ok);
-        let value = record.and_then(|record| record.value).expect("each batch has one record with a value");
-        found.push((batch.base_offset(), String::from_utf8_lossy(value).into_owned()));
-    }
-    found
 }
 
 /// Creates a topic with three replicas. Returns the error code.
