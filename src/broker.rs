@@ -134,6 +134,8 @@ impl Broker {
         }));
         publisher.subscribe(replica_manager.clone());
         publisher.subscribe(news.clone());
+        // After those that move leaders and coordinators: clients that waited find them.
+        publisher.subscribe(replica_manager.liveness().clone());
         let incarnation_id = env.random.uuid();
         let registration = RegisterBroker {
             // The only voter knows it. Other brokers register when they know it.

@@ -34,6 +34,15 @@ pub enum PeerError {
     Decode(anyhow::Error),
 }
 
+impl PeerError {
+    /// Whether the other node has closed the connection, or refuses it: its process may have ended.
+    pub fn is_disconnect(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+        let (PeerError::Connect(_, error) | PeerError::Connection(error)) = self else { return false };
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof)
+    }
+}
+
 /// A request as its header describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire {

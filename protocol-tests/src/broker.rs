@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    kafka::{Kafka, KafkaOptions},
+    kafka::{Kafka, KafkaOptions, SERVER_FLAGS},
     log_gate,
     network::Network,
     process::{Process, free_port},
@@ -31,6 +31,8 @@ pub struct BrokerOptions {
     /// File for callgrind's counts; None without callgrind.
     callgrind_file: Option<PathBuf>,
     optimized: bool,
+    /// Apache Kafka with the JVM flags of its own start script, in place of Ottla.
+    is_kafka: bool,
     /// The host of a [`Network`] on which the broker runs; None is the test's own host.
     host: Option<i32>,
 }
@@ -48,6 +50,12 @@ impl BrokerOptions {
         self
     }
 
+    /// Starts Apache Kafka in place of Ottla, for measurements.
+    pub fn kafka(mut self) -> Self {
+        self.is_kafka = true;
+        self
+    }
+
     /// Sets a broker setting by Kafka's name. The last value for a name wins.
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -61,6 +69,17 @@ impl BrokerOptions {
         self
     }
 
+    /// Allows the warnings that faults of other brokers and the stop of all brokers explain.
+    pub fn expect_faults(self) -> Self {
+        let lines = [
+            "ottla::raft::driver: fenced a broker",
+            "stepped down to follower since quorum is not active",
+            // The last of all brokers that stop.
+            "no controller has given the leaders of this broker to others",
+        ];
+        lines.into_iter().fold(self, BrokerOptions::expect_log)
+    }
+
     /// Starts the optimized broker with one worker thread under valgrind, which counts its instructions and writes them
     /// to `file` when the broker ends.
     pub fn under_callgrind(mut self, file: &Path) -> Self {
@@ -70,9 +89,16 @@ impl BrokerOptions {
 
     pub fn start(self) -> Broker {
         let directory = tempfile::Builder::new().prefix("ottla-test-").tempdir().expect("create a temporary directory");
-        let mut broker = Broker { options: self, directory, port: 0, running: None, earlier_log: Vec::new() };
+        let port = self.given_port().filter(|port| *port > 0).unwrap_or_else(free_port);
+        let mut broker = Broker { options: self, directory, port, running: None, earlier_log: Vec::new() };
         broker.start();
         broker
+    }
+
+    /// The port of the first listener that the test has set.
+    fn given_port(&self) -> Option<u16> {
+        let (_, listeners) = self.settings.iter().find(|(key, _)| key == "listeners")?;
+        listeners.split(',').next()?.rsplit(':').next()?.parse().ok()
     }
 }
 
@@ -80,7 +106,7 @@ impl BrokerOptions {
 pub struct Broker {
     options: BrokerOptions,
     directory: TempDir,
-    /// 0 until the first start, which reads the port from the broker's log; later starts use the same port.
+    /// The same at each start. If the test sets its own listeners, the port of the first, which is in the broker's log.
     port: u16,
     running: Option<Running>,
     earlier_log: Vec<String>,
@@ -123,7 +149,7 @@ impl Broker {
     /// Starts the stopped broker again on the same directory and port.
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the broker runs already");
-        self.running = Some(if Broker::is_kafka() { self.start_kafka() } else { self.start_ottla() });
+        self.running = Some(if self.runs_kafka() { self.start_kafka() } else { self.start_ottla() });
     }
 
     /// The command line that starts Ottla on this directory and port.
@@ -144,6 +170,10 @@ impl Broker {
         self.options.host.map(|host| Network::on_host(host, &command)).unwrap_or(command)
     }
 
+    fn runs_kafka(&self) -> bool {
+        self.options.is_kafka || Broker::is_kafka()
+    }
+
     fn start_ottla(&mut self) -> Running {
         let mut process = Process::start(self.command());
         let started = process.wait_for_line(START_LIMIT, |line| line.contains("Kafka Server started"));
@@ -159,11 +189,14 @@ impl Broker {
     }
 
     fn start_kafka(&mut self) -> Running {
-        if self.port == 0 {
-            self.port = free_port();
-        }
         let mut options = KafkaOptions::default().directory(self.directory.path()).port(self.port);
-        for (key, value) in self.options.settings.iter().filter(|(key, _)| key != "listeners") {
+        options.host = self.options.host;
+        if self.options.is_kafka {
+            options = options.java_flags(SERVER_FLAGS);
+        }
+        // Listeners of a node that is alone name ports that Kafka cannot choose.
+        let is_alone = !self.options.settings.iter().any(|(key, _)| key == "controller.quorum.voters");
+        for (key, value) in self.options.settings.iter().filter(|(key, _)| !is_alone || key != "listeners") {
             options = options.property(key, value);
         }
         let kafka = Kafka::start(&options).expect("start Apache Kafka");
@@ -217,6 +250,15 @@ impl Broker {
         }
     }
 
+    /// Sends a signal by its name, for example STOP.
+    pub fn signal(&mut self, name: &str) {
+        match self.running.as_mut() {
+            Some(Running::Ottla(process)) => process.signal(name),
+            Some(Running::Kafka(kafka)) => kafka.signal(name).expect("send a signal"),
+            None => panic!("the broker does not run"),
+        }
+    }
+
     /// All log lines of all starts so far.
     pub fn log(&self) -> Vec<String> {
         let mut lines = self.earlier_log.clone();
@@ -236,7 +278,7 @@ impl Drop for Broker {
         if std::thread::panicking() {
             let shown = &log[log.len().saturating_sub(200)..];
             eprintln!("--- the broker's log (last {} lines)\n{}\n---", shown.len(), shown.join("\n"));
-        } else if !Broker::is_kafka() {
+        } else if !self.runs_kafka() {
             let unexpected = log_gate::unexpected(&log, &self.options.expected_log);
             assert!(unexpected.is_empty(), "unexpected lines in the broker's log:\n{}", unexpected.join("\n"));
         }

@@ -4,13 +4,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::{network::Network, process::free_port};
 
 /// A start that takes longer has failed. A loaded machine with two cores needs about ten seconds.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -19,11 +21,22 @@ const STOP_LIMIT: Duration = Duration::from_secs(120);
 /// The cluster id of every node started here (22 characters of base64url, as Kafka requires).
 pub const CLUSTER_ID: &str = "b3R0bGEtZGlmZmVyZW5jZQ";
 
+/// The JVM flags of Kafka's own start script, for measurements.
+pub const SERVER_FLAGS: [&str; 7] = [
+    "-Xms1g",
+    "-Xmx1g",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 /// A running Apache Kafka. Dropping it kills the process and, unless the directory was given, removes its files.
 #[derive(Debug)]
 pub struct Kafka {
     child: Child,
-    port: u16,
+    address: SocketAddr,
     directory: PathBuf,
     owns_directory: bool,
 }
@@ -38,6 +51,8 @@ pub struct KafkaOptions {
     pub directory: Option<PathBuf>,
     /// The port for clients; a free one if unset.
     pub port: Option<u16>,
+    /// The host of a [`Network`] on which the node runs; None is the test's own host.
+    pub host: Option<i32>,
     /// Flags for the JVM that replace those for a quick start (benchmarks use `-Xmx1g` and the full JIT).
     pub java_flags: Option<Vec<String>>,
 }
@@ -68,7 +83,7 @@ impl Kafka {
     /// Formats the options' directory. `start` does this too if necessary; call it before if the start is measured.
     pub fn format(options: &KafkaOptions) -> Result<()> {
         let directory = options.directory.as_ref().context("formatting needs a directory")?;
-        prepare(directory, free_ports()?, options).map(drop)
+        prepare(directory, [free_port(), free_port()], options).map(drop)
     }
 
     /// Starts a node and returns when it accepts connections.
@@ -77,20 +92,16 @@ impl Kafka {
             Some(directory) => (directory.clone(), false),
             None => (fresh_directory()?, true),
         };
-        let mut ports = free_ports::<2>()?;
+        let mut ports = [free_port(), free_port()];
         ports[0] = options.port.unwrap_or(ports[0]);
         let settings = prepare(&directory, ports, options)?;
         let log = fs::File::create(directory.join("server.log")).context("create server.log")?;
-        let child = java(options.java_flags.as_deref())?
-            .arg("kafka.Kafka")
-            .arg(&settings)
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start java")?;
-        let mut kafka = Kafka { child, port: ports[0], directory, owns_directory };
+        let mut command = java(options.java_flags.as_deref())?;
+        command.arg("kafka.Kafka").arg(&settings).current_dir(&directory);
+        let mut command = options.host.map(|host| Network::on_host(host, &command)).unwrap_or(command);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("start java")?;
+        let host = options.host.map_or(Ipv4Addr::LOCALHOST, Network::ip);
+        let mut kafka = Kafka { child, address: (host, ports[0]).into(), directory, owns_directory };
         kafka.wait_until_open()?;
         Ok(kafka)
     }
@@ -101,7 +112,7 @@ impl Kafka {
     }
 
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.address
     }
 
     pub fn process_id(&self) -> u32 {
@@ -120,8 +131,7 @@ impl Kafka {
 
     /// Controlled shutdown: sends SIGTERM and waits for the end. The files stay until drop.
     pub fn stop(&mut self) -> Result<()> {
-        let status = Command::new("kill").arg(self.process_id().to_string()).status().context("run kill")?;
-        ensure!(status.success(), "kill failed: {status}");
+        self.signal("TERM")?;
         let limit = Instant::now() + STOP_LIMIT;
         while self.child.try_wait().context("wait for Kafka")?.is_none() {
             if Instant::now() > limit {
@@ -130,6 +140,14 @@ impl Kafka {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let mut command = Command::new("kill");
+        let status = command.args(["-s", name, &self.process_id().to_string()]).status().context("run kill")?;
+        ensure!(status.success(), "kill -s {name} failed: {status}");
         Ok(())
     }
 
@@ -256,18 +274,6 @@ fn format_log_directory(settings: &Path) -> Result<()> {
         .context("run kafka-storage format")?;
     ensure!(done.status.success(), "kafka-storage format failed: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())
-}
-
-/// Ports that were free a moment ago; all are bound at the same time so that they differ.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::with_capacity(N);
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-        *port = listener.local_addr()?.port();
-        listeners.push(listener);
-    }
-    Ok(ports)
 }
 
 fn fresh_directory() -> Result<PathBuf> {

@@ -1,9 +1,10 @@
 //! Hosts with a network of their own: namespaces on one bridge. Any host can be cut off from any other, also in one
 //! direction only; cut packets are lost silently. The clients of the test are a host, too. Knows nothing about brokers.
 //!
-//! All of it exists in namespaces that [`run_alone`] makes for one test, so nothing remains after it.
+//! All of it exists in namespaces that [`alone`] makes for one run, so nothing remains after it.
 
 use std::{
+    net::Ipv4Addr,
     path::Path,
     process::{Command, Stdio},
 };
@@ -15,9 +16,17 @@ pub const CLIENTS: i32 = 254;
 /// No host has this address, so frames to it are lost.
 const NOWHERE: &str = "02:00:00:00:ff:ff";
 
-/// Runs the ignored test `name` of this binary in network, mount and process namespaces of its own, and passes its
-/// output on. When it ends, all its processes end. Root needs no user namespace for that, others do.
+/// Runs the ignored test `name` of this binary in namespaces of its own, and passes its output on.
 pub fn run_alone(name: &str) {
+    let mut command = alone();
+    command.args([name, "--exact", "--ignored", "--nocapture"]);
+    command.env("OTTLA_BIN", crate::broker::binary());
+    println!("{}", succeed(command, name));
+}
+
+/// A command that runs this program in network, mount and process namespaces of its own. When it ends, all its processes
+/// end. Root needs no user namespace for that, others do.
+pub fn alone() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     // Files in /proc belong to root only if this user is root.
@@ -26,10 +35,8 @@ pub fn run_alone(name: &str) {
     }
     // `ip netns` keeps its files in /run.
     command.args(["--", "sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\""]);
-    command.arg(std::env::current_exe().expect("path of the test binary"));
-    command.args([name, "--exact", "--ignored", "--nocapture"]);
-    command.env("OTTLA_BIN", crate::broker::binary());
-    println!("{}", succeed(command, name));
+    command.arg(std::env::current_exe().expect("path of this program"));
+    command
 }
 
 fn is_root() -> bool {
@@ -64,7 +71,11 @@ impl Network {
     }
 
     pub fn address(host: i32) -> String {
-        format!("10.81.0.{host}")
+        Network::ip(host).to_string()
+    }
+
+    pub fn ip(host: i32) -> Ipv4Addr {
+        Ipv4Addr::new(10, 81, 0, host as u8)
     }
 
     /// The same command on this host.

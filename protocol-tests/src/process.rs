@@ -3,8 +3,12 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, TcpListener},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -190,7 +194,22 @@ pub fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Opt
     }
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago.
+/// A TCP port of 127.0.0.1 that nobody listens at and that nobody else in this process is given. It lies below the ports
+/// that the kernel gives to outgoing connections, for such a port may be taken before the server under test binds it.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("bind a free port").port()
+    const FIRST: u32 = 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("read the kernel's range");
+    let end = range.split_whitespace().next().and_then(|port| port.parse::<u32>().ok()).expect("a port");
+    assert!(end > FIRST + 1000, "the kernel gives ports from {end} on to outgoing connections");
+    // Test runs beside each other begin at different ports.
+    let begin = std::process::id().wrapping_mul(7919);
+    for _ in FIRST..end {
+        let next = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + next % (end - FIRST)) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {FIRST} to {end} is free");
 }

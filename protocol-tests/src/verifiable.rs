@@ -48,12 +48,18 @@ impl VerifiableProducer {
     }
 
     /// Ends the program. Returns the acknowledged records; panics if a record was refused.
-    pub fn finish(mut self) -> Vec<Placed> {
+    pub fn finish(self) -> Vec<Placed> {
+        self.finish_with_times().into_iter().map(|(placed, _)| placed).collect()
+    }
+
+    /// Like [`finish`](Self::finish), with the time of each acknowledgement in milliseconds since 1970.
+    pub fn finish_with_times(mut self) -> Vec<(Placed, u64)> {
         self.process.signal("TERM");
         self.process.wait(STOP_LIMIT);
         let refused = events(&self.process, "producer_send_error");
         assert!(refused.is_empty(), "records were refused: {refused:?}");
-        events(&self.process, "producer_send_success").iter().map(placed).collect()
+        let acknowledged = events(&self.process, "producer_send_success");
+        acknowledged.iter().map(|event| (placed(event), event["timestamp"].as_u64().expect("a timestamp"))).collect()
     }
 }
 

@@ -60,9 +60,7 @@ fn in_namespaces() {
     println!("CHAOS_SEED={seed}, faults for {duration:?}");
 
     let network = Network::create(&NODES);
-    let cluster = Cluster::start_on(&network, |options| {
-        EXPECTED_LOG.iter().fold(options, |options, text| options.expect_log(text))
-    });
+    let cluster = Cluster::start_on(&network, |options| options.expect_faults());
     let bootstrap = cluster.bootstrap();
     create_replicated_topic(&bootstrap, TOPIC, PARTITIONS, 3, &[("min.insync.replicas", "2")]);
     let mut clients = Clients::start(&bootstrap);
@@ -88,14 +86,6 @@ fn in_namespaces() {
     });
     check_same_bytes(&directories.each_ref().map(|directory| directory.as_path()));
 }
-
-/// Warnings that faults and the stop of all brokers explain. Anything else fails the test.
-const EXPECTED_LOG: [&str; 3] = [
-    "ottla::raft::driver: fenced a broker",
-    "stepped down to follower since quorum is not active",
-    // The last of all brokers that stop.
-    "no controller has given the leaders of this broker to others",
-];
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))

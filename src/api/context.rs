@@ -35,6 +35,7 @@ use crate::{
     loggers::Loggers,
     metadata::{
         image::{BrokerRegistration, ConfigResource, ConfigResourceType, MetadataImage},
+        liveness::Liveness,
         publisher::Publisher,
     },
     metrics::{Metrics, RequestCounters},
@@ -235,6 +236,11 @@ impl RequestContext {
     /// The current metadata image. It describes resources but gives no access to them.
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.parts.metadata.image()
+    }
+
+    /// What this broker has noticed of the life of others.
+    pub(crate) fn liveness(&self) -> &Liveness {
+        self.parts.replica_manager.liveness()
     }
 
     /// Returns Ok if this broker hosts the partition, else the error for the client.

@@ -4,7 +4,8 @@
 //! at first use. Transactions are not supported yet. Clients must fail at once; with COORDINATOR_NOT_AVAILABLE they
 //! would retry until their own timeout: see [`refuse_transactions`].
 //! Deviations: Apache returns COORDINATOR_NOT_AVAILABLE while the topic is being created; here the response
-//! waits for it, which saves the client a retry. A transactional id gets INVALID_TXN_STATE (below version 4
+//! waits for it, which saves the client a retry. It also waits up to 200 ms while a broker has just closed its
+//! connections and is not fenced yet. A transactional id gets INVALID_TXN_STATE (below version 4
 //! TRANSACTIONAL_ID_AUTHORIZATION_FAILED) with a message that says why. Share groups have no coordinator yet.
 //! Version notes: 1 key types, 4 several keys, each with its own outcome (KIP-699), 6 share groups (KIP-932).
 
@@ -46,6 +47,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: FindCoordinatorRequest)
     if !(GROUP..=SHARE).contains(&key_type) {
         return refuse_all(ctx.api_version, keys);
     }
+    ctx.liveness().settled().await;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
         let node = find(&ctx, key_type, &key).await;

@@ -2,7 +2,8 @@
 //!
 //! Behavior: M1–M4. A missing topic is created if broker and request allow it, and the response already contains it.
 //! Deviations: Apache returns UNKNOWN_TOPIC_OR_PARTITION while a topic is being created, and the
-//! client retries; here the response waits for the creation, which takes a millisecond or two.
+//! client retries; here the response waits for the creation, which takes a millisecond or two. While a broker has just
+//! closed its connections, the response waits up to 200 ms for its fencing, and a fenced broker is listed for 5 s more.
 //! Version notes: an empty list means "all topics" in version 0 and "none" from version 1 on (null means
 //! "all"); responses have topic ids from version 10 on, requests from version 12 on.
 
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> MetadataResponse {
+    ctx.liveness().settled().await;
     let image = ctx.image();
     if let Some(refused) = refuse_names_or_ids(ctx.api_version, &request) {
         return refused;
@@ -51,7 +53,8 @@ pub(crate) async fn handle(ctx: RequestContext, request: MetadataRequest) -> Met
             (image, topics)
         }
     };
-    let brokers = image.alive_brokers().filter_map(|broker| {
+    let listed = image.brokers.values().filter(|broker| ctx.liveness().is_listed(broker));
+    let brokers = listed.filter_map(|broker| {
         let (host, port) = ctx.endpoint_of(broker)?;
         Some(
             MetadataResponseBroker::default()

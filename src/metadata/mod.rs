@@ -10,6 +10,7 @@ pub const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 
 pub mod delta;
 pub mod image;
+pub mod liveness;
 pub mod publisher;
 pub mod records;
 pub mod store;

@@ -54,8 +54,10 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(1);
 /// The waits after failures.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
-/// A voter that refuses a connection twice within this time has ended. One that restarts may refuse the first.
-const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// A voter that refuses a connection, again after this time, and once more, has ended. One that restarts may refuse the
+/// first.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+const PROBES: usize = 3;
 
 /// At most this many nodes are sent messages. Nodes that are no voters may ask for a vote and get a response.
 const MAX_LINKS: usize = 64;
@@ -266,12 +268,16 @@ impl Link {
 
     /// Finds out whether a voter that has closed its connection has ended.
     async fn probe(&mut self) {
-        for _ in 0..2 {
+        for probe in 0..PROBES {
+            if probe > 0 {
+                self.env.clock.sleep_until(self.env.clock.monotonic() + PROBE_INTERVAL).await;
+            }
             match connect(&self.env, &self.target().endpoint).await {
                 Err(PeerError::Connect(_, error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                // Its kernel is closing the listener, and will refuse the next.
+                Err(PeerError::Connect(_, error)) if error.kind() == io::ErrorKind::ConnectionReset && probe == 0 => {}
                 connected => return self.peer = connected.ok(),
             }
-            self.env.clock.sleep_until(self.env.clock.monotonic() + PROBE_INTERVAL).await;
         }
         if std::mem::replace(&mut self.has_ended, true) {
             return;

@@ -14,7 +14,7 @@ use std::{
 use super::{isr::Proposals, state::LiveBrokers};
 use crate::{
     env::{Clock, lock},
-    metadata::image::MetadataImage,
+    metadata::{image::MetadataImage, liveness::Liveness},
     metrics::Counter,
     types::BrokerId,
 };
@@ -44,6 +44,7 @@ pub struct ReplicaContext {
     pub(super) max_lag: Duration,
     pub(super) proposals: Proposals,
     pub(super) counters: ReplicaCounters,
+    pub(super) liveness: Arc<Liveness>,
     /// The broker epochs of those that may be in sync.
     live: RwLock<BTreeMap<BrokerId, i64>>,
     /// When each of the other brokers last sent a fetch request.
@@ -56,6 +57,7 @@ impl ReplicaContext {
     pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration) -> Arc<ReplicaContext> {
         Arc::new(ReplicaContext {
             local,
+            liveness: Liveness::new(clock.clone()),
             clock,
             max_lag,
             proposals: Proposals::default(),

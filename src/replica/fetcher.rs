@@ -307,10 +307,14 @@ impl Fetcher {
                 }
                 Some(Ok(response)) => {
                     backoff.reset();
+                    self.context.liveness.on_answer(self.leader);
                     self.process(response).await;
                 }
                 Some(Err(error)) => {
                     tracing::debug!(leader = self.leader, %error, "cannot fetch from a leader");
+                    if error.downcast_ref::<PeerError>().is_some_and(PeerError::is_disconnect) {
+                        self.context.liveness.on_lost(self.leader);
+                    }
                     self.peer = None;
                     self.session.restart();
                     let until = self.env.clock.monotonic() + backoff.next_wait();

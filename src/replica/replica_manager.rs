@@ -34,6 +34,7 @@ use crate::{
     metadata::{
         delta::MetadataDelta,
         image::{ConfigResource, ConfigResourceType, MetadataImage, PartitionImage, TopicImage},
+        liveness::Liveness,
         publisher::Subscriber,
     },
     metrics::TopicCounters,
@@ -233,6 +234,11 @@ impl ReplicaManager {
     /// Adds a listener to changes of leadership.
     pub fn listen(&self, listener: Weak<dyn LeadershipListener>) {
         lock::lock(&self.listeners).push(listener);
+    }
+
+    /// What the fetchers notice of the life of other brokers.
+    pub fn liveness(&self) -> &Arc<Liveness> {
+        &self.context.liveness
     }
 
     /// Begins to send changes of ISRs to the controller, and to look for followers that are too far behind.

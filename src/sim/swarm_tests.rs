@@ -20,7 +20,7 @@ use load::{CHURN, Client, IDEMPOTENT, LOOSE, SAFE, Shared};
 use super::{
     NodeId,
     cluster::{CLIENT, Cluster},
-    seeds,
+    quorum_tests, seeds,
     tests::VOTERS,
 };
 use crate::types::{BrokerId, GROUP_METADATA_TOPIC};
@@ -244,6 +244,8 @@ impl Swarm {
             }
             Fault::RollingRestart if self.is_healthy() => {
                 for node in VOTERS {
+                    // Of two voters none may be stopped: one whose disk was emptied must first have a vote again.
+                    self.wait_for_voters();
                     assert!(self.cluster.stop(node), "seed {}: the stop was not clean", self.seed);
                     // Two of three serve everybody (C7), with nobody's help.
                     self.demand_progress_of(&CLIENTS);
@@ -284,6 +286,12 @@ impl Swarm {
         self.are_links_bad |=
             matches!(fault, Fault::Isolate | Fault::OneWay | Fault::Ring | Fault::Bridge | Fault::SlowLinks);
         self.done.push((self.cluster.world.now(), fault, node));
+    }
+
+    fn wait_for_voters(&self) {
+        let what = format!("seed {}: all nodes are voters", self.seed);
+        let expected = VOTERS.map(|node| (node, quorum_tests::directory_id(&self.cluster, node)));
+        quorum_tests::wait_for_voters(&self.cluster, &what, move |voters| *voters == expected);
     }
 
     fn mend_links(&mut self) {

@@ -7,7 +7,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -21,7 +21,8 @@ use protocol_tests::{
         schema::Schemas,
         wire::{framed, request},
     },
-    kafka::{Kafka, KafkaOptions, jar_directory},
+    kafka::{Kafka, KafkaOptions, SERVER_FLAGS, jar_directory},
+    process::free_port,
 };
 use serde_json::{Value, json};
 
@@ -124,23 +125,14 @@ fn start_kafka(directory: &Path) -> Result<(Broker, Instant)> {
     let options = settings()
         .into_iter()
         .fold(KafkaOptions::default().directory(directory), |options, (key, value)| options.property(key, value))
-        .java_flags([
-            "-Xms1g",
-            "-Xmx1g",
-            "-server",
-            "-XX:+UseG1GC",
-            "-XX:MaxGCPauseMillis=20",
-            "-XX:InitiatingHeapOccupancyPercent=35",
-            "-XX:+ExplicitGCInvokesConcurrent",
-        ]);
+        .java_flags(SERVER_FLAGS);
     Kafka::format(&options)?;
     let start = Instant::now();
     Ok((Broker::Kafka(Kafka::start(&options)?), start))
 }
 
 fn start_ottla(binary: &Path, directory: &Path) -> Result<(Broker, Instant)> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let mut command = Command::new(binary);
     command.arg("serve").arg("--set").arg(format!("log.dirs={}", directory.join("data").display()));
     command.arg("--set").arg(format!("listeners=PLAINTEXT://{address}"));
