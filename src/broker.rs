@@ -154,6 +154,7 @@ impl Broker {
             statics: &statics,
             log_manager: &log_manager,
             settings: &quorum,
+            inter_broker_listener: &settings.listeners.inter_broker,
             own: own_address(&env, &quorum, &controller_bound),
             broker: quorum.is_broker.then(|| registration.clone()),
         };
@@ -257,6 +258,12 @@ impl Broker {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.parts.metadata.image()
+    }
+
+    /// The epoch of the metadata quorum, as far as this node knows.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn quorum_epoch(&self) -> i64 {
+        self.parts.controller.gauges().epoch.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// `node.id`.
@@ -545,6 +552,8 @@ struct Quorum<'a> {
     statics: &'a Arc<StaticConfigs>,
     log_manager: &'a Arc<LogManager>,
     settings: &'a QuorumSettings,
+    /// The name of the listener for other brokers.
+    inter_broker_listener: &'a str,
     /// The controller listener of this node: its name and its address.
     own: Option<(String, ConfiguredEndpoint)>,
     /// The broker, which the only voter registers itself.
@@ -599,6 +608,11 @@ impl Quorum<'_> {
                 broker_session_timeout: Duration::from_millis(
                     u64::try_from(config.broker_session_timeout_ms).unwrap_or(0),
                 ),
+                broker_silence_timeout: u64::try_from(config.ottla_broker_silence_timeout_ms)
+                    .ok()
+                    .filter(|ms| *ms > 0)
+                    .map(Duration::from_millis),
+                inter_broker_listener: self.inter_broker_listener.to_owned(),
                 max_partitions: usize::try_from(config.ottla_max_partitions).unwrap_or(0),
                 max_metadata_bytes: usize::try_from(config.ottla_metadata_max_bytes).unwrap_or(usize::MAX),
             },

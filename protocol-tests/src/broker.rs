@@ -72,7 +72,7 @@ impl BrokerOptions {
     /// Allows the warnings that faults of other brokers and the stop of all brokers explain.
     pub fn expect_faults(self) -> Self {
         let lines = [
-            "ottla::raft::driver: fenced a broker",
+            "fenced a broker",
             "stepped down to follower since quorum is not active",
             // The last of all brokers that stop.
             "no controller has given the leaders of this broker to others",

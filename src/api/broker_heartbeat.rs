@@ -5,10 +5,13 @@
 
 use kafka_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 
-use super::{RequestContext, authorized::Operation};
+use super::{ListenerKind, RequestContext, authorized::Operation};
 use crate::controller::{ApiError, brokers::BrokerState};
 
 pub(crate) async fn handle(ctx: RequestContext, request: BrokerHeartbeatRequest) -> BrokerHeartbeatResponse {
+    if ctx.connection.kind == ListenerKind::Controller {
+        ctx.connection.belongs_to(request.broker_id.0);
+    }
     let is_caught_up = request.current_metadata_offset >= request.broker_epoch;
     let beat = async { ctx.cluster(Operation::ClusterAction)?.controller().broker_heartbeat(request.into()).await };
     let state: Result<BrokerState, ApiError> = beat.await;

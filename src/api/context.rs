@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -112,6 +112,8 @@ pub struct ConnectionInfo {
     pub kind: ListenerKind,
     /// The number of requests whose effects must be ordered before the connection starts the next request.
     unordered: AtomicUsize,
+    /// The broker that has opened it, if it said so.
+    node: OnceLock<BrokerId>,
 }
 
 impl ConnectionInfo {
@@ -122,7 +124,24 @@ impl ConnectionInfo {
         listener: Arc<str>,
         kind: ListenerKind,
     ) -> ConnectionInfo {
-        ConnectionInfo { client_address, local_address, listener, kind, unordered: AtomicUsize::new(0) }
+        ConnectionInfo {
+            client_address,
+            local_address,
+            listener,
+            kind,
+            unordered: AtomicUsize::new(0),
+            node: OnceLock::new(),
+        }
+    }
+
+    /// A broker keeps this connection to the controller for as long as it lives. The first that says so counts.
+    pub(crate) fn belongs_to(&self, node: BrokerId) {
+        let _ = self.node.set(node);
+    }
+
+    /// The broker that has opened this connection to the controller, if one did.
+    pub(crate) fn node(&self) -> Option<BrokerId> {
+        self.node.get().copied()
     }
 
     /// Until the guard is dropped, the connection starts no other request, so the effects of this one come first.

@@ -38,6 +38,7 @@ async fn fetch(ctx: &RequestContext, request: &FetchRequest) -> Result<FetchResp
     }
     cluster.check_cluster_id(request.cluster_id.as_deref())?;
     let (topic, partition) = requested(ctx.api_version, request).ok_or(ResponseError::InvalidRequest)?;
+    ctx.connection.belongs_to(request.replica_id);
     let fetch = MetadataFetch {
         observer: Identity { node_id: request.replica_id, directory_id: partition.replica_directory_id },
         leader_epoch: partition.current_leader_epoch,

@@ -263,6 +263,9 @@ settings! {
             ["ottla.groups.max.bytes"] ottla_groups_max_bytes: i64 = "268435456",
                 AtLeast(1048576), Medium, ReadOnly,
                 "Approximate limit of memory for all groups and committed offsets, in bytes; requests that would exceed it are refused.";
+            ["ottla.broker.silence.timeout.ms"] ottla_broker_silence_timeout_ms: i32 = "1200",
+                AtLeast(0), Medium, ReadOnly,
+                "A broker from which the active controller hears nothing for half of this time, and that answers no request for the other half, is fenced; 0 leaves silent brokers to broker.session.timeout.ms.";
             ["ottla.fetch.sessions.max.bytes"] ottla_fetch_sessions_max_bytes: i64 = "16777216",
                 AtLeast(0), Medium, ReadOnly,
                 "Approximate limit of memory for all fetch sessions, in bytes; above it clients get no session.";

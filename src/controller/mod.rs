@@ -83,6 +83,10 @@ pub struct ControllerSettings {
     pub delete_topic_enable: bool,
     /// `broker.session.timeout.ms`.
     pub broker_session_timeout: Duration,
+    /// `ottla.broker.silence.timeout.ms`; `None` if it is 0.
+    pub broker_silence_timeout: Option<Duration>,
+    /// The name of the listener for other brokers.
+    pub inter_broker_listener: String,
     /// `leader.imbalance.check.interval.seconds`; `None` without `auto.leader.rebalance.enable`.
     pub rebalance_interval: Option<Duration>,
     /// `unclean.leader.election.interval.ms`.
@@ -101,6 +105,8 @@ impl Default for ControllerSettings {
             default_replication_factor: 1,
             delete_topic_enable: true,
             broker_session_timeout: Duration::from_secs(9),
+            broker_silence_timeout: Some(Duration::from_millis(1200)),
+            inter_broker_listener: "PLAINTEXT".to_owned(),
             rebalance_interval: Some(Duration::from_secs(300)),
             unclean_election_interval: Duration::from_secs(300),
             max_partitions: 20_000,

@@ -1,8 +1,10 @@
-//! The sessions of brokers: who has not sent a heartbeat for too long, or has ended. Apache: `BrokerHeartbeatManager`.
+//! The sessions of brokers: who has not sent a heartbeat for too long, has ended, or is silent. Apache:
+//! `BrokerHeartbeatManager`.
 //!
-//! Owns the time of each broker's last heartbeat, which only the active controller knows and no record holds. Beyond
-//! Kafka it knows the nodes whose process has ended: they are fenced at once. Leaves the records of fencing to
-//! `brokers.rs`, and the proof that a process has ended to `raft/transport.rs`.
+//! Owns the times at which brokers were heard, which only the active controller knows and no record holds. Beyond Kafka
+//! it fences the nodes whose process has ended at once, and those that are silent soon: a broker that was not heard for
+//! a while is asked whether it lives, and if it does, only its session counts. Leaves the records of fencing to
+//! `brokers.rs`, the proof that a process has ended to `raft/transport.rs`, and the asking to `raft/driver/fencing.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,28 +14,63 @@ use std::{
 use super::brokers::BrokerHeartbeat;
 use crate::{metadata::image::MetadataImage, types::BrokerId};
 
-/// The last heartbeats of all brokers, in monotonic time.
+/// What a controller that is not active knows of a silent broker is of use for this long.
+const RECENT: Duration = Duration::from_secs(3);
+
+/// When brokers were heard, in monotonic time.
 #[derive(Debug, Default)]
 pub struct BrokerSessions {
+    /// The last heartbeats.
     last_contact: BTreeMap<BrokerId, Duration>,
+    /// When each node has last sent anything. A controller that is not active hears the active one, so that it knows at
+    /// once if that one was silent before.
+    heard: BTreeMap<BrokerId, Duration>,
+    /// The brokers that are being asked whether they live.
+    asked: BTreeSet<BrokerId>,
+    /// Those that have closed a connection, and must be asked at once.
+    disconnected: BTreeSet<BrokerId>,
+    /// Those that did not answer, and have sent nothing since, with the time at which they were asked.
+    silent: BTreeMap<BrokerId, Duration>,
     /// Nodes whose process has ended, and that have sent nothing since. A controller that is not active remembers them,
     /// too: the next one may be this.
     ended: BTreeSet<BrokerId>,
+    /// Until then this node itself did not run: others could not be heard.
+    paused_until: Duration,
 }
 
 /// A broker that must be fenced.
 #[derive(Debug)]
 pub struct Expired {
     pub fence: BrokerHeartbeat,
-    /// Its process has ended; otherwise its session is over.
-    pub has_ended: bool,
+    pub lost: Lost,
+}
+
+/// Why a broker must be fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Its process has ended.
+    Ended,
+    /// It sends nothing and does not answer.
+    Silent,
+    /// It has sent no heartbeat for its session.
+    SessionOver,
+}
+
+/// What came of asking a broker whether it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Lives,
+    /// It refuses connections.
+    HasEnded,
+    /// There was none in time.
+    None,
 }
 
 impl BrokerSessions {
     /// A broker has sent a heartbeat, or is known to live.
     pub fn on_heartbeat(&mut self, broker: BrokerId, now: Duration) {
         self.last_contact.insert(broker, now);
-        self.ended.remove(&broker);
+        self.on_message(broker, now);
     }
 
     /// The process of a node has ended.
@@ -47,25 +84,88 @@ impl BrokerSessions {
     }
 
     /// A node has sent a message, so its process runs.
-    pub fn on_message(&mut self, node: BrokerId) {
+    pub fn on_message(&mut self, node: BrokerId, now: Duration) {
         self.ended.remove(&node);
+        self.silent.remove(&node);
+        self.heard.insert(node, now);
     }
 
-    /// All sessions begin anew: this controller was not active, or did not run, and has heard nobody meanwhile.
+    /// All sessions begin anew.
     pub fn restart(&mut self) {
         self.last_contact.clear();
     }
 
-    /// The request that fences a broker whose session is over, or whose process has ended. One at a time, so that the
-    /// leaders of the next are chosen when this one is fenced.
+    /// This controller is not active, and is not sent what shows that a broker lives, unless that one is active.
+    pub fn on_inactive(&mut self, now: Duration) {
+        self.restart();
+        self.silent.retain(|_, asked_at| *asked_at + RECENT > now);
+    }
+
+    /// This node itself did not run until now, and has heard nobody meanwhile.
+    pub fn on_own_pause(&mut self, now: Duration) {
+        self.heard.clear();
+        self.paused_until = now;
+    }
+
+    /// A broker has closed a connection to this controller.
+    pub fn on_disconnect(&mut self, broker: BrokerId) {
+        self.disconnected.insert(broker);
+    }
+
+    /// The brokers other than this one that were not heard for `silence`, or have closed a connection. They must be
+    /// asked whether they live; until there is an answer they are not returned again. A controller that is not active
+    /// may be the next one: it asks the active one, which it has heard until recently.
+    pub fn to_ask(
+        &mut self,
+        image: &MetadataImage,
+        own: BrokerId,
+        is_active: bool,
+        silence: Duration,
+        now: Duration,
+    ) -> Vec<BrokerId> {
+        let BrokerSessions { heard, asked, disconnected, .. } = self;
+        let disconnected = std::mem::take(disconnected);
+        let others = image.alive_brokers().map(|broker| broker.id).filter(|broker| *broker != own);
+        let mut is_silent = |broker: &BrokerId| match heard.get(broker) {
+            Some(at) => *at + silence < now && (is_active || *at + RECENT > now),
+            // A broker that was never heard gets its time now.
+            None if is_active => {
+                heard.insert(*broker, now);
+                false
+            }
+            None => false,
+        };
+        others.filter(|broker| (is_silent(broker) || disconnected.contains(broker)) && asked.insert(*broker)).collect()
+    }
+
+    /// A broker was asked at `begun` whether it lives.
+    pub fn on_asked(&mut self, broker: BrokerId, begun: Duration, answer: Answer, now: Duration) {
+        self.asked.remove(&broker);
+        let was_heard = self.heard.get(&broker).is_some_and(|heard| *heard > begun) || self.paused_until > begun;
+        match answer {
+            Answer::Lives => _ = self.heard.insert(broker, now),
+            Answer::HasEnded if !was_heard => self.on_end(broker),
+            Answer::None if !was_heard => _ = self.silent.insert(broker, begun),
+            Answer::HasEnded | Answer::None => {}
+        }
+    }
+
+    /// The request that fences a broker whose session is over, or that is lost. One at a time, so that the leaders of
+    /// the next are chosen when this one is fenced.
     pub fn expired(&mut self, image: &MetadataImage, now: Duration, timeout: Duration) -> Option<Expired> {
-        let BrokerSessions { last_contact, ended } = self;
-        let mut alive = image.alive_brokers();
+        let BrokerSessions { last_contact, ended, silent, .. } = self;
         // A broker that was never heard begins its session now.
-        let mut is_silent = |broker: BrokerId| *last_contact.entry(broker).or_insert(now) + timeout < now;
-        let expired = alive.find(|broker| ended.contains(&broker.id) || is_silent(broker.id))?;
-        let fence = BrokerHeartbeat { want_fence: true, ..BrokerHeartbeat::new(expired.id, expired.epoch) };
-        Some(Expired { fence, has_ended: ended.contains(&expired.id) })
+        let mut is_over = |broker: BrokerId| *last_contact.entry(broker).or_insert(now) + timeout < now;
+        image.alive_brokers().find_map(|broker| {
+            let lost = match broker.id {
+                id if ended.contains(&id) => Lost::Ended,
+                id if silent.contains_key(&id) => Lost::Silent,
+                id if is_over(id) => Lost::SessionOver,
+                _ => return None,
+            };
+            let fence = BrokerHeartbeat { want_fence: true, ..BrokerHeartbeat::new(broker.id, broker.epoch) };
+            Some(Expired { fence, lost })
+        })
     }
 }
 
@@ -97,16 +197,96 @@ mod tests {
         let mut sessions = BrokerSessions::default();
         let (now, timeout) = (Duration::from_secs(100), Duration::from_secs(9));
         let expired = |sessions: &mut BrokerSessions| {
-            sessions.expired(&image, now, timeout).map(|expired| (expired.fence.broker_id, expired.has_ended))
+            sessions.expired(&image, now, timeout).map(|expired| (expired.fence.broker_id, expired.lost))
         };
         sessions.on_end(2);
         // The next controller has learned of it before it became active.
         sessions.restart();
-        assert_eq!(expired(&mut sessions), Some((2, true)));
-        sessions.on_message(2);
+        assert_eq!(expired(&mut sessions), Some((2, Lost::Ended)));
+        sessions.on_message(2, now);
         assert_eq!(expired(&mut sessions), None);
         sessions.on_end(2);
         sessions.on_heartbeat(2, now);
         assert_eq!(expired(&mut sessions), None);
+    }
+
+    #[test]
+    fn a_broker_that_is_silent_is_asked_and_fenced_if_it_does_not_answer() {
+        let image = image_with_brokers(&[1, 2, 3]);
+        let mut sessions = BrokerSessions::default();
+        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
+        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
+        // The other two become silent. This is broker 1.
+        assert!(sessions.to_ask(&image, 1, true, silence, at(0)).is_empty(), "their time begins");
+        assert!(sessions.to_ask(&image, 1, true, silence, at(600)).is_empty());
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(601)), [2, 3]);
+        assert!(sessions.to_ask(&image, 1, true, silence, at(700)).is_empty(), "they are being asked");
+        sessions.on_asked(2, at(601), Answer::Lives, at(800));
+        sessions.on_asked(3, at(601), Answer::None, at(1201));
+        let expired = sessions.expired(&image, at(1201), session).expect("one is lost");
+        assert_eq!((expired.fence.broker_id, expired.lost), (3, Lost::Silent));
+        // It comes back.
+        sessions.on_message(3, at(1300));
+        assert!(sessions.expired(&image, at(1300), session).is_none());
+        // Broker 2 goes on to send nothing, and to answer.
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(1401)), [2]);
+        sessions.on_asked(2, at(1401), Answer::Lives, at(1402));
+        assert!(sessions.expired(&image, at(1402), session).is_none());
+    }
+
+    #[test]
+    fn a_broker_that_closes_a_connection_is_asked_at_once() {
+        let image = image_with_brokers(&[1, 2, 3]);
+        let mut sessions = BrokerSessions::default();
+        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
+        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
+        sessions.on_message(2, at(0));
+        sessions.on_disconnect(2);
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(1)), [2]);
+        sessions.on_asked(2, at(1), Answer::Lives, at(2));
+        assert!(sessions.to_ask(&image, 1, true, silence, at(3)).is_empty(), "it has lost one connection only");
+        sessions.on_disconnect(2);
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(4)), [2]);
+        sessions.on_asked(2, at(4), Answer::HasEnded, at(30));
+        let expired = sessions.expired(&image, at(30), session).expect("it is lost");
+        assert_eq!((expired.fence.broker_id, expired.lost), (2, Lost::Ended));
+    }
+
+    #[test]
+    fn a_controller_that_is_not_active_asks_the_active_one_when_that_is_silent() {
+        let image = image_with_brokers(&[1, 2, 3]);
+        let mut sessions = BrokerSessions::default();
+        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
+        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
+        // Broker 2 is active, 3 sends nothing to this one.
+        sessions.on_message(2, at(0));
+        assert_eq!(sessions.to_ask(&image, 1, false, silence, at(601)), [2]);
+        sessions.on_asked(2, at(601), Answer::None, at(1201));
+        sessions.on_inactive(at(1250));
+        let expired = sessions.expired(&image, at(1250), session).expect("this one is active now");
+        assert_eq!((expired.fence.broker_id, expired.lost), (2, Lost::Silent));
+        // What was known long ago counts no more.
+        sessions.on_inactive(at(4000));
+        assert!(sessions.expired(&image, at(4000), session).is_none());
+        assert!(sessions.to_ask(&image, 1, false, silence, at(4000)).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_silent_while_this_node_itself_did_not_run() {
+        let image = image_with_brokers(&[1, 2]);
+        let mut sessions = BrokerSessions::default();
+        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
+        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
+        sessions.on_message(2, at(0));
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(601)), [2]);
+        sessions.on_own_pause(at(5000));
+        sessions.on_asked(2, at(601), Answer::None, at(5001));
+        assert!(sessions.expired(&image, at(5001), session).is_none());
+        assert!(sessions.to_ask(&image, 1, true, silence, at(5002)).is_empty());
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(5603)), [2]);
+        // An answer that was on its way when the broker was heard again says nothing.
+        sessions.on_message(2, at(5700));
+        sessions.on_asked(2, at(5603), Answer::None, at(6203));
+        assert!(sessions.expired(&image, at(6203), session).is_none());
     }
 }

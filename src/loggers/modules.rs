@@ -46,6 +46,7 @@ pub const MODULES: &[&str] = &[
     "ottla.raft.cached_image",
     "ottla.raft.channel",
     "ottla.raft.driver",
+    "ottla.raft.driver.fencing",
     "ottla.raft.driver.observing",
     "ottla.raft.driver.voter_changes",
     "ottla.raft.follow",

@@ -170,6 +170,9 @@ pub(super) async fn serve(
         parts,
     };
     let closed = connection.run().await;
+    if let Some(node) = connection.info.node() {
+        connection.parts.controller.broker_has_disconnected(node).await;
+    }
     connection.finish_appends().await;
     if let Some(limit) = closed.limit() {
         connection.parts.metrics.limit_reached(limit);

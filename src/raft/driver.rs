@@ -46,7 +46,7 @@ use crate::{
         brokers::{BrokerHeartbeat, RegisterBroker, check_not_taken},
         elections::{ElectUncleanLeaders, RebalanceLeaders},
         features::bootstrap_records,
-        sessions::{BrokerSessions, Expired},
+        sessions::BrokerSessions,
         shortage::Reserve,
     },
     env::{BoxFuture, Env, Random, Watched},
@@ -80,9 +80,6 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The leader waits this long for the next request of a voter that fetches a snapshot. Then the transfer has failed.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// A tick that comes later than this shows that the process did not run.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to the other voters.
 pub trait Transport: Send + Sync {
@@ -653,26 +650,6 @@ impl Driver {
         }
     }
 
-    /// A new active controller fences the brokers whose process has ended at once: it may be active because they have.
-    fn begin_to_decide(&mut self) -> Result<(), Fatal> {
-        if !self.is_active() || self.decides_in == self.leads_in {
-            return Ok(());
-        }
-        self.decides_in = self.leads_in;
-        self.fence_lost_brokers(self.env.clock.monotonic())?;
-        self.drive()
-    }
-
-    /// Without a majority of the voters there is no controller until they are started again.
-    fn note_lost_quorum(&mut self) {
-        let voters = &self.node.store().voters().voters;
-        let ended = voters.iter().filter(|voter| self.sessions.has_ended(voter.voter_id)).count();
-        let is_lost = 2 * (voters.len() - ended) <= voters.len() && ended > 0;
-        if self.quorum_has_ended.get() != is_lost {
-            self.quorum_has_ended.set(is_lost);
-        }
-    }
-
     /// Whether time matters: there are other voters, or other brokers whose sessions may end.
     fn has_others(&self) -> bool {
         !self.node.store().is_sole_voter() || self.working.brokers.len() > 1
@@ -685,10 +662,7 @@ impl Driver {
         if !self.has_others() || now < self.next_tick {
             return Ok(());
         }
-        if now > self.next_tick + LONGEST_PAUSE {
-            // The heartbeats of this time are still on their way.
-            self.sessions.restart();
-        }
+        self.note_late_tick(now - self.next_tick, now);
         self.next_tick = now + TICK;
         self.node.tick();
         self.count_tick_without_leader();
@@ -733,34 +707,6 @@ impl Driver {
             Ok((Reply::ElectUncleanLeaders(true), _)) => Some(now),
             _ => Some(now + interval),
         };
-        Ok(())
-    }
-
-    /// The active controller fences the brokers that have sent no heartbeat for their session, or have ended.
-    fn fence_lost_brokers(&mut self, now: Duration) -> Result<(), Fatal> {
-        if !self.is_active() {
-            self.sessions.restart();
-            return Ok(());
-        }
-        let timeout = self.options.settings.broker_session_timeout;
-        if self.node.store().is_sole_voter() {
-            // Its broker sends no heartbeats.
-            self.sessions.on_heartbeat(self.options.identity.node_id, now);
-        }
-        while let Some(Expired { fence, has_ended }) = self.sessions.expired(&self.working, now, timeout) {
-            let broker = fence.broker_id;
-            if self.decide(fence.into())?.is_err() {
-                break;
-            }
-            if has_ended {
-                tracing::warn!(broker, "fenced a broker whose process has ended; others lead its partitions");
-            } else {
-                tracing::warn!(
-                    broker,
-                    "fenced a broker that has sent no heartbeat for {timeout:?}; others lead its partitions"
-                );
-            }
-        }
         Ok(())
     }
 
@@ -849,13 +795,12 @@ impl Driver {
                 let _ = done.send(());
             }
             Event::ChangeVoters(change, sender) => self.change_voters(change, sender)?,
-            Event::VoterHasEnded(voter) => {
-                self.sessions.on_end(voter);
-                if self.node.leader() == Some(voter) {
-                    self.node.on_leader_end()?;
-                }
-                self.fence_lost_brokers(self.env.clock.monotonic())?;
+            Event::VoterHasEnded(voter) => self.on_end_of_voter(voter)?,
+            Event::BrokerHasDisconnected(broker) => {
+                self.sessions.on_disconnect(broker);
+                self.ask_silent_brokers(self.env.clock.monotonic());
             }
+            Event::Asked(asked) => self.on_asked(asked)?,
             Event::HandOver(sender) => {
                 let _ = sender.send(self.node.is_leader() && self.node.transfer_leadership());
             }
@@ -1021,7 +966,7 @@ impl Driver {
 
     fn step(&mut self, message: Message) -> Result<(), Fatal> {
         if let Some(from) = node_id(message.from) {
-            self.sessions.on_message(from);
+            self.sessions.on_message(from, self.env.clock.monotonic());
         }
         match message {
             // raft must get no messages before its last work is written, since they may change that work. The other
@@ -1631,9 +1576,11 @@ impl ClusterIdentity for TestIdentity {
     }
 }
 
+mod fencing;
 mod observing;
 mod voter_changes;
 
+pub(super) use fencing::Asked;
 use observing::TICKS_WITHOUT_LEADER;
 pub use observing::{FetchedContent, MetadataFetch, MetadataFetchError, MetadataFetchReply, MetadataFetched};
 pub(super) use observing::{Observed, Position};

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use super::{
     addresses::Addresses,
     control_records::VotersRecord,
-    driver::{MetadataFetch, MetadataFetchReply, Observed, Position, VoterChange, VoterChangeError, VoterChangeSender},
+    driver::{
+        Asked, MetadataFetch, MetadataFetchReply, Observed, Position, VoterChange, VoterChangeError, VoterChangeSender,
+    },
     snapshot::Snapshot,
     snapshot_fetch::{PieceError, PieceRequest, PieceResponse, SnapshotFiles},
 };
@@ -124,6 +126,10 @@ pub(super) enum Event {
     Messages(QuorumMessagesRequest),
     /// The process of another voter has ended.
     VoterHasEnded(BrokerId),
+    /// A broker has closed a connection to this controller.
+    BrokerHasDisconnected(BrokerId),
+    /// A broker that was silent was asked whether it lives.
+    Asked(Asked),
     /// This node stops: another voter shall lead. The reply says whether one is asked to.
     HandOver(oneshot::Sender<bool>),
     /// Time has passed.
@@ -410,6 +416,11 @@ impl ControllerHandle {
     pub async fn deliver(&self, messages: QuorumMessagesRequest) {
         // A closed channel means that the driver has ended.
         let _ = self.events.send(Event::Messages(messages)).await;
+    }
+
+    /// A broker has closed a connection to this controller: it may have ended.
+    pub async fn broker_has_disconnected(&self, broker: BrokerId) {
+        let _ = self.events.send(Event::BrokerHasDisconnected(broker)).await;
     }
 
     /// The process of another voter has ended.

@@ -22,7 +22,7 @@ use kafka_protocol::{
 
 use super::{
     NodeId,
-    cluster::{CLIENT, Cluster, PORT},
+    cluster::{CLIENT, Cluster, PORT, listed},
     quorum_tests, seeds,
 };
 use crate::{
@@ -464,35 +464,130 @@ fn a_broker_that_was_away_for_long_comes_back_through_a_snapshot() {
     }
 }
 
+/// The brokers that each serving node knows to be alive.
+fn alive(cluster: &Cluster) -> BTreeMap<NodeId, Vec<i32>> {
+    let mut alive = BTreeMap::new();
+    cluster.observer().each(|node, broker| {
+        alive.insert(node, broker.image().alive_brokers().map(|broker| broker.id).collect());
+    });
+    alive
+}
+
+/// Waits until these nodes know exactly these brokers to be alive. Returns how long it took.
+fn wait_until_alive(cluster: &Cluster, by: &[NodeId], expected: &[i32], limit: Duration) -> Duration {
+    let begun = cluster.world.now();
+    cluster.world.run_until(&format!("the nodes {by:?} know {expected:?}"), limit, || {
+        let alive = alive(cluster);
+        by.iter().all(|node| alive.get(node).is_some_and(|alive| alive == expected))
+    });
+    cluster.world.now() - begun
+}
+
+/// Longest time until a broker that is silent, or back, is known to be so.
+const NOTICE_LIMIT: Duration = Duration::from_secs(2);
+
 #[test]
-fn a_silent_broker_is_fenced_after_its_session_and_comes_back() {
-    let cluster = three_serving(4);
-    let limit = Duration::from_secs(60);
-    let tells = |by: NodeId, expected: &'static [i32], limit: Duration| {
-        let env = cluster.clients().clone();
-        let what = format!("node {by} tells of {expected:?}");
-        cluster.world.wait(CLIENT, &what, limit, async move {
-            while metadata(&env, by).await.is_none_or(|(brokers, _)| brokers != expected) {
-                env.clock.sleep_until(env.clock.monotonic() + Duration::from_millis(50)).await;
-            }
-        });
-    };
-    tells(1, &[1, 2, 3], limit);
-    // A killed one would refuse connections, and would be fenced at once.
-    let silent_since = cluster.world.now();
-    cluster.world.pause(3);
-    tells(1, &[1, 2], Duration::from_secs(15));
-    tells(2, &[1, 2], Duration::from_secs(1));
-    assert!(cluster.world.now() - silent_since > Duration::from_secs(7), "not before broker.session.timeout.ms");
-    cluster.world.resume(3);
-    cluster.kill(3);
-    cluster.start(3);
-    tells(1, &[1, 2, 3], Duration::from_secs(1));
-    // Without faults nobody is fenced.
-    for _ in 0..60 {
-        cluster.world.run_for(Duration::from_secs(10));
-        tells(2, &[1, 2, 3], Duration::from_secs(1));
+fn a_silent_broker_is_fenced_soon_and_comes_back() {
+    for seed in seeds(4, 2) {
+        let cluster = three_serving(seed);
+        wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], Duration::from_secs(60));
+        for (silent, others) in [(3, [1, 2]), (1, [2, 3]), (2, [1, 3])] {
+            let expected = others.map(|node| node as i32);
+            // A killed one would refuse connections, and would be fenced at once.
+            cluster.world.pause(silent);
+            let paused = wait_until_alive(&cluster, &others, &expected, NOTICE_LIMIT);
+            cluster.world.resume(silent);
+            wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], 3 * NOTICE_LIMIT);
+            cluster.net.isolate(silent, others);
+            let cut = wait_until_alive(&cluster, &others, &expected, NOTICE_LIMIT);
+            cluster.net.mend();
+            wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], 3 * NOTICE_LIMIT);
+            let least = Duration::from_millis(1000);
+            assert!(paused > least && cut > least, "seed {seed}: paused for {paused:?}, cut off for {cut:?}");
+        }
     }
+}
+
+#[test]
+fn a_broker_without_a_vote_is_fenced_at_once_when_it_is_killed() {
+    for seed in seeds(4, 2) {
+        let mut cluster = Cluster::new(seed);
+        let quorum = format!("controller.quorum.voters={}", listed(&VOTERS));
+        VOTERS.into_iter().for_each(|node| cluster.add_node(node, "controller", &quorum, &[]));
+        [11, 12].into_iter().for_each(|node| cluster.add_node(node, "broker", &quorum, &[]));
+        let all = [1, 2, 3, 11, 12];
+        all.into_iter().for_each(|node| cluster.begin_start(node));
+        wait_until_alive(&cluster, &all, &[11, 12], Duration::from_secs(60));
+        cluster.kill(12);
+        wait_until_alive(&cluster, &[1, 2, 3, 11], &[11], Duration::from_millis(150));
+        cluster.start(12);
+        wait_until_alive(&cluster, &all, &[11, 12], NOTICE_LIMIT);
+        cluster.world.pause(12);
+        wait_until_alive(&cluster, &[1, 2, 3, 11], &[11], NOTICE_LIMIT);
+        cluster.world.resume(12);
+        wait_until_alive(&cluster, &all, &[11, 12], 3 * NOTICE_LIMIT);
+    }
+}
+
+/// Losing connections, a pause of the controller, or a short pause of a broker is no silence.
+#[test]
+fn a_broker_that_lives_is_not_fenced() {
+    for seed in seeds(4, 2) {
+        let cluster = three_serving(seed);
+        wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], Duration::from_secs(60));
+        let calm = |what: &str, length: Duration| {
+            let until = cluster.world.now() + length;
+            while cluster.world.now() < until {
+                cluster.world.run_for(Duration::from_millis(50));
+                let alive = alive(&cluster);
+                assert!(alive.values().all(|alive| alive == &[1, 2, 3]), "seed {seed}: {what}: {alive:?}");
+            }
+        };
+        for node in VOTERS {
+            for other in VOTERS.into_iter().filter(|other| *other != node) {
+                cluster.net.reset(node, other);
+                calm("a connection was lost", Duration::from_secs(2));
+            }
+            // Shorter than an election timeout.
+            cluster.world.pause(node);
+            cluster.world.run_for(Duration::from_millis(400));
+            cluster.world.resume(node);
+            calm("a broker was paused", Duration::from_secs(2));
+        }
+        // All of them are paused, as on a host that did not run.
+        VOTERS.into_iter().for_each(|node| cluster.world.pause(node));
+        cluster.world.run_for(Duration::from_secs(5));
+        VOTERS.into_iter().for_each(|node| cluster.world.resume(node));
+        calm("all were paused", Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn without_a_limit_for_silence_a_silent_broker_is_fenced_after_its_session() {
+    let cluster = three_serving_with(4, &["ottla.broker.silence.timeout.ms=0"]);
+    wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], Duration::from_secs(60));
+    cluster.world.pause(3);
+    let took = wait_until_alive(&cluster, &[1, 2], &[1, 2], Duration::from_secs(12));
+    assert!(took > Duration::from_secs(7), "not before broker.session.timeout.ms: {took:?}");
+}
+
+/// With FULL=1 for 24 hours.
+#[test]
+fn without_faults_no_broker_is_fenced_and_nobody_else_is_elected() {
+    let cluster = three_serving(4);
+    wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], Duration::from_secs(60));
+    let epochs = || {
+        let mut epochs = BTreeMap::new();
+        cluster.observer().each(|node, broker| _ = epochs.insert(node, broker.quorum_epoch()));
+        epochs
+    };
+    let before = epochs();
+    let minutes = if std::env::var_os("FULL").is_some() { 24 * 60 } else { 10 };
+    for _ in 0..minutes * 60 {
+        cluster.world.run_for(Duration::from_secs(1));
+        assert!(alive(&cluster).values().all(|alive| alive == &[1, 2, 3]), "a broker was fenced");
+    }
+    assert_eq!(epochs(), before, "there was an election");
 }
 
 #[test]

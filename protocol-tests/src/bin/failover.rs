@@ -156,8 +156,10 @@ impl Options {
         Ok(options)
     }
 
-    fn rounds(&self, server: Server) -> usize {
-        if server == Server::Kafka { self.kafka_rounds } else { self.rounds }
+    fn rounds(&self, server: Server, fault: Fault) -> usize {
+        let rounds = if server == Server::Kafka { self.kafka_rounds } else { self.rounds };
+        // librdkafka notices a cut after a minute (socket.timeout.ms).
+        if fault == Fault::Cut { rounds.min(4) } else { rounds }
     }
 }
 
@@ -179,7 +181,7 @@ fn measure(network: &Network, server: Server, options: &Options) -> Result<Figur
     let load = Load::start(&cluster.bootstrap(), &groups, options.debug.as_deref());
     let mut figures = Figures::new();
     for fault in &options.faults {
-        for round in 0..options.rounds(server) {
+        for round in 0..options.rounds(server, *fault) {
             asked.balance(&mut cluster)?;
             // A client that has not yet reconnected to the broker of the last round, because of its back-off, would
             // have a gap of its own.
@@ -187,6 +189,8 @@ fn measure(network: &Network, server: Server, options: &Options) -> Result<Figur
             let controller = asked.controller(&mut cluster)?;
             let victim = match fault {
                 Fault::Controller => controller,
+                // In every other round the active controller is cut off.
+                Fault::Cut if round % 2 == 1 => controller,
                 _ => NODES[(controller as usize + round % 2) % NODES.len()],
             };
             let mut java = (*fault == Fault::Cut)

@@ -201,7 +201,11 @@ impl Quorum {
                 controllers: self.controllers.clone(),
             }),
             // The registered broker sends no heartbeats.
-            settings: ControllerSettings { broker_session_timeout: FOR_EVER, ..ControllerSettings::default() },
+            settings: ControllerSettings {
+                broker_session_timeout: FOR_EVER,
+                broker_silence_timeout: None,
+                ..ControllerSettings::default()
+            },
             schema: Arc::new(TestSchema),
             max_bytes_between_snapshots: self.snapshot_bytes,
             accept_loss: false,
