@@ -255,11 +255,32 @@ impl Cluster {
 
     /// Stops the broker of a host as SIGTERM does, and waits until it has ended. Returns whether all went well.
     pub fn stop(&self, id: NodeId) -> bool {
-        let broker = std::mem::replace(&mut *locked(&self.nodes[&id].broker), Started::Stopped);
-        let Started::Serving(broker) = broker else { panic!("node {id} does not serve") };
-        let unclean = self.world.wait(id, "the broker has stopped", LIMIT, broker.shutdown());
-        self.kill(id);
-        unclean.is_empty()
+        self.stop_together(&[id])
+    }
+
+    /// Stops the brokers of several hosts at the same time, and waits until all have ended. Returns whether all went well.
+    pub fn stop_together(&self, ids: &[NodeId]) -> bool {
+        let stopping: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let broker = std::mem::replace(&mut *locked(&self.nodes[id].broker), Started::Stopped);
+                let Started::Serving(broker) = broker else { panic!("node {id} does not serve") };
+                self.world.spawn(*id, broker.shutdown())
+            })
+            .collect();
+        let mut is_running: Vec<bool> = vec![true; ids.len()];
+        let mut is_clean = true;
+        self.world.run_until("the brokers have stopped", LIMIT, || {
+            for ((id, stopping), is_running) in ids.iter().zip(&stopping).zip(&mut is_running) {
+                let Some(unclean) = locked(stopping).take() else { continue };
+                // Its process has ended, so the others are refused.
+                self.kill(*id);
+                is_clean &= unclean.is_empty();
+                *is_running = false;
+            }
+            !is_running.contains(&true)
+        });
+        is_clean
     }
 
     /// Ends the broker of a host as `kill -9` does: everything that it has written stays.

@@ -294,6 +294,51 @@ fn a_killed_controller_is_replaced_without_waiting_for_the_whole_election_timeou
     assert!(gaps[gaps.len() / 2] < Duration::from_millis(500) && gaps[9] < Duration::from_millis(1000), "{gaps:?}");
 }
 
+/// A controller that stops hands its leadership over: nobody waits for an election timeout.
+#[test]
+fn a_controller_that_stops_is_replaced_at_once() {
+    for seed in seeds(6, 2) {
+        let cluster = three_serving(seed);
+        let env = cluster.clients().clone();
+        let active = cluster.world.wait(CLIENT, "the active controller", Duration::from_secs(60), async move {
+            active_controller(&env).await.expect("one is active")
+        });
+        let others: Vec<NodeId> = VOTERS.into_iter().filter(|node| *node != active).collect();
+        let times = Arc::<Mutex<Vec<Duration>>>::default();
+        let env = cluster.clients().clone();
+        let (asked, noted) = (others[0], times.clone());
+        cluster.world.spawn(CLIENT, async move {
+            let mut peer = connect(&env, asked).await.expect("connect");
+            for number in 0.. {
+                create_topic(&mut peer, &format!("t{number}"), &[]).await.expect("a response");
+                noted.lock().unwrap().push(env.clock.monotonic());
+            }
+        });
+        let count = || times.lock().unwrap().len();
+        cluster.world.run_until("topics are created", Duration::from_secs(60), || count() > 5);
+        assert!(cluster.stop(active), "seed {seed}: the stop was not clean");
+        let before = count();
+        cluster.world.run_until("topics are created again", Duration::from_secs(60), || count() > before + 5);
+        let times = times.lock().unwrap().clone();
+        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+        assert!(longest < Duration::from_millis(250), "seed {seed}: no topic was created for {longest:?}");
+    }
+}
+
+/// The last of them have nobody who could lead their partitions, and do not wait for it.
+#[test]
+fn all_brokers_stop_at_the_same_time() {
+    for seed in seeds(6, 2) {
+        let cluster = three_serving(seed);
+        let begun = cluster.world.now();
+        assert!(cluster.stop_together(&VOTERS), "seed {seed}: the stop was not clean");
+        let took = cluster.world.now() - begun;
+        assert!(took < Duration::from_secs(2), "seed {seed}: the stop took {took:?}");
+        VOTERS.iter().for_each(|node| cluster.begin_start(*node));
+        wait_until_alive(&cluster, &VOTERS, &[1, 2, 3], Duration::from_secs(60));
+    }
+}
+
 /// Three brokers that start in any order, long after each other, and are killed and started again.
 fn three_brokers(seed: u64) -> u64 {
     let mut cluster = Cluster::new(seed);

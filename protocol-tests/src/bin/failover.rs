@@ -193,8 +193,8 @@ fn measure(network: &Network, server: Server, options: &Options) -> Result<Figur
                 Fault::Cut if round % 2 == 1 => controller,
                 _ => NODES[(controller as usize + round % 2) % NODES.len()],
             };
-            let mut java = (*fault == Fault::Cut)
-                .then(|| VerifiableProducer::start(&cluster.bootstrap(), &led_by(victim), 1, 300));
+            let with_java = matches!(fault, Fault::Stop | Fault::Cut);
+            let mut java = with_java.then(|| VerifiableProducer::start(&cluster.bootstrap(), &led_by(victim), 1, 300));
             if let Some(java) = &mut java {
                 eventually("the Java producer writes", LIMIT, || (java.acknowledged() > 300).then_some(()));
             }
@@ -213,7 +213,7 @@ fn measure(network: &Network, server: Server, options: &Options) -> Result<Figur
             add("a fresh client writes", asked.fresh_client(&mut cluster, victim, begun)?);
             load.await_more(begun);
             if let Some(java) = &mut java {
-                // Its clock of 30 s (request.timeout.ms) is longer than those of librdkafka.
+                // It may notice later than librdkafka, or sooner: each has its own request timeout.
                 let before = java.acknowledged();
                 eventually("the Java producer goes on", LIMIT, || (java.acknowledged() > before + 300).then_some(()));
             }
