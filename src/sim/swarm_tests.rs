@@ -101,6 +101,15 @@ struct Swarm {
     done: Vec<(Duration, Fault, NodeId)>,
 }
 
+/// A failure needs to be understood: the faults come with it.
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, faults until {:?}: {:?}", self.seed, self.cluster.world.now(), self.done);
+        }
+    }
+}
+
 impl Swarm {
     /// Three brokers with topics and clients.
     fn new(seed: u64, enabled: impl FnOnce(&dyn Fn(u64) -> u64) -> Vec<Fault>) -> Swarm {
@@ -230,8 +239,9 @@ impl Swarm {
                 self.paused.remove(&node);
                 self.lossy.insert(node);
             }
-            // It forgets its vote: until it has caught up, no other voter may fail.
+            // It forgets its vote: until it is a voter again, no other voter's disk may be emptied.
             Fault::Wipe if self.is_healthy() && self.may_lose_cache(node, true) => {
+                self.wait_for_voters();
                 self.cluster.cut_power(node);
                 self.cluster.replace_disk(node);
                 self.lossy.insert(node);
@@ -473,10 +483,11 @@ fn half(random: &dyn Fn(u64) -> u64) -> Vec<Fault> {
     ALL.into_iter().filter(|_| random(2) == 0).collect()
 }
 
-/// Prints the warnings of the brokers if the variable `LOG` is set.
+/// Prints the log of the brokers if the variable `LOG` is set to a level.
 fn print_log() {
-    if std::env::var_os("LOG").is_some() {
-        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).without_time().try_init();
+    if let Ok(level) = std::env::var("LOG") {
+        let level = level.parse().unwrap_or(tracing::Level::WARN);
+        let _ = tracing_subscriber::fmt().with_max_level(level).without_time().with_ansi(false).try_init();
     }
 }
 
