@@ -1,4 +1,4 @@
-//! Third-party test suites (protocol-tests/suites), each in a network namespace with its own broker.
+//! Third-party test suites (protocol-tests/suites), each in a network namespace with its own broker, or three.
 
 use protocol_tests::foreign::suite;
 
@@ -20,4 +20,9 @@ fn rdkafka() {
 #[test]
 fn librdkafka() {
     suite("librdkafka");
+}
+
+#[test]
+fn sarama() {
+    suite("sarama");
 }

@@ -67,16 +67,58 @@ fn clean_and_hard_bounces_of_leaders_lose_and_repeat_nothing() {
     members.into_iter().for_each(VerifiableConsumer::finish);
 }
 
-/// ReplicaVerificationTool compares what all replicas return. It runs until it is ended.
-fn verify_replicas(bootstrap: &str) {
+/// ReplicaVerificationTool compares what all replicas return, from the first offset on. It runs until it is ended.
+fn start_verification(bootstrap: &str) -> Process {
     let mut command: Command = java();
     command.arg(main_class("kafka-replica-verification")).args(["--broker-list", bootstrap, "--time", "-2"]);
     command.args(["--topics-include", TOPIC, "--report-interval-ms", "500"]);
-    let mut verification = Process::start(command);
+    Process::start(command)
+}
+
+fn assert_replicas_agree(verification: &Process) {
+    let said = verification.lines().join("\n");
+    assert!(!said.contains("mismatch") && !said.contains("Exception"), "{said}");
+}
+
+fn verify_replicas(bootstrap: &str) {
+    let mut verification = start_verification(bootstrap);
     let line = verification.wait_for_line(LIMIT, |line| line.contains("max lag is 0 for partition"));
     let said = verification.lines().join("\n");
     assert!(line.is_some_and(|line| line.contains("among 3 partitions")), "{said}");
-    assert!(!said.contains("mismatch") && !said.contains("Exception"), "{said}");
+    assert_replicas_agree(&verification);
+}
+
+/// kafkatest/tests/tools/replica_verification_test.py: the tool follows a load, and reports no lag when it has ended.
+#[test]
+fn the_replicas_of_a_topic_agree_under_load() {
+    const REPORT: &str = "max lag is ";
+    let (cluster, bootstrap) = cluster(3);
+    cluster.await_in_sync(TOPIC);
+    let mut producer = VerifiableProducer::start(&bootstrap, TOPIC, 1, 1000);
+    await_more(&mut producer, 100);
+    let mut verification = start_verification(&bootstrap);
+    let report = |line: &str| line.contains(REPORT) && line.contains("among 3 partitions");
+    let first = verification.wait_for_line(LIMIT, report);
+    assert!(first.is_some(), "no report:\n{}", verification.lines().join("\n"));
+    await_more(&mut producer, 2000);
+    assert_replicas_agree(&verification);
+    let acknowledged = producer.finish();
+    let end_offset = |partition: i32| {
+        let ends = acknowledged.iter().filter(|record| record.partition == partition).map(|record| record.offset + 1);
+        ends.max().unwrap_or_default()
+    };
+    // The report that names a lag of 0 names one of the partitions and how far it has been verified: all of its records.
+    eventually("the replicas are verified to their ends", LIMIT, || {
+        assert!(verification.is_running(), "the tool has ended:\n{}", verification.lines().join("\n"));
+        assert_replicas_agree(&verification);
+        let lines = verification.lines();
+        let last = lines.iter().rev().find(|line| line.contains(REPORT))?;
+        let place = last.split_once("max lag is 0 for partition ")?.1;
+        let (partition, offset) = place.split_once(" at offset ").expect("an offset");
+        let partition = partition.rsplit('-').next().expect("a partition").parse().expect("a number");
+        let offset: i64 = offset.split_whitespace().next().expect("an offset").parse().expect("a number");
+        (offset == end_offset(partition)).then_some(())
+    });
 }
 
 /// kafkatest/tests/client/consumer_test.py: rolling bounces of the brokers, with static members.
