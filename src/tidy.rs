@@ -480,6 +480,7 @@ fn the_page_of_apis_is_up_to_date() {
         let decided_by = match api.forward {
             Forward::No => "the broker",
             Forward::ToController => "the controller",
+            Forward::AfterCheck => "the broker, then the controller",
         };
         writeln!(
             page,

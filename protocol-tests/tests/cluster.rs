@@ -12,6 +12,7 @@ use std::{
 use protocol_tests::{
     clients::{self, Record, consumer, create_replicated_topic, producer, read_all, with_coordinator},
     cluster::{Cluster, NODES},
+    java::tool,
     process::eventually,
 };
 use rdkafka::{
@@ -147,6 +148,33 @@ fn a_rolling_restart_stops_no_writes() {
     cluster.await_in_sync(TOPIC);
     println!("writes stopped for {:.0?} at most", load.longest_gap(begun));
     check_stored(&bootstrap, &load.finish());
+}
+
+/// Whichever of them is the active controller, and whichever broker the client has found first.
+#[test]
+fn settings_and_loggers_of_each_broker_change() {
+    let cluster = Cluster::start(|options| options);
+    let bootstrap = cluster.bootstrap();
+    for node in NODES.map(|node| node.to_string()) {
+        let configs = |arguments: &[&str]| {
+            let common = ["--bootstrap-server", &bootstrap, "--entity-name", &node];
+            tool("kafka-configs", &[&common[..], arguments].concat()).ok()
+        };
+        let retention = format!("log.retention.ms=12345{node}");
+        configs(&["--entity-type", "brokers", "--alter", "--add-config", &retention]);
+        configs(&["--entity-type", "broker-loggers", "--alter", "--add-config", "ottla.replica=WARN"]);
+        eventually("the broker tells of its new setting", GO_ON_LIMIT, || {
+            configs(&["--entity-type", "brokers", "--describe"]).contains(&retention).then_some(())
+        });
+        let loggers = configs(&["--entity-type", "broker-loggers", "--describe"]);
+        assert!(loggers.contains("ottla.replica=WARN"), "{loggers}");
+    }
+    // All brokers, and a topic: nobody is named who must check it.
+    let configs =
+        |arguments: &[&str]| tool("kafka-configs", &[&["--bootstrap-server", &bootstrap][..], arguments].concat()).ok();
+    configs(&["--entity-type", "brokers", "--entity-default", "--alter", "--add-config", "log.retention.bytes=777"]);
+    let all = configs(&["--entity-type", "brokers", "--entity-default", "--describe"]);
+    assert!(all.contains("log.retention.bytes=777"), "{all}");
 }
 
 #[test]

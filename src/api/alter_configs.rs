@@ -14,27 +14,33 @@ use super::{
     RequestContext,
     authorized::AuthorizedConfig,
     incremental_alter_configs::{
-        Altered, alter_accepted, authorize, check_broker_name, check_keys, preprocess, resource_type,
+        Altered, Asked, alter_accepted, authorize, check_keys, only, preprocess, resource_type, result,
     },
 };
 use crate::{
     config::{ConfigLayers, Configs},
     controller::{ApiError, configs::LegacyAlterConfigs, schema::validate_broker_change},
     metadata::image::{ConfigResource, ConfigResourceType},
-    types::BrokerId,
 };
 
 pub(crate) async fn handle(ctx: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let node_id = ctx.config().node_id;
+    let asked = Asked::new(&ctx);
     let image = ctx.image();
     let layers = ctx.config_layers(&image);
     let checked = preprocess(&request.resources, |resource| {
-        let (resource, configs) = check(&layers, node_id, resource)?;
+        let (resource, configs) = check(&layers, asked, resource)?;
         let authorized = authorize(&ctx, &resource)?;
         Ok(Some((authorized, (resource, configs))))
     });
     let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
         let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
+        let rest = || {
+            let resources = only(&request.resources, resources.iter().map(|(resource, _)| resource));
+            AlterConfigsRequest::default().with_resources(resources).with_validate_only(request.validate_only)
+        };
+        if let Some(response) = ctx.forward_rest(rest).await? {
+            return Ok(response.responses.into_iter().map(|of| result(of.error_code, of.error_message)).collect());
+        }
         let controller_request = LegacyAlterConfigs { resources, validate_only: request.validate_only };
         authorized[0].controller().legacy_alter_configs(controller_request).await
     };
@@ -60,7 +66,7 @@ impl Altered for AlterConfigsResource {
 
 fn check(
     layers: &ConfigLayers<'_>,
-    node_id: BrokerId,
+    asked: Asked,
     requested: &AlterConfigsResource,
 ) -> Result<(ConfigResource, Configs), ApiError> {
     let null =
@@ -72,8 +78,7 @@ fn check(
         .iter()
         .filter_map(|config| Some((config.name.to_string(), config.value.as_ref()?.to_string())))
         .collect();
-    if resource.resource_type == ConfigResourceType::Broker {
-        check_broker_name(&resource.name, node_id)?;
+    if resource.resource_type == ConfigResourceType::Broker && asked.checks_broker(&resource.name)? {
         validate_broker_change(layers, &configs, !resource.name.is_empty())?;
     }
     Ok((resource, configs))
@@ -102,13 +107,16 @@ mod tests {
                 .with_configs(vec![config])
         };
         let refused = |resource| {
-            check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource).unwrap_err().message.unwrap()
+            check(&ConfigLayers::of_static(&StaticConfigs::default()), Asked::Broker(1), &resource)
+                .unwrap_err()
+                .message
+                .unwrap()
         };
         assert_eq!(refused(resource(2, "a", None)), "Null value not supported for : a");
         assert_eq!(refused(resource(4, "node.id", Some("2"))), "Cannot update these configs dynamically: [node.id]");
         assert_eq!(refused(resource(8, "a", Some("2"))), "Unknown resource type 8");
         assert_eq!(
-            check(&ConfigLayers::of_static(&StaticConfigs::default()), 1, &resource(2, "a", Some("1")))
+            check(&ConfigLayers::of_static(&StaticConfigs::default()), Asked::Broker(1), &resource(2, "a", Some("1")))
                 .unwrap()
                 .1
                 .len(),

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
-    protocol::{Request, StrBytes},
+    protocol::{Decodable, Request, StrBytes},
 };
 
 use super::{
@@ -308,7 +308,7 @@ impl RequestContext {
             match self.parts.channel.active() {
                 Some(Active::Here) => return None,
                 Some(Active::At(node)) => {
-                    if let Ok(response) = self.parts.channel.exchange(node, wire, body).await {
+                    if let Ok(response) = self.parts.channel.exchange(node, wire, body.clone()).await {
                         return Some(response);
                     }
                 }
@@ -319,6 +319,26 @@ impl RequestContext {
                 return None;
             }
             clock.sleep_until(clock.monotonic() + FORWARD_RETRY).await;
+        }
+    }
+
+    /// Like [`forward`](Self::forward), for what is left of a request when this broker has done its own part of it.
+    pub(super) async fn forward_rest<R: Request>(
+        &self,
+        rest: impl FnOnce() -> R,
+    ) -> Result<Option<R::Response>, ApiError> {
+        let is_broker = self.connection.kind == ListenerKind::Broker;
+        if !is_broker || self.parts.channel.active() == Some(Active::Here) {
+            return Ok(None);
+        }
+        let unknown = |_| ApiError::code_only(ResponseError::UnknownServerError);
+        let (_, body) = Wire::encode(self.api_version, &rest()).map_err(unknown)?;
+        match self.forward(&body.freeze()).await {
+            Some(mut response) => {
+                let response = R::Response::decode(&mut response, self.api_version);
+                response.map(Some).map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))
+            }
+            None => Ok(None),
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Behavior: A6. As in Apache, there are two steps: the broker runs `ConfigAdminManager.preprocess` (it checks for
 //! duplicates, nulls and settings that cannot change at run time, and changes logger levels), then the controller
-//! changes the settings. Results are in the order of the request.
+//! changes the settings: the broker that was asked sends it what has passed. Results are in the order of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::{
+    error::ResponseError,
     messages::{
         IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
         incremental_alter_configs_request::AlterConfigsResource,
@@ -16,7 +17,7 @@ use kafka_protocol::{
 };
 
 use super::{
-    RequestContext,
+    ListenerKind, RequestContext,
     authorized::{AuthorizedConfig, Operation},
     broker_loggers,
 };
@@ -36,18 +37,27 @@ pub(crate) async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let image = ctx.image();
-    let node_id = ctx.config().node_id;
+    let asked = Asked::new(&ctx);
     let layers = ctx.config_layers(&image);
     let checked = preprocess(&request.resources, |resource| {
         if ConfigResourceType::from_id(resource.resource_type) == ConfigResourceType::BrokerLogger {
             return change_loggers(&ctx, resource, request.validate_only).map(|()| None);
         }
-        let (resource, changes) = check(&image, &layers, node_id, resource)?;
+        let (resource, changes) = check(&image, &layers, asked, resource)?;
         let authorized = authorize(&ctx, &resource)?;
         Ok(Some((authorized, (resource, changes))))
     });
     let alter = async |accepted: Vec<(AuthorizedConfig<'_>, _)>| {
         let (authorized, resources): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
+        let rest = || {
+            let resources = only(&request.resources, resources.iter().map(|(resource, _)| resource));
+            IncrementalAlterConfigsRequest::default()
+                .with_resources(resources)
+                .with_validate_only(request.validate_only)
+        };
+        if let Some(response) = ctx.forward_rest(rest).await? {
+            return Ok(response.responses.into_iter().map(|of| result(of.error_code, of.error_message)).collect());
+        }
         let controller_request = IncrementalAlterConfigs { resources, validate_only: request.validate_only };
         authorized[0].controller().incremental_alter_configs(controller_request).await
     };
@@ -63,6 +73,57 @@ fn answer(resource_type: i8, resource_name: StrBytes, error: Option<ApiError>) -
         .with_resource_name(resource_name)
         .with_error_code(error.as_ref().map_or(0, ApiError::code))
         .with_error_message(error.as_ref().and_then(super::error_message))
+}
+
+/// Which node checks a change of a broker's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The broker itself, which must be the named one.
+    Broker(BrokerId),
+    /// The controller: the named broker has checked it, by its own static settings.
+    Controller(BrokerId),
+}
+
+impl Asked {
+    pub(super) fn new(ctx: &RequestContext) -> Asked {
+        let node_id = ctx.config().node_id;
+        match ctx.connection.kind {
+            ListenerKind::Broker => Asked::Broker(node_id),
+            ListenerKind::Controller => Asked::Controller(node_id),
+        }
+    }
+
+    /// Apache: `validateResourceNameIsCurrentNodeId`; the empty name means all brokers. Returns whether this node must
+    /// check the settings.
+    pub(super) fn checks_broker(self, name: &str) -> Result<bool, ApiError> {
+        let (Asked::Broker(node_id) | Asked::Controller(node_id)) = self;
+        match name.parse::<BrokerId>() {
+            _ if name.is_empty() => Ok(true),
+            Err(_) => Err(ApiError::invalid_request(format!("Node id must be an integer, but it is: {name}"))),
+            Ok(id) if id == node_id => Ok(true),
+            Ok(_) if matches!(self, Asked::Controller(_)) => Ok(false),
+            Ok(_) => {
+                Err(ApiError::invalid_request(format!("Unexpected broker id, expected {node_id}, but received {name}")))
+            }
+        }
+    }
+}
+
+/// The resources of a request that have passed, in its order. Those that it repeats have not passed.
+pub(super) fn only<'a, R: Altered + Clone>(
+    resources: &[R],
+    passed: impl Iterator<Item = &'a ConfigResource>,
+) -> Vec<R> {
+    let passed: BTreeSet<(i8, &str)> = passed.map(|resource| (resource.resource_type.id(), &*resource.name)).collect();
+    resources.iter().filter(|resource| passed.contains(&resource.resource())).cloned().collect()
+}
+
+/// The controller's result for one resource.
+pub(super) fn result(error_code: i16, message: Option<StrBytes>) -> Result<(), ApiError> {
+    match ResponseError::try_from_code(error_code) {
+        Some(error) => Err(ApiError { error, message: message.map(|message| message.to_string()) }),
+        None => Ok(()),
+    }
 }
 
 /// Checks that the client may change the settings of a resource.
@@ -155,18 +216,6 @@ pub(super) fn resource_type(id: i8) -> Result<ConfigResourceType, ApiError> {
     }
 }
 
-/// Apache: `validateResourceNameIsCurrentNodeId`; the empty name means all brokers.
-pub(super) fn check_broker_name(name: &str, node_id: BrokerId) -> Result<(), ApiError> {
-    match name.parse::<BrokerId>() {
-        _ if name.is_empty() => Ok(()),
-        Err(_) => Err(ApiError::invalid_request(format!("Node id must be an integer, but it is: {name}"))),
-        Ok(id) if id != node_id => {
-            Err(ApiError::invalid_request(format!("Unexpected broker id, expected {node_id}, but received {name}")))
-        }
-        Ok(_) => Ok(()),
-    }
-}
-
 /// Changes logger levels. They apply to this process only and are not stored.
 fn change_loggers(ctx: &RequestContext, requested: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
     check_changes(requested)?;
@@ -192,7 +241,7 @@ fn check_changes(requested: &AlterConfigsResource) -> Result<(), ApiError> {
 fn check(
     image: &MetadataImage,
     layers: &ConfigLayers<'_>,
-    node_id: BrokerId,
+    asked: Asked,
     requested: &AlterConfigsResource,
 ) -> Result<(ConfigResource, Vec<ConfigChange>), ApiError> {
     check_changes(requested)?;
@@ -207,8 +256,7 @@ fn check(
             Ok((config.name.to_string(), op, config.value.as_ref().map(|value| value.to_string())))
         })
         .collect::<Result<Vec<ConfigChange>, ApiError>>()?;
-    if resource.resource_type == ConfigResourceType::Broker {
-        check_broker_name(&resource.name, node_id)?;
+    if resource.resource_type == ConfigResourceType::Broker && asked.checks_broker(&resource.name)? {
         let current = image.config(&resource).cloned().unwrap_or_default();
         validate_broker_change(layers, &with_changes(current, &changes)?, !resource.name.is_empty())?;
     }
@@ -275,7 +323,7 @@ mod tests {
 
     fn checked(requested: &AlterConfigsResource) -> Result<(ConfigResource, Vec<ConfigChange>), ApiError> {
         let statics = StaticConfigs::default();
-        check(&MetadataImage::default(), &ConfigLayers::of_static(&statics), 1, requested)
+        check(&MetadataImage::default(), &ConfigLayers::of_static(&statics), Asked::Broker(1), requested)
     }
 
     fn refused(requested: AlterConfigsResource) -> (i16, String) {

@@ -109,6 +109,8 @@ pub enum Forward {
     No,
     /// The controller. A broker forwards the request to it.
     ToController,
+    /// First the broker, which does its own part of it, and then the controller: the handler forwards the rest.
+    AfterCheck,
 }
 
 /// Whether requests of one connection may overlap.
@@ -462,7 +464,7 @@ pub const APIS: &[Api] = &[
             (Operation::AlterConfigs, ResourceKind::Topic),
             (Operation::AlterConfigs, ResourceKind::Group),
         ],
-        forward: Forward::ToController,
+        forward: Forward::AfterCheck,
         order: Order::Serial,
         cost: Cost::Large,
         throttle: Throttle::InAnswer,
@@ -538,7 +540,7 @@ pub const APIS: &[Api] = &[
             (Operation::AlterConfigs, ResourceKind::Topic),
             (Operation::AlterConfigs, ResourceKind::Group),
         ],
-        forward: Forward::ToController,
+        forward: Forward::AfterCheck,
         order: Order::Serial,
         cost: Cost::Large,
         throttle: Throttle::InAnswer,

@@ -152,6 +152,20 @@ impl Tasks {
         });
     }
 
+    /// Runs a future as a task of its own and waits for it, wherever the caller runs. If the caller is dropped, the
+    /// task goes on. `None` if this group stops first.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (done, value) = oneshot::channel();
+        self.spawn_until_stopped(name, async move {
+            let _ = done.send(work.await);
+        });
+        value.await.ok()
+    }
+
     /// Runs `work` on the blocking pool: fsync, cold reads, anything that may wait for a disk.
     /// A panic inside is passed on to the caller.
     pub async fn blocking<T: Send + 'static>(

@@ -2,7 +2,7 @@
 //!
 //! Owns the connection to the controller of another node. Leaves retries to its users.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -38,13 +38,13 @@ pub struct ControllerChannel {
     env: Env,
     own: BrokerId,
     controller: ControllerHandle,
-    connection: Mutex<Option<(BrokerId, Peer)>>,
+    connection: Arc<Mutex<Option<(BrokerId, Peer)>>>,
 }
 
 impl ControllerChannel {
     /// A channel of the node `own`.
     pub fn new(env: &Env, own: BrokerId, controller: ControllerHandle) -> Self {
-        ControllerChannel { env: env.clone(), own, controller, connection: Mutex::default() }
+        ControllerChannel { env: env.clone(), own, controller, connection: Arc::default() }
     }
 
     /// The controller of this node, which is active or not.
@@ -81,7 +81,7 @@ impl ControllerChannel {
     pub async fn call<R: Request>(&self, node: BrokerId, version: i16, request: &R) -> Result<R::Response, ApiError> {
         let encoded = Wire::encode(version, request);
         let (wire, body) = encoded.map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))?;
-        let mut response = self.exchange(node, wire, &body).await?;
+        let mut response = self.exchange(node, wire, body.freeze()).await?;
         R::Response::decode(&mut response, version).map_err(|error| {
             tracing::warn!(node, %error, "a response of the active controller cannot be read");
             ApiError::code_only(ResponseError::UnknownServerError)
@@ -92,16 +92,39 @@ impl ControllerChannel {
     ///
     /// # Errors
     /// As [`ControllerChannel::call`].
-    pub async fn exchange(&self, node: BrokerId, wire: Wire, body: &[u8]) -> Result<Bytes, ApiError> {
+    pub async fn exchange(&self, node: BrokerId, wire: Wire, body: Bytes) -> Result<Bytes, ApiError> {
+        let exchange = Exchange {
+            env: self.env.clone(),
+            endpoint: self.controller.addresses().of(node),
+            connection: self.connection.clone(),
+            node,
+        };
+        // The caller may run on a thread that serves no connections.
+        let response = self.env.tasks.run("ask the active controller", exchange.run(wire, body)).await;
+        response.unwrap_or_else(|| Err(ApiError::code_only(ResponseError::NotController)))
+    }
+}
+
+/// One request and its response.
+struct Exchange {
+    env: Env,
+    endpoint: Option<Endpoint>,
+    connection: Arc<Mutex<Option<(BrokerId, Peer)>>>,
+    node: BrokerId,
+}
+
+impl Exchange {
+    async fn run(self, wire: Wire, body: Bytes) -> Result<Bytes, ApiError> {
+        let node = self.node;
         // One request at a time, as with Kafka's channel to the controller.
         let mut connection = self.connection.lock().await;
         let peer = connection.take().filter(|(connected, _)| *connected == node).map(|(_, peer)| peer);
         let exchange = async {
             let mut peer = match peer {
                 Some(peer) => peer,
-                None => self.connect(node).await?,
+                None => self.connect().await?,
             };
-            let response = peer.exchange(wire, body).await?;
+            let response = peer.exchange(wire, &body).await?;
             Ok::<_, PeerError>((peer, response))
         };
         let result = match self.env.within(LIMIT, exchange).await {
@@ -120,11 +143,11 @@ impl ControllerChannel {
         }
     }
 
-    async fn connect(&self, node: BrokerId) -> Result<Peer, PeerError> {
-        let Some(Endpoint { host, port }) = self.controller.addresses().of(node) else {
+    async fn connect(&self) -> Result<Peer, PeerError> {
+        let Some(Endpoint { host, port }) = &self.endpoint else {
             let unknown = std::io::Error::new(std::io::ErrorKind::NotFound, "it is not a voter");
-            return Err(PeerError::Resolve(format!("node {node}"), unknown));
+            return Err(PeerError::Resolve(format!("node {}", self.node), unknown));
         };
-        Peer::connect(&self.env, &host, port, "ottla-broker", MAX_RESPONSE_BYTES).await
+        Peer::connect(&self.env, host, *port, "ottla-broker", MAX_RESPONSE_BYTES).await
     }
 }

@@ -428,6 +428,8 @@ struct Driver {
     observers: Observers,
     /// The directories of the nodes that have sent messages.
     asked_from: BTreeMap<BrokerId, Uuid>,
+    /// The node that has last sent messages to this one as the leader to a voter, and its epoch.
+    leader_by_messages: Option<(BrokerId, LeaderEpoch)>,
     /// For metrics.
     gauges: Arc<QuorumGauges>,
     /// The epoch in which this node is the leader.
@@ -547,6 +549,7 @@ impl Driver {
             fetch_from: None,
             observers: Observers::default(),
             asked_from: BTreeMap::new(),
+            leader_by_messages: None,
             gauges: Arc::default(),
             leads_in: None,
             decides_in: None,
@@ -912,7 +915,12 @@ impl Driver {
         self.asked_from.insert(sent.from, sent.from_directory);
         for message in &sent.messages {
             match message::decode(message.clone()) {
-                Ok(message) if self.may_step(&message, &sent, is_voter) => self.step(message)?,
+                Ok(message) if self.may_step(&message, &sent, is_voter) => {
+                    if message::is_from_leader(&message) {
+                        self.leader_by_messages = Some((sent.from, message.term as LeaderEpoch));
+                    }
+                    self.step(message)?;
+                }
                 // raft-rs ends the process on what no voter sends.
                 Ok(message) => tracing::debug!(from = message.from, to = message.to, "a message is not from a voter"),
                 Err(error) => tracing::warn!(%error, "a message of another voter cannot be read"),
@@ -928,14 +936,7 @@ impl Driver {
     /// the only voter. Only voters may answer. Two nodes with the same id, of which one was the other before it lost
     /// its directory, do not both get a vote.
     fn may_step(&self, message: &Message, sent: &QuorumMessagesRequest, is_voter: bool) -> bool {
-        let is_response = matches!(
-            message.msg_type,
-            MessageType::MsgAppendResponse
-                | MessageType::MsgRequestVoteResponse
-                | MessageType::MsgRequestPreVoteResponse
-                | MessageType::MsgHeartbeatResponse
-                | MessageType::MsgSnapStatus
-        );
+        let is_response = message::is_response(message);
         let has_voted_for_another = || {
             message.msg_type == MessageType::MsgRequestVote
                 && message.term == self.node.epoch() as u64
@@ -984,11 +985,16 @@ impl Driver {
     }
 
     fn send(&mut self, messages: impl IntoIterator<Item = Message>) {
-        if !self.node.store().is_voter() {
-            // What it has comes from responses to its own requests.
-            return;
-        }
-        for message in messages.into_iter().filter(message::is_sendable) {
+        let is_voter = self.node.store().is_voter();
+        // What an observer has comes from responses to its own requests, and the leader hears of it by these. But the
+        // entry that made this node a voter may not have arrived here: then it votes when it is asked, and responds to
+        // a leader that sends it messages, for without it there may be no majority (KIP-853).
+        let leader = self.leader_by_messages.filter(|(_, epoch)| *epoch == self.node.epoch()).map(|(leader, _)| leader);
+        let may_send = |message: &Message| {
+            let is_answer = message::is_vote(message) || message::is_response(message) && node_id(message.to) == leader;
+            message::is_sendable(message) && (is_voter || is_answer)
+        };
+        for message in messages.into_iter().filter(may_send) {
             if let Some(to) = node_id(message.to) {
                 if let Some(id) = message.snapshot.as_ref().and_then(|snapshot| SnapshotId::from_bytes(&snapshot.data))
                 {

@@ -48,6 +48,25 @@ pub(super) fn is_sendable(message: &Message) -> bool {
     TYPES.contains(&message.msg_type)
 }
 
+/// Whether only a leader sends this message.
+pub(super) fn is_from_leader(message: &Message) -> bool {
+    matches!(message.msg_type, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot)
+}
+
+/// Whether a message responds to one of another voter.
+pub(super) fn is_response(message: &Message) -> bool {
+    is_vote(message)
+        || matches!(
+            message.msg_type,
+            MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse | MessageType::MsgSnapStatus
+        )
+}
+
+/// Whether a message is a vote for a candidate, or against it.
+pub(super) fn is_vote(message: &Message) -> bool {
+    matches!(message.msg_type, MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse)
+}
+
 /// Encodes a message for which [`is_sendable`] holds.
 ///
 /// # Panics

@@ -51,6 +51,24 @@ impl Transport for NoTransport {
     fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
 }
 
+/// Keeps what would be sent.
+#[derive(Default)]
+struct Sent(Mutex<Vec<(BrokerId, Message)>>);
+
+impl Transport for Sent {
+    fn send(&self, to: BrokerId, message: Bytes) {
+        self.0.lock().unwrap().push((to, message::decode(message).unwrap()));
+    }
+
+    fn snapshots_of(&self, _: BrokerId) -> Option<Box<dyn SnapshotSource>> {
+        None
+    }
+
+    fn set_voters(&self, _: &VotersRecord) {}
+
+    fn reach(&self, _: BrokerId, _: Uuid, _: Endpoint) {}
+}
+
 struct Running {
     env: Env,
     publisher: Arc<Publisher>,
@@ -661,4 +679,38 @@ async fn messages_of_nobody_in_the_quorum_change_nothing() {
     running.started.controller.deliver(sent(2, Bytes::from_static(b"no message"))).await;
     running.create("t").await;
     running.stop().await;
+}
+
+/// The entry that made it a voter may be on the candidate only, and the leader that wrote it be gone: a node that does
+/// not know that it is a voter votes nevertheless, and sends nothing else.
+#[tokio::test]
+async fn an_observer_votes_when_it_is_asked() {
+    let (node, env, sent) = (Node::new(), Env::system(), Arc::new(Sent::default()));
+    let directory_id = Uuid::from_u128(4242);
+    let other = Uuid::from_u128(2);
+    let endpoint = VoterEndpoint { name: "CONTROLLER".to_owned(), host: "localhost".to_owned(), port: 1 };
+    let voters = single_voter(2, other, vec![endpoint]);
+    let options = Options { voters, transport: sent.clone(), broker: None, ..node.options() };
+    let publisher = Publisher::new(&env.tasks);
+    let started = start(&env, options, Box::new(node.log.clone()), CachedImage::none(), publisher).await.unwrap();
+    let vote = |msg_type| {
+        let (to, from) = (raft_id(1), raft_id(2));
+        message::encode(&Message { msg_type, to, from, term: 1, index: 9, log_term: 1, ..Message::default() })
+    };
+    let messages = vec![vote(MessageType::MsgRequestPreVote), vote(MessageType::MsgRequestVote)];
+    let request = QuorumMessagesRequest {
+        cluster_id: "cluster".into(),
+        from: 2,
+        from_directory: other,
+        to_directory: directory_id,
+        messages,
+        ..QuorumMessagesRequest::default()
+    };
+    started.controller.deliver(request).await;
+    let responses = || sent.0.lock().unwrap().iter().map(|(to, message)| (*to, message.msg_type)).collect::<Vec<_>>();
+    until("it votes", || responses().len() >= 2).await;
+    let expected = [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse];
+    assert_eq!(responses(), expected.map(|kind| (2, kind)));
+    assert!(sent.0.lock().unwrap().iter().all(|(_, message)| !message.reject));
+    started.controller.stop().await;
 }
