@@ -68,7 +68,8 @@ impl MetadataLog {
     /// snapshot: it has fetched that from the leader and ended before its log began there.
     ///
     /// # Errors
-    /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged.
+    /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged; or if its own directory is new
+    /// and others are not, unless the node `has_other_voters`, from which it gets its log again.
     pub fn open(
         env: &Env,
         manager: &LogManager,
@@ -78,7 +79,7 @@ impl MetadataLog {
     ) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         if !accept_loss && !manager.has(&partition) {
-            check_not_lost("it is gone", manager, None, false)?;
+            check_not_lost("it is gone", manager, None, has_other_voters)?;
         }
         let opened = manager.open_metadata_log(&partition, Arc::new(config), accept_loss);
         let log = opened.map_err(|error| match error {
@@ -180,6 +181,8 @@ fn check_not_lost(
     let partitions = manager.partitions()?;
     let proof = if !partitions.is_empty() {
         Some(format!("{} partitions ({})", partitions.len(), list_partitions_briefly(partitions.iter())))
+    } else if manager.is_metadata_dir_emptied() && !has_other_voters {
+        Some("meta.properties in the other directories, while metadata.log.dir is empty".to_owned())
     } else {
         match dir {
             Some((disk, dir)) => evidence_of_records(disk, dir, has_other_voters)?,

@@ -258,7 +258,8 @@ impl Cluster {
         self.stop_together(&[id])
     }
 
-    /// Stops the brokers of several hosts at the same time, and waits until all have ended. Returns whether all went well.
+    /// Stops the brokers of several hosts at the same time, and waits until all have ended. Returns whether all went
+    /// well.
     pub fn stop_together(&self, ids: &[NodeId]) -> bool {
         let stopping: Vec<_> = ids
             .iter()
