@@ -270,8 +270,8 @@ impl LogManager {
         self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
     }
 
-    /// Calls `listener` once for each directory that goes offline, also for that of the metadata log, in the thread that
-    /// met the fault.
+    /// Calls `listener` once for each directory that goes offline, also for that of the metadata log, in the thread
+    /// that met the fault.
     pub fn on_dir_failure(&self, listener: impl Fn(&Path, &LogError) + Clone + Send + Sync + 'static) {
         for dir in &self.dirs {
             dir.ctx.on_failure(listener.clone());

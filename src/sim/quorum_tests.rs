@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut as _;
 use kafka_protocol::{
     messages::{
         AddRaftVoterRequest, CreateTopicsRequest, DescribeQuorumRequest, RemoveRaftVoterRequest,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     env::{Disk, Env},
     log::checkpoints::MetaProperties,
-    peer::Peer,
+    peer::{Peer, Wire},
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -247,6 +248,50 @@ async fn remove_voter(env: &Env, leader: NodeId, node: NodeId, directory_id: Uui
 
 const DUPLICATE_VOTER: i16 = 126;
 const VOTER_NOT_FOUND: i16 = 127;
+
+/// AddRaftVoter in version 1, which kafka-protocol does not have. Returns its error code.
+async fn add_voter_in_version_1(
+    env: &Env,
+    leader: NodeId,
+    node: NodeId,
+    directory_id: Uuid,
+    ack_when_committed: bool,
+) -> Option<i16> {
+    let mut body = bytes::BytesMut::new();
+    body.put_u8(0);
+    body.put_i32(1000);
+    body.put_i32(node as i32);
+    body.put_slice(directory_id.as_bytes());
+    body.put_u8(2);
+    for text in ["CONTROLLER", &format!("node-{node}")] {
+        body.put_u8(text.len() as u8 + 1);
+        body.put_slice(text.as_bytes());
+    }
+    body.put_u16(CONTROLLER_PORT);
+    body.put_slice(&[0, u8::from(ack_when_committed), 0]);
+    let mut peer = controller(env, leader).await?;
+    let answer = limited(env, peer.exchange(Wire::new(80, 1, true), &body)).await?.ok()?;
+    Some(i16::from_be_bytes([answer[4], answer[5]]))
+}
+
+#[test]
+fn an_added_voter_is_acknowledged_before_it_is_committed_if_that_is_asked_for() {
+    for ack_when_committed in [false, true] {
+        let mut cluster = Cluster::new(4);
+        cluster.add_node(1, "broker,controller", "controller.quorum.voters=1@node-1:9093", &[]);
+        cluster.add_node(2, "controller", "controller.quorum.bootstrap.servers=node-1:9093", &[]);
+        cluster.start(1);
+        cluster.start(2);
+        let second = directory_id(&cluster, 2);
+        let env = cluster.clients().clone();
+        // It has caught up. Without it nothing is committed from the moment on at which it is a voter.
+        cluster.world.run_for(Duration::from_secs(2));
+        cluster.kill(2);
+        let add = async move { add_voter_in_version_1(&env, 1, 2, second, ack_when_committed).await };
+        let answer = cluster.world.wait(CLIENT, "an answer, or none", LIMIT, add);
+        assert_eq!(answer == Some(0), !ack_when_committed, "{answer:?}");
+    }
+}
 
 /// One node grows to five and shrinks to three others, under load, while nodes are killed.
 fn a_quorum_grows_and_shrinks(seed: u64) -> u64 {
