@@ -13,6 +13,7 @@ use kafka_protocol::{
         add_raft_voter_request::Listener,
         create_topics_request::CreatableTopic,
         describe_quorum_request::{PartitionData, TopicData},
+        describe_quorum_response::ReplicaState,
     },
     protocol::StrBytes,
 };
@@ -47,6 +48,13 @@ async fn controller(env: &Env, node: NodeId) -> Option<Peer> {
 
 /// The voters and their directories, as the first of the nodes says that leads.
 async fn voters(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<(NodeId, Uuid)>)> {
+    let (leader, voters) = voter_states(env, nodes).await?;
+    let voters = voters.iter().map(|voter| (voter.replica_id.0 as NodeId, voter.replica_directory_id));
+    Some((leader, voters.collect()))
+}
+
+/// What the first of the nodes that leads says of the voters.
+async fn voter_states(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<ReplicaState>)> {
     let topic = TopicData::default()
         .with_topic_name(named("__cluster_metadata"))
         .with_partitions(vec![PartitionData::default().with_partition_index(0)]);
@@ -56,9 +64,7 @@ async fn voters(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<(NodeId, Uui
         let Some(Ok(response)) = limited(env, peer.call(2, &request)).await else { continue };
         let partition = response.topics.into_iter().flat_map(|topic| topic.partitions).next()?;
         if partition.error_code == 0 {
-            let voters = partition.current_voters.iter();
-            let voters = voters.map(|voter| (voter.replica_id.0 as NodeId, voter.replica_directory_id)).collect();
-            return Some((*node, voters));
+            return Some((*node, partition.current_voters));
         }
     }
     None
@@ -248,6 +254,37 @@ async fn remove_voter(env: &Env, leader: NodeId, node: NodeId, directory_id: Uui
 
 const DUPLICATE_VOTER: i16 = 126;
 const VOTER_NOT_FOUND: i16 = 127;
+
+#[test]
+fn a9_the_leader_says_when_it_heard_of_each_voter_and_when_that_had_all_records() {
+    let mut cluster = Cluster::new(5);
+    for node in [1, 2, 3] {
+        let quorum = format!("controller.quorum.voters={}", listed(&[1, 2, 3]));
+        cluster.add_node(node, "broker,controller", &quorum, &[]);
+        cluster.begin_start(node);
+    }
+    let states = |what: &str, since_ms: i64, silent: Option<NodeId>| {
+        eventually(&cluster, what, move |env| async move {
+            let (leader, voters) = voter_states(&env, &[1, 2, 3]).await?;
+            let is_heard = |voter: &ReplicaState| {
+                Some(voter.replica_id.0 as NodeId) == silent
+                    || (voter.last_fetch_timestamp > since_ms && voter.last_caught_up_timestamp > since_ms)
+            };
+            (voters.len() == 3 && voters.iter().all(is_heard)).then_some((leader, voters, env.clock.now_ms()))
+        })
+    };
+    let (leader, voters, now_ms) = states("all are heard and have all records", 0, None);
+    for voter in &voters {
+        let times = [voter.last_fetch_timestamp, voter.last_caught_up_timestamp];
+        assert!(times.iter().all(|time| (now_ms - 10_000..=now_ms + 1000).contains(time)), "{times:?} at {now_ms}");
+    }
+    let dead = [1, 2, 3].into_iter().find(|node| *node != leader).unwrap();
+    cluster.kill(dead);
+    let (_, voters, later_ms) = states("the others are heard later", now_ms + 5000, Some(dead));
+    let silent = voters.iter().find(|voter| voter.replica_id.0 as NodeId == dead).unwrap();
+    assert!(silent.last_fetch_timestamp < later_ms - 3000, "{silent:?} at {later_ms}");
+    assert!(silent.last_caught_up_timestamp <= silent.last_fetch_timestamp);
+}
 
 /// AddRaftVoter in version 1, which kafka-protocol does not have. Returns its error code.
 async fn add_voter_in_version_1(
