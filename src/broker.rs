@@ -72,8 +72,17 @@ pub struct Broker {
     incarnation_id: Uuid,
     /// The life of the broker at the controller; `None` if this node is only a controller.
     session: Option<Arc<Lifecycle>>,
-    offline_dirs: Arc<Watched<Vec<PathBuf>>>,
+    offline_dirs: Offline,
     found: String,
+}
+
+/// The directories that are offline.
+#[derive(Clone)]
+struct Offline {
+    /// Those in `log.dirs`.
+    data: Arc<Watched<Vec<PathBuf>>>,
+    /// The one that holds only the metadata log.
+    metadata: Arc<Watched<Option<PathBuf>>>,
 }
 
 impl Broker {
@@ -93,12 +102,13 @@ impl Broker {
         let data_dirs = config.data_dirs();
 
         // Disks first: a lock held by another process must be noticed before anything is changed.
-        let open_files = plan_open_files(&env, &config, data_dirs.len());
+        let has_metadata_dir = !data_dirs.contains(&config.metadata_dir());
+        let open_files = plan_open_files(&env, &config, data_dirs.len() + usize::from(has_metadata_dir));
         let log_manager_config = log_manager_config(&config, &data_dirs, settings.cluster_id, open_files);
         let quorum = settings.listeners.quorum.clone();
         let is_alone = quorum.is_alone();
         let log_manager = LogManager::open(&env, LogManagerConfig { is_alone, ..log_manager_config })?;
-        let offline_dirs = offline_dirs(&log_manager);
+        let offline_dirs = offline_dirs(&log_manager, has_metadata_dir.then(|| config.metadata_dir()));
 
         // Addresses next, so that the registration contains the ports that the system chose.
         let bound = bind(&env, settings.listeners.for_clients())?;
@@ -205,7 +215,7 @@ impl Broker {
         let Parts { env, replica_manager, metadata, .. } = &*parts;
         if quorum.is_broker {
             replica_manager.set_aside_strays(&metadata.image()).context("cannot look for stray partitions")?;
-            note_directories(env, replica_manager, &parts.channel, offline_dirs.clone()).await;
+            note_directories(env, replica_manager, &parts.channel, offline_dirs.data.clone()).await;
         }
         let recovered = log_manager.clone();
         env.tasks.blocking("sync recovered logs", move || recovered.sync_recovered()).await;
@@ -277,7 +287,10 @@ impl Broker {
         let all = self.data_dirs.len();
         tokio::select! {
             biased;
-            _ = self.offline_dirs.until(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
+            _ = self.offline_dirs.data.until(|dirs| dirs.len() == all) => console::ALL_DIRS_OFFLINE.to_owned(),
+            dir = self.offline_dirs.metadata.until(Option::is_some) => {
+                format!("{}: {}", console::METADATA_DIR_OFFLINE, dir.unwrap_or_default().display())
+            }
             () = self.parts.controller.stopped() => console::QUORUM_FAILED.to_owned(),
         }
     }
@@ -365,11 +378,17 @@ async fn note_directories(
     });
 }
 
-/// A receiver of the list of offline directories.
-fn offline_dirs(log_manager: &LogManager) -> Arc<Watched<Vec<PathBuf>>> {
-    let offline = Arc::new(Watched::new(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>()));
+/// A receiver of the offline directories. `metadata_dir` is the one that holds only the metadata log.
+fn offline_dirs(log_manager: &LogManager, metadata_dir: Option<PathBuf>) -> Offline {
+    let offline = Offline {
+        data: Arc::new(Watched::new(log_manager.offline_dir_paths().map(Path::to_owned).collect::<Vec<_>>())),
+        metadata: Arc::new(Watched::new(None)),
+    };
     let failed = offline.clone();
-    log_manager.on_dir_failure(move |dir, _| failed.update(|dirs| dirs.push(dir.to_owned())));
+    log_manager.on_dir_failure(move |dir, _| match &metadata_dir {
+        Some(metadata_dir) if metadata_dir == dir => failed.metadata.set(Some(dir.to_owned())),
+        _ => failed.data.update(|dirs| dirs.push(dir.to_owned())),
+    });
     offline
 }
 
@@ -569,11 +588,8 @@ impl Quorum<'_> {
         let log = MetadataLog::open(env, log_manager, log_config, accept_loss, !settings.is_alone())
             .context("cannot open the metadata log")?;
         let (dir, is_new) = (log.dir(), log.log_end_offset() == 0);
-        let directory_id = log_manager
-            .directory_ids()
-            .find(|(path, _)| Some(*path) == dir.parent())
-            .map(|(_, id)| id)
-            .context("the metadata log is in no log directory")?;
+        let directory_id =
+            log_manager.metadata_directory_id(&dir).context("the metadata log is in no log directory")?;
         let identity = Identity { node_id: config.node_id, directory_id };
         let addresses = Arc::new(Addresses::new(&settings.voters, &settings.bootstrap));
         let own = self.own.as_ref();

@@ -170,6 +170,41 @@ fn a_partition_written_by_ottla_is_served_by_apache_kafka() {
     assert!(segments(&partition) == written, "Kafka has truncated or repaired something");
 }
 
+/// What `kafka-storage format` makes of `metadata.log.dir` beside `log.dirs` is taken as it is.
+#[test]
+fn directories_that_kafka_formatted_with_a_metadata_directory_of_its_own_are_taken_as_they_are() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let metadata = directory.path().join("metadata");
+    let options = KafkaOptions::default().directory(directory.path()).property("metadata.log.dir", metadata.display());
+    Kafka::format(&options).expect("kafka-storage format");
+    let identity = |dir: &Path| {
+        let text = std::fs::read_to_string(dir.join("meta.properties")).expect("read meta.properties");
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        (value("cluster.id="), value("directory.id="), value("node.id="))
+    };
+    let data = directory.path().join("data");
+    let before = (identity(&data), identity(&metadata));
+    assert!(before.0 != before.1 && !data.join("__cluster_metadata-0").exists());
+
+    let mut broker = Broker::options()
+        .set("log.dirs", data.display())
+        .set("metadata.log.dir", metadata.display())
+        .set("node.id", 1)
+        .start();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "t", 1, &[]);
+    produce(&bootstrap, "t", &[], &[Record::to_partition(0, "first")]);
+    broker.restart();
+    produce(&bootstrap, "t", &[], &[Record::to_partition(0, "second")]);
+    let values: Vec<_> = read_all(&bootstrap, "t").iter().map(|stored| stored.text()).collect();
+    assert_eq!(values, ["first", "second"]);
+    broker.stop();
+    assert_eq!((identity(&data), identity(&metadata)), before);
+    assert!(data.join("t-0").exists() && !data.join("__cluster_metadata-0").exists());
+    assert!(metadata.join("__cluster_metadata-0/00000000000000000000.log").exists());
+    assert!(!metadata.join("t-0").exists());
+}
+
 /// Same as Apache Kafka for a damaged batch header: consumers stop with an error that names the offset. Repeated
 /// fetches do not fill the broker's log.
 #[test]

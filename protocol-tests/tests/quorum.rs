@@ -58,10 +58,15 @@ fn settings(id: i32, controller: u16, node: &Broker) -> PathBuf {
 
 /// The status of a node in `describe --replication`.
 fn status(bootstrap: &str, id: i32) -> Option<String> {
+    replication(bootstrap, id)?.pop()
+}
+
+/// The row of a node in `describe --replication`: id, directory, end offset, lag, last fetch, last caught up, status.
+fn replication(bootstrap: &str, id: i32) -> Option<Vec<String>> {
     let table = quorum(bootstrap, &["describe", "--replication"]);
     let rows = table.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows.into_iter().find(|columns| columns.first() == Some(&id.to_string().as_str()))?;
-    row.last().map(|status| (*status).to_owned())
+    Some(row.into_iter().map(str::to_owned).collect())
 }
 
 #[test]
@@ -82,6 +87,10 @@ fn kafkas_tool_adds_and_removes_controllers_of_a_node_that_was_alone() {
         let added = quorum(&bootstrap, &["--command-config", settings.to_str().expect("a path"), "add-controller"]);
         added.says(&format!("Added controller {id}"));
         assert_eq!(status(&bootstrap, id).as_deref(), Some("Follower"));
+        eventually("the tool shows when the voter was heard and had all records", LIMIT, || {
+            let row = replication(&bootstrap, id)?;
+            row[4..6].iter().all(|time| time.parse().is_ok_and(|ms: i64| ms > 1_600_000_000_000)).then_some(())
+        });
     }
     let removed = quorum(
         &others[0].bootstrap(),

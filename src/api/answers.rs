@@ -6,27 +6,26 @@
 use std::iter::once;
 
 use kafka_protocol::messages::{
-    AddRaftVoterResponse, AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse,
-    AlterPartitionReassignmentsResponse, AlterPartitionResponse, AlterReplicaLogDirsResponse, ApiVersionsResponse,
-    AssignReplicasToDirsResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse, CreateAclsResponse,
-    CreatePartitionsResponse, CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse,
-    DescribeConfigsResponse, DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse,
-    DescribeTopicPartitionsResponse, DescribeTransactionsResponse, DescribeUserScramCredentialsResponse,
-    ElectLeadersResponse, FetchSnapshotResponse, FindCoordinatorResponse, HeartbeatResponse,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
-    ListConfigResourcesResponse, ListGroupsResponse, ListPartitionReassignmentsResponse, ListTransactionsResponse,
-    MetadataResponse, OffsetDeleteResponse, OffsetForLeaderEpochResponse, RemoveRaftVoterResponse,
-    SaslHandshakeResponse, SyncGroupResponse, UnregisterBrokerResponse, UpdateFeaturesResponse,
-    UpdateRaftVoterResponse,
+    AllocateProducerIdsResponse, AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
+    AlterPartitionResponse, AlterReplicaLogDirsResponse, ApiVersionsResponse, AssignReplicasToDirsResponse,
+    BrokerHeartbeatResponse, BrokerRegistrationResponse, CreateAclsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
+    DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeGroupsResponse, DescribeProducersResponse, DescribeQuorumResponse, DescribeTopicPartitionsResponse,
+    DescribeTransactionsResponse, DescribeUserScramCredentialsResponse, ElectLeadersResponse, FetchSnapshotResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
+    JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse,
+    ListPartitionReassignmentsResponse, ListTransactionsResponse, MetadataResponse, OffsetDeleteResponse,
+    OffsetForLeaderEpochResponse, RemoveRaftVoterResponse, SaslHandshakeResponse, SyncGroupResponse,
+    UnregisterBrokerResponse, UpdateFeaturesResponse, UpdateRaftVoterResponse,
 };
 
 use crate::{
     metrics::RequestCounters,
     protocol::{
-        describe_log_dirs::DescribeLogDirsResponse, fetch::FetchResponse, list_offsets::ListOffsetsResponse,
-        offset_commit::OffsetCommitResponse, offset_fetch::OffsetFetchResponse, produce::ProduceResponse,
-        quorum_messages::QuorumMessagesResponse,
+        add_raft_voter::AddRaftVoterResponse, describe_log_dirs::DescribeLogDirsResponse, fetch::FetchResponse,
+        list_offsets::ListOffsetsResponse, offset_commit::OffsetCommitResponse, offset_fetch::OffsetFetchResponse,
+        produce::ProduceResponse, quorum_messages::QuorumMessagesResponse,
     },
 };
 

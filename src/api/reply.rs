@@ -130,6 +130,7 @@ macro_rules! own_codec {
     };
 }
 
+own_codec!(crate::protocol::add_raft_voter::AddRaftVoterRequest, crate::protocol::add_raft_voter::AddRaftVoterResponse);
 own_codec!(crate::protocol::produce::ProduceRequest, crate::protocol::produce::ProduceResponse);
 own_codec!(crate::protocol::fetch::FetchRequest, crate::protocol::fetch::FetchResponse);
 own_codec!(crate::protocol::list_offsets::ListOffsetsRequest, crate::protocol::list_offsets::ListOffsetsResponse);

@@ -801,7 +801,7 @@ pub const APIS: &[Api] = &[
     Api {
         key: 80,
         name: "AddRaftVoter",
-        versions: Versions::served(0, 0).flexible_from(0),
+        versions: Versions::served(0, 1).flexible_from(0),
         listeners: Listeners::BrokersAndControllers,
         needs: &[(Operation::Alter, ResourceKind::Cluster)],
         forward: Forward::ToController,

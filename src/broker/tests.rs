@@ -214,6 +214,35 @@ async fn a_broker_without_its_metadata_log_says_so_even_if_other_directories_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_separate_metadata_directory_fails_ends_and_names_it() {
+    let settings = ["metadata.log.dir=/data/m", "ottla.http.listener=127.0.0.1:0"];
+    for fault in
+        [Faults { fail_write: Some(1), ..Faults::default() }, Faults { fail_sync: Some(1), ..Faults::default() }]
+    {
+        let world = World::new(1);
+        let broker = world.start(&["a", "b"], &settings).await;
+        assert!(broker.create("t").await);
+        broker.produce("t");
+        let image = broker.parts.metadata.image();
+        assert_eq!(image.broker(1).unwrap().log_dirs.len(), 2, "the cluster knows only the data directories");
+        world.disk.set_faults(Faults { below: world.path("m"), ..fault });
+        assert!(!broker.create("u").await);
+        let reason = tokio::time::timeout(Duration::from_secs(10), broker.failed()).await.unwrap();
+        assert_eq!(reason, "the directory of the metadata log is offline: /data/m");
+        assert_eq!(page(&broker, "/health").await, (503, crate::console::METADATA_DIR_OFFLINE.into()));
+        broker.shutdown().await;
+        world.disk.set_faults(Faults::default());
+        let broker = world.start(&["a", "b"], &settings).await;
+        assert_eq!(broker.state("t"), (1, Some(1)));
+        assert!(broker.shutdown().await.is_empty());
+    }
+    let world = World::new(1);
+    world.disk.create_dir_all(Path::new(ROOT)).unwrap();
+    world.disk.open(&world.path("m"), crate::env::Open::CreateNew).unwrap();
+    assert!(world.refusal(&["a"], &settings).await.contains("/data/m"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_directory_that_is_not_there_takes_its_partitions_offline_and_brings_them_back() {
     let world = World::new(1);
     let topics = ["t0", "t1", "t2", "t3"];

@@ -398,9 +398,8 @@ fn cross_checks(broker: &BrokerConfig, log: &LogConfig) -> Vec<String> {
     }
     problems.extend(broker.connection_overrides().err());
     problems.extend(broker.http_listener().err());
-    let metadata_dir = broker.metadata_dir();
-    if !broker.data_dirs().contains(&metadata_dir) {
-        problems.push(format!("metadata.log.dir must be one of log.dirs, but {} is not", metadata_dir.display()));
+    if broker.metadata_dir().as_os_str().is_empty() {
+        problems.push("metadata.log.dir must not be empty".to_owned());
     }
     problems
 }
@@ -659,9 +658,11 @@ log.retention.check.interval.ms=300000
     }
 
     #[test]
-    fn the_metadata_log_is_in_one_of_the_log_directories() {
+    fn the_metadata_log_is_in_the_first_log_directory_or_in_any_other_directory() {
         let dir = |dir: &str| of_properties(&format!("log.dirs=/a,/b\nmetadata.log.dir={dir}\n"), &[]);
         assert_eq!(dir("/b").unwrap().broker.metadata_dir(), PathBuf::from("/b"));
-        assert!(dir("/c").unwrap_err().to_string().contains("metadata.log.dir must be one of log.dirs"));
+        assert_eq!(dir("/c").unwrap().broker.metadata_dir(), PathBuf::from("/c"));
+        assert_eq!(of_properties("log.dirs=/a,/b\n", &[]).unwrap().broker.metadata_dir(), PathBuf::from("/a"));
+        assert!(dir("").is_err());
     }
 }

@@ -5,6 +5,8 @@ use crate::api::Parts;
 
 /// No log directory can be read or written any more.
 pub const ALL_DIRS_OFFLINE: &str = "all log directories are offline";
+/// The directory that holds only the metadata log cannot be read or written any more.
+pub const METADATA_DIR_OFFLINE: &str = "the directory of the metadata log is offline";
 /// The thread of the metadata quorum has ended.
 pub const QUORUM_FAILED: &str = "the metadata quorum has failed";
 const STOPPING: &str = "the broker is stopping";
@@ -14,6 +16,7 @@ const NOT_REGISTERED: &str = "the metadata does not list this broker as active y
 pub(super) struct Health {
     pub(super) is_stopping: bool,
     pub(super) all_dirs_offline: bool,
+    pub(super) metadata_dir_offline: bool,
     pub(super) quorum_has_ended: bool,
     pub(super) is_registered: bool,
 }
@@ -24,6 +27,7 @@ impl Health {
         Health {
             is_stopping: parts.network.is_stopping(),
             all_dirs_offline: parts.log_manager.is_offline(),
+            metadata_dir_offline: parts.log_manager.has_metadata_dir_failed(),
             quorum_has_ended: parts.controller.is_stopped(),
             is_registered: image.brokers.get(&parts.config.node_id).is_some_and(|broker| !broker.fenced),
         }
@@ -33,6 +37,7 @@ impl Health {
     pub(super) fn failure(&self) -> Option<&'static str> {
         match self {
             Health { all_dirs_offline: true, .. } => Some(ALL_DIRS_OFFLINE),
+            Health { metadata_dir_offline: true, .. } => Some(METADATA_DIR_OFFLINE),
             Health { quorum_has_ended: true, is_stopping: false, .. } => Some(QUORUM_FAILED),
             _ => None,
         }
@@ -52,8 +57,13 @@ impl Health {
 mod tests {
     use super::*;
 
-    const HEALTHY: Health =
-        Health { is_stopping: false, all_dirs_offline: false, quorum_has_ended: false, is_registered: true };
+    const HEALTHY: Health = Health {
+        is_stopping: false,
+        all_dirs_offline: false,
+        metadata_dir_offline: false,
+        quorum_has_ended: false,
+        is_registered: true,
+    };
 
     #[test]
     fn each_state_has_its_two_verdicts() {
@@ -62,6 +72,7 @@ mod tests {
             (Health { is_stopping: true, ..HEALTHY }, None, Some(STOPPING)),
             (Health { is_stopping: true, quorum_has_ended: true, ..HEALTHY }, None, Some(STOPPING)),
             (Health { quorum_has_ended: true, ..HEALTHY }, Some(QUORUM_FAILED), Some(QUORUM_FAILED)),
+            (Health { metadata_dir_offline: true, ..HEALTHY }, Some(METADATA_DIR_OFFLINE), Some(METADATA_DIR_OFFLINE)),
             (Health { all_dirs_offline: true, ..HEALTHY }, Some(ALL_DIRS_OFFLINE), Some(ALL_DIRS_OFFLINE)),
             (Health { is_registered: false, ..HEALTHY }, None, Some(NOT_REGISTERED)),
         ] {

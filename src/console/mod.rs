@@ -11,7 +11,7 @@ mod scrape;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-pub use health::{ALL_DIRS_OFFLINE, QUORUM_FAILED};
+pub use health::{ALL_DIRS_OFFLINE, METADATA_DIR_OFFLINE, QUORUM_FAILED};
 
 use crate::{
     api::Parts,

@@ -24,21 +24,34 @@ use super::{
 };
 use crate::{
     env::{Disk, Env},
-    types::{BrokerId, TopicId, TopicPartition, uuid_to_base64},
+    types::{BrokerId, CLUSTER_METADATA_TOPIC, TopicId, TopicPartition, uuid_to_base64},
 };
 
 /// A message names at most this many partitions, and counts the others.
 const MOST_NAMED: usize = 20;
 
+/// What a log directory may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// All logs: `metadata.log.dir` is one of `log.dirs`.
+    All,
+    /// Partitions of topics: one of `log.dirs`, while `metadata.log.dir` is none of them.
+    Topics,
+    /// The metadata log: `metadata.log.dir`, which is none of `log.dirs`.
+    MetadataLog,
+}
+
 /// One log directory.
 pub(super) struct LogDir {
+    pub(super) holds: Holds,
     pub(super) ctx: Arc<LogContext>,
     /// `directory.id`; `None` if the directory could not be read.
     pub(super) directory_id: Option<Uuid>,
     /// Whether this start has initialised it.
     pub(super) is_new: bool,
     /// The broker epoch in the clean-shutdown file (-1 if it had none), if the directory contained the file when it was
-    /// opened.
+    /// opened. Always `None` for the directory of the metadata log alone: Apache Kafka neither writes the file there
+    /// nor removes it, so it would say nothing of a process of Kafka that ran meanwhile.
     pub(super) clean_shutdown: Option<i64>,
     /// Logs that exist and could not be opened.
     pub(super) refused_logs: Mutex<BTreeSet<TopicPartition>>,
@@ -56,6 +69,7 @@ pub(super) struct LogDirs {
 
 /// A directory that this process has locked, before its cluster is checked.
 struct Taken {
+    holds: Holds,
     meta: Result<MetaProperties, Unidentified>,
     partitions: Vec<TopicPartition>,
     lock: Box<dyn Any + Send + Sync>,
@@ -75,16 +89,24 @@ impl LogDirs {
     ///
     /// # Errors
     /// A directory is used by another process, belongs to another node or cluster, or has no readable identity; a
-    /// partition is in two directories; or no directory can be read.
+    /// partition is in two directories, or in one that may not hold it; no directory can be read, or not the one of the
+    /// metadata log alone.
     pub(super) fn open(env: &Env, config: &LogManagerConfig) -> Result<LogDirs, LogError> {
         let mut taken = Vec::new();
         for dir in &config.log_dirs {
-            taken.push((dir, usable(take(env, dir))?));
+            let holds = if config.separate_metadata_dir().is_some() { Holds::Topics } else { Holds::All };
+            taken.push((dir, usable(take(env, dir, holds))?));
         }
         if taken.iter().all(|(_, taken)| taken.is_err()) {
             let first = taken.into_iter().find_map(|(_, taken)| taken.err());
             let none = || LogError::Invalid { path: PathBuf::new(), reason: "there is no log directory".into() };
             return Err(first.unwrap_or_else(none));
+        }
+        if let Some(dir) = config.separate_metadata_dir() {
+            let metadata = take(env, dir, Holds::MetadataLog)?;
+            refuse_misplaced(dir, &metadata, &taken)?;
+            // It is initialised first: others that have an identity show that this one is not new.
+            taken.insert(0, (dir, Ok(metadata)));
         }
         Self::of(env, config, taken)
     }
@@ -111,12 +133,14 @@ impl LogDirs {
         let mut dirs = Vec::new();
         for (dir, taken) in taken {
             let (files, tail) = (files.clone(), tail.clone());
+            let is_metadata_dir = config.separate_metadata_dir() == Some(dir);
             let opened = taken.and_then(|taken| {
                 let ctx = LogContext::new(dir, env.disk.clone(), env.clock.clone(), files, tail, &config.limits)?;
                 LogDir::open(env, ctx, taken, cluster_id.as_deref(), config.node_id)
             });
             dirs.push(match usable(opened)? {
                 Ok(opened) => opened,
+                Err(error) if is_metadata_dir => return Err(error),
                 Err(error) => {
                     LogDir::unreadable(LogContext::unreadable(dir, env.disk.clone(), env.clock.clone()), &error)
                 }
@@ -134,6 +158,7 @@ impl LogDir {
         cluster_id: Option<&str>,
         node_id: BrokerId,
     ) -> Result<LogDir, LogError> {
+        let Taken { holds, lock, .. } = taken;
         let is_new = taken.meta.is_err();
         let cluster_id = cluster_id.map(str::to_owned);
         let meta = match taken.meta {
@@ -144,15 +169,16 @@ impl LogDir {
                 write_meta(env, &ctx.dir, MetaProperties { cluster_id, node_id, directory_id })?
             }
         };
-        let clean_shutdown = consume_clean_shutdown_file(&ctx)?;
+        let clean_shutdown = consume_clean_shutdown_file(&ctx)?.filter(|_| holds != Holds::MetadataLog);
         schedule_leftover_deletions(&ctx)?;
         Ok(LogDir {
+            holds,
             ctx,
             directory_id: Some(meta.directory_id),
             is_new,
             clean_shutdown,
             refused_logs: Mutex::default(),
-            _lock: Some(taken.lock),
+            _lock: Some(lock),
         })
     }
 
@@ -160,6 +186,8 @@ impl LogDir {
     fn unreadable(ctx: Arc<LogContext>, error: &LogError) -> LogDir {
         ctx.fail(error);
         LogDir {
+            // If all logs may be in it, the metadata log is in another one, or cannot be opened.
+            holds: Holds::All,
             ctx,
             directory_id: None,
             is_new: false,
@@ -178,7 +206,7 @@ fn usable<T>(opened: Result<T, LogError>) -> Result<Result<T, LogError>, LogErro
     }
 }
 
-fn take(env: &Env, dir: &Path) -> Result<Taken, LogError> {
+fn take(env: &Env, dir: &Path, holds: Holds) -> Result<Taken, LogError> {
     create_durably(&*env.disk, dir)?;
     let lock = env.disk.lock(&dir.join(".lock")).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
@@ -189,7 +217,7 @@ fn take(env: &Env, dir: &Path) -> Result<Taken, LogError> {
         Some(bytes) => MetaProperties::parse(&bytes).map_err(Unidentified::Damaged),
         None => Err(Unidentified::Missing),
     };
-    Ok(Taken { meta, partitions: partitions_in(&*env.disk, dir)?, lock })
+    Ok(Taken { holds, meta, partitions: partitions_in(&*env.disk, dir)?, lock })
 }
 
 /// Creates the directory and its parents, and makes their names durable: without that a crash could lose the directory
@@ -328,6 +356,40 @@ fn refuse_duplicates<'a>(env: &Env, taken: impl Iterator<Item = (&'a PathBuf, &'
                 return Err(LogError::Invalid { path, reason });
             }
             ids.push((path, id));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses partitions of topics in the directory of the metadata log, and a metadata log elsewhere: the broker would
+/// serve without them.
+fn refuse_misplaced(
+    metadata_dir: &Path,
+    metadata: &Taken,
+    others: &[(&PathBuf, Result<Taken, LogError>)],
+) -> Result<(), LogError> {
+    let of_topics: Vec<_> = metadata.partitions.iter().filter(|name| *name.topic != *CLUSTER_METADATA_TOPIC).collect();
+    if !of_topics.is_empty() {
+        let reason = format!(
+            "it is metadata.log.dir and none of log.dirs, and it holds partitions of topics ({}). Add it to log.dirs, \
+             or move them to one of log.dirs",
+            list_partitions_briefly(of_topics.into_iter())
+        );
+        return Err(LogError::Invalid { path: metadata_dir.to_owned(), reason });
+    }
+    if metadata.partitions.is_empty() {
+        let readable = others.iter().filter_map(|(dir, taken)| Some((*dir, taken.as_ref().ok()?)));
+        for (dir, taken) in readable {
+            let Some(log) = taken.partitions.iter().find(|name| *name.topic == *CLUSTER_METADATA_TOPIC) else {
+                continue;
+            };
+            let reason = format!(
+                "the metadata log is here, but metadata.log.dir is {}. Move it there, with a copy of meta.properties; or \
+                 set metadata.log.dir to {}",
+                metadata_dir.display(),
+                dir.display()
+            );
+            return Err(LogError::Invalid { path: dir.join(log.to_string()), reason });
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ use super::{
     flush::{flush_rolled, flush_through, with_log},
     line_limit::LogLineLimit,
     log::moved_dir_name,
-    log_dirs::{LogDir, LogDirs, partitions_in, write_meta},
+    log_dirs::{Holds, LogDir, LogDirs, partitions_in, write_meta},
     recovery::topic_id_in,
 };
 use crate::{
@@ -51,7 +51,8 @@ pub struct LogManagerConfig {
     pub cluster_id: Option<String>,
     /// This node is a cluster of its own, so it chooses the id of a new cluster. Else the quorum does.
     pub is_alone: bool,
-    /// Where a new metadata log is created: one of `log_dirs`; `None` for any directory.
+    /// `metadata.log.dir`, where a new metadata log is created; `None` for any of `log_dirs`. If it is none of them, it
+    /// holds only the metadata log.
     pub metadata_dir: Option<PathBuf>,
     /// Bounds on open files and memory.
     pub limits: LogLimits,
@@ -83,6 +84,11 @@ impl LogManagerConfig {
             retention_check_interval_ms: 300_000,
             producer_id_expiration_check_interval_ms: 600_000,
         }
+    }
+
+    /// The directory that holds only the metadata log, if there is one.
+    pub(super) fn separate_metadata_dir(&self) -> Option<&PathBuf> {
+        self.metadata_dir.as_ref().filter(|dir| !self.log_dirs.contains(dir))
     }
 }
 
@@ -188,7 +194,8 @@ impl LogManager {
             return Ok(());
         }
         let (cluster_id, node_id) = (Some(id.to_owned()), self.config.node_id);
-        for (dir, directory_id) in self.directory_ids() {
+        let online = self.dirs.iter().filter(|dir| !dir.ctx.is_offline());
+        for (dir, directory_id) in online.filter_map(|dir| Some((&dir.ctx.dir, dir.directory_id?))) {
             write_meta(&self.env, dir, MetaProperties { cluster_id: cluster_id.clone(), node_id, directory_id })?;
         }
         self.cluster_id.set(cluster_id);
@@ -200,10 +207,29 @@ impl LogManager {
         self.is_new_cluster
     }
 
-    /// `directory.id` of each log directory that is in use.
+    /// Whether the directory that holds only the metadata log is new, while others belong to a cluster: it was emptied.
+    pub fn is_metadata_dir_emptied(&self) -> bool {
+        !self.is_new_cluster && self.metadata_dir().is_some_and(|dir| dir.is_new)
+    }
+
+    /// Whether the directory that holds only the metadata log has failed.
+    pub fn has_metadata_dir_failed(&self) -> bool {
+        self.metadata_dir().is_some_and(|dir| dir.ctx.is_offline())
+    }
+
+    /// The directory that holds only the metadata log, if there is one.
+    fn metadata_dir(&self) -> Option<&LogDir> {
+        self.dirs.iter().find(|dir| dir.holds == Holds::MetadataLog)
+    }
+
+    /// The directories in `log.dirs`, which are those that the cluster knows.
+    fn data_dirs(&self) -> impl Iterator<Item = &LogDir> {
+        self.dirs.iter().filter(|dir| dir.holds != Holds::MetadataLog)
+    }
+
+    /// `directory.id` of each directory in `log.dirs` that is in use.
     pub fn directory_ids(&self) -> impl Iterator<Item = (&Path, Uuid)> {
-        let online = self.dirs.iter().filter(|dir| !dir.ctx.is_offline());
-        online.filter_map(|dir| Some((dir.ctx.dir.as_path(), dir.directory_id?)))
+        self.online().filter_map(|dir| Some((dir.ctx.dir.as_path(), dir.directory_id?)))
     }
 
     /// The `directory.id` of the directory of `log`.
@@ -211,24 +237,30 @@ impl LogManager {
         self.dirs.iter().find(|dir| Arc::ptr_eq(&dir.ctx, log.context())).and_then(|dir| dir.directory_id)
     }
 
-    /// Directories that this start has initialised.
+    /// The `directory.id` of the directory that the metadata log is in.
+    pub fn metadata_directory_id(&self, log_dir: &Path) -> Option<Uuid> {
+        let dir = self.dirs.iter().find(|dir| Some(dir.ctx.dir.as_path()) == log_dir.parent());
+        dir.and_then(|dir| dir.directory_id)
+    }
+
+    /// Directories in `log.dirs` that this start has initialised.
     pub fn new_dirs(&self) -> impl Iterator<Item = &Path> {
-        self.dirs.iter().filter(|dir| dir.is_new).map(|dir| dir.ctx.dir.as_path())
+        self.data_dirs().filter(|dir| dir.is_new).map(|dir| dir.ctx.dir.as_path())
     }
 
-    /// Directories that are offline.
+    /// Directories in `log.dirs` that are offline.
     pub fn offline_dir_paths(&self) -> impl Iterator<Item = &Path> {
-        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).map(|dir| dir.ctx.dir.as_path())
+        self.data_dirs().filter(|dir| dir.ctx.is_offline()).map(|dir| dir.ctx.dir.as_path())
     }
 
-    /// Whether the last stop was clean, in all directories.
+    /// Whether the last stop was clean, in all directories in `log.dirs`.
     pub fn was_clean_shutdown(&self) -> bool {
-        self.dirs.iter().all(|dir| dir.clean_shutdown.is_some())
+        self.data_dirs().all(|dir| dir.clean_shutdown.is_some())
     }
 
     /// The broker epoch of the last process, if it has stopped cleanly in all directories; otherwise -1 (KIP-966).
     pub fn previous_broker_epoch(&self) -> i64 {
-        let mut epochs = self.dirs.iter().map(|dir| dir.clean_shutdown.unwrap_or(-1));
+        let mut epochs = self.data_dirs().map(|dir| dir.clean_shutdown.unwrap_or(-1));
         let first = epochs.next().unwrap_or(-1);
         if epochs.all(|epoch| epoch == first) { first } else { -1 }
     }
@@ -238,21 +270,22 @@ impl LogManager {
         self.broker_epoch.store(broker_epoch, Ordering::Relaxed);
     }
 
-    /// Calls `listener` once for each directory that goes offline, in the thread that met the fault.
+    /// Calls `listener` once for each directory that goes offline, also for that of the metadata log, in the thread
+    /// that met the fault.
     pub fn on_dir_failure(&self, listener: impl Fn(&Path, &LogError) + Clone + Send + Sync + 'static) {
         for dir in &self.dirs {
             dir.ctx.on_failure(listener.clone());
         }
     }
 
-    /// `directory.id` of each directory that is offline, if it is known.
+    /// `directory.id` of each directory in `log.dirs` that is offline, if it is known.
     pub fn offline_directory_ids(&self) -> impl Iterator<Item = Uuid> {
-        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).filter_map(|dir| dir.directory_id)
+        self.data_dirs().filter(|dir| dir.ctx.is_offline()).filter_map(|dir| dir.directory_id)
     }
 
-    /// Whether all directories are offline.
+    /// Whether all directories in `log.dirs` are offline.
     pub fn is_offline(&self) -> bool {
-        self.dirs.iter().all(|dir| dir.ctx.is_offline())
+        self.data_dirs().all(|dir| dir.ctx.is_offline())
     }
 
     /// Sets a new `producer.id.expiration.ms`; it applies from the next expiration check on.
@@ -262,9 +295,9 @@ impl LogManager {
         }
     }
 
-    /// Number of directories that are offline.
+    /// Number of directories in `log.dirs` that are offline.
     pub fn offline_dirs(&self) -> usize {
-        self.dirs.iter().filter(|dir| dir.ctx.is_offline()).count()
+        self.data_dirs().filter(|dir| dir.ctx.is_offline()).count()
     }
 
     /// Bytes of memory that hold the last produced batches.
@@ -345,14 +378,21 @@ impl LogManager {
         }
     }
 
+    /// The directories in `log.dirs` that are in use.
     fn online(&self) -> impl Iterator<Item = &LogDir> {
-        self.dirs.iter().filter(|dir| !dir.ctx.is_offline())
+        self.data_dirs().filter(|dir| !dir.ctx.is_offline())
+    }
+
+    /// The directories in use that `partition` may be in.
+    fn online_for(&self, partition: &TopicPartition) -> impl Iterator<Item = &LogDir> {
+        let other = if *partition.topic == *CLUSTER_METADATA_TOPIC { Holds::Topics } else { Holds::MetadataLog };
+        self.dirs.iter().filter(move |dir| dir.holds != other && !dir.ctx.is_offline())
     }
 
     /// The directory that the partition is in. Sets aside the partition's directory of an earlier topic of that name.
     fn dir_of(&self, partition: &TopicPartition, topic_id: Option<TopicId>) -> Result<Option<&LogDir>, LogError> {
         let mut found = None;
-        for dir in self.online() {
+        for dir in self.online_for(partition) {
             let path = dir.ctx.dir.join(partition.to_string());
             if !self.env.disk.exists(&path) {
                 continue;
@@ -473,18 +513,18 @@ impl LogManager {
         {
             return Ok(dir);
         }
-        let mut counts: Vec<usize> = vec![0; self.dirs.len()];
-        if self.dirs.len() > 1 {
+        let mut counts: Vec<usize> = vec![0; self.data_dirs().count()];
+        if counts.len() > 1 {
             for registered in lock(&self.logs).values() {
-                if let Some(at) = self.dirs.iter().position(|dir| Arc::ptr_eq(&dir.ctx, &registered.ctx)) {
+                if let Some(at) = self.data_dirs().position(|dir| Arc::ptr_eq(&dir.ctx, &registered.ctx)) {
                     counts[at] += 1;
                 }
             }
         }
-        let online = self.dirs.iter().zip(counts).filter(|(dir, _)| !dir.ctx.is_offline());
+        let online = self.data_dirs().zip(counts).filter(|(dir, _)| !dir.ctx.is_offline());
         match online.min_by_key(|(_, count)| *count) {
             Some((dir, _)) => Ok(dir),
-            None => match self.dirs.first().map(|dir| dir.ctx.check_online()) {
+            None => match self.data_dirs().next().map(|dir| dir.ctx.check_online()) {
                 Some(Err(error)) => Err(error),
                 _ => Err(LogError::Invalid { path: PathBuf::new(), reason: "there is no log directory".into() }),
             },
@@ -535,14 +575,13 @@ impl LogManager {
 
     /// Whether a log directory contains the partition.
     pub fn has(&self, partition: &TopicPartition) -> bool {
-        self.online().any(|dir| self.env.disk.exists(&dir.ctx.dir.join(partition.to_string())))
+        self.online_for(partition).any(|dir| self.env.disk.exists(&dir.ctx.dir.join(partition.to_string())))
     }
 
     /// For DescribeLogDirs.
     pub fn describe(&self) -> Vec<LogDirDescription> {
         let logs = self.registered();
-        self.dirs
-            .iter()
+        self.data_dirs()
             .map(|dir| {
                 let space = dir.ctx.disk.space(&dir.ctx.dir).ok();
                 let bytes = |value: Option<u64>| value.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -709,7 +748,7 @@ impl LogManager {
     /// serves a whole volume.
     pub fn sync_recovered(&self) {
         let logs = self.registered();
-        for dir in self.online() {
+        for dir in self.dirs.iter().filter(|dir| !dir.ctx.is_offline()) {
             let here = || logs.iter().filter(|(_, ctx, _)| Arc::ptr_eq(ctx, &dir.ctx)).map(|(_, _, owner)| owner);
             let hides = |log: &mut Log| log.visible_end_offset() < log.log_end_offset();
             if !here().any(|owner| with_log(&**owner, hides)) {
@@ -751,6 +790,9 @@ impl LogManager {
         synced.map_err(unclean(false))?;
         let checkpointed = checkpoint(dir, &logs, &Due::all());
         closed.and(checkpointed).map_err(unclean(true))?;
+        if dir.holds == Holds::MetadataLog {
+            return Ok(());
+        }
         if !lock(&dir.refused_logs).is_empty() {
             // A log that could not be opened was not closed either: without the clean-shutdown file the next start
             // checks it again.

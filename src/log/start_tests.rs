@@ -11,6 +11,7 @@ use super::{checkpoints::MetaProperties, flush::with_log, tests::plain, *};
 use crate::{
     config::topic::LogConfig,
     env::{Disk, Env, Open, SystemNet, SystemRandom, Tasks},
+    raft::MetadataLog,
     sim::{SimClock, SimDisk},
     types::{TopicId, TopicPartition},
 };
@@ -244,6 +245,119 @@ fn a_node_of_a_quorum_keeps_its_directories_and_takes_the_id_of_the_cluster_late
     let other = LogManagerConfig { cluster_id: Some("another".into()), ..dirs() };
     drop(manager);
     assert!(LogManager::open(&env, other).err().unwrap().to_string().contains("belongs to cluster 4L6g3nShT"));
+}
+
+fn with_metadata_dir(disk: &SimDisk) -> Result<Arc<LogManager>, LogError> {
+    let config = LogManagerConfig::new(vec!["/a".into(), "/b".into()], 1);
+    LogManager::open(&env(disk), LogManagerConfig { metadata_dir: Some("/m".into()), ..config })
+}
+
+fn open_metadata_log(disk: &SimDisk, manager: &LogManager) -> Result<MetadataLog, LogError> {
+    MetadataLog::open(&env(disk), manager, LogConfig::default(), false, false)
+}
+
+#[test]
+fn a_metadata_directory_outside_the_log_directories_holds_the_metadata_log_and_nothing_else() {
+    let disk = SimDisk::new(1);
+    let manager = with_metadata_dir(&disk).unwrap();
+    let log = open_metadata_log(&disk, &manager).unwrap();
+    assert_eq!(log.dir(), Path::new("/m/__cluster_metadata-0"));
+    let own = manager.metadata_directory_id(&log.dir()).expect("the directory has an id");
+    let of_data: Vec<_> = manager.directory_ids().map(|(path, id)| (path.to_owned(), id)).collect();
+    assert_eq!(of_data.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>(), [Path::new("/a"), Path::new("/b")]);
+    assert!(of_data.iter().all(|(_, id)| *id != own));
+    assert!(manager.describe().iter().all(|dir| dir.path != Path::new("/m")));
+    for at in 0..6 {
+        assert_ne!(place(&manager, &open_log(&manager, &format!("t{at}"), Placement::New(None)).unwrap()).0, "/m");
+    }
+    // It is locked like the others.
+    assert!(matches!(with_metadata_dir(&disk).err(), Some(LogError::Locked { .. })));
+    manager.set_broker_epoch(5);
+    manager.shutdown();
+    drop((log, manager));
+    // Apache Kafka neither removes nor writes the mark of a clean stop there.
+    assert!(!disk.exists(Path::new("/m/.kafka_cleanshutdown")));
+    let manager = with_metadata_dir(&disk).unwrap();
+    assert_eq!((manager.previous_broker_epoch(), manager.was_clean_shutdown()), (5, true));
+    assert_eq!(manager.metadata_directory_id(Path::new("/m/__cluster_metadata-0")), Some(own));
+}
+
+#[test]
+fn a_metadata_directory_that_was_emptied_or_is_missing_is_not_begun_anew() {
+    for has_partitions in [false, true] {
+        for is_missing in [false, true] {
+            let disk = SimDisk::new(1);
+            let manager = with_metadata_dir(&disk).unwrap();
+            let log = open_metadata_log(&disk, &manager).unwrap();
+            let dirs = [log.dir()];
+            if has_partitions {
+                open_log(&manager, "t", Placement::New(None)).unwrap();
+            }
+            manager.shutdown();
+            drop((log, manager));
+            disk.remove_dir_all(&dirs[0]).unwrap();
+            disk.remove_file(Path::new("/m/meta.properties")).unwrap();
+            if is_missing {
+                disk.remove_dir_all(Path::new("/m")).unwrap();
+            }
+            let manager = with_metadata_dir(&disk).unwrap();
+            let refused = open_metadata_log(&disk, &manager).err().expect("the start is refused").to_string();
+            let proof = if has_partitions { "1 partitions (t-0)" } else { "metadata.log.dir is empty" };
+            assert!(refused.contains(proof) && refused.contains("ottla.accept.metadata.loss"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_metadata_directory_that_is_foreign_doubled_misplaced_or_broken_stops_the_start() {
+    let refusal = |disk: &SimDisk| with_metadata_dir(disk).err().expect("the start is refused").to_string();
+    let meta = Path::new("/m/meta.properties");
+    let fresh = || {
+        let disk = SimDisk::new(1);
+        let manager = with_metadata_dir(&disk).unwrap();
+        drop(open_metadata_log(&disk, &manager).unwrap());
+        disk
+    };
+    // It belongs to another cluster or to another node.
+    for (node_id, what) in [(1, "belongs to cluster other"), (2, "belongs to node.id 2")] {
+        let disk = fresh();
+        let text = format!("version=1\ncluster.id=other\nnode.id={node_id}\ndirectory.id=AAAAAAAAAAAAAAAAAAAABQ\n");
+        checkpoints::write_unsynced(&disk, meta, text.as_bytes()).unwrap();
+        disk.remove_file(Path::new("/b/meta.properties")).unwrap();
+        let refused = refusal(&disk);
+        assert!(refused.contains(what) || refused.contains("not to other"), "{refused}");
+    }
+    // Its identity is gone, but its log is there.
+    let disk = fresh();
+    checkpoints::write_unsynced(&disk, Path::new("/m/__cluster_metadata-0/1.log"), b"x").unwrap();
+    disk.remove_file(meta).unwrap();
+    assert!(refusal(&disk).contains("__cluster_metadata-0"));
+    // The log is in two directories.
+    let disk = fresh();
+    disk.create_dir_all(Path::new("/a/__cluster_metadata-0")).unwrap();
+    let refused = refusal(&disk);
+    assert!(refused.contains("/m/__cluster_metadata-0") && refused.contains("/a/__cluster_metadata-0"), "{refused}");
+    // The log is where it was before the setting was changed.
+    let disk = fresh();
+    disk.remove_dir_all(Path::new("/m")).unwrap();
+    disk.create_dir_all(Path::new("/b/__cluster_metadata-0")).unwrap();
+    assert!(refusal(&disk).contains("Move it there, with a copy of meta.properties"));
+    // The directory was one of log.dirs.
+    let disk = fresh();
+    disk.create_dir_all(Path::new("/m/t-0")).unwrap();
+    assert!(refusal(&disk).contains("holds partitions of topics (t-0)"));
+    // It is no directory.
+    let disk = fresh();
+    disk.remove_dir_all(Path::new("/m")).unwrap();
+    disk.open(Path::new("/m"), Open::CreateNew).unwrap();
+    assert!(refusal(&disk).contains("/m"));
+    // A broken data directory does not stop it.
+    let disk = fresh();
+    disk.remove_dir_all(Path::new("/b")).unwrap();
+    disk.open(Path::new("/b"), Open::CreateNew).unwrap();
+    let manager = with_metadata_dir(&disk).unwrap();
+    assert_eq!((manager.offline_dirs(), manager.is_offline(), manager.has_metadata_dir_failed()), (1, false, false));
+    open_metadata_log(&disk, &manager).unwrap();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use kafka_protocol::{
 };
 
 use super::{
+    add_raft_voter::AddRaftVoterRequest,
     compression::{OpenLimits, decompress, open},
     describe_log_dirs::DescribeLogDirsRequest,
     fetch::FetchRequest,
@@ -100,6 +101,7 @@ pub fn own_codec(data: &[u8]) {
         8 => OffsetCommitRequest::decode(version, bytes).map(drop),
         9 => OffsetFetchRequest::decode(version, bytes).map(drop),
         35 => DescribeLogDirsRequest::decode(version, bytes).map(drop),
+        80 => AddRaftVoterRequest::decode(version, bytes).map(drop),
         _ => return,
     };
     match (decoded, check_request(key, version, body)) {

@@ -5,6 +5,7 @@
 //! performance-critical, or too new for `kafka-protocol`, has a file of its own. That crate decodes all other messages,
 //! after `guard` has checked them.
 
+pub mod add_raft_voter;
 mod batch_header;
 pub mod compression;
 pub mod describe_log_dirs;

@@ -424,7 +424,7 @@ struct Driver {
     ticks_without_leader: u32,
     /// Where to continue to fetch, if the end of this log is not a part of the leader's.
     fetch_from: Option<Offset>,
-    /// The nodes that follow this leader by Fetch.
+    /// The nodes that follow this leader.
     observers: Observers,
     /// The directories of the nodes that have sent messages.
     asked_from: BTreeMap<BrokerId, Uuid>,
@@ -927,9 +927,23 @@ impl Driver {
             }
         }
         if is_voter {
+            self.note_voter(&sent);
             self.learn_voter(&sent)?;
         }
         Ok(())
+    }
+
+    /// A leader remembers when it has heard of a voter, and how far that was: what a Fetch says to Kafka's leader.
+    fn note_voter(&mut self, sent: &QuorumMessagesRequest) {
+        if !self.node.is_leader() {
+            return;
+        }
+        let store = self.node.store();
+        let end_offset = self.node.matched(sent.from).and_then(|index| store.end_offset_of(index)).unwrap_or(-1);
+        let now = (self.env.clock.monotonic(), self.env.clock.now_ms());
+        let voters = store.voters();
+        let is_voter = |(node_id, directory_id)| voters.contains(Identity { node_id, directory_id });
+        self.observers.on_fetch((sent.from, sent.from_directory), end_offset, store.end_offset(), now, is_voter);
     }
 
     /// Requests may come from a node that is no voter here: this node may lack the newest set of voters, unless it is
@@ -1319,12 +1333,16 @@ impl Driver {
         let replica = |voter: &super::control_records::Voter| {
             let is_local = voter.voter_id == self.options.identity.node_id;
             let matched = self.node.matched(voter.voter_id).and_then(|index| store.end_offset_of(index));
+            let (fetched_at_ms, caught_up_at_ms) = match is_local {
+                true => (now_ms, now_ms),
+                false => self.observers.times_ms(voter.voter_id, voter.voter_directory_id),
+            };
             ReplicaInfo {
                 id: voter.voter_id,
                 directory_id: voter.voter_directory_id,
                 log_end_offset: if is_local { store.end_offset() } else { matched.unwrap_or(-1) },
-                last_fetch_timestamp_ms: if is_local { now_ms } else { -1 },
-                last_caught_up_timestamp_ms: if is_local { now_ms } else { -1 },
+                last_fetch_timestamp_ms: fetched_at_ms,
+                last_caught_up_timestamp_ms: caught_up_at_ms,
             }
         };
         Ok(QuorumInfo {

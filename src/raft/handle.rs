@@ -384,7 +384,7 @@ impl ControllerHandle {
         self.addresses.set_leader(leader, endpoint);
     }
 
-    /// Changes the voters. Returns when the change is committed.
+    /// Changes the voters. Returns when the change is committed, or written if the change says so.
     pub async fn change_voters(&self, change: VoterChange) -> Result<(), VoterChangeError> {
         let (sender, receiver) = oneshot::channel();
         let not_controller = |_| VoterChangeError::NotController;

@@ -64,11 +64,13 @@ pub struct MetadataLog {
 
 impl MetadataLog {
     /// Opens or creates the log in the log manager's directories. The manager then writes its checkpoints. With
-    /// `accept_loss` a log that has lost records is opened too. A node that `has_other_voters` may have nothing but a
-    /// snapshot: it has fetched that from the leader and ended before its log began there.
+    /// `accept_loss` a log that has lost records is opened too. A node that `has_other_voters`, by its settings or by
+    /// the snapshot, may have nothing but that snapshot: it has fetched it from the leader and ended before its log
+    /// began there.
     ///
     /// # Errors
-    /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged.
+    /// As [`Log::open`]. Also if there was a metadata log, and it is gone or damaged; or if its own directory is new
+    /// and others are not, unless the node `has_other_voters`, from which it gets its log again.
     pub fn open(
         env: &Env,
         manager: &LogManager,
@@ -78,7 +80,7 @@ impl MetadataLog {
     ) -> Result<Self, LogError> {
         let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
         if !accept_loss && !manager.has(&partition) {
-            check_not_lost("it is gone", manager, None, false)?;
+            check_not_lost("it is gone", manager, None, has_other_voters)?;
         }
         let opened = manager.open_metadata_log(&partition, Arc::new(config), accept_loss);
         let log = opened.map_err(|error| match error {
@@ -177,9 +179,16 @@ fn check_not_lost(
     dir: Option<(&dyn Disk, &Path)>,
     has_other_voters: bool,
 ) -> Result<(), LogError> {
+    if let Some((disk, dir)) = dir
+        && is_from_a_leader(disk, dir)?
+    {
+        return Ok(());
+    }
     let partitions = manager.partitions()?;
     let proof = if !partitions.is_empty() {
         Some(format!("{} partitions ({})", partitions.len(), list_partitions_briefly(partitions.iter())))
+    } else if manager.is_metadata_dir_emptied() && !has_other_voters {
+        Some("meta.properties in the other directories, while metadata.log.dir is empty".to_owned())
     } else {
         match dir {
             Some((disk, dir)) => evidence_of_records(disk, dir, has_other_voters)?,
@@ -190,6 +199,14 @@ fn check_not_lost(
     let path = dir.map_or_else(|| PathBuf::from(format!("{CLUSTER_METADATA_TOPIC}-0")), |(_, dir)| dir.to_owned());
     let reason = format!("{what}, but it must have had records, since this exists: {proof}. {LOSS_INSTRUCTIONS}");
     Err(LogError::Invalid { path, reason })
+}
+
+/// Whether the newest snapshot names several voters: the node may have fetched it from their leader, whatever its
+/// settings say, and the others have what was committed after it.
+fn is_from_a_leader(disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
+    let newest = snapshot::newest(disk, dir).map_err(LogError::io("read a snapshot in", dir))?;
+    let voters = newest.filter(|snapshot| snapshot.id.end_offset > 0).and_then(|snapshot| snapshot.voters);
+    Ok(voters.is_some_and(|voters| voters.voters.len() > 1))
 }
 
 /// Returns a file that only a log with records can have left in its directory.
@@ -317,5 +334,55 @@ impl BatchLog for MetadataLog {
 
     fn close(&mut self) -> io::Result<()> {
         self.log().close_cleanly().map_err(io_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        env::{SystemNet, SystemRandom, Tasks},
+        log::LogManagerConfig,
+        metadata::image::MetadataImage,
+        raft::control_records::{KRaftVersionFeature, Voter, VotersRecord},
+        sim::{SimClock, SimDisk},
+    };
+
+    #[test]
+    fn an_empty_log_beside_a_snapshot_of_several_voters_is_not_lost_even_if_the_settings_name_no_other() {
+        for (voters, has_partition, is_opened) in
+            [(1, false, false), (1, true, false), (2, false, true), (2, true, true), (3, true, true)]
+        {
+            let disk = SimDisk::new(1);
+            let env = Env {
+                clock: Arc::new(SimClock::new(1_000_000)),
+                disk: Arc::new(disk.clone()),
+                net: Arc::new(SystemNet),
+                random: Arc::new(SystemRandom::new()),
+                tasks: Tasks::new(),
+            };
+            let open = || {
+                let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+                MetadataLog::open(&env, &manager, log_config(1 << 20, 60_000), false, false)
+            };
+            let dir = open().unwrap().dir();
+            if has_partition {
+                disk.create_dir_all(Path::new("/a/t-0")).unwrap();
+            }
+            let voter = |voter_id| Voter {
+                voter_id,
+                voter_directory_id: Uuid::from_u128(9),
+                endpoints: Vec::new(),
+                kraft_version_feature: KRaftVersionFeature::default(),
+            };
+            let voters = VotersRecord { version: 0, voters: (1..=voters).map(voter).collect() };
+            let mut image = MetadataImage::default();
+            image.provenance.last_contained_offset = 41;
+            snapshot::write(&disk, &dir, &image, Some(&voters), 7, 1_000_000).unwrap();
+            let opened = open();
+            assert_eq!(opened.is_ok(), is_opened, "{:?}", opened.err());
+        }
     }
 }

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut as _;
 use kafka_protocol::{
     messages::{
         AddRaftVoterRequest, CreateTopicsRequest, DescribeQuorumRequest, RemoveRaftVoterRequest,
         add_raft_voter_request::Listener,
         create_topics_request::CreatableTopic,
         describe_quorum_request::{PartitionData, TopicData},
+        describe_quorum_response::ReplicaState,
     },
     protocol::StrBytes,
 };
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     env::{Disk, Env},
     log::checkpoints::MetaProperties,
-    peer::Peer,
+    peer::{Peer, Wire},
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -46,6 +48,13 @@ async fn controller(env: &Env, node: NodeId) -> Option<Peer> {
 
 /// The voters and their directories, as the first of the nodes says that leads.
 async fn voters(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<(NodeId, Uuid)>)> {
+    let (leader, voters) = voter_states(env, nodes).await?;
+    let voters = voters.iter().map(|voter| (voter.replica_id.0 as NodeId, voter.replica_directory_id));
+    Some((leader, voters.collect()))
+}
+
+/// What the first of the nodes that leads says of the voters.
+async fn voter_states(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<ReplicaState>)> {
     let topic = TopicData::default()
         .with_topic_name(named("__cluster_metadata"))
         .with_partitions(vec![PartitionData::default().with_partition_index(0)]);
@@ -55,9 +64,7 @@ async fn voters(env: &Env, nodes: &[NodeId]) -> Option<(NodeId, Vec<(NodeId, Uui
         let Some(Ok(response)) = limited(env, peer.call(2, &request)).await else { continue };
         let partition = response.topics.into_iter().flat_map(|topic| topic.partitions).next()?;
         if partition.error_code == 0 {
-            let voters = partition.current_voters.iter();
-            let voters = voters.map(|voter| (voter.replica_id.0 as NodeId, voter.replica_directory_id)).collect();
-            return Some((*node, voters));
+            return Some((*node, partition.current_voters));
         }
     }
     None
@@ -247,6 +254,81 @@ async fn remove_voter(env: &Env, leader: NodeId, node: NodeId, directory_id: Uui
 
 const DUPLICATE_VOTER: i16 = 126;
 const VOTER_NOT_FOUND: i16 = 127;
+
+#[test]
+fn a9_the_leader_says_when_it_heard_of_each_voter_and_when_that_had_all_records() {
+    let mut cluster = Cluster::new(5);
+    for node in [1, 2, 3] {
+        let quorum = format!("controller.quorum.voters={}", listed(&[1, 2, 3]));
+        cluster.add_node(node, "broker,controller", &quorum, &[]);
+        cluster.begin_start(node);
+    }
+    let states = |what: &str, since_ms: i64, silent: Option<NodeId>| {
+        eventually(&cluster, what, move |env| async move {
+            let (leader, voters) = voter_states(&env, &[1, 2, 3]).await?;
+            let is_heard = |voter: &ReplicaState| {
+                Some(voter.replica_id.0 as NodeId) == silent
+                    || (voter.last_fetch_timestamp > since_ms && voter.last_caught_up_timestamp > since_ms)
+            };
+            (voters.len() == 3 && voters.iter().all(is_heard)).then_some((leader, voters, env.clock.now_ms()))
+        })
+    };
+    let (leader, voters, now_ms) = states("all are heard and have all records", 0, None);
+    for voter in &voters {
+        let times = [voter.last_fetch_timestamp, voter.last_caught_up_timestamp];
+        assert!(times.iter().all(|time| (now_ms - 10_000..=now_ms + 1000).contains(time)), "{times:?} at {now_ms}");
+    }
+    let dead = [1, 2, 3].into_iter().find(|node| *node != leader).unwrap();
+    cluster.kill(dead);
+    let (_, voters, later_ms) = states("the others are heard later", now_ms + 5000, Some(dead));
+    let silent = voters.iter().find(|voter| voter.replica_id.0 as NodeId == dead).unwrap();
+    assert!(silent.last_fetch_timestamp < later_ms - 3000, "{silent:?} at {later_ms}");
+    assert!(silent.last_caught_up_timestamp <= silent.last_fetch_timestamp);
+}
+
+/// AddRaftVoter in version 1, which kafka-protocol does not have. Returns its error code.
+async fn add_voter_in_version_1(
+    env: &Env,
+    leader: NodeId,
+    node: NodeId,
+    directory_id: Uuid,
+    ack_when_committed: bool,
+) -> Option<i16> {
+    let mut body = bytes::BytesMut::new();
+    body.put_u8(0);
+    body.put_i32(1000);
+    body.put_i32(node as i32);
+    body.put_slice(directory_id.as_bytes());
+    body.put_u8(2);
+    for text in ["CONTROLLER", &format!("node-{node}")] {
+        body.put_u8(text.len() as u8 + 1);
+        body.put_slice(text.as_bytes());
+    }
+    body.put_u16(CONTROLLER_PORT);
+    body.put_slice(&[0, u8::from(ack_when_committed), 0]);
+    let mut peer = controller(env, leader).await?;
+    let answer = limited(env, peer.exchange(Wire::new(80, 1, true), &body)).await?.ok()?;
+    Some(i16::from_be_bytes([answer[4], answer[5]]))
+}
+
+#[test]
+fn an_added_voter_is_acknowledged_before_it_is_committed_if_that_is_asked_for() {
+    for ack_when_committed in [false, true] {
+        let mut cluster = Cluster::new(4);
+        cluster.add_node(1, "broker,controller", "controller.quorum.voters=1@node-1:9093", &[]);
+        cluster.add_node(2, "controller", "controller.quorum.bootstrap.servers=node-1:9093", &[]);
+        cluster.start(1);
+        cluster.start(2);
+        let second = directory_id(&cluster, 2);
+        let env = cluster.clients().clone();
+        // It has caught up. Without it nothing is committed from the moment on at which it is a voter.
+        cluster.world.run_for(Duration::from_secs(2));
+        cluster.kill(2);
+        let add = async move { add_voter_in_version_1(&env, 1, 2, second, ack_when_committed).await };
+        let answer = cluster.world.wait(CLIENT, "an answer, or none", LIMIT, add);
+        assert_eq!(answer == Some(0), !ack_when_committed, "{answer:?}");
+    }
+}
 
 /// One node grows to five and shrinks to three others, under load, while nodes are killed.
 fn a_quorum_grows_and_shrinks(seed: u64) -> u64 {

@@ -102,7 +102,9 @@ impl Driver {
                 let Identity { node_id, directory_id } = fetch.observer;
                 let now = (self.env.clock.monotonic(), self.env.clock.now_ms());
                 self.sessions.on_message(node_id, now.0);
-                self.observers.on_fetch((node_id, directory_id), fetch.offset, high_watermark, now);
+                let voters = store.voters();
+                let is_voter = |(node_id, directory_id)| voters.contains(Identity { node_id, directory_id });
+                self.observers.on_fetch((node_id, directory_id), fetch.offset, high_watermark, now, is_voter);
                 let records = self.node.store().read(fetch.offset, high_watermark, MAX_FETCH_BYTES)?;
                 FetchedContent::Records(records)
             }

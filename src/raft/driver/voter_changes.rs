@@ -11,7 +11,11 @@ use crate::raft::control_records::{ControlRecord, Voter};
 /// A change of one voter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VoterChange {
-    Add(Voter),
+    Add {
+        voter: Voter,
+        /// Else the change is answered when this node has written it (KIP-1186).
+        ack_when_committed: bool,
+    },
     Remove(Identity),
     /// New addresses of a voter.
     Update(Voter),
@@ -40,11 +44,13 @@ pub(in crate::raft) type VoterChangeSender = oneshot::Sender<Result<(), VoterCha
 pub(super) struct PendingChange {
     offset: Offset,
     sender: Option<VoterChangeSender>,
+    ack_when_committed: bool,
 }
 
 impl Driver {
-    /// Makes a change. The sender hears when it is committed.
+    /// Makes a change. The sender hears when it is committed, or earlier if the change says so.
     pub(super) fn change_voters(&mut self, change: VoterChange, sender: VoterChangeSender) -> Result<(), Fatal> {
+        let ack_when_committed = !matches!(change, VoterChange::Add { ack_when_committed: false, .. });
         let decided = self.decide_change(change);
         let voters = match decided {
             Ok(voters) => voters,
@@ -53,7 +59,7 @@ impl Driver {
                 return Ok(());
             }
         };
-        self.propose_voters(voters, Some(sender))
+        self.propose_voters(voters, Some(sender), ack_when_committed)
     }
 
     fn decide_change(&mut self, change: VoterChange) -> Result<VotersRecord, VoterChangeError> {
@@ -65,7 +71,7 @@ impl Driver {
         }
         let mut voters = self.node.store().voters().clone();
         match change {
-            VoterChange::Add(voter) => {
+            VoterChange::Add { voter, .. } => {
                 if voters.voter(voter.voter_id).is_some() {
                     return Err(VoterChangeError::Duplicate);
                 }
@@ -98,7 +104,12 @@ impl Driver {
         Ok(voters)
     }
 
-    fn propose_voters(&mut self, voters: VotersRecord, sender: Option<VoterChangeSender>) -> Result<(), Fatal> {
+    fn propose_voters(
+        &mut self,
+        voters: VotersRecord,
+        sender: Option<VoterChangeSender>,
+        ack_when_committed: bool,
+    ) -> Result<(), Fatal> {
         if self.node.store().is_sole_voter() {
             // From now on another voter relies on it.
             self.node.store().sync_hard_state()?;
@@ -116,7 +127,7 @@ impl Driver {
         if before != after {
             tracing::info!(voters = ?after, "the voters of the metadata quorum change");
         }
-        self.pending_change = Some(PendingChange { offset: self.next_offset, sender });
+        self.pending_change = Some(PendingChange { offset: self.next_offset, sender, ack_when_committed });
         self.next_offset += 1;
         Ok(())
     }
@@ -126,9 +137,16 @@ impl Driver {
         self.pending_change.is_some() || self.node.store().voters_offset().is_some_and(|offset| offset > applied)
     }
 
-    /// Answers a change that is committed.
+    /// Answers a change that is committed, or written if that suffices. Another one begins only when it is committed.
     pub(super) fn answer_change(&mut self) {
-        let applied = self.applied_offset();
+        let (applied, written) = (self.applied_offset(), self.node.store().end_offset());
+        if let Some(change) = &mut self.pending_change
+            && !change.ack_when_committed
+            && change.offset < written
+            && let Some(sender) = change.sender.take()
+        {
+            let _ = sender.send(Ok(()));
+        }
         if let Some(change) = self.pending_change.take_if(|change| change.offset <= applied)
             && let Some(sender) = change.sender
         {
@@ -185,6 +203,6 @@ impl Driver {
                 voter.endpoints = vec![VoterEndpoint { name: name.clone(), host, port }];
             }
         }
-        self.propose_voters(voters, None)
+        self.propose_voters(voters, None, true)
     }
 }
