@@ -36,7 +36,7 @@ use crate::{
     loggers::Loggers,
     metadata::{
         image::{Endpoint, MetadataImage},
-        publisher::Publisher,
+        publisher::{Publisher, Subscriber},
     },
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
@@ -142,10 +142,6 @@ impl Broker {
             log_manager: log_manager.clone(),
             changes: Arc::default(),
         }));
-        publisher.subscribe(replica_manager.clone());
-        publisher.subscribe(news.clone());
-        // After those that move leaders and coordinators: clients that waited find them.
-        publisher.subscribe(replica_manager.liveness().clone());
         let incarnation_id = env.random.uuid();
         let registration = RegisterBroker {
             // The only voter knows it. Other brokers register when they know it.
@@ -211,8 +207,19 @@ impl Broker {
             true => Some(begin_session(&parts, heartbeats, registration, is_only_voter).await?),
             false => None,
         };
-        // From here on the image is not older than this start.
+        // From here on the image is not older than this start. With an older one, replicas would follow leaders that were
+        // replaced long ago and truncate their logs to theirs, and directories of later topics would look like earlier
+        // ones.
         let Parts { env, replica_manager, metadata, .. } = &*parts;
+        let subscribers: [Arc<dyn Subscriber>; 3] = [
+            replica_manager.clone(),
+            news.clone(),
+            // After those that move leaders and coordinators: clients that waited find them.
+            replica_manager.liveness().clone(),
+        ];
+        let publisher = metadata.clone();
+        let subscribe = move || subscribers.into_iter().for_each(|subscriber| publisher.subscribe(subscriber));
+        env.tasks.blocking("open the logs", subscribe).await;
         if quorum.is_broker {
             replica_manager.set_aside_strays(&metadata.image()).context("cannot look for stray partitions")?;
             note_directories(env, replica_manager, &parts.channel, offline_dirs.data.clone()).await;

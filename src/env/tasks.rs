@@ -78,6 +78,15 @@ impl Drop for Forget {
     }
 }
 
+/// Aborts a future when the one that waits for it is dropped.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Inner {
     fn spawned(&self) -> std::sync::MutexGuard<'_, Spawned> {
         lock(&self.spawned)
@@ -152,18 +161,20 @@ impl Tasks {
         });
     }
 
-    /// Runs a future as a task of its own and waits for it, wherever the caller runs. If the caller is dropped, the
-    /// task goes on. `None` if this group stops first.
+    /// Runs a future as a task of its own and waits for it, wherever the caller runs. If the caller is dropped, the task
+    /// is aborted. `None` if this group stops first.
     pub async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
+        let (work, abort) = futures_util::future::abortable(work);
+        let _abort = AbortOnDrop(abort);
         let (done, value) = oneshot::channel();
         self.spawn_until_stopped(name, async move {
             let _ = done.send(work.await);
         });
-        value.await.ok()
+        value.await.ok()?.ok()
     }
 
     /// Runs `work` on the blocking pool: fsync, cold reads, anything that may wait for a disk.

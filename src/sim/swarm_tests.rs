@@ -517,7 +517,7 @@ fn swarm(seed: u64) -> (u64, usize) {
 
 #[test]
 fn inv_r4_a_swarm_of_faults_loses_nothing_and_ends_in_a_whole_cluster() {
-    for seed in seeds(2, 1) {
+    for seed in seeds(8, 4) {
         swarm(seed);
     }
 }
