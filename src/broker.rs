@@ -207,9 +207,9 @@ impl Broker {
             true => Some(begin_session(&parts, heartbeats, registration, is_only_voter).await?),
             false => None,
         };
-        // From here on the image is not older than this start. With an older one, replicas would follow leaders that were
-        // replaced long ago and truncate their logs to theirs, and directories of later topics would look like earlier
-        // ones.
+        // From here on the image is not older than this start. With an older one, replicas would follow leaders that
+        // were replaced long ago and truncate their logs to theirs, and directories of later topics would look like
+        // earlier ones.
         let Parts { env, replica_manager, metadata, .. } = &*parts;
         let subscribers: [Arc<dyn Subscriber>; 3] = [
             replica_manager.clone(),

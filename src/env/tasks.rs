@@ -161,8 +161,8 @@ impl Tasks {
         });
     }
 
-    /// Runs a future as a task of its own and waits for it, wherever the caller runs. If the caller is dropped, the task
-    /// is aborted. `None` if this group stops first.
+    /// Runs a future as a task of its own and waits for it, wherever the caller runs. If the caller is dropped, the
+    /// task is aborted. `None` if this group stops first.
     pub async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
