@@ -79,7 +79,7 @@ fn the_largest_requests_of_every_api_hurt_nobody_but_their_sender() {
         let mut faults = Vec::new();
         for number in 1..=ATTEMPTS {
             let prepare = |trial: &Trial| trial.frames(name, &plan);
-            let report = attempt_prepared(&Size::default(), prepare, |trial, frames| {
+            let report = attempt_prepared(&Size::default(), number, prepare, |trial, frames| {
                 let begun = Instant::now();
                 trial.send_all(frames);
                 while begun.elapsed() < LEAST_TIME {

@@ -39,16 +39,18 @@ async fn fetch(ctx: &RequestContext, request: &FetchRequest) -> Result<FetchResp
     cluster.check_cluster_id(request.cluster_id.as_deref())?;
     let (topic, partition) = requested(ctx.api_version, request).ok_or(ResponseError::InvalidRequest)?;
     ctx.connection.belongs_to(request.replica_id);
-    let fetch = MetadataFetch {
+    let mut fetch = MetadataFetch {
         observer: Identity { node_id: request.replica_id, directory_id: partition.replica_directory_id },
         leader_epoch: partition.current_leader_epoch,
         offset: partition.fetch_offset,
         last_epoch: partition.last_fetched_epoch,
+        is_new: true,
     };
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = ctx.env().clock.monotonic() + wait;
     let reply = loop {
         let reply = cluster.controller().fetch_metadata(fetch).await.map_err(|_| ResponseError::BrokerNotAvailable)?;
+        fetch.is_new = false;
         let now = ctx.env().clock.monotonic();
         if !is_empty(&reply, partition.high_watermark) || now >= deadline {
             break reply;

@@ -146,7 +146,9 @@ impl BrokerSessions {
             Answer::Lives => _ = self.heard.insert(broker, now),
             Answer::HasEnded if !was_heard => self.on_end(broker),
             Answer::None if !was_heard => _ = self.silent.insert(broker, begun),
-            Answer::HasEnded | Answer::None => {}
+            // What it had sent before may have come later than the question: ask again.
+            Answer::HasEnded => _ = self.disconnected.insert(broker),
+            Answer::None => {}
         }
     }
 
@@ -250,6 +252,16 @@ mod tests {
         sessions.on_asked(2, at(4), Answer::HasEnded, at(30));
         let expired = sessions.expired(&image, at(30), session).expect("it is lost");
         assert_eq!((expired.fence.broker_id, expired.lost), (2, Lost::Ended));
+
+        // The other sent a message just before it ended, and that came just after it was asked.
+        sessions.on_disconnect(3);
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(40)), [3]);
+        sessions.on_message(3, at(41));
+        sessions.on_asked(3, at(40), Answer::HasEnded, at(60));
+        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(60)), [3]);
+        sessions.on_asked(3, at(60), Answer::HasEnded, at(80));
+        assert_eq!(sessions.expired(&image, at(80), session).map(|expired| expired.fence.broker_id), Some(2));
+        assert!(sessions.has_ended(3));
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct MetadataFetch {
     pub offset: Offset,
     /// The epoch of the record before `offset`.
     pub last_epoch: LeaderEpoch,
+    /// The observer has just sent this request. Later looks on behalf of a request that waits do not show that it
+    /// lives.
+    pub is_new: bool,
 }
 
 /// What the leader gives to an observer.
@@ -101,7 +104,9 @@ impl Driver {
             LogPosition::Continues => {
                 let Identity { node_id, directory_id } = fetch.observer;
                 let now = (self.env.clock.monotonic(), self.env.clock.now_ms());
-                self.sessions.on_message(node_id, now.0);
+                if fetch.is_new {
+                    self.sessions.on_message(node_id, now.0);
+                }
                 let voters = store.voters();
                 let is_voter = |(node_id, directory_id)| voters.contains(Identity { node_id, directory_id });
                 self.observers.on_fetch((node_id, directory_id), fetch.offset, high_watermark, now, is_voter);
