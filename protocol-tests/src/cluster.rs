@@ -47,7 +47,9 @@ impl Cluster {
                 .set("controller.listener.names", "CONTROLLER")
                 .set("controller.quorum.voters", voters.join(","))
                 .set("offsets.topic.num.partitions", 3)
-                .expect_log("fenced a broker whose process has ended");
+                .expect_log("fenced a broker whose process has ended")
+                // On a busy machine.
+                .expect_log("fenced a broker that is silent");
             configure(*id, options)
         });
         // None of them can start alone: two voters elect the controller.
@@ -55,7 +57,20 @@ impl Cluster {
             let starting: Vec<_> = options.map(|options| scope.spawn(move || options.start())).collect();
             starting.into_iter().map(|broker| broker.join().expect("the broker starts")).collect()
         });
-        Cluster { brokers }
+        let cluster = Cluster { brokers };
+        cluster.await_brokers();
+        cluster
+    }
+
+    /// Waits until each broker lists all of them. A client that is told of fewer gives up its connections to the others.
+    fn await_brokers(&self) {
+        for broker in &self.brokers {
+            let client: BaseConsumer = config(&broker.bootstrap(), &[]).create().expect("create a client");
+            eventually("the broker lists all brokers", CATCH_UP_LIMIT, || {
+                let metadata = client.fetch_metadata(None, CALL_LIMIT).ok()?;
+                (metadata.brokers().len() == NODES.len()).then_some(())
+            });
+        }
     }
 
     /// The broker with this id.

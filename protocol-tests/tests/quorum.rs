@@ -30,6 +30,7 @@ fn node(id: i32, roles: &str, controller: u16, quorum: (&str, &str)) -> Broker {
         .set("offsets.topic.replication.factor", 1)
         .expect_log("fenced a broker whose process has ended")
         .expect_log("fenced a broker that has sent no heartbeat")
+        .expect_log("fenced a broker that is silent")
         .start()
 }
 
