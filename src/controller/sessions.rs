@@ -176,6 +176,13 @@ mod tests {
     use super::*;
     use crate::controller::testing::*;
 
+    const SILENCE: Duration = Duration::from_millis(600);
+    const SESSION: Duration = Duration::from_secs(9);
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_secs(100) + Duration::from_millis(ms)
+    }
+
     #[test]
     fn a_broker_is_fenced_when_it_was_silent_for_its_session() {
         let image = image_with_brokers(&[1, 2]);
@@ -216,51 +223,47 @@ mod tests {
     fn a_broker_that_is_silent_is_asked_and_fenced_if_it_does_not_answer() {
         let image = image_with_brokers(&[1, 2, 3]);
         let mut sessions = BrokerSessions::default();
-        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
-        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
         // The other two become silent. This is broker 1.
-        assert!(sessions.to_ask(&image, 1, true, silence, at(0)).is_empty(), "their time begins");
-        assert!(sessions.to_ask(&image, 1, true, silence, at(600)).is_empty());
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(601)), [2, 3]);
-        assert!(sessions.to_ask(&image, 1, true, silence, at(700)).is_empty(), "they are being asked");
+        assert!(sessions.to_ask(&image, 1, true, SILENCE, at(0)).is_empty(), "their time begins");
+        assert!(sessions.to_ask(&image, 1, true, SILENCE, at(600)).is_empty());
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(601)), [2, 3]);
+        assert!(sessions.to_ask(&image, 1, true, SILENCE, at(700)).is_empty(), "they are being asked");
         sessions.on_asked(2, at(601), Answer::Lives, at(800));
         sessions.on_asked(3, at(601), Answer::None, at(1201));
-        let expired = sessions.expired(&image, at(1201), session).expect("one is lost");
+        let expired = sessions.expired(&image, at(1201), SESSION).expect("one is lost");
         assert_eq!((expired.fence.broker_id, expired.lost), (3, Lost::Silent));
         // It comes back.
         sessions.on_message(3, at(1300));
-        assert!(sessions.expired(&image, at(1300), session).is_none());
+        assert!(sessions.expired(&image, at(1300), SESSION).is_none());
         // Broker 2 goes on to send nothing, and to answer.
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(1401)), [2]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(1401)), [2]);
         sessions.on_asked(2, at(1401), Answer::Lives, at(1402));
-        assert!(sessions.expired(&image, at(1402), session).is_none());
+        assert!(sessions.expired(&image, at(1402), SESSION).is_none());
     }
 
     #[test]
     fn a_broker_that_closes_a_connection_is_asked_at_once() {
         let image = image_with_brokers(&[1, 2, 3]);
         let mut sessions = BrokerSessions::default();
-        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
-        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
         sessions.on_message(2, at(0));
         sessions.on_disconnect(2);
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(1)), [2]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(1)), [2]);
         sessions.on_asked(2, at(1), Answer::Lives, at(2));
-        assert!(sessions.to_ask(&image, 1, true, silence, at(3)).is_empty(), "it has lost one connection only");
+        assert!(sessions.to_ask(&image, 1, true, SILENCE, at(3)).is_empty(), "it has lost one connection only");
         sessions.on_disconnect(2);
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(4)), [2]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(4)), [2]);
         sessions.on_asked(2, at(4), Answer::HasEnded, at(30));
-        let expired = sessions.expired(&image, at(30), session).expect("it is lost");
+        let expired = sessions.expired(&image, at(30), SESSION).expect("it is lost");
         assert_eq!((expired.fence.broker_id, expired.lost), (2, Lost::Ended));
 
         // The other sent a message just before it ended, and that came just after it was asked.
         sessions.on_disconnect(3);
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(40)), [3]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(40)), [3]);
         sessions.on_message(3, at(41));
         sessions.on_asked(3, at(40), Answer::HasEnded, at(60));
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(60)), [3]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(60)), [3]);
         sessions.on_asked(3, at(60), Answer::HasEnded, at(80));
-        assert_eq!(sessions.expired(&image, at(80), session).map(|expired| expired.fence.broker_id), Some(2));
+        assert_eq!(sessions.expired(&image, at(80), SESSION).map(|expired| expired.fence.broker_id), Some(2));
         assert!(sessions.has_ended(3));
     }
 
@@ -268,37 +271,33 @@ mod tests {
     fn a_controller_that_is_not_active_asks_the_active_one_when_that_is_silent() {
         let image = image_with_brokers(&[1, 2, 3]);
         let mut sessions = BrokerSessions::default();
-        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
-        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
         // Broker 2 is active, 3 sends nothing to this one.
         sessions.on_message(2, at(0));
-        assert_eq!(sessions.to_ask(&image, 1, false, silence, at(601)), [2]);
+        assert_eq!(sessions.to_ask(&image, 1, false, SILENCE, at(601)), [2]);
         sessions.on_asked(2, at(601), Answer::None, at(1201));
         sessions.on_inactive(at(1250));
-        let expired = sessions.expired(&image, at(1250), session).expect("this one is active now");
+        let expired = sessions.expired(&image, at(1250), SESSION).expect("this one is active now");
         assert_eq!((expired.fence.broker_id, expired.lost), (2, Lost::Silent));
         // What was known long ago counts no more.
         sessions.on_inactive(at(4000));
-        assert!(sessions.expired(&image, at(4000), session).is_none());
-        assert!(sessions.to_ask(&image, 1, false, silence, at(4000)).is_empty());
+        assert!(sessions.expired(&image, at(4000), SESSION).is_none());
+        assert!(sessions.to_ask(&image, 1, false, SILENCE, at(4000)).is_empty());
     }
 
     #[test]
     fn nobody_is_silent_while_this_node_itself_did_not_run() {
         let image = image_with_brokers(&[1, 2]);
         let mut sessions = BrokerSessions::default();
-        let (silence, session) = (Duration::from_millis(600), Duration::from_secs(9));
-        let at = |ms: u64| Duration::from_secs(100) + Duration::from_millis(ms);
         sessions.on_message(2, at(0));
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(601)), [2]);
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(601)), [2]);
         sessions.on_own_pause(at(5000));
         sessions.on_asked(2, at(601), Answer::None, at(5001));
-        assert!(sessions.expired(&image, at(5001), session).is_none());
-        assert!(sessions.to_ask(&image, 1, true, silence, at(5002)).is_empty());
-        assert_eq!(sessions.to_ask(&image, 1, true, silence, at(5603)), [2]);
+        assert!(sessions.expired(&image, at(5001), SESSION).is_none());
+        assert!(sessions.to_ask(&image, 1, true, SILENCE, at(5002)).is_empty());
+        assert_eq!(sessions.to_ask(&image, 1, true, SILENCE, at(5603)), [2]);
         // An answer that was on its way when the broker was heard again says nothing.
         sessions.on_message(2, at(5700));
         sessions.on_asked(2, at(5603), Answer::None, at(6203));
-        assert!(sessions.expired(&image, at(6203), session).is_none());
+        assert!(sessions.expired(&image, at(6203), SESSION).is_none());
     }
 }
