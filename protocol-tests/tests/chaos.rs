@@ -404,6 +404,22 @@ impl Group {
         let (mut positions, mut rebalances) = (BTreeMap::<i32, i64>::new(), 0);
         let mut last_commit = Instant::now();
         loop {
+            // Errors say that brokers cannot be reached; librdkafka tries again.
+            let message = consumer.poll(Duration::from_millis(100)).and_then(Result::ok);
+            // What was read in an earlier assignment is not this member's to commit: the next owner has gone on from there,
+            // and a commit in the new generation would put its offsets back.
+            let seen = consumer.context().0.load(Ordering::Relaxed);
+            if seen != rebalances {
+                (rebalances, positions) = (seen, BTreeMap::new());
+            }
+            if let Some(message) = message {
+                let (partition, offset) = (message.partition(), message.offset());
+                if let Some(next) = positions.insert(partition, offset + 1) {
+                    assert_eq!(offset, next, "a member skips or repeats records of partition {partition}");
+                }
+                let value = String::from_utf8_lossy(message.payload().expect("a value")).into_owned();
+                self.read.lock().expect("lock").push(Placed { value, partition, offset });
+            }
             let leaves = self.leave.load(Ordering::Relaxed);
             if leaves || last_commit.elapsed() > Duration::from_millis(500) {
                 self.commit(&consumer, &positions, leaves);
@@ -412,18 +428,6 @@ impl Group {
             if leaves {
                 return;
             }
-            // Errors say that brokers cannot be reached; librdkafka tries again.
-            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
-            let seen = consumer.context().0.load(Ordering::Relaxed);
-            if seen != rebalances {
-                (rebalances, positions) = (seen, BTreeMap::new());
-            }
-            let (partition, offset) = (message.partition(), message.offset());
-            if let Some(next) = positions.insert(partition, offset + 1) {
-                assert_eq!(offset, next, "a member skips or repeats records of partition {partition}");
-            }
-            let value = String::from_utf8_lossy(message.payload().expect("a value")).into_owned();
-            self.read.lock().expect("lock").push(Placed { value, partition, offset });
         }
     }
 
