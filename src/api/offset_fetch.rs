@@ -3,7 +3,8 @@
 //! Behavior: O4, O7. A partition without a committed offset gets -1 and no error, even if group, topic or partition do
 //! not exist; topics with an unknown id get an error.
 //! Deviations: a group or partition that is named twice is returned once; once the response exceeds 48 MiB, the other
-//! groups get COORDINATOR_LOAD_IN_PROGRESS, so that the client asks for them again.
+//! groups get COORDINATOR_LOAD_IN_PROGRESS, so that the client asks for them again; a coordinator whose followers are
+//! silent answers NOT_COORDINATOR, since another may have taken over and have newer offsets.
 //! Version notes: 2 null means all partitions, 7 require_stable (KIP-447), 8 several groups (KIP-709), 9 member epochs
 //! (KIP-848), 10 topic ids.
 

@@ -112,6 +112,14 @@ impl CoordinatorLog for GroupMetadataLog {
         Ok(Appended { first_offset, last_offset, leader_epoch: appended.leader_epoch })
     }
 
+    fn confirm_leadership(&self, partition: i32) -> BoxFuture<'static, Result<(), WriteError>> {
+        let partition = self.partition(partition);
+        Box::pin(async move {
+            let partition = partition.ok_or(WriteError::NotLeader)?;
+            partition.confirm_leadership().await.map_err(|_| WriteError::NotLeader)
+        })
+    }
+
     fn leader_epoch(&self, partition: i32) -> LeaderEpoch {
         self.partition(partition).and_then(|partition| partition.led_in()).unwrap_or(-1)
     }

@@ -113,6 +113,10 @@ pub trait CoordinatorLog: Send + Sync + 'static {
     /// Waits until [`CoordinatorLog::is_committed`] is true, or returns an error when it can no longer be.
     fn committed(&self, partition: i32, position: Position) -> BoxFuture<'static, Result<(), WriteError>>;
 
+    /// Waits until this broker is known to lead the partition still, so that no other has acknowledged a write that it
+    /// does not know.
+    fn confirm_leadership(&self, partition: i32) -> BoxFuture<'static, Result<(), WriteError>>;
+
     /// The epoch in which this broker leads the partition; -1 if it does not.
     fn leader_epoch(&self, partition: i32) -> LeaderEpoch;
 
@@ -354,6 +358,7 @@ impl GroupCoordinator {
             }
             self.inner.env.tasks.yield_now().await;
         }
+        self.inner.log.confirm_leadership(partition).await?;
         Ok(all)
     }
 
@@ -375,6 +380,7 @@ impl GroupCoordinator {
             let continues = last.is_some() && last == page.first().map(|topic| topic.name.clone());
             join(&mut all, page, continues);
             if next.is_none() {
+                self.inner.log.confirm_leadership(partition).await?;
                 return Ok(all);
             }
             after = next;

@@ -3,16 +3,17 @@
 
 use std::{
     collections::VecDeque,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, flush::FlushQueue, tail_cache::TailCache};
-use crate::env::{Clock, Disk, lock::lock};
+use crate::env::{Clock, Disk, Open, lock::lock};
 
 /// Bounds on open files and memory of logs.
 #[derive(Clone, Debug)]
@@ -52,6 +53,9 @@ type FailureListener = Box<dyn Fn(&Path, &LogError) + Send + Sync>;
 const CHECKPOINT_FILES: [&str; 3] =
     ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint"];
 
+/// More files than this are made durable by a sync of the whole volume, which costs less than one sync for each.
+pub(super) const IDS_SYNCED_ONE_BY_ONE: usize = 16;
+
 /// Shared by all logs of one log directory.
 pub struct LogContext {
     /// The log directory.
@@ -77,6 +81,10 @@ pub struct LogContext {
     /// Whether a segment was rolled since the last background flush.
     pub(crate) rolled: AtomicBool,
     pub(crate) rolled_notify: tokio::sync::Notify,
+    /// The `partition.metadata` files that were written and are not durable yet.
+    unsynced_ids: Mutex<Vec<PathBuf>>,
+    unsynced_ids_notify: tokio::sync::Notify,
+    synced_ids: AtomicUsize,
     /// Number of partition directories created so far, and how many of them are durable: one sync serves all.
     partitions_created: AtomicU64,
     pub(crate) partitions_synced: AtomicU64,
@@ -136,6 +144,9 @@ impl LogContext {
             pending_removals: Mutex::default(),
             rolled: AtomicBool::new(false),
             rolled_notify: tokio::sync::Notify::new(),
+            unsynced_ids: Mutex::default(),
+            unsynced_ids_notify: tokio::sync::Notify::new(),
+            synced_ids: AtomicUsize::new(0),
             partitions_created: AtomicU64::new(0),
             partitions_synced: AtomicU64::new(0),
             offline: OnceLock::new(),
@@ -214,6 +225,55 @@ impl LogContext {
         self.disk.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
         self.partitions_synced.fetch_max(created, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// A `partition.metadata` was written: it must be durable soon, because it tells whose records the directory holds.
+    pub(crate) fn wrote_topic_id(&self, path: PathBuf) {
+        lock(&self.unsynced_ids).push(path);
+        self.unsynced_ids_notify.notify_one();
+    }
+
+    /// Waits until [`LogContext::sync_topic_ids`] has something to do.
+    pub(crate) async fn topic_ids_written(&self) {
+        while lock(&self.unsynced_ids).is_empty() {
+            self.unsynced_ids_notify.notified().await;
+        }
+    }
+
+    /// Makes the topic ids of new partitions durable, and the names of their directories. May wait for the disk.
+    pub(crate) fn sync_topic_ids(&self) {
+        let paths = std::mem::take(&mut *lock(&self.unsynced_ids));
+        if self.is_offline() || paths.is_empty() {
+            return;
+        }
+        let synced = if paths.len() > IDS_SYNCED_ONE_BY_ONE {
+            self.sync_volume()
+        } else {
+            let one_by_one = paths.iter().try_for_each(|path| self.sync_file_and_dir(path));
+            one_by_one.and_then(|()| self.sync_partitions()).map_err(|error| self.handle_io_error(error))
+        };
+        match synced {
+            Ok(()) => _ = self.synced_ids.fetch_add(paths.len(), Ordering::AcqRel),
+            Err(error) => tracing::debug!(dir = %self.dir.display(), %error, "cannot sync the ids of new partitions"),
+        }
+    }
+
+    /// How many topic ids [`LogContext::sync_topic_ids`] has made durable.
+    #[cfg(test)]
+    pub(crate) fn synced_ids(&self) -> usize {
+        self.synced_ids.load(Ordering::Acquire)
+    }
+
+    /// A partition that was deleted meanwhile needs no sync.
+    fn sync_file_and_dir(&self, path: &Path) -> Result<(), LogError> {
+        let sync = || {
+            self.disk.open(path, Open::ReadWrite)?.sync_data()?;
+            path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir))
+        };
+        match sync() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::io("sync", path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes everything in the log directory durable. As with any sync, a failure is final.

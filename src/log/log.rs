@@ -242,6 +242,7 @@ impl Log {
             .map_err(LogError::io("write", &path))
             .map_err(|error| self.ctx.handle_io_error(error))?;
         self.topic_id = Some(topic_id);
+        self.ctx.wrote_topic_id(path.clone());
         self.dirty.wrote(path);
         Ok(())
     }

@@ -25,7 +25,7 @@ use super::{
     line_limit::LogLineLimit,
     log::moved_dir_name,
     log_dirs::{Holds, LogDir, LogDirs, partitions_in, write_meta},
-    recovery::topic_id_in,
+    recovery::{holds_records, topic_id_in},
 };
 use crate::{
     config::topic::LogConfig,
@@ -467,6 +467,25 @@ impl LogManager {
         Ok(())
     }
 
+    /// Sets aside a partition's directory that has lost its topic id, unless it is empty: a power cut can take the file
+    /// and leave the records, which may be those of an earlier topic of that name. For a replica whose records others
+    /// have.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn set_aside_without_id(&self, partition: &TopicPartition) -> Result<(), LogError> {
+        for dir in self.online_for(partition) {
+            let path = dir.ctx.dir.join(partition.to_string());
+            if self.env.disk.exists(&path)
+                && topic_id_in(&*self.env.disk, &path)?.is_none()
+                && holds_records(&dir.ctx, &path)?
+            {
+                self.set_aside(dir, partition, "it has lost its topic id, and other replicas have the records")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the directory of a partition whose log could not be opened; [`LogManager::delete_log`] is for an open
     /// log.
     ///
@@ -631,6 +650,14 @@ impl LogManager {
                     manager.wait_for_work(at).await;
                     let worker = manager.clone();
                     manager.env.tasks.blocking("log-manager-tick", move || worker.tick_dir(at)).await;
+                }
+            });
+            let (ctx, tasks) = (self.dirs[at].ctx.clone(), self.env.tasks.clone());
+            self.env.tasks.spawn_until_stopped("sync ids of partitions", async move {
+                loop {
+                    ctx.topic_ids_written().await;
+                    let worker = ctx.clone();
+                    tasks.blocking("sync ids of partitions", move || worker.sync_topic_ids()).await;
                 }
             });
         }
@@ -1219,6 +1246,29 @@ mod tests {
             });
             assert!(!manager.dirs[0].ctx.is_offline());
             assert!(!directory.path().join("t-0").exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_topic_ids_of_new_partitions_are_soon_durable() {
+        for partitions in [2, super::super::context::IDS_SYNCED_ONE_BY_ONE + 2] {
+            let disk = SimDisk::new(1);
+            let env = env(&disk, &SimClock::new(1_000_000));
+            let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
+            manager.start();
+            let open = |index| {
+                let name = TopicPartition::new("t", i32::try_from(index).unwrap());
+                manager.open_log(&name, topic_id(3), Arc::default(), Placement::New(None)).unwrap()
+            };
+            let logs: Vec<_> = (0..partitions).map(open).collect();
+            let ctx = manager.dirs[0].ctx.clone();
+            crate::sim::until("the ids are synced", || ctx.synced_ids() == partitions).await;
+            disk.crash();
+            for index in 0..logs.len() {
+                let dir = format!("/a/t-{index}");
+                assert_eq!(topic_id_in(&disk, Path::new(&dir)).unwrap(), topic_id(3), "{dir}");
+            }
+            env.tasks.shutdown().await;
         }
     }
 

@@ -163,6 +163,12 @@ impl Found {
     }
 }
 
+/// Whether a partition's directory has records, or had some once.
+pub(super) fn holds_records(ctx: &LogContext, dir: &Path) -> Result<bool, LogError> {
+    let found = Found::list(ctx, dir)?;
+    Ok(!found.holds_nothing() || found.segments.keys().any(|base_offset| *base_offset > 0))
+}
+
 /// The topic id in a partition's directory, if there is a readable one.
 pub(super) fn topic_id_in(disk: &dyn Disk, dir: &Path) -> Result<Option<TopicId>, LogError> {
     let bytes = read_if_exists(disk, &dir.join(PARTITION_METADATA_FILE))?;

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::{isr::Proposals, state::LiveBrokers};
 use crate::{
     env::{Clock, lock},
@@ -18,6 +20,9 @@ use crate::{
     metrics::Counter,
     types::BrokerId,
 };
+
+/// The part of the interval between two fetch requests of a follower that is not its wait at the leader.
+const FETCH_INTERVAL_MARGIN: Duration = Duration::from_millis(300);
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
@@ -49,12 +54,17 @@ pub struct ReplicaContext {
     live: RwLock<BTreeMap<BrokerId, i64>>,
     /// When each of the other brokers last sent a fetch request.
     fetched: RwLock<BTreeMap<BrokerId, Duration>>,
+    /// The longest time between two fetch requests of a follower to which nothing happens.
+    pub(super) longest_fetch_interval: Duration,
+    /// Woken when a follower has fetched, and when the leadership of a partition has changed.
+    pub(super) followers_changed: Notify,
     /// The epoch of this broker; -1 if it is not registered.
     own_epoch: AtomicI64,
 }
 
 impl ReplicaContext {
-    pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration) -> Arc<ReplicaContext> {
+    /// `fetch_wait` is `replica.fetch.wait.max.ms`, which all brokers should have the same.
+    pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration, fetch_wait: Duration) -> Arc<ReplicaContext> {
         Arc::new(ReplicaContext {
             local,
             liveness: Liveness::new(clock.clone()),
@@ -64,6 +74,8 @@ impl ReplicaContext {
             counters: ReplicaCounters::default(),
             live: RwLock::default(),
             fetched: RwLock::default(),
+            longest_fetch_interval: fetch_wait + FETCH_INTERVAL_MARGIN,
+            followers_changed: Notify::new(),
             own_epoch: AtomicI64::new(-1),
         })
     }
@@ -87,6 +99,7 @@ impl ReplicaContext {
         // A broker that is not registered has no replica here.
         if lock::read(&self.live).contains_key(&broker) {
             lock::write(&self.fetched).insert(broker, self.clock.monotonic());
+            self.followers_changed.notify_waiters();
         }
     }
 }

@@ -71,17 +71,20 @@ impl Directories {
         self.has_started.load(Ordering::Acquire)
     }
 
-    /// Whether an empty log may take the place of one that is gone: other replicas have the records, and the controller
-    /// counts this replica neither as in sync nor as one that may lead (KIP-966). A directory that has failed may come
-    /// back with the log, so it is waited for.
+    /// Whether others have the records of a partition: the controller counts this replica neither as in sync nor as one
+    /// that may lead (KIP-966).
+    pub(super) fn others_have_it(&self, partition: &PartitionImage) -> bool {
+        let PartitionImage { isr, elr, last_known_elr, .. } = partition;
+        !isr.is_empty() && ![isr, elr, last_known_elr].into_iter().any(|of| of.contains(&self.broker_id))
+    }
+
+    /// Whether an empty log may take the place of one that is gone: others have the records. A directory that has
+    /// failed may come back with the log, so it is waited for.
     pub(super) fn may_begin_empty(&self, partition: &PartitionImage, log_manager: &LogManager) -> bool {
         let own = self.broker_id;
-        let counts =
-            [&partition.isr, &partition.elr, &partition.last_known_elr].into_iter().any(|of| of.contains(&own));
         let is_ours = assigned_directory(partition, own)
             .is_some_and(|assigned| log_manager.directory_ids().any(|(_, id)| id == assigned));
-        !partition.isr.is_empty()
-            && !counts
+        self.others_have_it(partition)
             && !is_ours
             && directory_of(partition, own) != Some(UNASSIGNED)
             && log_manager.offline_dir_paths().next().is_none()

@@ -18,7 +18,7 @@ use std::{
 use super::{
     changed_partitions::{ChangedPartitions, Observers},
     context::ReplicaContext,
-    state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, Moment, ReplicaState, RoleChange},
+    state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, LiveBrokers as _, Moment, ReplicaState, RoleChange},
     waiters::{Waiter, Waiters},
 };
 use crate::{
@@ -31,6 +31,10 @@ use crate::{
     },
     types::{BrokerId, LeaderEpoch, Offset, ProducerId, TimestampMs, TopicId, TopicPartition},
 };
+
+/// A leader whose followers are silent for this long answers as if it did not lead. By then a controller that hears
+/// neither has fenced them.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// The upper bound of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +228,7 @@ impl Partition {
         let effects = self.step(&mut inner, Event::Metadata(leadership));
         drop(inner);
         self.wake_all();
+        self.context.followers_changed.notify_waiters();
         effects.role
     }
 
@@ -233,6 +238,7 @@ impl Partition {
         self.step(&mut inner, Event::IsrAnswer { partition_epoch, answer });
         drop(inner);
         self.wake_all();
+        self.context.followers_changed.notify_waiters();
     }
 
     /// Looks for followers that are too far behind.
@@ -289,6 +295,45 @@ impl Partition {
             }
             waiter.woken().await;
         }
+    }
+
+    /// Waits until this broker is known to lead, so that what it has in memory is not older than what another leader
+    /// has acknowledged. A broker that is cut off does not hear of its successor. But that was a follower, and fetches
+    /// no more once it leads: the leader goes on if all brokers that can succeed it have fetched a moment ago, and
+    /// otherwise waits for their next fetch. Beyond Kafka, whose old leaders answer from memory.
+    ///
+    /// # Errors
+    /// This broker does not lead, or a follower has not fetched within [`CONFIRM_LIMIT`].
+    pub async fn confirm_leadership(&self) -> Result<(), PartitionError> {
+        let ReplicaContext { clock, followers_changed, longest_fetch_interval, .. } = &*self.context;
+        let begun = clock.monotonic();
+        let mut since = begun.saturating_sub(*longest_fetch_interval);
+        loop {
+            let mut changed = std::pin::pin!(followers_changed.notified());
+            // From here on a wake-up is not missed.
+            changed.as_mut().enable();
+            if self.have_successors_fetched(since)? {
+                return Ok(());
+            }
+            since = begun;
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock.sleep_until(begun + CONFIRM_LIMIT) => {
+                    return Err(PartitionError::NotLeader(self.topic_partition.clone()));
+                }
+            }
+        }
+    }
+
+    /// Whether all brokers that the controller may elect after this leader have fetched since that time.
+    fn have_successors_fetched(&self, since: Duration) -> Result<bool, PartitionError> {
+        let inner = self.lock();
+        if !inner.state.is_leader() {
+            return Err(PartitionError::NotLeader(self.topic_partition.clone()));
+        }
+        let has_fetched = |broker| self.context.last_fetch(broker).is_some_and(|at| at >= since);
+        Ok(inner.state.successors().all(has_fetched))
     }
 
     /// For a committed append with acks=all: fails if there are too few in-sync replicas by now
@@ -733,13 +778,18 @@ pub(crate) mod tests {
 
     /// A partition on a simulated disk. This broker is the leader and the only replica.
     pub(crate) fn led_partition(config: LogConfig) -> Arc<Partition> {
+        led_partition_at(config).0
+    }
+
+    /// The same, with the clock of its context.
+    fn led_partition_at(config: LogConfig) -> (Arc<Partition>, SimClock) {
         let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
         let dir = std::path::Path::new("/a");
         crate::env::Disk::create_dir_all(&disk, dir).unwrap();
-        let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock)).unwrap();
+        let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock.clone())).unwrap();
         let name = TopicPartition::new("t", 0);
         let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
-        let context = ReplicaContext::new(1, Arc::new(SimClock::new(1000)), Duration::from_secs(30));
+        let context = ReplicaContext::new(1, Arc::new(clock.clone()), Duration::from_secs(30), Duration::ZERO);
         let partition = Partition::new(&context, TopicId::ZERO, log, 0);
         let leadership = Leadership {
             leader: 1,
@@ -750,7 +800,7 @@ pub(crate) mod tests {
             is_recovering: false,
         };
         assert_eq!(partition.on_metadata(leadership), Some(RoleChange::Leader));
-        partition
+        (partition, clock)
     }
 
     /// Appends one small record.
@@ -771,6 +821,37 @@ pub(crate) mod tests {
         crate::log::flush_through(&*partition, 1).unwrap();
         assert_eq!(partition.watermarks().high_watermark, 1);
         assert!(waiter.woken().now_or_never().is_some());
+    }
+
+    /// Lets the future run until it waits.
+    fn is_ready<T>(future: &mut std::pin::Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+        future.as_mut().now_or_never()
+    }
+
+    #[test]
+    fn a_leader_is_confirmed_by_the_fetches_of_all_that_can_succeed_it() {
+        let (partition, clock) = led_partition_at(LogConfig::default());
+        let confirmed = || Box::pin(partition.confirm_leadership());
+        assert!(confirmed().now_or_never().unwrap().is_ok(), "nobody else can lead");
+        partition.context.set_brokers(&crate::controller::testing::image_with_brokers(&[1, 2]));
+        partition.on_metadata(led_by(1, 1));
+        let mut first = confirmed();
+        assert!(is_ready(&mut first).is_none());
+        clock.advance(Duration::from_millis(10));
+        partition.context.on_fetch_request(2);
+        assert!(is_ready(&mut first).unwrap().is_ok(), "broker 2 follows");
+        clock.advance(partition.context.longest_fetch_interval);
+        assert!(confirmed().now_or_never().unwrap().is_ok(), "it has followed a moment ago");
+        clock.advance(Duration::from_millis(1));
+        let mut second = confirmed();
+        assert!(is_ready(&mut second).is_none(), "broker 2 is silent");
+        partition.on_metadata(led_by(2, 2));
+        assert!(is_ready(&mut second).unwrap().is_err(), "broker 2 leads");
+        partition.on_metadata(led_by(1, 3));
+        let mut third = confirmed();
+        assert!(is_ready(&mut third).is_none());
+        clock.advance(CONFIRM_LIMIT);
+        assert!(is_ready(&mut third).unwrap().is_err(), "broker 2 is silent for too long");
     }
 
     fn led_by(leader: BrokerId, epoch: LeaderEpoch) -> Leadership {

@@ -213,7 +213,7 @@ impl ReplicaManager {
         replication: ReplicationSettings,
     ) -> Arc<ReplicaManager> {
         let ReplicationSettings { max_lag, fetchers } = replication;
-        let context = ReplicaContext::new(broker_id, env.clock.clone(), max_lag);
+        let context = ReplicaContext::new(broker_id, env.clock.clone(), max_lag, fetchers.wait);
         Arc::new_cyclic(|this| ReplicaManager {
             broker_id,
             fetchers: Fetchers::new(&env, &context, fetchers),
@@ -676,9 +676,13 @@ impl ReplicaManager {
         name: &TopicPartition,
         placement: Placement,
     ) -> Result<Arc<Partition>, LogError> {
+        let registered = topic.partitions.get(&name.partition);
+        if registered.is_some_and(|registered| self.directories.others_have_it(registered)) {
+            self.log_manager.set_aside_without_id(name)?;
+        }
         let config = Arc::new(self.log_config(image, &topic.name));
         let log = self.log_manager.open_log(name, Some(topic.id), config, placement)?;
-        if let Some(registered) = topic.partitions.get(&name.partition) {
+        if let Some(registered) = registered {
             self.directories.on_opened(topic.id, name.partition, registered, self.log_manager.directory_id_of(&log));
         }
         let high_watermark = self.log_manager.checkpointed_high_watermark(name).unwrap_or(0);
@@ -911,6 +915,39 @@ mod tests {
         world.disk.crash();
         assert!(world.disk.exists(Path::new("/a/t-0/partition.metadata")));
         world.env.tasks.shutdown().await;
+    }
+
+    /// A power cut takes the topic id of a new partition that no sync has reached, and may leave its records.
+    #[tokio::test]
+    async fn a_log_that_has_lost_its_topic_id_is_opened_only_where_no_other_replica_has_the_records() {
+        for (isr, kept) in [(vec![1], 3), (vec![1, 2], 3), (vec![2], 0)] {
+            let mut world = World::new();
+            let topic_id = Uuid::new_v4();
+            let dir = Path::new("/a/t-0");
+            let manager = LogManager::open(&world.env, LogManagerConfig::new(vec!["/b".into()], 1)).unwrap();
+            let name = TopicPartition::new("t", 0);
+            let mut log = manager.open_log(&name, None, Arc::default(), Placement::New(None)).unwrap();
+            for _ in 0..3 {
+                let rules = crate::log::ValidationRules::new(&name, log.config(), 1000, 9);
+                let batch = crate::log::validate(crate::log::tests::plain(1, b"x", 1000), &rules).unwrap();
+                log.append_as_leader(batch, 0, 1000).unwrap();
+            }
+            world.disk.rename(Path::new("/b/t-0"), dir).unwrap();
+            let epochs = PartitionRecord { leader_epoch: 0, partition_epoch: 0, ..Default::default() };
+            let partition = PartitionRecord {
+                partition_id: 0,
+                topic_id,
+                replicas: vec![1, 2],
+                isr: isr.clone(),
+                leader: 2,
+                ..epochs
+            };
+            world.apply(vec![TopicRecord { name: "t".into(), topic_id }.into(), partition.into()]);
+            let opened = world.manager.partition("t", 0).unwrap();
+            assert_eq!(opened.watermarks().log_end_offset, kept, "ISR {isr:?}");
+            assert_eq!(world.dirs("-stray"), usize::from(kept == 0), "ISR {isr:?}");
+            world.env.tasks.shutdown().await;
+        }
     }
 
     #[tokio::test]

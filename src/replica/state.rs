@@ -240,6 +240,13 @@ impl ReplicaState {
         self.leadership.isr.contains(&replica)
     }
 
+    /// The brokers that the controller may elect after this leader: the other members of the ISR, and of the proposed
+    /// one, which the controller may have confirmed already.
+    pub fn successors(&self) -> impl Iterator<Item = BrokerId> {
+        let proposed = self.proposed.iter().flatten();
+        self.leadership.isr.iter().chain(proposed).copied().filter(|broker| *broker != self.local)
+    }
+
     /// Whether another broker may fetch as a follower.
     pub fn is_follower(&self, replica: BrokerId) -> bool {
         self.followers.contains_key(&replica)
