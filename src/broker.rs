@@ -41,8 +41,8 @@ use crate::{
     metrics::Metrics,
     network::{Bound, Limits, SharedLimits},
     raft::{
-        self, Addresses, ClusterIdentity, ControllerChannel, Identity, Join, MetadataLog, OpenStore, QuorumTransport,
-        SelfAddress,
+        self, Addresses, ClusterIdentity, ControllerChannel, Identity, Join, JoinMark, MetadataLog, OpenStore,
+        QuorumTransport, SelfAddress,
         control_records::{KRaftVersionFeature, Voter, VoterEndpoint, VotersRecord},
         storage::BatchLog,
     },
@@ -275,6 +275,12 @@ impl Broker {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn image(&self) -> Arc<MetadataImage> {
         self.parts.metadata.image()
+    }
+
+    /// How many voters the metadata quorum has, as far as this node knows.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn voter_count(&self) -> usize {
+        self.parts.controller.addresses().voters().voters.len()
     }
 
     /// The epoch of the metadata quorum, as far as this node knows.
@@ -598,6 +604,9 @@ impl Quorum<'_> {
         let directory_id =
             log_manager.metadata_directory_id(&dir).context("the metadata log is in no log directory")?;
         let identity = Identity { node_id: config.node_id, directory_id };
+        let is_listed = settings.is_controller && settings.voters.iter().any(|(id, _)| *id == identity.node_id);
+        let mark = (is_listed && !settings.is_alone()).then(|| JoinMark::begin(env.disk.clone(), &dir, is_new));
+        let mark = mark.transpose().context("cannot write to the directory of the metadata log")?;
         let addresses = Arc::new(Addresses::new(&settings.voters, &settings.bootstrap));
         let own = self.own.as_ref();
         let listener = own.map(|(name, endpoint)| VoterEndpoint {
@@ -655,7 +664,6 @@ impl Quorum<'_> {
         let join = listener.filter(|_| settings.is_controller).map(|listener| {
             let (env, controller) = (env.clone(), controller.clone());
             let is_automatic = config.controller_quorum_auto_join_enable;
-            let is_listed = settings.voters.iter().any(|(id, _)| *id == identity.node_id);
             let join: MakeJoin = Box::new(move |channel| Join {
                 env,
                 own: address,
@@ -664,7 +672,7 @@ impl Quorum<'_> {
                 channel,
                 is_automatic,
                 is_listed,
-                is_new,
+                mark,
             });
             join
         });

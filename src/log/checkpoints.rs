@@ -114,18 +114,24 @@ impl OffsetCheckpoint {
         self.write(state, wanted)
     }
 
-    /// Lowers the offset of `partition` to at most `offset`, durably, before the log itself is cut.
+    /// Lowers offsets to at most these, durably, before the logs themselves are cut: with one write for all.
     ///
     /// # Errors
     /// As [`OffsetCheckpoint::update`].
-    pub fn lower(&self, partition: &TopicPartition, offset: Offset) -> Result<(), LogError> {
+    pub fn lower(&self, offsets: impl IntoIterator<Item = (TopicPartition, Offset)>) -> Result<(), LogError> {
         let mut state = lock(&self.state);
-        state.note_cut(partition);
-        if state.durable.get(partition).is_none_or(|stored| *stored <= offset) {
+        let mut lowered = Vec::new();
+        for (partition, offset) in offsets {
+            state.note_cut(&partition);
+            if state.durable.get(&partition).is_some_and(|stored| *stored > offset) {
+                lowered.push((partition, offset));
+            }
+        }
+        if lowered.is_empty() {
             return Ok(());
         }
         let mut wanted = state.durable.clone();
-        wanted.insert(partition.clone(), offset);
+        wanted.extend(lowered);
         self.write(&mut state, wanted)
     }
 
@@ -344,8 +350,8 @@ mod tests {
         let checkpoint = OffsetCheckpoint::open(disk.clone(), path.clone()).unwrap();
         checkpoint.update([(TopicPartition::new("b", 0), 7), (TopicPartition::new("a-x", 1), 3)]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n2\na-x 1 3\nb 0 7\n");
-        checkpoint.lower(&TopicPartition::new("b", 0), 5).unwrap();
-        checkpoint.lower(&TopicPartition::new("c", 0), 5).unwrap();
+        checkpoint.lower([(TopicPartition::new("b", 0), 5)]).unwrap();
+        checkpoint.lower([(TopicPartition::new("c", 0), 5)]).unwrap();
         let again = OffsetCheckpoint::open(disk.clone(), path.clone()).unwrap();
         assert_eq!(again.get(&TopicPartition::new("b", 0)), Some(5));
         assert_eq!(again.get(&TopicPartition::new("c", 0)), None);
@@ -384,7 +390,7 @@ mod tests {
         let [cut, deleted, other] = ["cut", "deleted", "other"].map(|topic| TopicPartition::new(topic, 0));
         checkpoint.update([(cut.clone(), 9), (deleted.clone(), 9)]).unwrap();
         let gather = || {
-            checkpoint.lower(&cut, 5).unwrap();
+            checkpoint.lower([(cut.clone(), 5)]).unwrap();
             checkpoint.forget(&deleted);
             vec![(cut.clone(), 10), (deleted.clone(), 10), (other.clone(), 10)]
         };
@@ -404,7 +410,7 @@ mod tests {
         checkpoint.forget(&TopicPartition::new("t", 7));
         let syncs = disk.syncs();
         checkpoint.remove(&TopicPartition::new("new", 0)).unwrap();
-        checkpoint.lower(&TopicPartition::new("t", 8), 1).unwrap();
+        checkpoint.lower([(TopicPartition::new("t", 8), 1)]).unwrap();
         assert_eq!(disk.syncs(), syncs);
         checkpoint.remove(&TopicPartition::new("t", 7)).unwrap();
         assert_eq!(disk.syncs(), syncs + 1);

@@ -22,6 +22,9 @@ use crate::{
 /// How many logs of one directory are flushed at a time. File systems commit the syncs of several files together.
 const FLUSHERS_PER_DIR: usize = 8;
 
+/// More truncations than this are made durable by a sync of the whole volume.
+const TRUNCATIONS_SYNCED_ONE_BY_ONE: usize = 16;
+
 /// The owner of a log, which keeps it behind a lock.
 pub trait LogOwner: Send + Sync {
     /// Runs `act` on the log, under the lock.
@@ -295,6 +298,33 @@ pub(crate) fn flush_rolled(owner: &dyn LogOwner) -> FlushResult {
     flush(owner, up_to, Log::active_base_offset)
 }
 
+/// Makes truncations durable that [`Log::cut_to`] has made. With many of them, one sync serves a whole volume. A
+/// failure takes the log directory offline, which reports it.
+pub fn sync_truncations(owners: &[Arc<dyn LogOwner>]) {
+    if owners.len() <= TRUNCATIONS_SYNCED_ONE_BY_ONE {
+        for owner in owners {
+            let flushes = with_log(&**owner, |log| log.flushes());
+            let _ = flush_in_turn(&**owner, &flushes, Offset::MAX, Log::log_end_offset);
+        }
+        return;
+    }
+    let mut prepared: Vec<(Arc<LogContext>, Vec<(&Arc<dyn LogOwner>, FlushDone)>)> = Vec::new();
+    for owner in owners {
+        let (ctx, done) = with_log(&**owner, |log| (log.context().clone(), log.prepare_sync()));
+        let Ok(Some(done)) = done else { continue };
+        // linear: a broker has a few log directories
+        match prepared.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &ctx)) {
+            Some((_, of)) => of.push((owner, done)),
+            None => prepared.push((ctx, vec![(owner, done)])),
+        }
+    }
+    for (ctx, of) in prepared {
+        if ctx.sync_volume().is_ok() {
+            of.into_iter().for_each(|(owner, done)| with_log(&**owner, |log| log.flush_done(done)));
+        }
+    }
+}
+
 /// Unless all records below `wanted` are durable, flushes up to the offset that `extent` returns once the flush lock is
 /// held.
 fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) -> FlushResult {
@@ -315,7 +345,8 @@ fn flush_in_turn(
     lock(&flushes.waiting).is_queued = false;
     let plan = with_log(owner, |log| {
         // A log that was deleted in the meantime needs no flush.
-        let is_needed = log.recovery_point() < wanted.min(log.log_end_offset()) && !log.is_deleted();
+        let is_needed = log.recovery_point() < wanted.min(log.log_end_offset()) || log.has_unsynced_truncation();
+        let is_needed = is_needed && !log.is_deleted();
         is_needed.then(|| log.flush_plan(extent(log)))
     });
     if let Some(plan) = plan {

@@ -128,6 +128,16 @@ impl Dirty {
     }
 }
 
+/// A truncation inside of the segments.
+struct Cut {
+    /// How many segments remain.
+    kept: usize,
+    /// Where the last of them is cut; `None` if it remains whole.
+    position: Option<u64>,
+    /// Where the log ends then.
+    end: Offset,
+}
+
 impl Log {
     /// Opens the log in `dir`, or creates it there.
     ///
@@ -278,6 +288,7 @@ impl Log {
         now_ms: TimestampMs,
     ) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
+        self.settle_truncation()?;
         let ValidatedBatch { mut header, records, marker, origin, pinned_bytes } = batch;
         if let AppendCheck::Duplicate(original) = self.producers.check(&self.partition, &header, marker, origin)? {
             return Ok(AppendInfo {
@@ -321,6 +332,7 @@ impl Log {
     /// on.
     pub fn append_as_follower(&mut self, batches: Bytes, now_ms: TimestampMs) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
+        self.settle_truncation()?;
         let placed = self.check_batches(&batches)?;
         let Some((first, last)) =
             placed.first().zip(placed.last()).map(|(first, last)| (first.1.base_offset(), last.1.last_offset()))
@@ -782,10 +794,10 @@ impl Log {
         Ok(Some(self.flush_plan(self.log_end_offset).done))
     }
 
-    /// [`Log::prepare_close`] for a log that stays open: the records that recovery checked become durable with the
-    /// volume. A full disk is no error for indexes and epochs, which can be rebuilt.
+    /// [`Log::prepare_close`] for a log that stays open: its records, and a truncation, become durable with the volume.
+    /// A full disk is no error for indexes and epochs, which can be rebuilt.
     pub(super) fn prepare_sync(&mut self) -> Result<Option<FlushDone>, LogError> {
-        if self.deleted || self.recovery_point == self.log_end_offset {
+        if self.deleted || self.recovery_point == self.log_end_offset && !self.has_unsynced_truncation() {
             return Ok(None);
         }
         let mut done = self.flush_plan(self.log_end_offset).done;
@@ -913,11 +925,23 @@ impl Log {
     }
 
     /// Truncates everything from `offset` on, including the whole batch that contains `offset`. Returns whether
-    /// anything was truncated.
+    /// anything was truncated. The truncation is durable then.
     ///
     /// # Errors
     /// A fault of the disk.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<bool, LogError> {
+        let is_cut = self.cut_to(offset)?;
+        self.settle_truncation()?;
+        Ok(is_cut)
+    }
+
+    /// [`Log::truncate_to`] that leaves the wait for the disk to [`super::flush::sync_truncations`], which can do it
+    /// outside of the log's lock. An append that comes before it waits for the disk itself. If the checkpoint of
+    /// recovery points has one above [`Log::end_of_cut`], it is written here.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn cut_to(&mut self, offset: Offset) -> Result<bool, LogError> {
         self.check_usable()?;
         if offset >= self.log_end_offset {
             return Ok(false);
@@ -926,31 +950,57 @@ impl Log {
             self.truncate_fully_and_start_at(offset)?;
             return Ok(true);
         }
-        let cut = self.try_truncate_to(offset);
+        let cut = self.try_cut_to(offset);
         cut.map_err(|error| self.ctx.handle_io_error(error))?;
         Ok(true)
     }
 
-    fn try_truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
+    /// Where the log will end if it is truncated to `offset`; `None` if nothing is to be truncated.
+    ///
+    /// # Errors
+    /// A fault of the disk.
+    pub fn end_of_cut(&self, offset: Offset) -> Result<Option<Offset>, LogError> {
+        self.check_usable()?;
+        if offset >= self.log_end_offset || self.segments.first().is_some_and(|first| first.base_offset() > offset) {
+            return Ok(None);
+        }
+        self.find_cut(offset).map(|cut| Some(cut.end)).map_err(|error| self.ctx.handle_io_error(error))
+    }
+
+    fn find_cut(&self, offset: Offset) -> Result<Cut, LogError> {
         let kept = self.segments.partition_point(|segment| segment.base_offset() <= offset);
-        let active = self.segments[kept - 1].clone();
-        let cut = active.find(offset, active.size_bytes())?;
+        let active = &self.segments[kept - 1];
+        let position = active.find(offset, active.size_bytes())?.map(|(position, _)| position);
         // After a gap the log must end where a restart would find its end.
-        let end = active.end_before(cut.map_or(active.size_bytes(), |(position, _)| position))?;
+        let end = active.end_before(position.unwrap_or(active.size_bytes()))?;
+        Ok(Cut { kept, position, end })
+    }
+
+    /// Waits for the disk if [`Log::cut_to`] is not durable yet: the truncated batches must not reappear before or
+    /// behind a later one.
+    fn settle_truncation(&mut self) -> Result<(), LogError> {
+        if self.has_unsynced_truncation() { self.flush() } else { Ok(()) }
+    }
+
+    /// Whether [`Log::cut_to`] is not durable yet.
+    pub fn has_unsynced_truncation(&self) -> bool {
+        self.dirty.truncations > self.dirty.truncations_synced
+    }
+
+    fn try_cut_to(&mut self, offset: Offset) -> Result<(), LogError> {
+        let Cut { kept, position, end } = self.find_cut(offset)?;
+        let active = self.segments[kept - 1].clone();
         // This must come first: a later start would take a recovery point above the log's end for data loss.
-        self.ctx.recovery_points.lower(&self.partition, end)?;
+        self.ctx.recovery_points.lower([(self.partition.clone(), end)])?;
         self.begin_truncation();
         // The newest first: a crash in between must leave no gap.
         let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).rev().collect();
         self.remove_segments(gone, self.config.file_delete_delay_ms)?;
-        if let Some((position, _)) = cut {
+        if let Some(position) = position {
             active.truncate_at(position)?;
         }
         active.truncate_aborted(end)?;
-        // The truncated batches must not reappear before a later segment. Truncation is rare enough to wait for the
-        // sync here.
-        active.sync()?;
-        self.finish_truncation(end)
+        self.finish_cut(end)
     }
 
     fn begin_truncation(&mut self) {
@@ -958,17 +1008,16 @@ impl Log {
         self.tail.clear();
     }
 
-    fn finish_truncation(&mut self, end: Offset) -> Result<(), LogError> {
+    fn finish_cut(&mut self, end: Offset) -> Result<(), LogError> {
         self.log_end_offset = end;
         self.recovery_point = self.recovery_point.min(end);
         self.log_start_offset = self.log_start_offset.min(end);
         if self.epochs.truncate_from_end(end) {
             self.dirty.epochs += 1;
         }
-        self.reload_producers(None)?;
         // Removed files (later segments, snapshots) must not reappear after new records are appended.
-        let dir = self.dir.path();
-        self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))
+        self.dirty.names += 1;
+        self.reload_producers(None)
     }
 
     /// Removes all records; the next record gets `offset`.
@@ -1000,6 +1049,7 @@ impl Log {
         self.log_start_offset = offset;
         self.log_end_offset = offset;
         self.recovery_point = offset;
+        self.dirty.truncations_synced = self.dirty.truncations;
         Ok(())
     }
 

@@ -41,7 +41,7 @@ pub use context::{LogContext, LogLimits};
 pub(crate) use error::is_shortage;
 pub use error::{AppendError, LogError, ReadError};
 pub use files::FileCache;
-pub use flush::{FlushPlan, FlushResult, LogOwner, flush_through, flushed, request_flush};
+pub use flush::{FlushPlan, FlushResult, LogOwner, flush_through, flushed, request_flush, sync_truncations};
 pub use line_limit::LogLineLimit;
 pub(crate) use log_dirs::list_partitions_briefly;
 pub use log_manager::{LogManager, LogManagerConfig, Placement, UncleanDir};

@@ -3,9 +3,14 @@
 //! Owns when it does so: with `controller.quorum.auto.join.enable`; or if `controller.quorum.voters` lists this node
 //! and its metadata directory is new. The second is how a node whose disk was replaced comes back: its former directory
 //! is removed from the voters and the new one is added, each by a majority of the others, so that it never votes as its
-//! former self. Leaves the checks to the leader.
+//! former self. A file keeps that the second step is due. Leaves the checks to the leader.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -20,7 +25,10 @@ use super::{
     requests::check,
     transport::SelfAddress,
 };
-use crate::{controller::ApiError, env::Env};
+use crate::{
+    controller::ApiError,
+    env::{Disk, Env},
+};
 
 /// The wait between two attempts, and before the first.
 const RETRY: Duration = Duration::from_millis(200);
@@ -39,31 +47,65 @@ pub struct Join {
     pub is_automatic: bool,
     /// `controller.quorum.voters` lists this node.
     pub is_listed: bool,
-    /// The metadata log of this node was empty at its start.
-    pub is_new: bool,
+    /// `None` if this node was alone from its start.
+    pub mark: Option<JoinMark>,
+}
+
+/// The name of the file.
+const MARK_FILE: &str = "joining";
+
+/// A file beside the metadata log, which says that this node has not been a voter yet with its metadata directory. An
+/// operator who removes a voter does not want it back; but without this file a node that stops after the removal of its
+/// former directory would look the same.
+pub struct JoinMark {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    is_set: bool,
+}
+
+impl JoinMark {
+    /// Reads the file. Writes it first if the metadata log `is_new`: it must be there before that log gets its first
+    /// entry.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(disk: Arc<dyn Disk>, metadata_log_dir: &Path, is_new: bool) -> io::Result<JoinMark> {
+        let path = metadata_log_dir.join(MARK_FILE);
+        let is_set = disk.exists(&path);
+        if is_new && !is_set {
+            disk.write_atomically(&path, b"")?;
+        }
+        Ok(JoinMark { disk, path, is_set: is_new || is_set })
+    }
+
+    /// This node is a voter. That the file is gone must be durable: it would bring back a voter that is removed later.
+    fn clear(&self) -> io::Result<()> {
+        self.disk.remove_file(&self.path)?;
+        self.path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir))
+    }
 }
 
 impl Join {
     /// Runs until this node is a voter. If it is removed later, only `is_automatic` lets it come back.
-    pub async fn run(self) {
-        let mut may_join = self.is_automatic || (self.is_listed && self.is_new);
+    pub async fn run(mut self) {
+        let mut may_join = self.is_automatic || (self.is_listed && self.is_joining());
         if !may_join && !self.is_listed {
             return;
         }
-        self.controller.addresses().until_stored().await;
-        if self.controller.addresses().voters().contains(self.own.identity) {
-            may_join = self.is_automatic;
-        }
+        let controller = self.controller.clone();
+        let addresses = controller.addresses();
+        addresses.until_stored().await;
         loop {
-            self.controller.observes().await;
+            if addresses.voters().contains(self.own.identity) {
+                may_join = self.is_automatic;
+                self.on_voter().await;
+                addresses.until_voters(|voters| !voters.contains(self.own.identity)).await;
+            }
             self.env.clock.sleep_until(self.env.clock.monotonic() + RETRY).await;
-            let voters = self.controller.addresses().voters();
+            let voters = addresses.voters();
             let former = voters.voter(self.own.identity.node_id);
             let result = match former {
-                _ if voters.contains(self.own.identity) => {
-                    may_join = self.is_automatic;
-                    continue;
-                }
+                _ if voters.contains(self.own.identity) => continue,
                 Some(former) => {
                     may_join = true;
                     self.remove(former).await
@@ -74,6 +116,18 @@ impl Join {
             if let Err(error) = result {
                 tracing::debug!(error = ?error, "this node is no voter yet");
             }
+        }
+    }
+
+    fn is_joining(&self) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.is_set)
+    }
+
+    async fn on_voter(&mut self) {
+        let Some(mark) = self.mark.take_if(|mark| mark.is_set) else { return };
+        let cleared = self.env.tasks.blocking("note that this node is a voter", move || mark.clear()).await;
+        if let Err(error) = cleared {
+            tracing::warn!(%error, "cannot note that this node has become a voter: if it is removed, its next start adds it");
         }
     }
 

@@ -30,7 +30,7 @@ pub use driver::{
 };
 pub use follow::follow;
 pub use handle::{ControllerHandle, QuorumGauges, QuorumInfo, ReplicaInfo, Unavailable};
-pub use join::Join;
+pub use join::{Join, JoinMark};
 pub use metadata_log::MetadataLog;
 pub use requests::BrokerRequest;
 pub use transport::{QuorumTransport, SelfAddress};

@@ -27,7 +27,7 @@ use kafka_protocol::{
 
 use super::{
     context::ReplicaContext,
-    follower::{FetchPosition, LeaderData},
+    follower::{Divergence, FetchPosition, LeaderData, truncate_to_leaders},
     follower_session::FollowerSession,
     isr::PartitionKey,
     partition::{FetchFrom, Partition, PartitionError},
@@ -427,17 +427,28 @@ impl Fetcher {
         }
         self.session.on_response(response.session_id);
         let now_ms = self.env.clock.now_ms();
-        let mut flushes = Vec::new();
+        let (mut flushes, mut diverged) = (Vec::new(), Vec::new());
         for topic in response.topics {
             for data in topic.partitions {
                 let key = (topic.topic_id, data.partition_index);
                 let Some(Fetching { partition, position }) = self.fetching.get(&key).cloned() else { continue };
                 self.changed.insert(key);
+                // A response that says where the logs diverge has neither records nor watermarks of use (KAFKA-14704).
+                if let Some(diverging) = &data.diverging_epoch {
+                    if planted!("A1") {
+                        let high_watermark = data.high_watermark.max(position.from.offset);
+                        let (from, log_start_offset) = (position.from, data.log_start_offset);
+                        let data = LeaderData { from, records: Bytes::new(), high_watermark, log_start_offset };
+                        let _ = partition.append_as_follower(data, now_ms);
+                    }
+                    let (leader_epoch, leader_end_offset) = (diverging.epoch, diverging.end_offset);
+                    diverged
+                        .push((key, Divergence { partition, from: position.from, leader_epoch, leader_end_offset }));
+                    continue;
+                }
                 match self.process_partition(key, &partition, position.from, data, now_ms).await {
                     Ok(flush_before) => {
-                        if self.waits.remove(&key).is_some() {
-                            self.source.lock().failed.remove(&key);
-                        }
+                        self.on_success(key);
                         let flush = flush_before.map(|before| partition.flushed(before, &self.env.tasks));
                         flushes.extend(flush);
                     }
@@ -448,6 +459,30 @@ impl Fetcher {
         // What a topic's settings demand to be durable is, before the next fetch says that it is here. A flush that
         // fails takes the log directory offline.
         join_all(flushes).await;
+        self.truncate(diverged).await;
+    }
+
+    async fn truncate(&mut self, diverged: Vec<(PartitionKey, Divergence)>) {
+        if diverged.is_empty() {
+            return;
+        }
+        let (keys, divergences): (Vec<_>, Vec<_>) = diverged.into_iter().unzip();
+        let of = keys.into_iter().zip(&divergences);
+        let of: Vec<_> = of.map(|(key, of)| (key, of.partition.clone(), of.from.current_leader_epoch)).collect();
+        let truncate = move || truncate_to_leaders(&divergences);
+        let results = self.env.tasks.blocking("truncate logs", truncate).await;
+        for ((key, partition, leader_epoch), result) in of.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.on_success(key),
+                Err(error) => self.delay(key, &partition, leader_epoch, &error.into()),
+            }
+        }
+    }
+
+    fn on_success(&mut self, key: PartitionKey) {
+        if self.waits.remove(&key).is_some() {
+            self.source.lock().failed.remove(&key);
+        }
     }
 
     /// Returns the offset below which records must be flushed now.
@@ -459,18 +494,6 @@ impl Fetcher {
         data: PartitionData,
         now_ms: i64,
     ) -> anyhow::Result<Option<Offset>> {
-        // A response that says where the logs diverge has neither records nor watermarks of use (KAFKA-14704).
-        if let Some(diverging) = data.diverging_epoch {
-            if planted!("A1") {
-                let (high_watermark, log_start_offset) = (data.high_watermark.max(from.offset), data.log_start_offset);
-                let data = LeaderData { from, records: Bytes::new(), high_watermark, log_start_offset };
-                partition.append_as_follower(data, now_ms)?;
-            }
-            let partition = partition.clone();
-            let truncate = move || partition.truncate_to_leader(&from, (diverging.epoch, diverging.end_offset));
-            self.env.tasks.blocking("truncate a log", truncate).await?;
-            return Ok(None);
-        }
         match ResponseError::try_from_code(data.error_code) {
             None => {
                 let records = match data.records {

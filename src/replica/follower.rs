@@ -5,6 +5,8 @@
 //! sent; if the partition has another leader epoch, or its log another end, by now, nothing is changed: the next fetch
 //! starts from the new state (KAFKA-18723). Leaves the requests to `fetcher.rs`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{
@@ -12,8 +14,9 @@ use super::{
     state::Event,
 };
 use crate::{
+    log::{LogContext, LogOwner, sync_truncations},
     protocol::record_batch::iter_batches,
-    types::{LeaderEpoch, Offset, TimestampMs},
+    types::{LeaderEpoch, Offset, TimestampMs, TopicPartition},
 };
 
 /// Where a follower continues.
@@ -73,6 +76,8 @@ impl Partition {
             && leadership.leader >= 0
             && (leadership.leader_epoch == from.current_leader_epoch || planted!("A3"))
             && inner.log.log_end_offset() == from.offset
+            // Its sync is under way, after which the next fetch brings the same.
+            && !inner.log.has_unsynced_truncation()
     }
 
     /// Appends what the leader has returned, and takes over its high watermark and log start offset.
@@ -98,41 +103,36 @@ impl Partition {
         Ok(Followed { flush_before })
     }
 
-    /// Truncates the log because the leader has answered `from` with the end of the last epoch that it shares with this
-    /// log. Returns the new log end offset. If it does not know the epoch, the next fetch asks with an older one.
-    ///
-    /// # Errors
-    /// The disk has failed.
-    pub fn truncate_to_leader(
-        &self,
-        from: &FetchFrom,
-        (leader_epoch, leader_end_offset): (LeaderEpoch, Offset),
-    ) -> Result<Option<Offset>, PartitionError> {
-        let mut inner = self.lock();
+    /// Where a log must be truncated because the leader has answered `from` with the end of the last epoch that it
+    /// shares with this log. If it does not know the epoch, the next fetch asks with an older one. `None` if the answer
+    /// is not of use any more.
+    fn plan_truncation(&self, divergence: &Divergence) -> Result<Option<Truncation>, PartitionError> {
+        let Divergence { partition, from, leader_epoch, leader_end_offset } = divergence;
+        let inner = self.lock();
         if !self.continues(&inner, from) {
             return Ok(None);
         }
         // Apache: `AbstractFetcherThread.getOffsetTruncationState`.
         let end_offset = inner.log.log_end_offset();
-        let truncate_to = match inner.log.end_offset_for_epoch(leader_epoch) {
-            Some((epoch, own_end_offset)) if epoch == leader_epoch => own_end_offset.min(leader_end_offset),
+        let truncate_to = match inner.log.end_offset_for_epoch(*leader_epoch) {
+            Some((epoch, own_end_offset)) if epoch == *leader_epoch => own_end_offset.min(*leader_end_offset),
             // This log has no records of that epoch: everything after the older epoch goes.
             Some((_, own_end_offset)) => own_end_offset,
-            None => leader_end_offset,
+            None => *leader_end_offset,
         };
-        let truncate_to = truncate_to.min(end_offset).max(inner.log.log_start_offset());
-        self.truncate_locked(&mut inner, truncate_to, leader_epoch)?;
-        Ok(Some(truncate_to))
+        let offset = truncate_to.min(end_offset).max(inner.log.log_start_offset());
+        Ok(Some(Truncation::new(partition, &inner, from, offset, *leader_epoch)?))
     }
 
-    fn truncate_locked(
-        &self,
-        inner: &mut Inner,
-        offset: Offset,
-        leader_epoch: LeaderEpoch,
-    ) -> Result<(), PartitionError> {
+    /// Cuts the log, unless it has changed since the truncation was planned. Returns whether it has done so.
+    fn carry_out(&self, truncation: &Truncation) -> Result<bool, PartitionError> {
+        let Truncation { from, offset, leader_epoch, .. } = truncation;
+        let mut inner = self.lock();
+        if !self.continues(&inner, from) {
+            return Ok(false);
+        }
         let (high_watermark, end_offset) = (inner.state.high_watermark(), inner.log.log_end_offset());
-        if offset < high_watermark {
+        if *offset < high_watermark {
             // Only an unclean election, or the loss of a leader's disk, can cause this.
             tracing::warn!(
                 partition = %self.topic_partition(), offset, high_watermark, end_offset, leader_epoch,
@@ -141,32 +141,35 @@ impl Partition {
         } else {
             tracing::info!(partition = %self.topic_partition(), offset, end_offset, leader_epoch, "truncates to the leader's log");
         }
-        inner.log.truncate_to(offset)?;
-        self.publish(inner);
-        Ok(())
+        inner.log.cut_to(*offset)?;
+        self.publish(&mut inner);
+        Ok(true)
     }
 
-    /// Continues where the leader's log begins or ends, because it does not have the offset of `from`. Returns the new
-    /// log end offset.
+    /// Continues where the leader's log begins or ends, because it does not have the offset of `from`. May wait for the
+    /// disk.
     ///
     /// # Errors
     /// The disk has failed.
     pub fn continue_at(
-        &self,
+        self: &Arc<Self>,
         from: &FetchFrom,
         leader_start_offset: Offset,
         leader_end_offset: Offset,
-    ) -> Result<Option<Offset>, PartitionError> {
+    ) -> Result<(), PartitionError> {
         let mut inner = self.lock();
         if !self.continues(&inner, from) {
-            return Ok(None);
+            return Ok(());
         }
         // Apache: `AbstractFetcherThread.fetchOffsetAndTruncate`.
         let end_offset = inner.log.log_end_offset();
         if leader_end_offset < end_offset && !planted!("A16") {
-            let truncate_to = leader_end_offset.max(inner.log.log_start_offset());
-            self.truncate_locked(&mut inner, truncate_to, from.current_leader_epoch)?;
-        } else if leader_start_offset > end_offset {
+            let offset = leader_end_offset.max(inner.log.log_start_offset());
+            let truncation = Truncation::new(self, &inner, from, offset, from.current_leader_epoch)?;
+            drop(inner);
+            return truncate(&[truncation]).into_iter().collect();
+        }
+        if leader_start_offset > end_offset {
             tracing::warn!(
                 partition = %self.topic_partition(), end_offset, leader_start_offset,
                 "begins anew where the leader's log starts: it has deleted what comes next here"
@@ -174,8 +177,88 @@ impl Partition {
             inner.log.truncate_fully_and_start_at(leader_start_offset)?;
             self.publish(&mut inner);
         }
-        Ok(Some(inner.log.log_end_offset()))
+        Ok(())
     }
+}
+
+/// The answer of a leader whose log is another one from some offset on.
+pub(super) struct Divergence {
+    pub partition: Arc<Partition>,
+    /// The fetch that it answers.
+    pub from: FetchFrom,
+    /// The last epoch that the leader shares with this log, and its end in the leader's log.
+    pub leader_epoch: LeaderEpoch,
+    pub leader_end_offset: Offset,
+}
+
+/// Truncates logs to those of their leaders. Returns one result for each. Waits for the disk, but holds no lock of a
+/// partition then; a checkpoint is written once for all partitions of a log directory.
+pub(super) fn truncate_to_leaders(divergences: &[Divergence]) -> Vec<Result<(), PartitionError>> {
+    let (mut results, mut truncations, mut planned_for) = (Vec::new(), Vec::new(), Vec::new());
+    for divergence in divergences {
+        let planned = divergence.partition.plan_truncation(divergence);
+        results.push(planned.map(|planned| {
+            if let Some(truncation) = planned {
+                truncations.push(truncation);
+                planned_for.push(results.len());
+            }
+        }));
+    }
+    for (at, result) in planned_for.into_iter().zip(truncate(&truncations)) {
+        results[at] = result;
+    }
+    results
+}
+
+/// A truncation that is planned.
+struct Truncation {
+    partition: Arc<Partition>,
+    from: FetchFrom,
+    offset: Offset,
+    leader_epoch: LeaderEpoch,
+    ctx: Arc<LogContext>,
+    /// Where the log ends then, if it is cut at all.
+    end: Option<Offset>,
+}
+
+impl Truncation {
+    fn new(
+        partition: &Arc<Partition>,
+        inner: &Inner,
+        from: &FetchFrom,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+    ) -> Result<Truncation, PartitionError> {
+        let (ctx, end) = (inner.log.context().clone(), inner.log.end_of_cut(offset)?);
+        Ok(Truncation { partition: partition.clone(), from: *from, offset, leader_epoch, ctx, end })
+    }
+}
+
+fn truncate(truncations: &[Truncation]) -> Vec<Result<(), PartitionError>> {
+    let mut ends = Vec::<(&Arc<LogContext>, Vec<(TopicPartition, Offset)>)>::new();
+    for Truncation { partition, ctx, end, .. } in truncations {
+        let Some(end) = end else { continue };
+        let lowered = (partition.topic_partition().clone(), *end);
+        // linear: a broker has a few log directories
+        match ends.iter_mut().find(|(known, _)| Arc::ptr_eq(known, ctx)) {
+            Some((_, of)) => of.push(lowered),
+            None => ends.push((ctx, vec![lowered])),
+        }
+    }
+    for (ctx, lowered) in ends {
+        // After a failure each cut tries it again, and reports it.
+        let _ = ctx.recovery_points.lower(lowered);
+    }
+    let mut cut: Vec<Arc<dyn LogOwner>> = Vec::new();
+    let carry_out = |truncation: &Truncation| {
+        if truncation.partition.carry_out(truncation)? {
+            cut.push(truncation.partition.clone());
+        }
+        Ok(())
+    };
+    let results = truncations.iter().map(carry_out).collect();
+    sync_truncations(&cut);
+    results
 }
 
 /// The batches before the first one of a newer epoch than that in which they were fetched: the leader has appended it

@@ -219,6 +219,16 @@ impl Swarm {
         !cache || self.all_safe(has_copy)
     }
 
+    /// Whether another broker is in sync for all partitions of the topic: those whose only in-sync replica has lost its
+    /// disk wait for an operator.
+    fn has_copy(&self, topic: &str, node: NodeId) -> bool {
+        let invariants = self.invariants.lock().unwrap();
+        let topic = invariants.newest().and_then(|image| image.topic(topic).cloned());
+        topic.is_some_and(|topic| {
+            topic.partitions.values().all(|partition| partition.isr.iter().any(|broker| *broker != node as BrokerId))
+        })
+    }
+
     fn is_healthy(&self) -> bool {
         !self.are_links_bad
             && self.paused.is_empty()
@@ -240,7 +250,7 @@ impl Swarm {
                 self.lossy.insert(node);
             }
             // It forgets its vote: until it is a voter again, no other voter's disk may be emptied.
-            Fault::Wipe if self.is_healthy() && self.may_lose_cache(node, true) => {
+            Fault::Wipe if self.is_healthy() && self.may_lose_cache(node, true) && self.has_copy(LOOSE, node) => {
                 self.wait_for_voters();
                 self.cluster.cut_power(node);
                 self.cluster.replace_disk(node);

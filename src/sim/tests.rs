@@ -422,6 +422,32 @@ async fn create_at(env: Env, node: NodeId, created: Created) {
     }
 }
 
+/// The second of the two steps is not forgotten: a removed voter must not come back by itself, but this one must.
+#[test]
+fn a_new_disk_becomes_a_voter_although_its_node_ends_after_the_former_one_was_removed() {
+    for seed in seeds(3, 1) {
+        let mut cluster = three_serving(seed);
+        let away = VOTERS[(seed % 3) as usize];
+        cluster.cut_power(away);
+        cluster.replace_disk(away);
+        cluster.begin_start(away);
+        let observer = cluster.observer();
+        cluster.world.run_until("the former directory is removed", Duration::from_secs(20), || {
+            let mut is_removed = false;
+            observer.each(|node, broker| is_removed |= node != away && broker.voter_count() == 2);
+            is_removed
+        });
+        cluster.kill(away);
+        cluster.start(away);
+        let directory = quorum_tests::directory_id(&cluster, away);
+        quorum_tests::wait_for_voters(&cluster, "the broker is a voter", move |voters| {
+            voters.len() == 3 && voters.contains(&(away, directory))
+        });
+        let mark = Path::new("/data/__cluster_metadata-0/joining");
+        cluster.world.run_until("it need not join again", Duration::from_secs(5), || !cluster.disk(away).exists(mark));
+    }
+}
+
 /// The directories of partitions of the topics `gone…` on a node.
 fn gone_partitions(cluster: &Cluster, node: NodeId) -> Vec<String> {
     let names = cluster.disk(node).list(Path::new("/data")).unwrap().into_iter().map(|entry| entry.name);
