@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -114,6 +114,8 @@ pub struct ConnectionInfo {
     unordered: AtomicUsize,
     /// The broker that has opened it, if it said so.
     node: OnceLock<BrokerId>,
+    /// When a fetch request of a follower was last answered here: monotonic nanoseconds, 0 for never.
+    follower_answered_at: AtomicU64,
 }
 
 impl ConnectionInfo {
@@ -131,6 +133,7 @@ impl ConnectionInfo {
             kind,
             unordered: AtomicUsize::new(0),
             node: OnceLock::new(),
+            follower_answered_at: AtomicU64::new(0),
         }
     }
 
@@ -267,9 +270,18 @@ impl RequestContext {
         self.find_topic(&partition.topic).partition(partition.partition).map(|_| ())
     }
 
-    /// Another broker has sent a fetch request as a follower.
+    /// Another broker has sent a fetch request as a follower. It had the answer to its former one on this connection,
+    /// for it sends one after the other.
     pub(crate) fn on_follower_fetch(&self, broker: BrokerId) {
-        self.parts.replica_manager.on_fetch_request(broker);
+        let answered_at = self.connection.follower_answered_at.load(Ordering::Acquire);
+        let answered_at = (answered_at > 0).then(|| Duration::from_nanos(answered_at));
+        self.parts.replica_manager.on_fetch_request(broker, answered_at);
+    }
+
+    /// That request is answered.
+    pub(crate) fn on_follower_answered(&self) {
+        let now = self.env().clock.monotonic().as_nanos();
+        self.connection.follower_answered_at.store(u64::try_from(now).unwrap_or(0), Ordering::Release);
     }
 
     /// The fetch sessions of consumers.

@@ -57,7 +57,8 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     }
     let clock = ctx.env().clock.clone();
     let start = clock.monotonic();
-    if request.replica_id >= 0 {
+    let is_follower = request.replica_id >= 0;
+    if is_follower {
         ctx.on_follower_fetch(request.replica_id);
     }
     let mut context = match begin(&ctx, &request, start) {
@@ -80,6 +81,9 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     let mut topics = by_topic(&context, found.partitions, included);
     topics.extend(refused_topics);
     let node_endpoints = name_leaders(&ctx, &mut topics);
+    if is_follower {
+        ctx.on_follower_answered();
+    }
     FetchResponse { session_id, topics, node_endpoints, ..Default::default() }
 }
 

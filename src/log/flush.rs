@@ -266,7 +266,7 @@ pub fn flushed(
     offset: Offset,
     tasks: &Tasks,
 ) -> impl Future<Output = FlushResult> + Send + use<> {
-    let flushes = with_log(&**owner, |log| (log.recovery_point() < offset).then(|| log.flushes()));
+    let flushes = with_log(&**owner, |log| needs_flush(log, offset).then(|| log.flushes()));
     let waiting = flushes.map(|flushes| {
         let receiver = flushes.wait_for(offset);
         request_flush(owner, tasks);
@@ -325,10 +325,14 @@ pub fn sync_truncations(owners: &[Arc<dyn LogOwner>]) {
     }
 }
 
+fn needs_flush(log: &Log, wanted: Offset) -> bool {
+    log.recovery_point() < wanted || log.has_unsynced_truncation()
+}
+
 /// Unless all records below `wanted` are durable, flushes up to the offset that `extent` returns once the flush lock is
 /// held.
 fn flush(owner: &dyn LogOwner, wanted: Offset, extent: impl Fn(&Log) -> Offset) -> FlushResult {
-    match with_log(owner, |log| (log.recovery_point() < wanted).then(|| log.flushes())) {
+    match with_log(owner, |log| needs_flush(log, wanted).then(|| log.flushes())) {
         Some(flushes) => flush_in_turn(owner, &flushes, wanted, extent),
         None => Ok(()),
     }
@@ -345,8 +349,7 @@ fn flush_in_turn(
     lock(&flushes.waiting).is_queued = false;
     let plan = with_log(owner, |log| {
         // A log that was deleted in the meantime needs no flush.
-        let is_needed = log.recovery_point() < wanted.min(log.log_end_offset()) || log.has_unsynced_truncation();
-        let is_needed = is_needed && !log.is_deleted();
+        let is_needed = needs_flush(log, wanted.min(log.log_end_offset())) && !log.is_deleted();
         is_needed.then(|| log.flush_plan(extent(log)))
     });
     if let Some(plan) = plan {
@@ -396,6 +399,54 @@ mod tests {
             batch.append(1000, None, Some(b"v"), &[]);
             log.append_as_follower(batch.build(), 1000).unwrap().last_offset + 1
         })
+    }
+
+    fn end_offsets(logs: &[Arc<dyn LogOwner>]) -> Vec<Offset> {
+        logs.iter().map(|owner| with_log(&**owner, |log| log.log_end_offset())).collect()
+    }
+
+    #[test]
+    fn truncations_are_durable_after_their_sync_and_before_the_next_append() {
+        let few = vec!["t0", "t1"];
+        let many: Vec<String> = (0..TRUNCATIONS_SYNCED_ONE_BY_ONE + 1).map(|at| format!("t{at}")).collect();
+        for names in [few, many.iter().map(String::as_str).collect()] {
+            for waits_for_append in [false, true] {
+                let disk = SimDisk::new(3);
+                let open = logs(&disk, &names);
+                for owner in &open {
+                    (0..3).for_each(|_| _ = append(owner));
+                    flush_through(&**owner, 3).unwrap();
+                    with_log(&**owner, |log| {
+                        assert!(log.cut_to(1).unwrap());
+                        assert!(log.has_unsynced_truncation());
+                    });
+                }
+                if waits_for_append {
+                    open.iter().for_each(|owner| assert_eq!(append(owner), 2));
+                } else {
+                    sync_truncations(&open);
+                }
+                assert!(!open.iter().any(|owner| with_log(&**owner, |log| log.has_unsynced_truncation())));
+                drop(open);
+                disk.crash();
+                // Of the appended records none was synced.
+                let ends = end_offsets(&logs(&disk, &names));
+                assert!(ends.iter().all(|end| *end == 1 || waits_for_append && *end == 2), "{ends:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_truncation_that_finds_no_space_for_its_sync_is_made_up_for_by_the_next_append() {
+        let disk = SimDisk::new(3);
+        let open = logs(&disk, &["t0"]);
+        (0..3).for_each(|_| _ = append(&open[0]));
+        disk.set_room(Some(0));
+        with_log(&*open[0], |log| assert!(log.cut_to(1).unwrap()));
+        sync_truncations(&open);
+        disk.set_room(None);
+        assert_eq!(append(&open[0]), 2);
+        assert!(!with_log(&*open[0], |log| log.has_unsynced_truncation()));
     }
 
     #[tokio::test]

@@ -54,7 +54,10 @@ pub struct ReplicaContext {
     live: RwLock<BTreeMap<BrokerId, i64>>,
     /// When each of the other brokers last sent a fetch request.
     fetched: RwLock<BTreeMap<BrokerId, Duration>>,
-    /// The longest time between two fetch requests of a follower to which nothing happens.
+    /// Until when each of the other brokers is known to have followed: it has fetched again after an answer of that
+    /// time. The time of a request alone says less, since it may have waited here while this process did not run.
+    followed_until: RwLock<BTreeMap<BrokerId, Duration>>,
+    /// The longest time between two answers to a follower to which nothing happens.
     pub(super) longest_fetch_interval: Duration,
     /// Woken when a follower has fetched, and when the leadership of a partition has changed.
     pub(super) followers_changed: Notify,
@@ -74,6 +77,7 @@ impl ReplicaContext {
             counters: ReplicaCounters::default(),
             live: RwLock::default(),
             fetched: RwLock::default(),
+            followed_until: RwLock::default(),
             longest_fetch_interval: fetch_wait + FETCH_INTERVAL_MARGIN,
             followers_changed: Notify::new(),
             own_epoch: AtomicI64::new(-1),
@@ -84,7 +88,9 @@ impl ReplicaContext {
     pub(super) fn set_brokers(&self, image: &MetadataImage) {
         let active = image.brokers.values().filter(|broker| broker.is_active());
         *lock::write(&self.live) = active.map(|broker| (broker.id, broker.epoch)).collect();
-        lock::write(&self.fetched).retain(|broker, _| image.broker(*broker).is_some());
+        for times in [&self.fetched, &self.followed_until] {
+            lock::write(times).retain(|broker, _| image.broker(*broker).is_some());
+        }
         let own_epoch = image.broker(self.local).map_or(-1, |broker| broker.epoch);
         self.own_epoch.store(own_epoch, Ordering::Release);
     }
@@ -94,13 +100,25 @@ impl ReplicaContext {
         self.own_epoch.load(Ordering::Acquire)
     }
 
-    /// Another broker has sent a fetch request as a follower.
-    pub(super) fn on_fetch_request(&self, broker: BrokerId) {
+    /// Another broker has sent a fetch request as a follower, after it had an answer that was made at `answered_at`.
+    pub(super) fn on_fetch_request(&self, broker: BrokerId, answered_at: Option<Duration>) {
         // A broker that is not registered has no replica here.
-        if lock::read(&self.live).contains_key(&broker) {
-            lock::write(&self.fetched).insert(broker, self.clock.monotonic());
+        if !lock::read(&self.live).contains_key(&broker) {
+            return;
+        }
+        lock::write(&self.fetched).insert(broker, self.clock.monotonic());
+        if let Some(answered_at) = answered_at {
+            let mut followed_until = lock::write(&self.followed_until);
+            let until = followed_until.entry(broker).or_default();
+            *until = answered_at.max(*until);
+            drop(followed_until);
             self.followers_changed.notify_waiters();
         }
+    }
+
+    /// Whether the broker is known to have followed at this time.
+    pub(super) fn has_followed(&self, broker: BrokerId, at: Duration) -> bool {
+        lock::read(&self.followed_until).get(&broker).is_some_and(|until| *until >= at)
     }
 }
 

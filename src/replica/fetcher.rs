@@ -449,16 +449,22 @@ impl Fetcher {
                 match self.process_partition(key, &partition, position.from, data, now_ms).await {
                     Ok(flush_before) => {
                         self.on_success(key);
-                        let flush = flush_before.map(|before| partition.flushed(before, &self.env.tasks));
-                        flushes.extend(flush);
+                        if let Some(before) = flush_before {
+                            let flush = partition.flushed(before, &self.env.tasks);
+                            flushes.push(async move { (key, position.from, partition, flush.await) });
+                        }
                     }
                     Err(error) => self.delay(key, &partition, position.from.current_leader_epoch, &error),
                 }
             }
         }
         // What a topic's settings demand to be durable is, before the next fetch says that it is here. A flush that
-        // fails takes the log directory offline.
-        join_all(flushes).await;
+        // fails takes the log directory offline, or finds no space.
+        for (key, from, partition, flushed) in join_all(flushes).await {
+            if let Err(error) = flushed {
+                self.delay(key, &partition, from.current_leader_epoch, &anyhow::anyhow!(error));
+            }
+        }
         self.truncate(diverged).await;
     }
 

@@ -76,8 +76,6 @@ impl Partition {
             && leadership.leader >= 0
             && (leadership.leader_epoch == from.current_leader_epoch || planted!("A3"))
             && inner.log.log_end_offset() == from.offset
-            // Its sync is under way, after which the next fetch brings the same.
-            && !inner.log.has_unsynced_truncation()
     }
 
     /// Appends what the leader has returned, and takes over its high watermark and log start offset.
@@ -88,6 +86,10 @@ impl Partition {
         let mut inner = self.lock();
         if !self.continues(&inner, &data.from) {
             return Ok(Followed::default());
+        }
+        // Its sync is under way or has failed, for lack of space. After it the next fetch brings the same.
+        if inner.log.has_unsynced_truncation() {
+            return Ok(Followed { flush_before: Some(inner.log.log_end_offset()) });
         }
         self.set_leader_high_watermark(data.high_watermark);
         let records = up_to_epoch(data.records, data.from.current_leader_epoch);

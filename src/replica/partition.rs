@@ -18,7 +18,7 @@ use std::{
 use super::{
     changed_partitions::{ChangedPartitions, Observers},
     context::ReplicaContext,
-    state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, LiveBrokers as _, Moment, ReplicaState, RoleChange},
+    state::{Effects, Event, FollowerFetch, IsrAnswer, Leadership, Moment, ReplicaState, RoleChange},
     waiters::{Waiter, Waiters},
 };
 use crate::{
@@ -299,11 +299,12 @@ impl Partition {
 
     /// Waits until this broker is known to lead, so that what it has in memory is not older than what another leader
     /// has acknowledged. A broker that is cut off does not hear of its successor. But that was a follower, and fetches
-    /// no more once it leads: the leader goes on if all brokers that can succeed it have fetched a moment ago, and
-    /// otherwise waits for their next fetch. Beyond Kafka, whose old leaders answer from memory.
+    /// no more once it leads: this one goes on if all brokers that can succeed it have followed a moment ago, and
+    /// otherwise waits until they have fetched again after an answer that they get from now on. Beyond Kafka, whose old
+    /// leaders answer from memory.
     ///
     /// # Errors
-    /// This broker does not lead, or a follower has not fetched within [`CONFIRM_LIMIT`].
+    /// This broker does not lead, or a follower is silent for [`CONFIRM_LIMIT`].
     pub async fn confirm_leadership(&self) -> Result<(), PartitionError> {
         let ReplicaContext { clock, followers_changed, longest_fetch_interval, .. } = &*self.context;
         let begun = clock.monotonic();
@@ -312,7 +313,7 @@ impl Partition {
             let mut changed = std::pin::pin!(followers_changed.notified());
             // From here on a wake-up is not missed.
             changed.as_mut().enable();
-            if self.have_successors_fetched(since)? {
+            if self.have_successors_followed(since)? {
                 return Ok(());
             }
             since = begun;
@@ -326,14 +327,13 @@ impl Partition {
         }
     }
 
-    /// Whether all brokers that the controller may elect after this leader have fetched since that time.
-    fn have_successors_fetched(&self, since: Duration) -> Result<bool, PartitionError> {
+    /// Whether all brokers that the controller may elect after this leader have followed until that time or longer.
+    fn have_successors_followed(&self, until: Duration) -> Result<bool, PartitionError> {
         let inner = self.lock();
         if !inner.state.is_leader() {
             return Err(PartitionError::NotLeader(self.topic_partition.clone()));
         }
-        let has_fetched = |broker| self.context.last_fetch(broker).is_some_and(|at| at >= since);
-        Ok(inner.state.successors().all(has_fetched))
+        Ok(inner.state.successors().all(|broker| self.context.has_followed(broker, until)))
     }
 
     /// For a committed append with acks=all: fails if there are too few in-sync replicas by now
@@ -835,10 +835,13 @@ pub(crate) mod tests {
         assert!(confirmed().now_or_never().unwrap().is_ok(), "nobody else can lead");
         partition.context.set_brokers(&crate::controller::testing::image_with_brokers(&[1, 2]));
         partition.on_metadata(led_by(1, 1));
+        clock.advance(Duration::from_millis(10));
         let mut first = confirmed();
         assert!(is_ready(&mut first).is_none());
         clock.advance(Duration::from_millis(10));
-        partition.context.on_fetch_request(2);
+        partition.context.on_fetch_request(2, Some(Duration::ZERO));
+        assert!(is_ready(&mut first).is_none(), "the request may have waited here for long");
+        partition.context.on_fetch_request(2, Some(crate::env::Clock::monotonic(&clock)));
         assert!(is_ready(&mut first).unwrap().is_ok(), "broker 2 follows");
         clock.advance(partition.context.longest_fetch_interval);
         assert!(confirmed().now_or_never().unwrap().is_ok(), "it has followed a moment ago");

@@ -247,9 +247,9 @@ impl ReplicaManager {
         self.env.tasks.spawn_until_stopped("send changes of ISRs", isr::send_proposals(this, env, channel));
     }
 
-    /// Another broker has sent a fetch request as a follower.
-    pub fn on_fetch_request(&self, broker: BrokerId) {
-        self.context.on_fetch_request(broker);
+    /// Another broker has sent a fetch request as a follower, after it had an answer that was made at `answered_at`.
+    pub fn on_fetch_request(&self, broker: BrokerId, answered_at: Option<Duration>) {
+        self.context.on_fetch_request(broker, answered_at);
     }
 
     /// Counters for metrics.
