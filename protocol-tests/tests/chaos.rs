@@ -37,7 +37,7 @@ use rdkafka::{
 const TOPIC: &str = "chaos";
 const PARTITIONS: i32 = 6;
 /// How long the faults last together, in a run for every change.
-const DURATION: Duration = Duration::from_secs(60);
+const DURATION: Duration = Duration::from_secs(120);
 const LONG_DURATION: Duration = Duration::from_secs(3600);
 /// Longest time until all clients make progress again after the faults.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);

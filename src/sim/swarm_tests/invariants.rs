@@ -271,6 +271,27 @@ impl Invariants {
     }
 }
 
+/// Prints what each broker thinks of each partition.
+pub(super) fn describe(observer: &Observer) {
+    observer.each(|node, broker| {
+        let image = broker.image();
+        eprintln!("node {node} has metadata up to {}", image.provenance.last_contained_offset);
+        for topic in broker.replica_manager().topics() {
+            for (index, hosted) in topic.hosted() {
+                let state = match &hosted {
+                    Hosted::Online(partition) => {
+                        partition.inspect(|state, log| format!("{:?} in {log:?}", state.leadership()))
+                    }
+                    Hosted::Opening => "opening".to_owned(),
+                    Hosted::Offline => "offline".to_owned(),
+                };
+                let registered = image.topic_by_id(topic.id).and_then(|topic| topic.partitions.get(&index));
+                eprintln!("node {node}, {}-{index}: {state}; metadata: {registered:?}", topic.name);
+            }
+        }
+    });
+}
+
 fn each_replica(node: NodeId, broker: &Broker, mut look: impl FnMut(Replica<'_>)) {
     for topic in broker.replica_manager().topics() {
         if &*topic.name == CLUSTER_METADATA_TOPIC {
