@@ -79,6 +79,7 @@ pub struct Peer {
     client_id: StrBytes,
     max_response_bytes: usize,
     next_correlation_id: i32,
+    memory: FrameMemory,
 }
 
 impl Peer {
@@ -112,6 +113,7 @@ impl Peer {
             client_id: StrBytes::from_string(client_id.to_owned()),
             max_response_bytes,
             next_correlation_id: 0,
+            memory: FrameMemory::default(),
         }
     }
 
@@ -163,8 +165,97 @@ impl Peer {
         if length > self.max_response_bytes {
             return Err(PeerError::TooLarge(length));
         }
-        let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame).await?;
-        Ok(frame.into())
+        let mut frame = self.memory.take(length);
+        while frame.len() < length {
+            let missing = length - frame.len();
+            if self.stream.read_buf(&mut (&mut frame).limit(missing)).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+        Ok(self.memory.keep(frame))
+    }
+}
+
+/// The memory of a large frame that is used again for the next one. Pages that the system hands out anew for each frame
+/// cost a follower more than the copy of the records into them.
+#[derive(Default)]
+struct FrameMemory {
+    /// The last large frame. Its memory is free when nobody has kept a part of it.
+    kept: Bytes,
+    kept_capacity: usize,
+    /// The frames in a row that did not need it.
+    unused: u32,
+}
+
+/// The memory of smaller frames costs little, and that of larger ones is returned at once.
+const KEPT_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=2 << 20;
+/// After so many small frames the connection counts as idle, and its memory is returned.
+const MOST_UNUSED: u32 = 16;
+
+impl FrameMemory {
+    /// Empty space for a frame.
+    fn take(&mut self, length: usize) -> BytesMut {
+        if length < *KEPT_BYTES.start() {
+            self.unused += 1;
+            if self.unused >= MOST_UNUSED {
+                *self = FrameMemory::default();
+            }
+        } else if length <= self.kept_capacity
+            && let Ok(mut space) = std::mem::take(&mut self.kept).try_into_mut()
+        {
+            space.clear();
+            return space;
+        }
+        BytesMut::with_capacity(length)
+    }
+
+    fn keep(&mut self, frame: BytesMut) -> Bytes {
+        let capacity = frame.capacity();
+        let frame = frame.freeze();
+        if KEPT_BYTES.contains(&frame.len()) && KEPT_BYTES.contains(&capacity) {
+            *self = FrameMemory { kept: frame.clone(), kept_capacity: capacity, unused: 0 };
+        }
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes a frame of this length through the memory. Returns where it was.
+    fn frame(memory: &mut FrameMemory, length: usize) -> Bytes {
+        let mut space = memory.take(length);
+        assert!(space.is_empty() && space.capacity() >= length);
+        space.resize(length, 7);
+        memory.keep(space)
+    }
+
+    #[test]
+    fn the_memory_of_a_large_frame_is_used_again_when_nobody_uses_it() {
+        let mut memory = FrameMemory::default();
+        let first = frame(&mut memory, 1 << 20).as_ptr();
+        assert_ne!(frame(&mut memory, 100).as_ptr(), first);
+        assert_eq!(frame(&mut memory, 300_000).as_ptr(), first);
+        let used = frame(&mut memory, 1 << 20);
+        assert_eq!(used.as_ptr(), first, "the whole memory is still known");
+        let records = used.slice(10..20);
+        drop(used);
+        assert_ne!(frame(&mut memory, 1 << 20).as_ptr(), first);
+        assert_eq!(records[..], [7; 10]);
+    }
+
+    #[test]
+    fn an_idle_connection_and_a_huge_frame_keep_no_memory() {
+        let mut memory = FrameMemory::default();
+        frame(&mut memory, 1 << 20);
+        for _ in 1..MOST_UNUSED {
+            frame(&mut memory, 100);
+        }
+        assert_eq!(memory.kept.len(), 1 << 20);
+        frame(&mut memory, 100);
+        assert!(memory.kept.is_empty());
+        frame(&mut memory, 3 << 20);
+        assert!(memory.kept.is_empty());
     }
 }

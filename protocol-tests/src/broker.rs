@@ -250,6 +250,15 @@ impl Broker {
         }
     }
 
+    /// The id of the running process, of Ottla or Kafka.
+    pub fn process_id(&self) -> u32 {
+        match &self.running {
+            Some(Running::Ottla(process)) => process.id(),
+            Some(Running::Kafka(kafka)) => kafka.process_id(),
+            None => panic!("the broker does not run"),
+        }
+    }
+
     /// Sends a signal by its name, for example STOP.
     pub fn signal(&mut self, name: &str) {
         match self.running.as_mut() {

@@ -12,6 +12,7 @@ pub mod foreign;
 pub mod hostile;
 pub mod java;
 pub mod kafka;
+pub mod load;
 pub mod log_gate;
 pub mod network;
 pub mod process;

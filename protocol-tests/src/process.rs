@@ -146,18 +146,12 @@ impl Process {
 
     /// User and system CPU time so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc/PID/stat");
-        let fields: Vec<&str> = stat.rsplit_once(')').expect("command name").1.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-        Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux
+        cpu_time(self.id())
     }
 
     /// A field of /proc/PID/status that counts kB, such as `VmRSS` or `VmHWM`, in bytes.
     pub fn memory_bytes(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("read /proc/PID/status");
-        let line =
-            status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("field of status");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
+        memory_bytes(self.id(), field)
     }
 }
 
@@ -175,6 +169,21 @@ fn collect(stream: impl Read + Send + 'static, output: Arc<Output>) -> JoinHandl
             output.grew.notify_all();
         }
     })
+}
+
+/// User and system CPU time of a process so far.
+pub fn cpu_time(process_id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).expect("read /proc/PID/stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("command name").1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux
+}
+
+/// A field of /proc/PID/status of a process, see [`Process::memory_bytes`].
+pub fn memory_bytes(process_id: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).expect("read /proc/PID/status");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("field of status");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
 }
 
 /// Calls `condition` again and again until it returns a value; panics with `what` after `limit`.

@@ -95,6 +95,16 @@ pub struct Log {
     pub(super) closed: bool,
 }
 
+/// Who reads the batches that were just appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// They come at once, so the tail cache keeps the batches.
+    AtTheTail,
+    /// Clients read from the leader. A follower that cached its batches would leave the leaders on the same broker less
+    /// of the cache, and each small batch would keep the whole response in memory that it came with.
+    Few,
+}
+
 /// Changes outside the segments that are not durable yet. These are counters, so that dropping a plan loses nothing.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
@@ -331,9 +341,26 @@ impl Log {
     /// As [`Log::append_as_leader`]; also if the bytes are not whole, valid batches in order from the end of this log
     /// on.
     pub fn append_as_follower(&mut self, batches: Bytes, now_ms: TimestampMs) -> Result<AppendInfo, AppendError> {
+        self.append_placed(&batches, now_ms, Readers::Few)
+    }
+
+    /// Like [`Log::append_as_follower`], for a log whose newest batches are read at once (the metadata log).
+    ///
+    /// # Errors
+    /// As [`Log::append_as_follower`].
+    pub fn append_for_readers(&mut self, batches: Bytes, now_ms: TimestampMs) -> Result<AppendInfo, AppendError> {
+        self.append_placed(&batches, now_ms, Readers::AtTheTail)
+    }
+
+    fn append_placed(
+        &mut self,
+        batches: &Bytes,
+        now_ms: TimestampMs,
+        readers: Readers,
+    ) -> Result<AppendInfo, AppendError> {
         self.check_usable()?;
         self.settle_truncation()?;
-        let placed = self.check_batches(&batches)?;
+        let placed = self.check_batches(batches)?;
         let Some((first, last)) =
             placed.first().zip(placed.last()).map(|(first, last)| (first.1.base_offset(), last.1.last_offset()))
         else {
@@ -342,14 +369,14 @@ impl Log {
         let (mut run_start, mut run_bytes) = (0, 0);
         for (index, (at, header)) in placed.iter().enumerate() {
             if self.should_roll(header, run_bytes, now_ms)? {
-                self.append_run(&batches, &placed[run_start..index])?;
+                self.append_run(batches, &placed[run_start..index], readers)?;
                 self.roll_before(header)?;
                 (run_start, run_bytes) = (index, 0);
             }
             run_bytes += header.size_bytes();
             debug_assert!(*at < batches.len());
         }
-        self.append_run(&batches, &placed[run_start..])?;
+        self.append_run(batches, &placed[run_start..], readers)?;
         Ok(AppendInfo {
             first_offset: first,
             last_offset: last,
@@ -397,7 +424,7 @@ impl Log {
     }
 
     /// Writes consecutive batches with one call.
-    fn append_run(&mut self, bytes: &Bytes, run: &[(usize, BatchHeader)]) -> Result<(), AppendError> {
+    fn append_run(&mut self, bytes: &Bytes, run: &[(usize, BatchHeader)], readers: Readers) -> Result<(), AppendError> {
         let Some(((start, _), (last_start, last))) = run.first().zip(run.last()).map(|(first, last)| (*first, *last))
         else {
             return Ok(());
@@ -411,8 +438,13 @@ impl Log {
             if planted!("K5") {
                 self.producers = ProducerState::new(self.log_end_offset);
             }
-            let pinned_bytes = records.len();
-            self.ctx.tail.push(&self.tail, *header, records, pinned_bytes);
+            match readers {
+                Readers::AtTheTail => {
+                    let pinned_bytes = records.len();
+                    self.ctx.tail.push(&self.tail, *header, records, pinned_bytes);
+                }
+                Readers::Few => self.tail.clear(),
+            }
             self.index_appended(&active, header, position, completed)?;
             position += header.size_bytes();
         }

@@ -242,7 +242,11 @@ impl World {
             next_offset = BatchView::parse(&batch).unwrap().next_offset();
             sent.push(Stored(batch));
         }
-        let appended = self.log.append_as_follower(bytes.into(), self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let appended = match self.rng.below(2) {
+            0 => self.log.append_for_readers(bytes.into(), now_ms),
+            _ => self.log.append_as_follower(bytes.into(), now_ms),
+        };
         let is_whole = self.ignore_shortage(appended).is_some();
         // If a run fails by a shortage at a roll, the batches before the roll are stored.
         let end = self.log.log_end_offset();

@@ -1,6 +1,7 @@
 //! Keeps the last produced batches, as slices of their request frames, for readers at the tail.
 //!
-//! Bounded in bytes over all logs, first in first out: consumers that keep up nearly always read the newest batches.
+//! Leaves out what a follower appends, since consumers read from leaders. Bounded in bytes over all logs, first in,
+//! first out: consumers that keep up nearly always read the newest batches.
 //! Holds references, not copies: the 61 patched header bytes and a slice of the frame.
 
 use std::{

@@ -254,7 +254,7 @@ impl BatchLog for MetadataLog {
         let config = if self.may_roll() { &self.config } else { &self.config_without_rolls };
         let mut log = self.log();
         log.update_config(config.clone());
-        match log.append_as_follower(batch, now_ms) {
+        match log.append_for_readers(batch, now_ms) {
             Ok(_) => Ok(()),
             Err(AppendError::Storage(error)) => Err(io_error(error)),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),

@@ -7,7 +7,8 @@
 //!
 //! A follower's session answers from the partitions that have changed, whatever number it has
 //! (`changed_partitions.rs`). A partition stays on its list until the follower has all of it: a response that is lost
-//! costs nothing, and neither does a request that the follower gives up.
+//! costs nothing, and neither does a request that the follower gives up. Followers fetch all the time, so a session of
+//! theirs that is idle for two minutes belongs to nobody: the next follower that opens one ends it.
 //!
 //! Deviations: Kafka limits only the number of sessions.
 
@@ -194,6 +195,7 @@ pub struct FetchSessionCounts {
 struct Slot {
     session: Arc<Mutex<FetchSession>>,
     last_used: Duration,
+    is_follower: bool,
 }
 
 impl FetchSessionCache {
@@ -316,6 +318,12 @@ impl FetchSessionCache {
         }
         let bytes = session_bytes(context.partitions.iter().map(|(key, _)| key));
         let mut sessions = lock(&self.sessions);
+        if is_follower {
+            let before = sessions.len();
+            // order: each is looked at for itself.
+            sessions.retain(|_, slot| !slot.is_follower || now < slot.last_used + EVICTION);
+            self.evicted.add((before - sessions.len()) as u64);
+        }
         while sessions.len() >= self.slots || self.used_bytes.load(Ordering::Relaxed) + bytes > self.max_bytes {
             // order: the minimum is unique.
             let oldest = sessions.iter().map(|(id, slot)| (slot.last_used, *id)).min();
@@ -358,7 +366,7 @@ impl FetchSessionCache {
             first: 0,
             account,
         };
-        sessions.insert(id, Slot { session: Arc::new(Mutex::new(session)), last_used: now });
+        sessions.insert(id, Slot { session: Arc::new(Mutex::new(session)), last_used: now, is_follower });
         id
     }
 }
@@ -754,6 +762,25 @@ mod tests {
         drop(context);
         assert_eq!(cache.counts().sessions, 1);
         assert!(used() < MAX_BYTES / 3, "{}", used());
+    }
+
+    #[test]
+    fn a_session_that_its_follower_has_lost_ends_when_another_is_opened() {
+        let cache = cache(10);
+        let open_at = |kind, seconds| {
+            let now = Duration::from_secs(seconds);
+            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], kind, now).unwrap();
+            cache.finish(&context, &[update(5, false)], now).0
+        };
+        let lost = open_at(FOLLOWER, 0);
+        let consumer = open_at(CONSUMER, 0);
+        open_at(FOLLOWER, 119);
+        assert_eq!(cache.counts().sessions, 3);
+        open_at(CONSUMER, 120);
+        assert_eq!(cache.counts().sessions, 4);
+        open_at(FOLLOWER, 120);
+        assert_eq!((cache.counts().sessions, cache.counts().evicted), (4, 1));
+        assert!(!lock(&cache.sessions).contains_key(&lost) && lock(&cache.sessions).contains_key(&consumer));
     }
 
     #[test]

@@ -50,6 +50,8 @@ const MAX_RESPONSE_BYTES: usize = 256 << 20;
 /// The first wait after an error of a partition or of the connection. It doubles up to `replica.fetch.backoff.ms`. It
 /// is short because a new leader often hears of its leadership a moment later than its followers.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+/// A request that opens a session is given up for something new only after this time.
+const OPENING_LIMIT: Duration = Duration::from_millis(500);
 
 /// The settings of the fetchers.
 #[derive(Clone, Debug)]
@@ -377,9 +379,15 @@ impl Fetcher {
 
     /// Sends one request. Returns `None` if something new came meanwhile.
     async fn fetch(&mut self, next_try: Option<Duration>, added: u64) -> Option<anyhow::Result<FetchResponse>> {
+        let opens_session = self.session.opens_session();
         let named = self.session.request();
         let now = self.env.clock.monotonic();
-        let wait = next_try.map_or(self.settings.wait, |next| self.settings.wait.min(next.saturating_sub(now)));
+        let wait = match next_try {
+            // The leader answers at once, so that nobody gives the request up before it knows the session.
+            _ if opens_session => Duration::ZERO,
+            Some(next) => self.settings.wait.min(next.saturating_sub(now)),
+            None => self.settings.wait,
+        };
         let request = FetchRequest {
             replica_id: self.context.local,
             replica_epoch: self.context.own_epoch(),
@@ -392,7 +400,7 @@ impl Fetcher {
             forgotten_topics: named.forgotten_topics,
             ..FetchRequest::default()
         };
-        let (env, source) = (self.env.clone(), self.source.clone());
+        let (env, clock, source) = (self.env.clone(), self.env.clock.clone(), self.source.clone());
         let limit = wait + self.settings.timeout;
         let exchange = env.within(limit, async {
             self.connect().await?;
@@ -400,10 +408,16 @@ impl Fetcher {
             let body = peer.exchange(Wire::new(FETCH, FETCH_VERSION, true), &request.encode(FETCH_VERSION)).await?;
             Ok::<_, anyhow::Error>(FetchResponse::decode(FETCH_VERSION, body)?)
         });
+        let given_up = async {
+            source.added.until(|now| *now != added).await;
+            if opens_session {
+                clock.sleep_until(clock.monotonic() + OPENING_LIMIT).await;
+            }
+        };
         tokio::select! {
             biased;
             response = exchange => Some(response.unwrap_or_else(|| Err(anyhow::anyhow!("no response within {limit:?}")))),
-            _ = source.added.until(|now| *now != added) => None,
+            () = given_up => None,
         }
     }
 

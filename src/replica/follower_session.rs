@@ -22,6 +22,8 @@ pub(super) struct FollowerSession {
     id: i32,
     /// 0 for a full request.
     epoch: i32,
+    /// The leader has answered the last full request without a session.
+    is_refused: bool,
     /// The partitions to fetch, as the leader knows them once it has answered the last request.
     known: BTreeMap<PartitionKey, FetchPartition>,
     /// Those that the next request must name.
@@ -94,8 +96,15 @@ impl FollowerSession {
         }
     }
 
+    /// Whether the next request has the leader open a session. Only the response tells its id: a leader whose response
+    /// is not read keeps a session that nobody uses.
+    pub(super) fn opens_session(&self) -> bool {
+        self.epoch == INITIAL_EPOCH && !self.is_refused
+    }
+
     /// The leader has answered with this session id.
     pub(super) fn on_response(&mut self, session_id: i32) {
+        self.is_refused = session_id == NO_SESSION && self.epoch == INITIAL_EPOCH;
         let is_known = session_id != NO_SESSION && session_id == self.id;
         self.epoch = match session_id {
             NO_SESSION => INITIAL_EPOCH,
@@ -197,6 +206,22 @@ mod tests {
         assert_eq!(next(&mut session, &[(0, 6)]), (9, 1, vec![(0, 6)], vec![]));
         session.on_given_up();
         assert_eq!(next(&mut session, &[(0, 6), (1, 0)]), (9, 2, vec![(1, 0)], vec![]));
+    }
+
+    #[test]
+    fn a_request_opens_a_session_unless_there_is_one_or_the_leader_has_none() {
+        let mut session = FollowerSession::default();
+        assert!(session.opens_session());
+        session.on_response(9);
+        assert!(!session.opens_session());
+        // The leader ends a session that has become too large, and refuses the next one: requests then wait as usual.
+        session.on_response(NO_SESSION);
+        assert!(session.opens_session());
+        session.on_response(NO_SESSION);
+        assert!(!session.opens_session());
+        session.on_response(10);
+        session.restart();
+        assert!(session.opens_session());
     }
 
     #[test]

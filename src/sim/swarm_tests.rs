@@ -265,8 +265,10 @@ impl Swarm {
             }
             Fault::RollingRestart if self.is_healthy() => {
                 for node in VOTERS {
-                    // Of two voters none may be stopped: one whose disk was emptied must first have a vote again.
+                    // Of two voters none may be stopped: one whose disk was emptied must first have a vote again. And
+                    // the only in-sync replica of a partition has nobody to hand it over to.
                     self.wait_for_voters();
+                    self.wait_until_whole();
                     assert!(self.cluster.stop(node), "seed {}: the stop was not clean", self.seed);
                     // Two of three serve everybody (C7), with nobody's help.
                     self.demand_progress_of(&CLIENTS);
@@ -349,6 +351,27 @@ impl Swarm {
         }
     }
 
+    /// Waits until all brokers live and all replicas are in sync.
+    fn wait_until_whole(&self) {
+        let is_whole = || {
+            let invariants = self.invariants.lock().unwrap();
+            invariants.newest().is_some_and(|image| {
+                let mut partitions = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
+                image.alive_brokers().count() == VOTERS.len()
+                    && partitions
+                        .all(|partition| partition.leader >= 0 && partition.isr.len() == partition.replicas.len())
+            })
+        };
+        if !self.cluster.world.runs_until(LIMIT, is_whole) {
+            let invariants = self.invariants.lock().unwrap();
+            let partitions: Vec<_> = invariants.newest().map_or(Vec::new(), |image| {
+                let all = image.topics.by_name.values();
+                all.map(|topic| format!("{}: {:?}", topic.name, topic.partitions)).collect()
+            });
+            panic!("seed {}: after {LIMIT:?} without faults not all replicas are in sync: {partitions:#?}", self.seed);
+        }
+    }
+
     fn resume(&mut self, node: NodeId) {
         if self.paused.remove(&node) {
             self.cluster.world.resume(node);
@@ -378,23 +401,7 @@ impl Swarm {
         cluster.world.run_until(&format!("all brokers serve (seed {seed})"), LIMIT, all_serve);
         let refused: BTreeMap<_, _> = VOTERS.iter().filter_map(|node| Some((*node, cluster.refused(*node)?))).collect();
         assert!(refused.is_empty(), "seed {seed}: refused to start: {refused:?}");
-        let is_whole = || {
-            let invariants = self.invariants.lock().unwrap();
-            invariants.newest().is_some_and(|image| {
-                let mut partitions = image.topics.by_name.values().flat_map(|topic| topic.partitions.values());
-                image.alive_brokers().count() == VOTERS.len()
-                    && partitions
-                        .all(|partition| partition.leader >= 0 && partition.isr.len() == partition.replicas.len())
-            })
-        };
-        if !cluster.world.runs_until(LIMIT, is_whole) {
-            let invariants = self.invariants.lock().unwrap();
-            let partitions: Vec<_> = invariants.newest().map_or(Vec::new(), |image| {
-                let all = image.topics.by_name.values();
-                all.map(|topic| format!("{}: {:?}", topic.name, topic.partitions)).collect()
-            });
-            panic!("seed {seed}: after {LIMIT:?} without faults not all replicas are in sync: {partitions:#?}");
-        }
+        self.wait_until_whole();
         self.demand_progress();
         let counts = || {
             let invariants = self.invariants.lock().unwrap();

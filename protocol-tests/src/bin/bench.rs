@@ -2,12 +2,11 @@
 //! process per gigabyte and per request. Prints a table; asserts nothing. bench/compare builds both binaries and runs
 //! this one.
 //!
-//! The load generator speaks the protocol itself and sends prepared frames, so that on a small machine the brokers get
-//! the cores. CPU is user and system time of the broker's process, from /proc.
+//! CPU is user and system time of the broker's process, from /proc. Leaves the load to `load.rs`, and clusters to
+//! `replication.rs`.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,20 +18,19 @@ use protocol_tests::{
         batch::{Batch, Record},
         codec,
         schema::Schemas,
-        wire::{framed, request},
     },
     kafka::{Kafka, KafkaOptions, SERVER_FLAGS, jar_directory},
-    process::free_port,
+    load::{
+        self, Assigned, Client, GIGABYTE, IN_FLIGHT, RECORD_BYTES, RECORDS_PER_BATCH, check_produced, frame,
+        on_connections, produce_frame,
+    },
+    process::{cpu_time, free_port, memory_bytes},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const TOPIC: &str = "load";
 const PARTITIONS: i32 = 6;
 const CONNECTIONS: i32 = 3;
-const IN_FLIGHT: usize = 5;
-const RECORD_BYTES: usize = 1024;
-const RECORDS_PER_BATCH: usize = 250;
-const GIGABYTE: f64 = 1e9;
 
 /// The amount of work in each measured part, and the number of warm-up rounds before it.
 struct Load {
@@ -168,22 +166,22 @@ fn measure_in(
     first_produce(schemas, broker.address())?;
     let first_produce_ms = start.elapsed().as_secs_f64() * 1000.0;
     std::thread::sleep(Duration::from_secs(3));
-    let idle_rss_mb = rss_mb(broker.process_id())?;
-    let idle_from = cpu(broker.process_id())?;
+    let idle_rss_mb = rss_mb(broker.process_id());
+    let idle_from = cpu_time(broker.process_id());
     std::thread::sleep(Duration::from_secs(3));
-    let idle_cpu_percent = (cpu(broker.process_id())? - idle_from).as_secs_f64() / 3.0 * 100.0;
+    let idle_cpu_percent = (cpu_time(broker.process_id()) - idle_from).as_secs_f64() / 3.0 * 100.0;
     let part = |run: &dyn Fn(SocketAddr) -> Result<()>| -> Result<(f64, f64)> {
         for _ in 0..load.warm_up_rounds {
             run(broker.address())?;
         }
-        let (cpu_from, from) = (cpu(broker.process_id())?, Instant::now());
+        let (cpu_from, from) = (cpu_time(broker.process_id()), Instant::now());
         run(broker.address())?;
-        Ok(((cpu(broker.process_id())? - cpu_from).as_secs_f64(), from.elapsed().as_secs_f64()))
+        Ok(((cpu_time(broker.process_id()) - cpu_from).as_secs_f64(), from.elapsed().as_secs_f64()))
     };
     let (single_cpu, single_time) = part(&|address| single_requests(schemas, address, load.single_requests))?;
     let (produce_cpu, produce_time) = part(&|address| produce(schemas, address, load.produce_bytes))?;
     let (consume_cpu, consume_time) = part(&|address| consume(schemas, address, load.consume_bytes))?;
-    let loaded_rss_mb = rss_mb(broker.process_id())?;
+    let loaded_rss_mb = rss_mb(broker.process_id());
     Ok(Figures {
         first_produce_ms,
         idle_rss_mb,
@@ -232,68 +230,8 @@ fn print_table(load: &Load, ottla: Option<&Figures>, kafka: &Figures) {
     }
 }
 
-/// User and system time of a process so far. The kernel counts hundredths of a second.
-fn cpu(process_id: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).context("read /proc/PID/stat")?;
-    let (_, after_name) = stat.rsplit_once(") ").context("read the process name")?;
-    let fields: Vec<&str> = after_name.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
-}
-
-fn rss_mb(process_id: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).context("read /proc/PID/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6)
-}
-
-/// A connection that sends complete frames and reads complete answers.
-struct Client {
-    stream: TcpStream,
-    answer: Vec<u8>,
-}
-
-impl Client {
-    fn connect(address: SocketAddr) -> Result<Client> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(Client { stream, answer: Vec::new() })
-    }
-
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.stream.write_all(frame).context("send a request")
-    }
-
-    /// Reads one answer and returns it without size and correlation id.
-    fn receive(&mut self) -> Result<&[u8]> {
-        let mut size = [0; 4];
-        self.stream.read_exact(&mut size).context("read an answer")?;
-        self.answer.resize(u32::from_be_bytes(size) as usize, 0);
-        self.stream.read_exact(&mut self.answer).context("read an answer")?;
-        self.answer.get(4..).context("an answer without correlation id")
-    }
-
-    fn ask(&mut self, schemas: &Schemas, api: &str, version: i16, body: &Value) -> Result<Value> {
-        self.send(&frame(schemas, api, version, body))?;
-        let answer = self.receive()?;
-        codec::decode(&schemas.api(api).response, version, &answer[1..])
-    }
-}
-
-/// A request frame for a flexible version.
-fn frame(schemas: &Schemas, api: &str, version: i16, body: &Value) -> Vec<u8> {
-    let api = schemas.api(api);
-    framed(&request(api.key, version, 1, Some("bench"), true, &codec::encode(&api.request, version, body)))
-}
-
-fn produce_frame(schemas: &Schemas, partition: i32, batch: &Batch) -> Vec<u8> {
-    frame(
-        schemas,
-        "Produce",
-        9,
-        &json!({"Acks": -1, "TimeoutMs": 30_000, "TopicData": [
-        {"Name": TOPIC, "PartitionData": [{"Index": partition, "Records": batch.hex()}]}]}),
-    )
+fn rss_mb(process_id: u32) -> f64 {
+    memory_bytes(process_id, "VmRSS") as f64 / 1e6
 }
 
 /// Connects as soon as possible, lets Metadata create the topic, and returns when a record is acknowledged.
@@ -322,65 +260,34 @@ fn first_produce(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     }
 }
 
-/// Position of the error code in a Produce v9 answer for one partition: after tags, counts, name and index.
-const PRODUCE_ERROR_AT: usize = 1 + 1 + 1 + TOPIC.len() + 1 + 4;
-
-fn check_produced(answer: &[u8]) -> Result<()> {
-    ensure!(
-        answer.get(PRODUCE_ERROR_AT..PRODUCE_ERROR_AT + 2) == Some(&[0, 0]),
-        "a produce failed: {}",
-        codec::hex(answer)
-    );
-    Ok(())
-}
-
 fn single_requests(schemas: &Schemas, address: SocketAddr, count: usize) -> Result<()> {
     let record = Record { value: Some(vec![b'x'; 100]), ..Record::default() };
-    let frame = produce_frame(schemas, 0, &Batch::new(vec![record]));
+    let frame = produce_frame(schemas, TOPIC, 0, &Batch::new(vec![record]));
     let mut client = Client::connect(address)?;
     for _ in 0..count {
         client.send(&frame)?;
-        check_produced(client.receive()?)?;
+        check_produced(TOPIC, client.receive()?)?;
     }
     Ok(())
 }
 
+/// Each connection serves the same number of partitions.
+fn connections(address: SocketAddr) -> Vec<Assigned> {
+    let partitions = |connection| (0..PARTITIONS).filter(|index| index % CONNECTIONS == connection).collect();
+    (0..CONNECTIONS).map(|connection| (address, partitions(connection))).collect()
+}
+
 fn produce(schemas: &Schemas, address: SocketAddr, bytes: usize) -> Result<()> {
-    // Bytes without a pattern, so that nothing can compress them.
-    let mut seed = 1u32;
-    let mut noise = || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (seed >> 24) as u8
-    };
-    let records = (0..RECORDS_PER_BATCH)
-        .map(|_| Record { value: Some((0..RECORD_BYTES).map(|_| noise()).collect()), ..Record::default() })
-        .collect();
-    let batch = Batch::new(records);
-    let requests = bytes / (RECORD_BYTES * RECORDS_PER_BATCH) / CONNECTIONS as usize;
-    on_connections(|connection| {
-        let frames: Vec<Vec<u8>> = (0..PARTITIONS)
-            .filter(|index| index % CONNECTIONS == connection)
-            .map(|index| produce_frame(schemas, index, &batch))
-            .collect();
-        let mut client = Client::connect(address)?;
-        for at in 0..requests + IN_FLIGHT {
-            if at >= IN_FLIGHT {
-                check_produced(client.receive()?)?;
-            }
-            if at < requests {
-                client.send(&frames[at % frames.len()])?;
-            }
-        }
-        Ok(())
-    })
+    let requests = load::requests_of(bytes) / CONNECTIONS as usize;
+    load::produce(schemas, TOPIC, &connections(address), &load::noise(), requests)
 }
 
 fn consume(schemas: &Schemas, address: SocketAddr, bytes: usize) -> Result<()> {
-    on_connections(|connection| {
-        let mut client = Client::connect(address)?;
+    on_connections(&connections(address), |(address, partitions)| {
+        let mut client = Client::connect(*address)?;
         let mut left = (bytes / CONNECTIONS as usize) as i64;
         while left > 0 {
-            for partition in (0..PARTITIONS).filter(|index| index % CONNECTIONS == connection) {
+            for partition in partitions {
                 let mut offset = 0;
                 while left > 0 {
                     let body = json!({"MaxWaitMs": 100, "MinBytes": 1, "MaxBytes": 52_428_800, "Topics": [{"Topic": TOPIC, "Partitions": [
@@ -431,18 +338,4 @@ fn fetched(answer: &[u8]) -> Result<(Option<i64>, i64)> {
         records = &records[batch_bytes..];
     }
     Ok((next, answer.len() as i64))
-}
-
-fn on_connections(work: impl Fn(i32) -> Result<()> + Sync) -> Result<()> {
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONNECTIONS)
-            .map(|connection| {
-                scope.spawn({
-                    let work = &work;
-                    move || work(connection)
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a connection panicked")))
-    })
 }
