@@ -98,7 +98,7 @@ impl TailLog {
     }
 
     /// Whole batches from the one that holds `from` on, below `upper_bound`, at most `max_bytes` (but at least one
-    /// batch if `min_one_batch`). `None` if `from` is older than the cached batches.
+    /// batch if `min_one_batch`). `None` if `from` is older than the cached batches, or newer.
     pub(crate) fn read(
         &self,
         from: Offset,
@@ -107,7 +107,9 @@ impl TailLog {
         min_one_batch: bool,
     ) -> Option<Vec<Bytes>> {
         let entries = lock(&self.entries);
-        if entries.front().is_none_or(|front| front.header.base_offset() > from) {
+        let (front, back) = (entries.front()?, entries.back()?);
+        let is_newer = back.header.last_offset() < from && from < upper_bound;
+        if front.header.base_offset() > from || is_newer {
             return None;
         }
         let start = entries.partition_point(|entry| entry.header.last_offset() < from);
@@ -175,6 +177,15 @@ mod tests {
         let last = push(&cache, &log, 3, 10);
         assert!(log.read(1, 4, usize::MAX, true).is_none(), "the batch at offset 2 is in the file");
         assert_eq!(log.read(3, 4, usize::MAX, true).unwrap().concat(), last);
+    }
+
+    #[test]
+    fn what_was_appended_without_the_cache_is_in_the_file() {
+        let cache = TailCache::new(1 << 20);
+        let log = Arc::default();
+        push(&cache, &log, 0, 10);
+        assert!(log.read(1, 2, usize::MAX, true).is_none(), "the batch at offset 1 is in the file");
+        assert!(log.read(1, 1, usize::MAX, true).unwrap().is_empty());
     }
 
     #[test]

@@ -418,6 +418,30 @@ fn followers_take_batches_verbatim_and_refuse_what_does_not_fit() {
     assert_eq!(read_all(&log), at(100, 2));
 }
 
+/// What a start has not checked ends where the file ended, and after a truncation that is inside of a new batch.
+#[test]
+fn a_batch_that_crosses_the_former_end_of_a_truncated_file_is_read() {
+    let fixture = Fixture::new();
+    let mut log = fixture.clean();
+    let at = |base_offset: Offset, bytes: usize| {
+        batch(BatchOptions { base_offset, ..BatchOptions::default() }, 1, &vec![1; bytes], 7)
+    };
+    for offset in 0..4 {
+        log.append_as_follower(at(offset, 100), 1).unwrap();
+    }
+    log.close_cleanly().unwrap();
+    let mut log = fixture.clean();
+    log.truncate_to(2).unwrap();
+    let batches = [at(2, 100), at(3, 700), at(4, 100)];
+    for batch in &batches {
+        log.append_as_follower(batch.clone(), 1).unwrap();
+    }
+    for (offset, batch) in (2..).zip(&batches) {
+        let found = log.read(offset, batch.len(), log.log_end_offset(), true).unwrap().records().unwrap();
+        assert_eq!(found.into_bytes().unwrap(), batch, "at offset {offset}");
+    }
+}
+
 #[test]
 fn what_a_damaged_index_skips_is_found_all_the_same() {
     let mut fixture = Fixture::new();

@@ -244,13 +244,19 @@ impl Cluster {
         while next < partition.watermarks().log_end_offset {
             let mut read = None;
             partition.with_log(&mut |log| read = log.read(next, 1 << 20, log.log_end_offset(), true).ok());
-            let records = read.and_then(|plan| plan.records().ok()).and_then(|records| records.into_bytes().ok());
+            let found = read.and_then(|plan| plan.records().ok());
+            let what = format!("{found:?}");
+            let records = found.and_then(|records| records.into_bytes().ok());
             let read = next;
             for batch in iter_batches(&records.expect("the log can be read")) {
                 batches.push((batch.base_offset(), batch.bytes().to_vec()));
                 next = batch.next_offset();
             }
-            assert!(next > read, "node {id}: nothing is at {next} of {topic}-{index}: {:?}", partition.watermarks());
+            assert!(
+                next > read,
+                "node {id}: nothing is at {next} of {topic}-{index}: {what}, {:?}",
+                partition.watermarks()
+            );
         }
         (partition.watermarks().high_watermark, batches)
     }

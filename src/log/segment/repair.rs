@@ -100,6 +100,10 @@ impl Segment {
             self.io("truncate", FileKind::Log, file.set_len(size))?;
         }
         self.size.store(size, Ordering::Release);
+        // What comes there is this process's own. A former end of the file would be inside of a new batch.
+        let mut verified = lock(&self.verified);
+        verified.trusted_from = verified.trusted_from.min(size);
+        verified.window = (verified.window.0.min(size), verified.window.1.min(size));
         Ok(())
     }
 
