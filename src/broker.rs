@@ -540,6 +540,7 @@ async fn begin_session(
             u64::try_from(parts.config.broker_heartbeat_interval_ms).unwrap_or(0),
         ),
         registration: RegisterBroker { cluster_id, ..registration },
+        replica_manager: parts.replica_manager.clone(),
         is_leaving: AtomicBool::new(false),
         turn: Mutex::default(),
     });

@@ -23,6 +23,7 @@ use crate::{
     env::Env,
     metadata::publisher::Publisher,
     raft::ControllerChannel,
+    replica::ReplicaManager,
 };
 
 /// The wait after an attempt that has failed.
@@ -40,6 +41,8 @@ pub(super) struct Lifecycle {
     /// `broker.heartbeat.interval.ms`.
     pub(super) heartbeat_interval: Duration,
     pub(super) registration: RegisterBroker,
+    /// It wants to know that this broker is not fenced.
+    pub(super) replica_manager: Arc<ReplicaManager>,
     /// The controlled shutdown has begun: every heartbeat says so.
     pub(super) is_leaving: AtomicBool,
     /// One heartbeat at a time: none that was made before the controlled shutdown is sent after it has begun.
@@ -88,7 +91,10 @@ impl Lifecycle {
         }
         self.env.tasks.clone().spawn_until_stopped("broker heartbeat", async move {
             if is_only_voter {
+                // Nobody could fence it.
+                self.replica_manager.on_unfenced(Duration::MAX);
                 self.channel.local().has_other_voters().await;
+                self.replica_manager.on_unfenced(self.env.clock.monotonic());
             }
             loop {
                 while let Err(error) = self.beat().await {
@@ -98,7 +104,11 @@ impl Lifecycle {
                     }
                     self.wait(RETRY).await;
                 }
-                self.wait(self.heartbeat_interval).await;
+                tokio::select! {
+                    biased;
+                    () = self.wait(self.heartbeat_interval) => {}
+                    () = self.replica_manager.heartbeat_wanted() => {}
+                }
             }
         });
         Ok(())
@@ -153,7 +163,12 @@ impl Lifecycle {
         let _turn = self.turn.lock().await;
         let want_shut_down = self.is_leaving.load(Ordering::Acquire);
         let heartbeat = BrokerHeartbeat::new(self.registration.broker_id, epoch);
-        self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await
+        let sent_at = self.env.clock.monotonic();
+        let state = self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await?;
+        if !state.is_fenced {
+            self.replica_manager.on_unfenced(sent_at);
+        }
+        Ok(state)
     }
 
     async fn wait(&self, time: Duration) {

@@ -156,7 +156,7 @@ fn is_valid_recovery(partition: &PartitionImage, proposal: &ProposedIsr) -> bool
 fn is_eligible(image: &MetadataImage, broker: BrokerId, epoch: i64) -> bool {
     image
         .broker(broker)
-        .is_some_and(|broker| broker.is_active() && (epoch == -1 || epoch == broker.epoch) || planted!("A4-CONTROLLER"))
+        .is_some_and(|broker| broker.is_active() && (epoch == -1 || epoch == broker.epoch || planted!("A4-CONTROLLER")))
 }
 
 /// The state after a valid proposal, and the record that makes it so.

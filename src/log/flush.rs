@@ -308,19 +308,21 @@ pub fn sync_truncations(owners: &[Arc<dyn LogOwner>]) {
         }
         return;
     }
-    let mut prepared: Vec<(Arc<LogContext>, Vec<(&Arc<dyn LogOwner>, FlushDone)>)> = Vec::new();
+    let (mut dirs, mut prepared) = (Vec::<Arc<LogContext>>::new(), Vec::new());
     for owner in owners {
         let (ctx, done) = with_log(&**owner, |log| (log.context().clone(), log.prepare_sync()));
         let Ok(Some(done)) = done else { continue };
+        prepared.push((owner, ctx.clone(), done));
         // linear: a broker has a few log directories
-        match prepared.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &ctx)) {
-            Some((_, of)) => of.push((owner, done)),
-            None => prepared.push((ctx, vec![(owner, done)])),
+        if !dirs.iter().any(|known| Arc::ptr_eq(known, &ctx)) {
+            dirs.push(ctx);
         }
     }
-    for (ctx, of) in prepared {
-        if ctx.sync_volume().is_ok() {
-            of.into_iter().for_each(|(owner, done)| with_log(&**owner, |log| log.flush_done(done)));
+    dirs.retain(|ctx| ctx.sync_volume().is_ok());
+    for (owner, ctx, done) in prepared {
+        // linear: a broker has a few log directories
+        if dirs.iter().any(|synced| Arc::ptr_eq(synced, &ctx)) {
+            with_log(&**owner, |log| log.flush_done(done));
         }
     }
 }

@@ -59,10 +59,18 @@ pub struct ReplicaContext {
     followed_until: RwLock<BTreeMap<BrokerId, Duration>>,
     /// The longest time between two answers to a follower to which nothing happens.
     pub(super) longest_fetch_interval: Duration,
-    /// Woken when a follower has fetched, and when the leadership of a partition has changed.
+    /// Until when the controller is known not to have fenced this broker.
+    unfenced_until: RwLock<Duration>,
+    /// Somebody waits for a newer answer of the controller.
+    heartbeat_wanted: Notify,
+    /// Woken when a follower has fetched, when the controller has answered, and when the leadership of a partition has
+    /// changed.
     pub(super) followers_changed: Notify,
     /// The epoch of this broker; -1 if it is not registered.
     own_epoch: AtomicI64,
+    /// The partitions whose logs were truncated below the high watermark, for the checks of simulations.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) truncated_committed: std::sync::Mutex<Vec<crate::types::TopicPartition>>,
 }
 
 impl ReplicaContext {
@@ -79,8 +87,12 @@ impl ReplicaContext {
             fetched: RwLock::default(),
             followed_until: RwLock::default(),
             longest_fetch_interval: fetch_wait + FETCH_INTERVAL_MARGIN,
+            unfenced_until: RwLock::default(),
+            heartbeat_wanted: Notify::new(),
             followers_changed: Notify::new(),
             own_epoch: AtomicI64::new(-1),
+            #[cfg(any(test, feature = "sim"))]
+            truncated_committed: std::sync::Mutex::default(),
         })
     }
 
@@ -114,6 +126,27 @@ impl ReplicaContext {
             drop(followed_until);
             self.followers_changed.notify_waiters();
         }
+    }
+
+    /// The controller has answered a heartbeat of this time, and has not fenced this broker.
+    pub(super) fn on_unfenced(&self, sent_at: Duration) {
+        *lock::write(&self.unfenced_until) = sent_at;
+        self.followers_changed.notify_waiters();
+    }
+
+    /// Whether the controller is known not to have fenced this broker before this time. If not, a heartbeat is sent
+    /// soon.
+    pub(super) fn is_unfenced(&self, at: Duration) -> bool {
+        let is_known = *lock::read(&self.unfenced_until) >= at;
+        if !is_known {
+            self.heartbeat_wanted.notify_one();
+        }
+        is_known
+    }
+
+    /// Waits until somebody needs to know whether this broker is fenced.
+    pub(super) async fn heartbeat_wanted(&self) {
+        self.heartbeat_wanted.notified().await;
     }
 
     /// Whether the broker is known to have followed at this time.

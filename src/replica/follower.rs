@@ -140,6 +140,7 @@ impl Partition {
                 partition = %self.topic_partition(), offset, high_watermark, end_offset, leader_epoch,
                 "truncates records that were committed: the leader does not have them"
             );
+            self.note_lost_records();
         } else {
             tracing::info!(partition = %self.topic_partition(), offset, end_offset, leader_epoch, "truncates to the leader's log");
         }

@@ -210,6 +210,12 @@ impl Partition {
         self.waiters_of(isolation).changes()
     }
 
+    /// Committed records were truncated: tells the checks of simulations.
+    pub(super) fn note_lost_records(&self) {
+        #[cfg(any(test, feature = "sim"))]
+        lock(&self.context.truncated_committed).push(self.topic_partition.clone());
+    }
+
     /// From now on, changes that concern followers are marked there.
     pub fn observe(&self, changed: &Arc<ChangedPartitions>) {
         self.observers.add(changed);
@@ -313,7 +319,7 @@ impl Partition {
             let mut changed = std::pin::pin!(followers_changed.notified());
             // From here on a wake-up is not missed.
             changed.as_mut().enable();
-            if self.have_successors_followed(since)? {
+            if self.has_no_successor(since)? {
                 return Ok(());
             }
             since = begun;
@@ -327,13 +333,17 @@ impl Partition {
         }
     }
 
-    /// Whether all brokers that the controller may elect after this leader have followed until that time or longer.
-    fn have_successors_followed(&self, until: Duration) -> Result<bool, PartitionError> {
+    /// Whether no other broker can have been elected before that time. With fewer in-sync replicas than
+    /// `min.insync.replicas`, the controller may elect one that does not follow (KIP-966), after it has fenced this
+    /// broker.
+    fn has_no_successor(&self, until: Duration) -> Result<bool, PartitionError> {
         let inner = self.lock();
         if !inner.state.is_leader() {
             return Err(PartitionError::NotLeader(self.topic_partition.clone()));
         }
-        Ok(inner.state.successors().all(|broker| self.context.has_followed(broker, until)))
+        let needed = inner.state.needed_replicas(inner.log.config().min_insync_replicas);
+        let all_follow = inner.state.successors().all(|broker| self.context.has_followed(broker, until));
+        Ok(all_follow && (inner.state.in_sync_replicas() >= needed || self.context.is_unfenced(until)))
     }
 
     /// For a committed append with acks=all: fails if there are too few in-sync replicas by now
@@ -855,6 +865,20 @@ pub(crate) mod tests {
         assert!(is_ready(&mut third).is_none());
         clock.advance(CONFIRM_LIMIT);
         assert!(is_ready(&mut third).unwrap().is_err(), "broker 2 is silent for too long");
+    }
+
+    #[test]
+    fn with_too_few_in_sync_replicas_the_controller_must_say_that_this_leader_is_not_fenced() {
+        let (partition, clock) = led_partition_at(LogConfig { min_insync_replicas: 2, ..LogConfig::default() });
+        clock.advance(Duration::from_secs(10));
+        partition.on_metadata(Leadership { isr: vec![1], ..led_by(1, 1) });
+        let mut confirmed = Box::pin(partition.confirm_leadership());
+        assert!(is_ready(&mut confirmed).is_none(), "broker 2 may lead, although it does not follow");
+        assert!(partition.context.heartbeat_wanted().now_or_never().is_some());
+        partition.context.on_unfenced(Duration::from_secs(9));
+        assert!(is_ready(&mut confirmed).is_none(), "that was before");
+        partition.context.on_unfenced(crate::env::Clock::monotonic(&clock));
+        assert!(is_ready(&mut confirmed).unwrap().is_ok());
     }
 
     fn led_by(leader: BrokerId, epoch: LeaderEpoch) -> Leadership {

@@ -252,6 +252,16 @@ impl ReplicaManager {
         self.context.on_fetch_request(broker, answered_at);
     }
 
+    /// The controller has answered a heartbeat of this monotonic time, and has not fenced this broker.
+    pub fn on_unfenced(&self, sent_at: Duration) {
+        self.context.on_unfenced(sent_at);
+    }
+
+    /// Waits until a leader needs to know whether this broker is fenced.
+    pub async fn heartbeat_wanted(&self) {
+        self.context.heartbeat_wanted().await;
+    }
+
     /// Counters for metrics.
     pub fn counters(&self) -> &ReplicaCounters {
         &self.context.counters
@@ -263,6 +273,12 @@ impl ReplicaManager {
     }
 
     /// What all replicas share.
+    /// The partitions of which committed records were truncated here.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn truncated_committed(&self) -> Vec<TopicPartition> {
+        lock::lock(&self.context.truncated_committed).clone()
+    }
+
     pub(super) fn context(&self) -> &Arc<ReplicaContext> {
         &self.context
     }

@@ -95,6 +95,7 @@ impl Invariants {
                 }
             });
         });
+        observer.each(|node, broker| self.nothing_committed_is_truncated(node, broker));
         observer.each(|node, broker| {
             each_replica(node, broker, |replica| self.eligible_replicas_have_what_is_committed(&replica));
         });
@@ -226,6 +227,13 @@ impl Invariants {
         let at = (replica.node, replica.key, replica.state.leadership().leader_epoch);
         let known = self.watermarks.insert(at, high_watermark).unwrap_or(0);
         assert!(known <= high_watermark, "seed {}: INV-R3: {at:?} from {known} to {high_watermark}", self.seed);
+    }
+
+    /// A follower never has records of its own below the high watermark (KAFKA-14704, KAFKA-19474).
+    fn nothing_committed_is_truncated(&self, node: NodeId, broker: &Broker) {
+        let truncated = broker.replica_manager().truncated_committed();
+        let lost = truncated.iter().find(|partition| *partition.topic != *LOOSE);
+        assert!(lost.is_none(), "seed {}: INV-R4: node {node} truncates {lost:?} below its high watermark", self.seed);
     }
 
     fn may_lose(&self, name: &str) -> bool {
