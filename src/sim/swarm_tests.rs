@@ -220,13 +220,12 @@ impl Swarm {
         !cache || self.all_safe(has_copy)
     }
 
-    /// Whether another broker is in sync for all partitions of the topic: those whose only in-sync replica has lost its
-    /// disk wait for an operator.
-    fn has_copy(&self, topic: &str, node: NodeId) -> bool {
+    /// Whether all replicas of the topic are in sync.
+    fn is_in_sync_everywhere(&self, topic: &str) -> bool {
         let invariants = self.invariants.lock().unwrap();
         let topic = invariants.newest().and_then(|image| image.topic(topic).cloned());
         topic.is_some_and(|topic| {
-            topic.partitions.values().all(|partition| partition.isr.iter().any(|broker| *broker != node as BrokerId))
+            topic.partitions.values().all(|partition| partition.isr.len() == partition.replicas.len())
         })
     }
 
@@ -251,8 +250,10 @@ impl Swarm {
                 self.lossy.insert(node);
             }
             // It forgets its vote: until it is a voter again, no other voter's disk may be emptied.
-            Fault::Wipe if self.is_healthy() && self.may_lose_cache(node, true) && self.has_copy(LOOSE, node) => {
+            Fault::Wipe if self.is_healthy() && self.may_lose_cache(node, true) => {
                 self.wait_for_voters();
+                // Partitions whose only in-sync replica has lost its disk wait for an operator.
+                self.cluster.world.run_until("all replicas have a copy", LIMIT, || self.is_in_sync_everywhere(LOOSE));
                 self.cluster.cut_power(node);
                 self.cluster.replace_disk(node);
                 self.lossy.insert(node);
