@@ -44,7 +44,7 @@ impl Proposals {
         self.added.notify_one();
     }
 
-    fn all(&self) -> BTreeMap<PartitionKey, Proposal> {
+    pub(super) fn all(&self) -> BTreeMap<PartitionKey, Proposal> {
         lock::lock(&self.waiting).clone()
     }
 
@@ -102,7 +102,7 @@ fn request(broker_id: BrokerId, broker_epoch: i64, sent: &BTreeMap<PartitionKey,
 }
 
 /// Hands an answer to its partition. Returns false if the proposal must be sent again.
-fn deliver(
+pub(super) fn deliver(
     manager: &ReplicaManager,
     sent: &BTreeMap<PartitionKey, Proposal>,
     key: PartitionKey,

@@ -780,9 +780,10 @@ impl LogOwner for Partition {
 pub(crate) mod tests {
     use futures_util::FutureExt;
 
-    use super::*;
+    use super::{super::follower::LeaderData, *};
     use crate::{
         log::{LogContext, OpenLog, ValidationRules, tests::plain, validate},
+        protocol::record_batch::{BatchBuilder, BatchOptions},
         sim::{SimClock, SimDisk},
     };
 
@@ -911,6 +912,59 @@ pub(crate) mod tests {
         assert!(again.is_committed);
         let committed = partition.committed(again.info.last_offset, again.leader_epoch);
         assert!(matches!(committed.now_or_never(), Some(Ok(()))));
+    }
+
+    /// What a follower is sent: one record from this offset on, fetched in this epoch of its leader.
+    fn leader_data(offset: Offset, current_leader_epoch: LeaderEpoch, record_epoch: LeaderEpoch) -> LeaderData {
+        let options = BatchOptions { base_offset: offset, leader_epoch: record_epoch, ..BatchOptions::default() };
+        let mut batch = BatchBuilder::new(options);
+        batch.append(1000, None, Some(b"v"), &[]);
+        LeaderData {
+            from: FetchFrom { offset, current_leader_epoch, last_fetched_epoch: -1 },
+            records: batch.build(),
+            high_watermark: offset + 1,
+            log_start_offset: 0,
+        }
+    }
+
+    /// KAFKA-18723.
+    #[test]
+    fn a_follower_appends_nothing_that_it_fetched_in_another_epoch_or_that_is_of_a_newer_one() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(2, 3));
+        for (fetched_in, record_epoch, end_offset) in [(2, 2, 0), (4, 2, 0), (3, 4, 0), (3, 2, 1)] {
+            partition.append_as_follower(leader_data(0, fetched_in, record_epoch), 1000).unwrap();
+            assert_eq!(partition.watermarks().log_end_offset, end_offset, "{fetched_in} {record_epoch}");
+        }
+    }
+
+    /// KAFKA-7414, KAFKA-9491.
+    #[test]
+    fn a_follower_out_of_its_leaders_range_goes_on_where_the_leader_begins_or_ends() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(2, 1));
+        for offset in 0..5 {
+            partition.append_as_follower(leader_data(offset, 1, 1), 1000).unwrap();
+        }
+        let at = |offset| FetchFrom { offset, current_leader_epoch: 1, last_fetched_epoch: 1 };
+        let range = || (partition.watermarks().log_start_offset, partition.watermarks().log_end_offset);
+        partition.continue_at(&at(4), 0, 3).unwrap();
+        assert_eq!(range(), (0, 5), "this log has another end by now");
+        partition.continue_at(&at(5), 0, 3).unwrap();
+        assert_eq!(range(), (0, 3));
+        partition.continue_at(&at(3), 100, 200).unwrap();
+        assert_eq!(range(), (100, 100));
+    }
+
+    #[test]
+    fn l3_a_new_leader_tells_its_end_once_it_knows_the_high_watermark() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(2, 1));
+        partition.append_as_follower(LeaderData { high_watermark: 0, ..leader_data(0, 1, 1) }, 1000).unwrap();
+        partition.on_metadata(led_by(1, 2));
+        assert!(matches!(partition.check_high_watermark_is_known(), Err(PartitionError::OffsetNotAvailable(_))));
+        partition.on_metadata(Leadership { isr: vec![1], ..led_by(1, 3) });
+        assert!(partition.check_high_watermark_is_known().is_ok());
     }
 
     #[test]

@@ -812,7 +812,9 @@ mod tests {
 
     use uuid::Uuid;
 
-    use super::*;
+    use kafka_protocol::error::ResponseError;
+
+    use super::{super::state::Proposal, *};
     use crate::{
         env::Disk,
         log::LogManagerConfig,
@@ -930,6 +932,22 @@ mod tests {
         crate::log::flush::with_log(&*partition, |log| log.flush()).unwrap();
         world.disk.crash();
         assert!(world.disk.exists(Path::new("/a/t-0/partition.metadata")));
+        world.env.tasks.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_change_of_the_isr_is_repeated_until_it_is_answered_or_its_topic_is_deleted() {
+        let world = World::new();
+        let key = (TopicId(Uuid::from_u128(7)), 0);
+        let proposal = Proposal { leader_epoch: 0, partition_epoch: 0, isr: vec![(1, -1)], members_before: 2 };
+        let proposals = &world.manager.context().proposals;
+        proposals.add(key, proposal.clone());
+        let sent = proposals.all();
+        let answered = |error: ResponseError| isr::deliver(&world.manager, &sent, key, Err(error));
+        assert!(!answered(ResponseError::NotController));
+        assert_eq!(proposals.all(), sent, "KAFKA-15353: it is sent again as it is");
+        assert!(answered(ResponseError::UnknownTopicId));
+        assert!(proposals.all().is_empty(), "KAFKA-17190: nobody has this partition");
         world.env.tasks.shutdown().await;
     }
 
