@@ -80,14 +80,16 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     let (session_id, included) = ctx.fetch_sessions().finish(&context, &updates, clock.monotonic());
     let mut topics = by_topic(&context, found.partitions, included);
     topics.extend(refused_topics);
-    let node_endpoints = name_leaders(&ctx, &mut topics);
+    let mut node_endpoints = name_leaders(&ctx, &mut topics);
     if is_follower {
+        // Brokers know each other.
+        node_endpoints.clear();
         ctx.on_follower_answered();
     }
     FetchResponse { session_id, topics, node_endpoints, ..Default::default() }
 }
 
-/// Names the leaders of partitions that another broker leads. Returns the leaders' addresses.
+/// Names the leaders of partitions that the client expects elsewhere. Returns the leaders' addresses.
 fn name_leaders(ctx: &RequestContext, topics: &mut [FetchableTopicResponse]) -> Vec<NodeEndpoint> {
     if ctx.api_version < FIRST_WITH_LEADERS {
         return Vec::new();
