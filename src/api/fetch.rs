@@ -326,7 +326,9 @@ impl Fetch {
             if found.is_urgent || found.bytes >= self.min_bytes || is_over {
                 return found;
             }
-            let is_current = context.settle(&self.updates(&found));
+            if !context.settle(&self.updates(&found)) {
+                return Found::default();
+            }
             drop(found);
             tokio::select! {
                 biased;
@@ -334,7 +336,7 @@ impl Fetch {
                 () = &mut timeout => {}
                 () = self.network.stopping() => {}
             }
-            if !is_current || !context.take_changed() {
+            if !context.take_changed() {
                 return Found::default();
             }
             self.partitions = Arc::new(targets(ctx, context));
