@@ -1,6 +1,6 @@
 //! Three brokers under test that form one cluster, each of them a voter of the metadata quorum.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -20,13 +20,20 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 /// See the head of the file.
 pub struct Cluster {
     brokers: Vec<Broker>,
+    /// For clients and for the other controllers.
+    addresses: [[String; 2]; 3],
 }
 
 impl Cluster {
     /// Starts three brokers at the same time. `configure` adds settings to each of them.
     pub fn start(configure: impl Fn(BrokerOptions) -> BrokerOptions) -> Cluster {
+        Cluster::start_each(|_, options| configure(options))
+    }
+
+    /// Like [`Cluster::start`]; `configure` also gets the id of the broker.
+    pub fn start_each(configure: impl Fn(i32, BrokerOptions) -> BrokerOptions) -> Cluster {
         let addresses = NODES.map(|_| [(); 2].map(|()| format!("127.0.0.1:{}", free_port())));
-        Cluster::start_at(addresses, |_, options| configure(options))
+        Cluster::start_at(addresses, configure)
     }
 
     /// Starts three brokers on hosts with their ids.
@@ -35,7 +42,6 @@ impl Cluster {
         Cluster::start_at(addresses, |id, options| configure(options.on_host(id)))
     }
 
-    /// `addresses` are for clients and for the other controllers.
     fn start_at(addresses: [[String; 2]; 3], configure: impl Fn(i32, BrokerOptions) -> BrokerOptions) -> Cluster {
         let voters: Vec<String> =
             NODES.iter().zip(&addresses).map(|(id, [_, controller])| format!("{id}@{controller}")).collect();
@@ -57,7 +63,7 @@ impl Cluster {
             let starting: Vec<_> = options.map(|options| scope.spawn(move || options.start())).collect();
             starting.into_iter().map(|broker| broker.join().expect("the broker starts")).collect()
         });
-        let cluster = Cluster { brokers };
+        let cluster = Cluster { brokers, addresses };
         cluster.await_brokers();
         cluster
     }
@@ -76,6 +82,16 @@ impl Cluster {
     /// The broker with this id.
     pub fn broker(&mut self, id: i32) -> &mut Broker {
         &mut self.brokers[id as usize - 1]
+    }
+
+    /// Where each broker accepts clients.
+    pub fn broker_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|[clients, _]| clients.parse().expect("an address")).collect()
+    }
+
+    /// Where each node accepts the other controllers.
+    pub fn controller_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|[_, controllers]| controllers.parse().expect("an address")).collect()
     }
 
     /// The addresses of all brokers, for bootstrap.servers.

@@ -64,7 +64,7 @@ const ASKED_BY_TOOLS: [i64; 2] = [80, 81];
 fn every_advertised_api_is_asked() -> Result<()> {
     let schemas = run::load_schemas()?;
     let server = run::start_ottla(&SHARED)?;
-    let told = Case::new("advertised", &schemas, server.address())?.quietly("ApiVersions", 0, json!({}));
+    let told = Case::new("advertised", &schemas, &server.addresses())?.quietly("ApiVersions", 0, json!({}));
     let told: BTreeSet<(i64, i64, i64)> = told["ApiKeys"]
         .as_array()
         .into_iter()

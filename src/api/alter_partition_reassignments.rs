@@ -25,7 +25,10 @@ pub(crate) async fn handle(
     ctx: RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    reassign(&ctx.image(), request)
+    match ctx.check_active_controller() {
+        Ok(()) => reassign(&ctx.image(), request),
+        Err(error) => refused(request, &error),
+    }
 }
 
 fn reassign(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {

@@ -15,9 +15,12 @@ pub(crate) async fn handle(ctx: RequestContext, request: BrokerHeartbeatRequest)
     let is_caught_up = request.current_metadata_offset >= request.broker_epoch;
     let beat = async { ctx.cluster(Operation::ClusterAction)?.controller().broker_heartbeat(request.into()).await };
     let state: Result<BrokerState, ApiError> = beat.await;
-    let response = BrokerHeartbeatResponse::default().with_is_caught_up(is_caught_up);
+    let response = BrokerHeartbeatResponse::default();
     match state {
-        Ok(state) => response.with_is_fenced(state.is_fenced).with_should_shut_down(state.should_shut_down),
+        Ok(state) => response
+            .with_is_caught_up(is_caught_up)
+            .with_is_fenced(state.is_fenced)
+            .with_should_shut_down(state.should_shut_down),
         Err(error) => response.with_error_code(error.code()).with_is_fenced(true),
     }
 }

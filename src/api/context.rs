@@ -41,7 +41,7 @@ use crate::{
     metrics::{Metrics, RequestCounters},
     peer::Wire,
     protocol::header::RequestHeader,
-    raft::{Active, ControllerChannel, ControllerHandle},
+    raft::{Active, ControllerChannel, ControllerHandle, Unavailable},
     replica::{ReplicaManager, fetch_session::FetchSessionCache, producer_ids::ProducerIds},
     types::{BrokerId, TopicId, TopicPartition},
 };
@@ -351,6 +351,16 @@ impl RequestContext {
                 response.map(Some).map_err(|_| ApiError::code_only(ResponseError::UnknownServerError))
             }
             None => Ok(None),
+        }
+    }
+
+    /// Refuses a request on a controller listener if another node is the active controller, since this one may know
+    /// older metadata.
+    pub(crate) fn check_active_controller(&self) -> Result<(), ApiError> {
+        match (self.connection.kind, self.parts.channel.active()) {
+            (ListenerKind::Broker, _) | (_, Some(Active::Here)) => Ok(()),
+            (_, Some(Active::At(node))) => Err(Unavailable::NotController(Some(node)).into()),
+            (_, None) => Err(Unavailable::NotController(None).into()),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Behavior: M6. On a controller listener the response lists the controllers.
 //! Version notes: 1 adds the endpoint type (brokers are listed on the listeners of brokers and controllers on those of
-//! controllers; otherwise the error is MISMATCHED_ENDPOINT_TYPE), 2 adds fenced brokers.
+//! controllers; otherwise the error is MISMATCHED_ENDPOINT_TYPE, or INVALID_REQUEST in version 0), 2 adds fenced
+//! brokers.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -32,8 +33,13 @@ pub(crate) async fn handle(ctx: RequestContext, request: DescribeClusterRequest)
                 ListenerKind::Broker => ("BROKER", "CONTROLLER"),
                 ListenerKind::Controller => ("CONTROLLER", "BROKER"),
             };
+            // Apache: `AuthHelper.computeDescribeClusterResponse`. Clients of version 0 do not know the other code.
+            let error = match ctx.api_version {
+                0 => ResponseError::InvalidRequest,
+                _ => ResponseError::MismatchedEndpointType,
+            };
             return refused(
-                ResponseError::MismatchedEndpointType,
+                error,
                 format!(
                     "The request was sent to an endpoint of type {here}, but we wanted an endpoint of type {wanted}"
                 ),

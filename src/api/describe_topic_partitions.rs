@@ -109,8 +109,8 @@ fn describe(image: &MetadataImage, index: i32, partition: &PartitionImage) -> De
         |id: &i32| image.broker(*id).is_none_or(|broker| broker.fenced) || !has_online_directory(image, partition, *id);
     let offline: Vec<i32> = partition.replicas.iter().copied().filter(is_offline).collect();
     let has_leader = image.broker(partition.leader).is_some_and(|broker| !broker.fenced);
+    // A partition without a leader has no error. Apache: `KRaftMetadataCache.describeTopicResponse`.
     DescribeTopicPartitionsResponsePartition::default()
-        .with_error_code(if has_leader { 0 } else { ResponseError::LeaderNotAvailable.code() })
         .with_partition_index(index)
         .with_leader_id(BrokerId(if has_leader { partition.leader } else { -1 }))
         .with_leader_epoch(partition.leader_epoch)

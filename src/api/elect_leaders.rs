@@ -26,6 +26,7 @@ use crate::{
 
 pub(crate) async fn handle(ctx: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
     let elect = async {
+        ctx.check_active_controller()?;
         let mut plan = Plan::new(&ctx.image(), &request)?;
         plan.elect(&ctx.cluster(Operation::Alter)?).await?;
         Ok(plan)

@@ -80,14 +80,16 @@ pub(crate) async fn handle(mut ctx: RequestContext, request: FetchRequest) -> Fe
     let (session_id, included) = ctx.fetch_sessions().finish(&context, &updates, clock.monotonic());
     let mut topics = by_topic(&context, found.partitions, included);
     topics.extend(refused_topics);
-    let node_endpoints = name_leaders(&ctx, &mut topics);
+    let mut node_endpoints = name_leaders(&ctx, &mut topics);
     if is_follower {
+        // Brokers know each other.
+        node_endpoints.clear();
         ctx.on_follower_answered();
     }
     FetchResponse { session_id, topics, node_endpoints, ..Default::default() }
 }
 
-/// Names the leaders of partitions that another broker leads. Returns the leaders' addresses.
+/// Names the leaders of partitions that the client expects elsewhere. Returns the leaders' addresses.
 fn name_leaders(ctx: &RequestContext, topics: &mut [FetchableTopicResponse]) -> Vec<NodeEndpoint> {
     if ctx.api_version < FIRST_WITH_LEADERS {
         return Vec::new();
@@ -324,7 +326,9 @@ impl Fetch {
             if found.is_urgent || found.bytes >= self.min_bytes || is_over {
                 return found;
             }
-            let is_current = context.settle(&self.updates(&found));
+            if !context.settle(&self.updates(&found)) {
+                return Found::default();
+            }
             drop(found);
             tokio::select! {
                 biased;
@@ -332,7 +336,7 @@ impl Fetch {
                 () = &mut timeout => {}
                 () = self.network.stopping() => {}
             }
-            if !is_current || !context.take_changed() {
+            if !context.take_changed() {
                 return Found::default();
             }
             self.partitions = Arc::new(targets(ctx, context));

@@ -9,7 +9,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::RequestContext;
 use crate::{
-    metadata::image::{BrokerRegistration, MetadataImage, TopicImage},
+    metadata::image::{MetadataImage, TopicImage},
     protocol::produce::{LeaderIdAndEpoch, NodeEndpoint},
     types::{BrokerId, TopicId},
 };
@@ -27,8 +27,8 @@ impl<'a> LeaderHints<'a> {
         LeaderHints { ctx, image: None, endpoints: BTreeMap::new() }
     }
 
-    /// The leader of a partition with this error, if it is another broker that this one knows. The topic is named by
-    /// its id, or by its name if that is zero.
+    /// The leader of a partition with this error, -1 if it has none. It may be this broker, if the client knows an
+    /// older leader epoch. The topic is named by its id, or by its name if that is zero.
     pub(super) fn of(&mut self, error_code: i16, name: &str, id: TopicId, partition: i32) -> Option<LeaderIdAndEpoch> {
         let error = ResponseError::try_from_code(error_code)?;
         if !matches!(error, ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch) {
@@ -37,12 +37,13 @@ impl<'a> LeaderHints<'a> {
         let image = self.image.get_or_insert_with(|| self.ctx.image());
         let topic: &Arc<TopicImage> = if id.is_zero() { image.topic(name)? } else { image.topic_by_id(id)? };
         let partition = topic.partitions.get(&partition)?;
-        let is_other = |broker: &&Arc<BrokerRegistration>| !broker.fenced && broker.id != self.ctx.config().node_id;
-        let leader = image.broker(partition.leader).filter(is_other)?;
-        let (host, port) = self.ctx.endpoint_of(leader)?;
-        let endpoint = || NodeEndpoint { node_id: leader.id, host: host.to_string(), port, rack: leader.rack.clone() };
-        self.endpoints.entry(leader.id).or_insert_with(endpoint);
-        Some(LeaderIdAndEpoch { leader_id: leader.id, leader_epoch: partition.leader_epoch })
+        let leader = image.broker(partition.leader).filter(|broker| !broker.fenced);
+        if let Some((leader, (host, port))) = leader.and_then(|leader| Some((leader, self.ctx.endpoint_of(leader)?))) {
+            let endpoint =
+                || NodeEndpoint { node_id: leader.id, host: host.to_string(), port, rack: leader.rack.clone() };
+            self.endpoints.entry(leader.id).or_insert_with(endpoint);
+        }
+        Some(LeaderIdAndEpoch { leader_id: partition.leader, leader_epoch: partition.leader_epoch })
     }
 
     /// The addresses of the leaders that were named.

@@ -207,6 +207,8 @@ fn describe_partition(
     index: i32,
     partition: &PartitionImage,
 ) -> MetadataResponsePartition {
+    // Version 0 lists only replicas of brokers that are alive, and has an error if there are others.
+    let hides_dead = ctx.api_version == 0;
     let is_offline = |id: &&i32| image.broker(**id).is_none_or(|broker| broker.fenced);
     let leader = image.broker(partition.leader).filter(|broker| !broker.fenced);
     let error = match leader {
@@ -214,14 +216,18 @@ fn describe_partition(
         Some(leader) if ctx.endpoint_of(leader).is_none() => {
             Some(if ctx.api_version >= 6 { ResponseError::ListenerNotFound } else { ResponseError::LeaderNotAvailable })
         }
+        // linear: over the replicas of one partition
+        Some(_) if hides_dead && partition.replicas.iter().any(|id| is_offline(&id)) => {
+            Some(ResponseError::ReplicaNotAvailable)
+        }
         Some(_) => None,
     };
-    let hides_dead = ctx.api_version == 0;
+    let has_leader = matches!(error, None | Some(ResponseError::ReplicaNotAvailable));
     let shown = |ids: &[i32]| ids.iter().filter(|id| !hides_dead || !is_offline(id)).map(|id| BrokerId(*id)).collect();
     let mut described = MetadataResponsePartition::default()
         .with_error_code(error.map_or(0, |error| error.code()))
         .with_partition_index(index)
-        .with_leader_id(BrokerId(if error.is_some() { -1 } else { partition.leader }))
+        .with_leader_id(BrokerId(if has_leader { partition.leader } else { -1 }))
         .with_leader_epoch(partition.leader_epoch)
         .with_replica_nodes(shown(&partition.replicas))
         .with_isr_nodes(shown(&partition.isr));

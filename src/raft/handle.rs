@@ -62,7 +62,14 @@ pub enum Unavailable {
 impl From<Unavailable> for ApiError {
     fn from(reason: Unavailable) -> Self {
         match reason {
-            Unavailable::NotController(_) => ApiError::code_only(ResponseError::NotController),
+            // As Apache's `ControllerExceptions.newWrongControllerException`.
+            Unavailable::NotController(Some(active)) => ApiError::new(
+                ResponseError::NotController,
+                format!("The active controller appears to be node {active}."),
+            ),
+            Unavailable::NotController(None) => {
+                ApiError::new(ResponseError::NotController, "No controller appears to be active.")
+            }
             Unavailable::Shortage => ApiError::new(
                 ResponseError::KafkaStorageError,
                 "The metadata log cannot be written for now (its disk is full, or files cannot be opened); nothing was changed. \

@@ -296,7 +296,7 @@ impl FetchSessionCache {
                 (id, vec![true; updates.len()])
             }
             Kind::Incremental { id, session, .. } => {
-                if context.changed().is_some() && !context.settle(updates) {
+                if context.changed().is_some() && !context.settle_current(updates) {
                     return (*id, vec![false; updates.len()]);
                 }
                 (*id, lock(session).select_changed(&context.partitions, updates))
@@ -403,8 +403,16 @@ impl FetchContext {
 
     /// For a follower: removes from the list the partitions of which the follower has everything, and moves those with
     /// records to its end. `updates` has one entry for each partition of the context. Returns false if a later request
-    /// has come for the session.
-    pub fn settle(&self, updates: &[PartitionUpdate]) -> bool {
+    /// has come for the session; then nothing is left to read for this one.
+    pub fn settle(&mut self, updates: &[PartitionUpdate]) -> bool {
+        let is_current = self.settle_current(updates);
+        if !is_current {
+            self.partitions.clear();
+        }
+        is_current
+    }
+
+    fn settle_current(&self, updates: &[PartitionUpdate]) -> bool {
         let Some(mut session) = self.current() else { return false };
         session.settle(updates);
         true
@@ -658,6 +666,20 @@ mod tests {
         let included = cache.finish(&later, &[ERROR, update(9, false)], Duration::ZERO).1;
         assert_eq!(included, [true, true], "nothing is sent to nobody");
         assert_eq!(next(&cache, id, 6, &[]).1, [0, 2], "an error is read again, and so is what was sent just now");
+    }
+
+    /// The later request comes while the earlier one reads, not while it waits.
+    #[test]
+    fn f6_a_request_that_was_given_up_during_its_read_is_answered_without_partitions() {
+        let cache = cache(10);
+        let (context, _) = next(&cache, 0, 0, &[0, 1]);
+        let (id, _) = cache.finish(&context, &[update(5, false); 2], Duration::ZERO);
+        let (mut context, read) = next(&cache, id, 1, &[]);
+        assert_eq!(read, [0, 1]);
+        let (_, read) = next(&cache, id, 2, &[]);
+        assert_eq!(read, [0, 1]);
+        assert!(!context.settle(&[update(5, false); 2]));
+        assert_eq!(cache.finish(&context, &[], Duration::ZERO), (id, vec![]));
     }
 
     #[test]

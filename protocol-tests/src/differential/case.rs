@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     ops::RangeInclusive,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,10 @@ use super::{
     schema::Schemas,
     wire::{ANSWER_LIMIT, Connection, Outcome},
 };
+use crate::{broker::Broker, cluster::Cluster};
+
+/// Longest wait for a change. Apache Kafka fences a broker that is gone after 9 s.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The versions that Ottla supports. Each has at least one case.
 pub const SERVED: &[(&str, RangeInclusive<i16>)] = &[
@@ -81,9 +86,26 @@ pub struct Step {
     pub answer: Value,
 }
 
+/// Where a server under test, or each node of a cluster, accepts connections; node N is at index N-1.
+pub struct Addresses {
+    pub brokers: Vec<SocketAddr>,
+    /// Empty if a single node has no listener for controllers.
+    pub controllers: Vec<SocketAddr>,
+    /// The cluster, whose brokers a case may stop and start.
+    pub cluster: Option<Arc<Mutex<Cluster>>>,
+}
+
+impl Addresses {
+    pub fn of_one(broker: SocketAddr) -> Addresses {
+        Addresses { brokers: vec![broker], controllers: Vec::new(), cluster: None }
+    }
+}
+
 pub struct Case<'a> {
     pub name: &'static str,
     schemas: &'a Schemas,
+    addresses: &'a Addresses,
+    /// The address of the main connection and of further ones.
     address: SocketAddr,
     main: Connection,
     names: Names,
@@ -100,9 +122,69 @@ pub struct Pending {
 }
 
 impl<'a> Case<'a> {
-    pub fn new(name: &'static str, schemas: &'a Schemas, address: SocketAddr) -> Result<Case<'a>> {
+    /// A case that begins at the first broker.
+    pub fn new(name: &'static str, schemas: &'a Schemas, addresses: &'a Addresses) -> Result<Case<'a>> {
+        let address = *addresses.brokers.first().context("a server without a broker")?;
         let main = Connection::open(address)?;
-        Ok(Case { name, schemas, address, main, names: Names::default(), note: String::new(), steps: Vec::new() })
+        let mut names = Names::default();
+        if addresses.brokers.len() > 1 {
+            // Any of the nodes.
+            names.mark("ControllerId", "<controller>");
+        }
+        Ok(Case { name, schemas, addresses, address, main, names, note: String::new(), steps: Vec::new() })
+    }
+
+    /// Sends the following requests to this broker.
+    pub fn turn_to_broker(&mut self, id: i32) {
+        self.turn_to(self.addresses.brokers[id as usize - 1]);
+    }
+
+    /// Sends the following requests to the controller listener of this node.
+    pub fn turn_to_controller(&mut self, id: i32) {
+        self.turn_to(self.addresses.controllers[id as usize - 1]);
+    }
+
+    /// Sorts the numbers in the lists of this field in the following answers.
+    pub fn ignore_order(&mut self, field: &'static str) {
+        self.names.ignore_order(field);
+    }
+
+    /// Stops a broker of the cluster by a controlled shutdown.
+    pub fn stop_broker(&mut self, id: i32) {
+        self.with_broker(id, |broker| _ = broker.stop());
+    }
+
+    /// Kills a broker of the cluster.
+    pub fn kill_broker(&mut self, id: i32) {
+        self.with_broker(id, Broker::kill);
+    }
+
+    /// Starts a broker of the cluster again.
+    pub fn start_broker(&mut self, id: i32) {
+        self.with_broker(id, Broker::start);
+    }
+
+    fn with_broker(&self, id: i32, action: impl FnOnce(&mut Broker)) {
+        let cluster = self.addresses.cluster.as_ref().expect("a cluster");
+        action(cluster.lock().expect("lock the cluster").broker(id));
+    }
+
+    fn turn_to(&mut self, address: SocketAddr) {
+        self.address = address;
+        self.main = self.connect();
+    }
+
+    /// Returns the node id of the active controller.
+    pub fn active_controller(&mut self) -> i32 {
+        self.turn_to_broker(1);
+        let topics = json!([{"TopicName": "__cluster_metadata", "Partitions": [{"PartitionIndex": 0}]}]);
+        let answer = self.quietly("DescribeQuorum", 0, json!({"Topics": topics}));
+        answer["Topics"][0]["Partitions"][0]["LeaderId"].as_i64().unwrap_or_default() as i32
+    }
+
+    /// Replaces the values of this field, unless they are negative, by a mark in the following answers.
+    pub fn mark(&mut self, field: &'static str, mark: &'static str) {
+        self.names.mark(field, mark);
     }
 
     /// Returns a name for a topic or group that no other case uses.
@@ -255,6 +337,47 @@ impl<'a> Case<'a> {
         (name, id)
     }
 
+    /// Creates a topic with these replicas for each partition, waits until each broker knows all replicas in sync and
+    /// each leader is ready, and returns its id.
+    pub fn replicated_topic(&mut self, name: &str, replicas: &[&[i32]], configs: &[(&str, &str)]) -> Value {
+        let configs: Vec<Value> = configs.iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
+        let assignments: Vec<Value> =
+            replicas.iter().zip(0..).map(|(ids, index)| json!({"PartitionIndex": index, "BrokerIds": ids})).collect();
+        let topic = json!({"Name": name, "NumPartitions": -1, "ReplicationFactor": -1, "Assignments": assignments,
+            "Configs": configs});
+        let answer = self.quietly("CreateTopics", 7, json!({"timeoutMs": 10_000, "Topics": [topic]}));
+        let id = answer["Topics"][0]["TopicId"].clone();
+        self.names.insert(&id, &format!("<id of {}>", name.trim_start_matches(self.name).trim_start_matches('-')));
+        self.await_replicas(name, replicas);
+        id
+    }
+
+    /// Waits until all brokers know that these replicas are in sync and that each first one leads its partition.
+    pub fn await_replicas(&mut self, name: &str, replicas: &[&[i32]]) {
+        let before = self.address;
+        for broker in (1..).take(self.addresses.brokers.len()) {
+            self.turn_to_broker(broker);
+            self.until("a topic's replicas are in sync", |case| {
+                let answer = case.quietly("Metadata", 9, json!({"Topics": [{"Name": name}]}));
+                let partitions = answer["Topics"][0]["Partitions"].as_array().cloned().unwrap_or_default();
+                partitions.len() == replicas.len()
+                    && partitions.iter().all(|partition| {
+                        let ids = replicas[partition["PartitionIndex"].as_u64().unwrap_or_default() as usize];
+                        let in_sync = partition["IsrNodes"].as_array().map_or(0, Vec::len);
+                        partition["LeaderId"] == ids[0] && in_sync == ids.len()
+                    })
+            });
+            for (_, index) in replicas.iter().zip(0..).filter(|(ids, _)| ids[0] == broker) {
+                self.until("a leader is ready", |case| {
+                    let partition = json!({"PartitionIndex": index, "Timestamp": -1});
+                    let body = json!({"ReplicaId": -1, "Topics": [{"Name": name, "Partitions": [partition]}]});
+                    case.quietly("ListOffsets", 5, body)["Topics"][0]["Partitions"][0]["ErrorCode"] == 0
+                });
+            }
+        }
+        self.turn_to(before);
+    }
+
     /// Waits until every partition of a topic accepts ListOffsets (Kafka answers CreateTopics before that).
     pub fn await_topic(&mut self, name: &str, partitions: i32) {
         let all: Vec<Value> = (0..partitions).map(|index| json!({"PartitionIndex": index, "Timestamp": -1})).collect();
@@ -268,7 +391,7 @@ impl<'a> Case<'a> {
 
     /// Repeats until the condition is true. If it stays false, the transcript records that.
     pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&mut Case) -> bool) {
-        let limit = Instant::now() + Duration::from_secs(10);
+        let limit = Instant::now() + CHANGE_LIMIT;
         while !is_so(self) {
             if Instant::now() > limit {
                 self.push(format!("wait until {what}"), "never".into(), None);

@@ -11,6 +11,10 @@ use super::codec::ZERO_UUID;
 pub struct Names {
     known: Vec<(String, String)>,
     given: usize,
+    /// Fields whose values differ in this case only, like `MARKED`.
+    marked: Vec<(&'static str, &'static str)>,
+    /// Fields with lists of numbers whose order differs in this case.
+    unordered: Vec<&'static str>,
 }
 
 /// Lists that become objects with this field as the key, so that one additional or missing element is one difference.
@@ -48,6 +52,7 @@ const IDENTITY: &[&str] = &[
     "Index",
     "NodeId",
     "BrokerId",
+    "ReplicaId",
     "User",
     "EntityType",
     "EntityName",
@@ -97,6 +102,16 @@ impl Names {
         }
     }
 
+    /// Replaces the values of this field by this mark from now on.
+    pub fn mark(&mut self, field: &'static str, mark: &'static str) {
+        self.marked.push((field, mark));
+    }
+
+    /// Sorts the numbers in the lists of this field from now on.
+    pub fn ignore_order(&mut self, field: &'static str) {
+        self.unordered.push(field);
+    }
+
     /// Replaces the value by this word and the next number from now on.
     pub fn insert_next(&mut self, text: &str, word: &str) {
         self.given += 1;
@@ -106,8 +121,18 @@ impl Names {
     pub fn mask(&mut self, api: &str, answer: &mut Value) {
         self.replace(api, "", answer, false);
         sort(api, "", answer);
+        self.sort_numbers("", answer);
         self.replace(api, "", answer, true);
         key_lists(api, answer);
+    }
+
+    fn sort_numbers(&self, field: &str, value: &mut Value) {
+        match value {
+            Value::Object(object) => object.iter_mut().for_each(|(name, value)| self.sort_numbers(name, value)),
+            Value::Array(list) if self.unordered.contains(&field) => list.sort_by_key(Value::as_i64),
+            Value::Array(list) => list.iter_mut().for_each(|one| self.sort_numbers(field, one)),
+            _ => {}
+        }
     }
 
     fn find(&self, text: &str) -> Option<&str> {
@@ -141,7 +166,7 @@ impl Names {
 
     fn number(&mut self, api: &str, field: &str, number: i64, invent: bool) -> Option<String> {
         let in_quorum = if api == "DescribeQuorum" { MARKED_IN_QUORUM } else { &[] };
-        if let Some((_, mark)) = MARKED.iter().chain(in_quorum).find(|(name, _)| *name == field) {
+        if let Some((_, mark)) = MARKED.iter().chain(in_quorum).chain(&self.marked).find(|(name, _)| *name == field) {
             return (number >= 0).then(|| (*mark).to_owned());
         }
         if ID_FIELDS.contains(&field) && number >= 0 && !(field == "SessionId" && number == 0) {

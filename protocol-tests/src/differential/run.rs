@@ -3,11 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,27 +15,39 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    case::{Case, Step},
-    cases::{CASES, Row, Setup},
+    case::{Addresses, Case, Step},
+    cases::{CASES, Row, STOPPED_BROKER, Setup},
     compare::{Accepted, Difference, differences, matches_any},
     schema::Schemas,
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerOptions},
+    cluster::Cluster,
     kafka::{Kafka, KafkaOptions, jar_directory},
 };
 
 /// Transcripts by name of the case.
 pub type Transcripts = BTreeMap<String, Vec<Step>>;
 
-/// A server under test; it runs until the value is dropped.
+/// A server under test, or a cluster of three; it runs until the value is dropped.
 pub trait Server {
-    fn address(&self) -> SocketAddr;
+    fn addresses(&self) -> Addresses;
 }
 
 impl Server for Kafka {
-    fn address(&self) -> SocketAddr {
-        Kafka::address(self)
+    fn addresses(&self) -> Addresses {
+        Addresses::of_one(self.address())
+    }
+}
+
+impl Server for Arc<Mutex<Cluster>> {
+    fn addresses(&self) -> Addresses {
+        let cluster = self.lock().expect("lock the cluster");
+        Addresses {
+            brokers: cluster.broker_addresses(),
+            controllers: cluster.controller_addresses(),
+            cluster: Some(self.clone()),
+        }
     }
 }
 
@@ -44,6 +55,9 @@ impl Server for Kafka {
 pub type Start<'a> = &'a dyn Fn(&Setup) -> Result<Box<dyn Server>>;
 
 pub fn start_kafka(setup: &Setup) -> Result<Box<dyn Server>> {
+    if setup.is_cluster {
+        return Ok(Box::new(start_cluster(setup, BrokerOptions::kafka)));
+    }
     let options =
         setup.properties.iter().fold(KafkaOptions::default(), |options, (key, value)| options.property(key, value));
     Ok(Box::new(Kafka::start(&options)?))
@@ -54,14 +68,17 @@ fn all_rows() -> impl Iterator<Item = &'static Row> {
 }
 
 impl Server for Broker {
-    fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port()))
+    fn addresses(&self) -> Addresses {
+        Addresses::of_one(([127, 0, 0, 1], self.port()).into())
     }
 }
 
 /// Starts the same broker as the other tests: its log must be clean at the end, although half of the cases send bad
 /// requests.
 pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
+    if setup.is_cluster {
+        return Ok(Box::new(start_cluster(setup, |options| options)));
+    }
     // Kafka needs these settings to start as a single node (kafka.rs); with the same ones DescribeConfigs returns the
     // same sources.
     let node_settings = [
@@ -79,6 +96,16 @@ pub fn start_ottla(setup: &Setup) -> Result<Box<dyn Server>> {
     Ok(Box::new(options.expect_log("a client has unregistered this broker").start()))
 }
 
+/// Starts three brokers of the same kind, each in its own rack.
+fn start_cluster(setup: &Setup, kind: impl Fn(BrokerOptions) -> BrokerOptions) -> Arc<Mutex<Cluster>> {
+    let cluster = Cluster::start_each(|id, options| {
+        let options = kind(options).set("broker.rack", format!("rack-{id}"));
+        let options = if setup.name == STOPPED_BROKER.name { options.expect_faults() } else { options };
+        setup.properties.iter().fold(options, |options, (key, value)| options.set(key, value))
+    });
+    Arc::new(Mutex::new(cluster))
+}
+
 /// Runs all cases whose name matches one of the comma-separated patterns.
 pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Transcripts> {
     let mut all = Transcripts::new();
@@ -89,8 +116,9 @@ pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Tra
             continue;
         }
         let server = start(setup).with_context(|| format!("start a server for setup {}", setup.name))?;
-        prepare(schemas, server.address())?;
-        all.extend(run_rows(schemas, &rows, server.address(), setup.at_a_time));
+        let addresses = server.addresses();
+        prepare(schemas, &addresses)?;
+        all.extend(run_rows(schemas, &rows, &addresses, setup.at_a_time));
     }
     ensure!(!all.is_empty(), "no case fits {pattern:?}");
     Ok(all)
@@ -98,8 +126,11 @@ pub fn transcripts(schemas: &Schemas, pattern: &str, start: Start) -> Result<Tra
 
 /// Waits until the server has a group coordinator (Kafka creates `__consumer_offsets` on the first request for it). If
 /// it never has one, the cases about groups fail.
-fn prepare(schemas: &Schemas, address: SocketAddr) -> Result<()> {
-    let mut case = Case::new("prepare", schemas, address)?;
+fn prepare(schemas: &Schemas, addresses: &Addresses) -> Result<()> {
+    let mut case = Case::new("prepare", schemas, addresses)?;
+    if addresses.brokers.len() > 1 {
+        return prepare_coordinators(&mut case);
+    }
     case.until("the group coordinator answers", |case| {
         let found = case.quietly("FindCoordinator", 0, json!({"Key": "prepare"}));
         let heartbeat =
@@ -109,14 +140,38 @@ fn prepare(schemas: &Schemas, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn run_rows(schemas: &Schemas, rows: &[&Row], address: SocketAddr, at_a_time: usize) -> Vec<(String, Vec<Step>)> {
+/// Creates `__consumer_offsets` of three brokers such that both servers have the same coordinators: broker N leads
+/// partition N-1.
+fn prepare_coordinators(case: &mut Case) -> Result<()> {
+    let settings = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
+    case.replicated_topic("__consumer_offsets", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &settings);
+    for broker in 1..=3 {
+        case.turn_to_broker(broker);
+        // The hash of each of these letters names another partition.
+        for (group, partition) in [("a", 1), ("b", 2), ("c", 0)] {
+            case.until("the group coordinator is known", |case| {
+                let found = case.quietly("FindCoordinator", 0, json!({"Key": group}));
+                found["NodeId"] == partition + 1
+            });
+            case.until("the group coordinator answers", |case| {
+                let body = json!({"GroupId": group, "MemberId": "none", "GenerationId": 1});
+                let answer = case.quietly("Heartbeat", 0, body);
+                answer["ErrorCode"] == if partition + 1 == broker { 25 } else { 16 }
+            });
+        }
+    }
+    ensure!(case.steps.is_empty(), "the group coordinators are not as planned: {:?}", case.steps);
+    Ok(())
+}
+
+fn run_rows(schemas: &Schemas, rows: &[&Row], addresses: &Addresses, at_a_time: usize) -> Vec<(String, Vec<Step>)> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..at_a_time {
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let steps = run_row(schemas, row, address);
+                    let steps = run_row(schemas, row, addresses);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((row.name.to_owned(), steps));
                 }
             });
@@ -126,8 +181,8 @@ fn run_rows(schemas: &Schemas, rows: &[&Row], address: SocketAddr, at_a_time: us
 }
 
 /// Runs one case. If the server is gone, or the case panics, that becomes the last step; the run continues.
-fn run_row(schemas: &Schemas, row: &Row, address: SocketAddr) -> Vec<Step> {
-    let mut case = match Case::new(row.name, schemas, address) {
+fn run_row(schemas: &Schemas, row: &Row, addresses: &Addresses) -> Vec<Step> {
+    let mut case = match Case::new(row.name, schemas, addresses) {
         Ok(case) => case,
         Err(error) => return vec![Step { ask: "connect".into(), answer: format!("{error:#}").into() }],
     };

@@ -18,6 +18,8 @@ mod metadata;
 mod offsets;
 mod partitions;
 mod produce;
+mod stopped_broker;
+mod three_brokers;
 mod timeouts;
 mod transactions;
 
@@ -29,6 +31,8 @@ pub struct Setup {
     pub properties: &'static [(&'static str, &'static str)],
     /// How many cases run at a time.
     pub at_a_time: usize,
+    /// One broker that is alone, or a cluster of three.
+    pub is_cluster: bool,
 }
 
 /// The server that most cases share. It has no retention by time, because the batches of the cases are old.
@@ -40,16 +44,25 @@ pub static SHARED: Setup = Setup {
         ("auto.create.topics.enable", "false"),
     ],
     at_a_time: 4,
+    is_cluster: false,
 };
 
 /// For cases that request all topics or groups; they run one after the other.
-pub static ALONE: Setup = Setup { name: "alone", properties: SHARED.properties, at_a_time: 1 };
+pub static ALONE: Setup = Setup { name: "alone", properties: SHARED.properties, at_a_time: 1, is_cluster: false };
 
-pub static AUTO_CREATE: Setup =
-    Setup { name: "auto-create", properties: &[("log.retention.ms", "-1"), ("num.partitions", "3")], at_a_time: 4 };
+pub static AUTO_CREATE: Setup = Setup {
+    name: "auto-create",
+    properties: &[("log.retention.ms", "-1"), ("num.partitions", "3")],
+    at_a_time: 4,
+    is_cluster: false,
+};
 
-pub static DELAYED: Setup =
-    Setup { name: "delayed", properties: &[("group.initial.rebalance.delay.ms", "800")], at_a_time: 4 };
+pub static DELAYED: Setup = Setup {
+    name: "delayed",
+    properties: &[("group.initial.rebalance.delay.ms", "800")],
+    at_a_time: 4,
+    is_cluster: false,
+};
 
 pub static LIMITS: Setup = Setup {
     name: "limits",
@@ -72,6 +85,7 @@ pub static LIMITS: Setup = Setup {
         ("compression.type", "lz4"),
     ],
     at_a_time: 4,
+    is_cluster: false,
 };
 
 /// For cases that change the cluster itself; they run one after the other: its features, its transaction coordinator,
@@ -80,10 +94,33 @@ pub static CHANGED: Setup = Setup {
     name: "changed",
     properties: &[("group.initial.rebalance.delay.ms", "0"), ("transaction.state.log.num.partitions", "1")],
     at_a_time: 1,
+    is_cluster: false,
 };
 
+/// Three brokers, each of them a voter of the metadata quorum and in a rack of its own.
+pub static THREE_BROKERS: Setup = Setup {
+    name: "three-brokers",
+    properties: &[
+        ("log.retention.ms", "-1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("auto.create.topics.enable", "false"),
+        // Leaders move only when a case asks for it.
+        ("auto.leader.rebalance.enable", "false"),
+        ("default.replication.factor", "3"),
+        ("offsets.topic.replication.factor", "3"),
+        ("offsets.topic.num.partitions", "3"),
+    ],
+    at_a_time: 1,
+    is_cluster: true,
+};
+
+/// The same, for the case that stops a broker.
+pub static STOPPED_BROKER: Setup =
+    Setup { name: "stopped-broker", properties: THREE_BROKERS.properties, at_a_time: 1, is_cluster: true };
+
 impl Setup {
-    pub const ALL: &[&Setup] = &[&SHARED, &ALONE, &AUTO_CREATE, &DELAYED, &LIMITS, &CHANGED];
+    pub const ALL: &[&Setup] =
+        &[&SHARED, &ALONE, &AUTO_CREATE, &DELAYED, &LIMITS, &CHANGED, &THREE_BROKERS, &STOPPED_BROKER];
 }
 
 pub struct Row {
@@ -104,6 +141,10 @@ const fn changed(name: &'static str, run: fn(&mut Case)) -> Row {
     Row { name, setup: &CHANGED, run }
 }
 
+const fn three_brokers(name: &'static str, run: fn(&mut Case)) -> Row {
+    Row { name, setup: &THREE_BROKERS, run }
+}
+
 pub const CASES: &[&[Row]] = &[
     api_versions::CASES,
     connection::CASES,
@@ -121,4 +162,6 @@ pub const CASES: &[&[Row]] = &[
     acls::CASES,
     transactions::CASES,
     cluster::CASES,
+    three_brokers::CASES,
+    stopped_broker::CASES,
 ];
