@@ -607,7 +607,7 @@ impl Quorum<'_> {
         let identity = Identity { node_id: config.node_id, directory_id };
         let is_listed = settings.is_controller && settings.voters.iter().any(|(id, _)| *id == identity.node_id);
         let mark = (is_listed && !settings.is_alone()).then(|| JoinMark::begin(env.disk.clone(), &dir, is_new));
-        let mark = mark.transpose().context("cannot write to the directory of the metadata log")?;
+        let mark = mark.transpose().context("cannot write to the directory of the metadata log")?.flatten();
         let addresses = Arc::new(Addresses::new(&settings.voters, &settings.bootstrap));
         let own = self.own.as_ref();
         let listener = own.map(|(name, endpoint)| VoterEndpoint {

@@ -47,7 +47,7 @@ pub struct Join {
     pub is_automatic: bool,
     /// `controller.quorum.voters` lists this node.
     pub is_listed: bool,
-    /// `None` if this node was alone from its start.
+    /// `None` if this node has been a voter with its directory, or was alone from its start.
     pub mark: Option<JoinMark>,
 }
 
@@ -60,22 +60,21 @@ const MARK_FILE: &str = "joining";
 pub struct JoinMark {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    is_set: bool,
 }
 
 impl JoinMark {
-    /// Reads the file. Writes it first if the metadata log `is_new`: it must be there before that log gets its first
-    /// entry.
+    /// The file, if there is one. It is written if the metadata log `is_new`, and must be there before that log gets
+    /// its first entry.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn begin(disk: Arc<dyn Disk>, metadata_log_dir: &Path, is_new: bool) -> io::Result<JoinMark> {
+    pub fn begin(disk: Arc<dyn Disk>, metadata_log_dir: &Path, is_new: bool) -> io::Result<Option<JoinMark>> {
         let path = metadata_log_dir.join(MARK_FILE);
-        let is_set = disk.exists(&path);
-        if is_new && !is_set {
+        let is_there = disk.exists(&path);
+        if is_new && !is_there {
             disk.write_atomically(&path, b"")?;
         }
-        Ok(JoinMark { disk, path, is_set: is_new || is_set })
+        Ok((is_new || is_there).then_some(JoinMark { disk, path }))
     }
 
     /// This node is a voter. That the file is gone must be durable: it would bring back a voter that is removed later.
@@ -88,7 +87,7 @@ impl JoinMark {
 impl Join {
     /// Runs until this node is a voter. If it is removed later, only `is_automatic` lets it come back.
     pub async fn run(mut self) {
-        let mut may_join = self.is_automatic || (self.is_listed && self.is_joining());
+        let mut may_join = self.is_automatic || (self.is_listed && self.mark.is_some());
         if !may_join && !self.is_listed {
             return;
         }
@@ -119,12 +118,8 @@ impl Join {
         }
     }
 
-    fn is_joining(&self) -> bool {
-        self.mark.as_ref().is_some_and(|mark| mark.is_set)
-    }
-
     async fn on_voter(&mut self) {
-        let Some(mark) = self.mark.take_if(|mark| mark.is_set) else { return };
+        let Some(mark) = self.mark.take() else { return };
         let cleared = self.env.tasks.blocking("note that this node is a voter", move || mark.clear()).await;
         if let Err(error) = cleared {
             tracing::warn!(%error, "cannot note that this node has become a voter: if it is removed, its next start adds it");
