@@ -22,7 +22,7 @@ use crate::{
     },
     env::Env,
     metadata::publisher::Publisher,
-    raft::{Active, ControllerChannel},
+    raft::ControllerChannel,
     replica::ReplicaManager,
 };
 
@@ -165,9 +165,7 @@ impl Lifecycle {
         let heartbeat = BrokerHeartbeat::new(self.registration.broker_id, epoch);
         let sent_at = self.env.clock.monotonic();
         let state = self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await?;
-        // The controller of this node knows no more than this broker: if it did not run for a while, another may be
-        // active.
-        if !state.is_fenced && self.channel.active() != Some(Active::Here) {
+        if !state.is_fenced {
             self.replica_manager.on_unfenced(sent_at);
         }
         Ok(state)

@@ -3,7 +3,8 @@
 //! Owns the order of the steps of a change. The controller decides a request at once on the newest state, committed or
 //! not, and its records are proposed as one entry. Requests that arrive meanwhile share one fsync. Then raft commits,
 //! the records are applied to the image, the image is handed over to the publisher, and the request is answered with
-//! the offset at which it is published. A quorum of one takes the same path: it elects itself, and its own fsync is the
+//! the offset at which it is published. A reply without records waits instead until a majority has confirmed that this
+//! node still leads. A quorum of one takes the same path: it elects itself, and its own fsync is the
 //! majority. Such a quorum has no timer, so an idle broker sleeps; with other voters raft gets its ticks. A full disk
 //! stops nothing: space is reserved for the metadata log, and while only the reserve is left, only changes that free
 //! space are decided. If even the reserve is used up, or no file descriptor is free, the pending writes are kept and
@@ -32,7 +33,7 @@ use super::{
     },
     message,
     metadata_log::LOSS_INSTRUCTIONS,
-    node::{Entry, Message, MessageType, Node, RaftError, Ready, Refused},
+    node::{Entry, Message, MessageType, Node, RaftError, Ready, Refused, confirmed},
     observers::Observers,
     snapshot::{self, Snapshot, SnapshotId},
     snapshot_fetch::{self, PieceError, PieceRequest, SnapshotFetch, SnapshotFiles, SnapshotSource},
@@ -408,6 +409,12 @@ struct Driver {
     /// all controller handles are dropped.
     events: Option<mpsc::WeakSender<Event>>,
     pending: VecDeque<Pending>,
+    /// Replies without records. With other voters they wait until a majority has confirmed that this node still leads,
+    /// since the image they come from may be old: without a record, nothing else would show it. Each with the number of
+    /// its question.
+    unconfirmed: VecDeque<(u64, Pending)>,
+    /// The number of the last question.
+    asked: u64,
     /// The leader of the quorum, for the other parts of this node.
     leader: Arc<Watched<Option<BrokerId>>>,
     /// The voters that raft and the transport know.
@@ -539,6 +546,8 @@ impl Driver {
             is_retry_armed: false,
             events: None,
             pending: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            asked: 0,
             leader: Arc::default(),
             voters: VotersRecord::default(),
             has_voters: false,
@@ -773,8 +782,9 @@ impl Driver {
                     self.sessions.on_heartbeat(heartbeat.broker_id, self.env.clock.monotonic());
                 }
                 if self.may_decide(&request) {
+                    let before = self.next_offset;
                     match self.decide(request)? {
-                        Ok((reply, offset)) => self.pending.push_back(Pending { offset, reply, sender }),
+                        Ok((reply, offset)) => self.await_commit(Pending { offset, reply, sender }, before),
                         Err(Refused) => _ = sender.send(Err(self.not_controller())),
                     }
                 } else {
@@ -893,6 +903,31 @@ impl Driver {
         }
         self.working.provenance.last_contained_offset = self.next_offset - 1;
         Ok(Ok(()))
+    }
+
+    /// A reply waits until its records are committed. One without records waits until this node is known to lead still.
+    fn await_commit(&mut self, pending: Pending, next_offset_before: Offset) {
+        if pending.offset >= next_offset_before || self.node.store().is_sole_voter() {
+            self.pending.push_back(pending);
+        } else {
+            self.unconfirmed.push_back((self.asked + 1, pending));
+        }
+    }
+
+    /// Asks once for all replies that have come since the last question.
+    fn ask_for_confirmation(&mut self) {
+        if let Some((number, _)) = self.unconfirmed.back()
+            && *number > self.asked
+        {
+            self.asked = *number;
+            self.node.confirm(self.asked);
+        }
+    }
+
+    /// A majority has confirmed that this node led when it asked the question of this number.
+    fn on_confirmed(&mut self, number: u64) {
+        let confirmed = self.unconfirmed.partition_point(|(asked, _)| *asked <= number);
+        self.pending.extend(self.unconfirmed.drain(..confirmed).map(|(_, pending)| pending));
     }
 
     /// Takes messages of another voter.
@@ -1028,6 +1063,7 @@ impl Driver {
     /// Does the work that raft requests, until none is left or a shortage stops it.
     fn drive(&mut self) -> Result<(), Fatal> {
         let mut has_written = false;
+        self.ask_for_confirmation();
         match self.write_and_sync().and_then(|()| self.set_up()).and_then(|()| self.register_late()) {
             Ok(()) => {
                 has_written = std::mem::take(&mut self.proposed_bytes) > 0;
@@ -1160,6 +1196,9 @@ impl Driver {
 
     fn take_ready(&mut self) -> Option<Unwritten> {
         let mut ready = self.node.take_ready()?;
+        if let Some(number) = confirmed(&mut ready) {
+            self.on_confirmed(number);
+        }
         // A leader's messages need not wait for its own disk.
         self.send(ready.take_messages());
         let (entries, committed) = (ready.take_entries().into(), ready.take_committed_entries());
@@ -1237,7 +1276,8 @@ impl Driver {
     }
 
     fn refuse_pending(&mut self, reason: Unavailable) {
-        for pending in self.pending.drain(..) {
+        let unconfirmed = self.unconfirmed.drain(..).map(|(_, pending)| pending);
+        for pending in self.pending.drain(..).chain(unconfirmed) {
             let _ = pending.sender.send(Err(reason));
         }
     }

@@ -57,6 +57,12 @@ struct EndedLeader {
     epoch: u64,
 }
 
+/// The highest number for which a majority has answered [`Node::confirm`]; so have lower ones.
+pub(super) fn confirmed(ready: &mut Ready) -> Option<u64> {
+    let numbers = ready.take_read_states().into_iter().map(|state| state.request_ctx);
+    numbers.filter_map(|number| Some(u64::from_be_bytes(number.try_into().ok()?))).max()
+}
+
 /// See the head of the file.
 pub(super) struct Node {
     raw: RawNode<MetadataStorage>,
@@ -170,6 +176,12 @@ impl Node {
         }
         // For a proposal of data raft-rs has no other errors.
         self.raw.propose(Vec::new(), batch).map_err(|_| Refused)
+    }
+
+    /// The leader asks the other voters whether it still leads. [`confirmed`] says when a majority has answered. The
+    /// number must be higher than any before.
+    pub(super) fn confirm(&mut self, number: u64) {
+        self.raw.read_index(number.to_be_bytes().to_vec());
     }
 
     /// One unit of raft's time has passed.

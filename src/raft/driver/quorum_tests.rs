@@ -6,6 +6,8 @@ use std::{
     sync::Mutex,
 };
 
+use kafka_protocol::error::ResponseError;
+
 use super::*;
 use crate::{
     controller::{
@@ -298,8 +300,8 @@ async fn create_for_ever(
     }
 }
 
-/// Registers a broker, on which topics can be placed.
-fn register_broker(quorum: &Quorum) {
+/// Registers a broker, on which topics can be placed. Returns its epoch.
+fn register_broker(quorum: &Quorum) -> i64 {
     let (leader, _) = quorum.leader().expect("a leader");
     let controller = quorum.controllers.lock().unwrap()[&leader].clone();
     quorum.world.wait(CLIENT, "a broker is registered", LIMIT, async move {
@@ -315,7 +317,8 @@ fn register_broker(quorum: &Quorum) {
         };
         let epoch = controller.register_broker(request).await.unwrap();
         controller.broker_heartbeat(BrokerHeartbeat::new(1, epoch)).await.unwrap();
-    });
+        epoch
+    })
 }
 
 fn started(seed: u64) -> Quorum {
@@ -559,4 +562,31 @@ fn without_faults_a_leader_leads_for_ever() {
     let first = quorum.leader().expect("a leader");
     quorum.world.run_for(Duration::from_secs(600));
     assert_eq!(quorum.leader(), Some(first));
+}
+
+/// A broker that hears from a controller that it is not fenced takes itself for the leader of its partitions.
+#[test]
+fn a_leader_that_is_cut_off_answers_nothing_from_its_old_image() {
+    for is_paused in [false, true] {
+        let quorum = started(1);
+        let epoch = register_broker(&quorum);
+        let (old, _) = quorum.leader().expect("a leader");
+        let controller = quorum.controllers.lock().unwrap()[&old].clone();
+        let controller_of = |node: &NodeId| quorum.controllers.lock().unwrap()[node].clone();
+        let others: Vec<_> = NODES.into_iter().filter(|node| *node != old).collect();
+        if is_paused {
+            quorum.world.pause(old);
+        } else {
+            quorum.net.isolate(old, others.clone());
+        }
+        let answer = quorum
+            .world
+            .spawn(CLIENT, async move { controller.broker_heartbeat(BrokerHeartbeat::new(1, epoch)).await });
+        let leads = |node: &NodeId| controller_of(node).leader().is_some_and(|leader| leader as NodeId != old);
+        quorum.world.run_until("another node leads", LIMIT, || others.iter().any(leads));
+        quorum.world.resume(old);
+        quorum.world.run_until("the old leader answers", LIMIT, || answer.lock().unwrap().is_some());
+        let answer = answer.lock().unwrap().take().expect("an answer");
+        assert_eq!(answer.expect_err("an old answer").code(), ResponseError::NotController.code());
+    }
 }
