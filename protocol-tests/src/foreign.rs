@@ -41,8 +41,20 @@ pub fn scenario(mut command: Command, name: &str) {
 
 /// Runs a third-party suite through `protocol-tests/suites/NAME/run` against the broker under test.
 pub fn suite(name: &str) {
+    suite_on(name, None);
+}
+
+/// The same with three brokers in one cluster, for a suite that needs only one.
+pub fn suite_on_three_brokers(name: &str) {
+    suite_on(name, Some("3"));
+}
+
+fn suite_on(name: &str, brokers: Option<&str>) {
     let mut command = Command::new(root().join("suites").join(name).join("run"));
     command.env("OTTLA_BIN", crate::broker::binary());
+    if let Some(brokers) = brokers {
+        command.env("SUITE_BROKERS", brokers);
+    }
     succeed(command, name);
 }
 

@@ -1,9 +1,10 @@
 # Sourced by each suite's `run`, which sets `settings` (of the broker) and defines
 #   prepare          fetches and builds the suite in $work once, through the registries' ordinary clients
 #   suite BOOTSTRAP  runs the tests and prints `pass NAME`, `fail NAME` or `skip NAME` for each on standard output
-# and then calls `main "$@"`. With `brokers=3` the suite has that many brokers in one cluster, each of them a voter of the
-# metadata quorum: broker N has the address 127.0.0.N, with port 9092 for clients and 9091 for other brokers. In
-# `settings`, {id} stands for the broker's id.
+#   explain NAME     prints what a failed test has said; optional, the default takes Go's tests from $work/output.log
+# and then calls `main "$@"`. With `brokers=3`, which SUITE_BROKERS=3 sets for a suite that needs only one, it has that
+# many brokers in one cluster, each of them a voter of the metadata quorum: broker N has the address 127.0.0.N, with port
+# 9092 for clients and 9091 for other brokers. In `settings`, {id} stands for the broker's id.
 #
 #   run              starts $OTTLA_BIN, or else the workspace's build, on 127.0.0.1:9092 of its own network namespace
 #   run HOST:PORT    uses a running broker in this namespace, for comparison with Apache Kafka
@@ -20,7 +21,7 @@ workspace=$(cd "$here/../../.." && pwd)
 work=${OTTLA_SUITES_DIR:-$workspace/target/suites}/$name
 self=$here/$(basename "${BASH_SOURCE[1]}")
 settings=()
-brokers=1
+brokers=${SUITE_BROKERS:-1}
 
 say() { echo "$name: $*" >&2; }
 
@@ -40,6 +41,20 @@ crate_source() {
   cargo metadata --format-version 1 --manifest-path "$work/fetch/Cargo.toml" | python3 -c '
 import json, os, sys
 print(next(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"] == sys.argv[1]))' "$1"
+}
+
+explain() {
+  awk -v name="$1" '$1 == "===" { shown = $3 == name || index($3, name "/") == 1 } $2 == "FAIL:" && $3 == name { print; shown = 0 } shown' \
+    "$work/output.log"
+}
+
+# Reads the lines of compare, passes them on, and adds what each test has said that failed unexpectedly.
+explain_failures() {
+  local line
+  while read -r line; do
+    echo "$line"
+    [[ ! $line =~ ^([^ ]+):\ (expected|not\ listed).*got\ fail$ ]] || explain "${BASH_REMATCH[1]}" | tail -n 60 || true
+  done
 }
 
 # Prints the directory of Apache Kafka's jars, which the tests of the workspace use too (protocol-tests/src/kafka.rs): the
@@ -197,7 +212,7 @@ main() {
     [ "$(id -u)" = 0 ] || namespace+=(--map-root-user)
     "${namespace[@]}" -- "$self" --inside || status=1
   fi
-  "$here/../compare" "$here/expected" "$work/results" ${FULL:+--full} || status=1
+  "$here/../compare" "$here/expected" "$work/results" ${FULL:+--full} 2>&1 | explain_failures >&2 || status=1
   say "$((SECONDS - begun)) s"
   exit $status
 }

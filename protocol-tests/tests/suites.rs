@@ -1,6 +1,6 @@
 //! Third-party test suites (protocol-tests/suites), each in a network namespace with its own broker, or three.
 
-use protocol_tests::foreign::suite;
+use protocol_tests::foreign::{suite, suite_on_three_brokers};
 
 #[test]
 fn franz_go() {
@@ -20,6 +20,9 @@ fn rdkafka() {
 #[test]
 fn librdkafka() {
     suite("librdkafka");
+    if std::env::var_os("FULL").is_some() {
+        suite_on_three_brokers("librdkafka");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use kafka_protocol::error::ResponseError;
 use super::*;
 use crate::{
     controller::{
+        brokers::BrokerHeartbeat,
         testing::TestSchema,
         topics::{CreatableTopic, CreateTopics, DeleteTopics, TopicReference},
     },

@@ -18,6 +18,7 @@ use crate::{
         MetadataLog,
         cached_image::{STORE_DIR, open_store},
         control_records::single_voter,
+        message,
         metadata_log::log_config,
         snapshot::SnapshotId,
         storage::memory::MemoryLog,
@@ -582,7 +583,7 @@ async fn what_can_be_repeated_without_end_leaves_room_for_deletions() {
     node.disk.set_capacity(u64::MAX);
     // The reserve is filled up again without a request.
     until("the driver waits for its next attempt", || node.clock.next_wake().is_some()).await;
-    node.clock.advance(SHORTAGE_RETRY);
+    node.clock.advance(shortage::RETRY);
     running.create("t").await;
     node.disk.set_capacity(FULL);
     running.set_config("t", "retention.ms", "1").await.unwrap();
@@ -623,7 +624,7 @@ async fn after_a_full_disk_the_driver_goes_on_even_if_nobody_asks() {
     for room in [0, u64::MAX] {
         until("the driver waits for its next attempt", || node.clock.next_wake().is_some()).await;
         node.disk.set_capacity(room);
-        node.clock.advance(SHORTAGE_RETRY);
+        node.clock.advance(shortage::RETRY);
     }
     until("the topic is there", || !running.topics().is_empty()).await;
     assert_eq!(running.topics().keys().collect::<Vec<_>>(), ["waits"]);
@@ -639,18 +640,18 @@ async fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
     driver.begin().unwrap();
     driver.events = Some(sender.downgrade());
     driver.maybe_snapshot();
-    assert!(driver.running_snapshot.is_some());
+    assert!(driver.snapshots.running.is_some());
     let written = events.recv().await.unwrap();
     let Event::SnapshotDone(index, Ok(())) = written else { panic!("the snapshot is written") };
     driver.on_snapshot_done(index, Err(io::ErrorKind::StorageFull.into())).unwrap();
     driver.maybe_snapshot();
-    assert!(driver.running_snapshot.is_none(), "it is not tried again at once");
-    node.clock.advance(SNAPSHOT_RETRY);
+    assert!(driver.snapshots.running.is_none(), "it is not tried again at once");
+    node.clock.advance(snapshots::RETRY);
     driver.maybe_snapshot();
     let Some(Event::SnapshotDone(index, Ok(()))) = events.recv().await else { panic!("it is tried again") };
     driver.on_snapshot_done(index, Ok(())).unwrap();
     driver.maybe_snapshot();
-    assert!(driver.running_snapshot.is_none(), "nothing was written since");
+    assert!(driver.snapshots.running.is_none(), "nothing was written since");
 }
 
 #[tokio::test]
