@@ -34,6 +34,7 @@ pub const MODULES: &[&str] = &[
     "ottla.log.context",
     "ottla.log.log",
     "ottla.log.log_manager",
+    "ottla.log.log_manager.background",
     "ottla.log.recovery",
     "ottla.log.segment",
     "ottla.log.segment.repair",
