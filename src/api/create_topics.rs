@@ -8,7 +8,7 @@ use kafka_protocol::{
     error::ResponseError,
     messages::{
         CreateTopicsRequest, CreateTopicsResponse, TopicName,
-        create_topics_request::{CreatableTopic as WireTopic, CreatableTopicConfig},
+        create_topics_request::{CreatableReplicaAssignment, CreatableTopic as WireTopic, CreatableTopicConfig},
         create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
     },
     protocol::StrBytes,
@@ -21,7 +21,7 @@ use crate::{
         topics::{CreatableTopic, CreateTopics, CreateTopicsReply, CreatedTopic},
     },
     raft::ControllerChannel,
-    types::TopicId,
+    types::{BrokerId, TopicId},
 };
 
 /// The version in which a broker asks the controller for topics, and the time that the controller may take.
@@ -51,16 +51,23 @@ pub(super) async fn ask(channel: &ControllerChannel, node: i32, request: &Create
     let config = |(name, value): &(String, Option<String>)| {
         CreatableTopicConfig::default().with_name(text(name)).with_value(value.as_deref().map(text))
     };
+    let assignment = |(partition, replicas): &(i32, Vec<BrokerId>)| {
+        CreatableReplicaAssignment::default()
+            .with_partition_index(*partition)
+            .with_broker_ids(replicas.iter().map(|id| (*id).into()).collect())
+    };
     let topic = |topic: &CreatableTopic| {
         WireTopic::default()
             .with_name(TopicName(text(&topic.name)))
             .with_num_partitions(topic.num_partitions)
             .with_replication_factor(topic.replication_factor)
+            .with_assignments(topic.assignments.iter().map(assignment).collect())
             .with_configs(topic.configs.iter().map(config).collect())
     };
     let wire = CreateTopicsRequest::default()
         .with_topics(request.topics.iter().map(topic).collect())
-        .with_timeout_ms(ASK_TIMEOUT_MS);
+        .with_timeout_ms(ASK_TIMEOUT_MS)
+        .with_validate_only(request.validate_only);
     let response = channel.call(node, ASK_VERSION, &wire).await?;
     let result = |topic: CreatableTopicResult| match ResponseError::try_from_code(topic.error_code) {
         None => {

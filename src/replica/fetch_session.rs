@@ -2,8 +2,9 @@
 //! responses contain only the partitions that have changed.
 //!
 //! Sessions outlive connections. Their number and their memory are limited: a full cache evicts the sessions that have
-//! been idle longest, but only after two minutes; otherwise new clients get no session. Clients with more partitions
-//! than a session may have (existing or not) get no session either.
+//! been idle longest, but only after two minutes; otherwise new clients get no session. A follower need not wait:
+//! without a session each of its requests would cost as much as there are partitions, so it evicts a consumer's.
+//! Clients with more partitions than a session may have (existing or not) get no session either.
 //!
 //! A follower's session answers from the partitions that have changed, whatever number it has
 //! (`changed_partitions.rs`). A partition stays on its list until the follower has all of it: a response that is lost
@@ -325,18 +326,16 @@ impl FetchSessionCache {
             self.evicted.add((before - sessions.len()) as u64);
         }
         while sessions.len() >= self.slots || self.used_bytes.load(Ordering::Relaxed) + bytes > self.max_bytes {
+            let is_evictable = |slot: &Slot| now >= slot.last_used + EVICTION || is_follower && !slot.is_follower;
+            let evictable = sessions.iter().filter(|(_, slot)| is_evictable(slot));
             // order: the minimum is unique.
-            let oldest = sessions.iter().map(|(id, slot)| (slot.last_used, *id)).min();
-            match oldest {
-                Some((last_used, id)) if now >= last_used + EVICTION => {
-                    sessions.remove(&id);
-                    self.evicted.add(1);
-                }
-                _ => {
-                    self.refused.add(1);
-                    return NO_SESSION;
-                }
-            }
+            let oldest = evictable.map(|(id, slot)| (slot.last_used, *id)).min();
+            let Some((_, id)) = oldest else {
+                self.refused.add(1);
+                return NO_SESSION;
+            };
+            sessions.remove(&id);
+            self.evicted.add(1);
         }
         let id = loop {
             let id = (self.random.next_u64() & 0x7fff_ffff) as i32;
@@ -818,5 +817,24 @@ mod tests {
         assert_ne!(open_at(120), NO_SESSION);
         let gone = cache.begin(first, 1, vec![], &[], CONSUMER, Duration::ZERO).err();
         assert_eq!(gone, Some(SessionError::NotFound));
+    }
+
+    #[test]
+    fn f6_a_follower_evicts_the_consumer_that_was_idle_longest() {
+        let cache = cache(2);
+        let open_at = |kind, seconds| {
+            let now = Duration::from_secs(seconds);
+            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], kind, now).unwrap();
+            cache.finish(&context, &[update(5, false)], now).0
+        };
+        let (first, second) = (open_at(CONSUMER, 0), open_at(CONSUMER, 1));
+        let follower = open_at(FOLLOWER, 2);
+        assert_ne!(follower, NO_SESSION);
+        let has = |id| lock(&cache.sessions).contains_key(&id);
+        assert_eq!((has(first), has(second)), (false, true));
+        assert_eq!(open_at(CONSUMER, 3), NO_SESSION);
+        assert_ne!(open_at(FOLLOWER, 4), NO_SESSION);
+        assert_eq!(open_at(FOLLOWER, 5), NO_SESSION, "a follower evicts no follower");
+        assert!(has(follower) && !has(second));
     }
 }
