@@ -46,6 +46,9 @@ const FIRST_WITH_TOPIC_IDS: i16 = 13;
 
 /// The work for a partition in addition to the bytes of its batch.
 const WORK_PER_PARTITION_BYTES: usize = 16 << 10;
+/// See [`Partition::may_lead_soon`].
+const LEADER_WAIT: Duration = Duration::from_millis(50);
+
 /// About one millisecond of work.
 const WORK_PER_TURN_BYTES: usize = 1 << 20;
 
@@ -63,6 +66,7 @@ pub(crate) async fn handle(ctx: RequestContext, request: ProduceRequest) -> Repl
         failed: false,
         pinned_bytes: ctx.request_bytes,
         work: 0,
+        leaders_until: None,
     };
     let mut response = ProduceResponse::default();
     let is_refused = request.transactional_id.is_none() && has_transactional_batch(&request);
@@ -127,6 +131,8 @@ struct Produce<'a> {
     pinned_bytes: usize,
     /// The work since the last yield, in bytes.
     work: usize,
+    /// Until when the request waits for partitions that this broker does not lead yet.
+    leaders_until: Option<Duration>,
 }
 
 /// An append that may not be acknowledged yet.
@@ -210,6 +216,11 @@ impl Produce<'_> {
         data: PartitionProduceData,
         answer: (usize, usize),
     ) -> Result<AppendInfo, Refusal> {
+        if !partition.is_led_here() {
+            let clock = &self.ctx.env().clock;
+            let until = *self.leaders_until.get_or_insert_with(|| clock.monotonic() + LEADER_WAIT);
+            partition.may_lead_soon(until).await;
+        }
         let validated = self.validated(&partition, data.records.unwrap_or_default()).await;
         let batch = validated.map_err(|invalid| Refusal {
             error: errors::invalid_records(invalid.kind),

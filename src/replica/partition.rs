@@ -36,6 +36,9 @@ use crate::{
 /// neither has fenced them.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
+/// A partition whose leader has changed this lately has heard of the newest one.
+const LATELY: Duration = Duration::from_secs(1);
+
 /// The upper bound of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchIsolation {
@@ -134,6 +137,8 @@ pub struct Partition {
 pub(super) struct Inner {
     pub(super) log: Log,
     pub(super) state: ReplicaState,
+    /// When the role of this broker has last changed.
+    role_since: Duration,
 }
 
 #[derive(Default)]
@@ -155,7 +160,7 @@ impl Partition {
             topic_partition: log.partition().clone(),
             topic_id,
             context: context.clone(),
-            inner: Mutex::new(Inner { log, state }),
+            inner: Mutex::new(Inner { log, state, role_since: context.clock.monotonic() }),
             published: Published::default(),
             waiters: Waiters::default(),
             follower_waiters: Waiters::default(),
@@ -232,6 +237,9 @@ impl Partition {
     pub fn on_metadata(&self, leadership: Leadership) -> Option<RoleChange> {
         let mut inner = self.lock();
         let effects = self.step(&mut inner, Event::Metadata(leadership));
+        if effects.role.is_some() {
+            inner.role_since = self.context.clock.monotonic();
+        }
         drop(inner);
         self.wake_all();
         self.context.followers_changed.notify_waiters();
@@ -300,6 +308,35 @@ impl Partition {
                 return Ok(());
             }
             waiter.woken().await;
+        }
+    }
+
+    /// Whether this broker leads, as far as it knows.
+    pub fn is_led_here(&self) -> bool {
+        self.lock().state.is_leader()
+    }
+
+    /// Lets a producer wait if this broker does not lead, and has not done so lately. When the leader changes, a client
+    /// may come here before this broker has heard of it, since the former leader was faster. If it is refused, it waits
+    /// for its back-off, which is longer. Beyond Kafka.
+    pub async fn may_lead_soon(&self, until: Duration) {
+        let ReplicaContext { clock, followers_changed, .. } = &*self.context;
+        loop {
+            let mut changed = std::pin::pin!(followers_changed.notified());
+            // From here on a wake-up is not missed.
+            changed.as_mut().enable();
+            {
+                let inner = self.lock();
+                let now = clock.monotonic();
+                if inner.state.is_leader() || now < inner.role_since + LATELY || now >= until {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock.sleep_until(until) => return,
+            }
         }
     }
 
@@ -880,6 +917,28 @@ pub(crate) mod tests {
         assert!(is_ready(&mut confirmed).is_none(), "that was before");
         partition.context.on_unfenced(crate::env::Clock::monotonic(&clock));
         assert!(is_ready(&mut confirmed).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_producer_waits_a_moment_for_a_leader_that_has_not_heard_of_itself_yet() {
+        let (partition, clock) = led_partition_at(LogConfig::default());
+        partition.on_metadata(led_by(2, 1));
+        let limit = Duration::from_millis(50);
+        let wait = || Box::pin(partition.may_lead_soon(crate::env::Clock::monotonic(&clock) + limit));
+        assert!(wait().now_or_never().is_some(), "the former leader knows the new one");
+        clock.advance(LATELY);
+        let mut waiting = wait();
+        assert!(is_ready(&mut waiting).is_none());
+        partition.context.on_fetch_request(2, None);
+        assert!(is_ready(&mut waiting).is_none());
+        partition.on_metadata(led_by(1, 2));
+        assert!(is_ready(&mut waiting).is_some(), "it leads");
+        partition.on_metadata(led_by(2, 3));
+        clock.advance(LATELY);
+        let mut waiting = wait();
+        assert!(is_ready(&mut waiting).is_none());
+        clock.advance(limit);
+        assert!(is_ready(&mut waiting).is_some(), "not for long");
     }
 
     fn led_by(leader: BrokerId, epoch: LeaderEpoch) -> Leadership {
