@@ -28,6 +28,9 @@ const LISTED: Duration = Duration::from_secs(5);
 /// The longest time for which a lost connection lets clients wait. A broker whose process has ended is fenced sooner.
 const DOUBTED: Duration = Duration::from_millis(200);
 
+/// When a broker's process ends, its connections to clients and to other brokers are lost within this time.
+const NOTICED: Duration = Duration::from_millis(5);
+
 /// See the head of the file.
 pub struct Liveness {
     clock: Arc<dyn Clock>,
@@ -86,6 +89,17 @@ impl Liveness {
             _ = self.doubts.until(|doubts| doubts.values().all(|until| *until <= now)) => {}
             () = self.clock.sleep_until(last) => {}
         }
+    }
+
+    /// The same for a client that probably asks because it has lost a connection: this broker may lose its own a moment
+    /// later.
+    pub async fn settled_after_loss(&self) {
+        tokio::select! {
+            biased;
+            _ = self.doubts.until(|doubts| !doubts.is_empty()) => {}
+            () = self.clock.sleep_until(self.clock.monotonic() + NOTICED) => {}
+        }
+        self.settled().await;
     }
 }
 
@@ -191,5 +205,21 @@ mod tests {
         assert!(world.is_settled(), "others lead now");
         world.liveness.on_lost(2);
         assert!(world.is_settled(), "it is known to be lost");
+    }
+
+    #[test]
+    fn who_asks_after_the_loss_of_a_connection_waits_until_this_broker_has_lost_its_own() {
+        let world = World::new();
+        let mut first = Box::pin(world.liveness.settled_after_loss());
+        assert!((&mut first).now_or_never().is_none());
+        world.clock.advance(NOTICED / 2);
+        world.liveness.on_lost(2);
+        assert!((&mut first).now_or_never().is_none());
+        world.liveness.on_answer(2);
+        assert!(first.now_or_never().is_some());
+        let mut second = Box::pin(world.liveness.settled_after_loss());
+        assert!((&mut second).now_or_never().is_none());
+        world.clock.advance(NOTICED);
+        assert!(second.now_or_never().is_some(), "all live");
     }
 }
