@@ -278,6 +278,13 @@ impl RequestContext {
         self.parts.replica_manager.on_fetch_request(broker, answered_at);
     }
 
+    /// Waits until the follower of this connection is to get an answer at once, since a leader here wants to know
+    /// whether it follows.
+    pub(crate) async fn follower_answer_wanted(&self) {
+        let answered_at = self.connection.follower_answered_at.load(Ordering::Acquire);
+        self.parts.replica_manager.answer_wanted(Duration::from_nanos(answered_at)).await;
+    }
+
     /// That request is answered.
     pub(crate) fn on_follower_answered(&self) {
         let now = self.env().clock.monotonic().as_nanos();

@@ -320,9 +320,10 @@ impl Fetch {
     ) -> Found {
         let clock = self.env.clock.clone();
         let mut timeout = clock.sleep_until(deadline);
+        let mut is_wanted = false;
         loop {
             let found = self.read().await;
-            let is_over = clock.monotonic() >= deadline || self.network.is_stopping();
+            let is_over = is_wanted || clock.monotonic() >= deadline || self.network.is_stopping();
             if found.is_urgent || found.bytes >= self.min_bytes || is_over {
                 return found;
             }
@@ -333,6 +334,7 @@ impl Fetch {
             tokio::select! {
                 biased;
                 () = context.has_changed() => {}
+                () = ctx.follower_answer_wanted() => is_wanted = true,
                 () = &mut timeout => {}
                 () = self.network.stopping() => {}
             }

@@ -166,7 +166,14 @@ impl Lifecycle {
         let sent_at = self.env.clock.monotonic();
         let state = self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await?;
         if !state.is_fenced {
-            self.replica_manager.on_unfenced(sent_at);
+            // The heartbeat may have unfenced this broker. What happened while it was fenced comes with the metadata.
+            let (publisher, replica_manager) = (self.publisher.clone(), self.replica_manager.clone());
+            self.env.tasks.spawn_until_stopped("apply what a heartbeat has told", async move {
+                if !planted!("G3-HEARTBEAT") {
+                    publisher.published(state.metadata_offset).await;
+                }
+                replica_manager.on_unfenced(sent_at);
+            });
         }
         Ok(state)
     }

@@ -60,6 +60,7 @@ pub fn with_log<T>(owner: &dyn LogOwner, act: impl FnOnce(&mut Log) -> T) -> T {
 /// What must be synced to make a log durable up to an offset.
 pub struct FlushPlan {
     pub(crate) ctx: Arc<LogContext>,
+    pub(crate) flushes: Arc<LogFlushes>,
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) dir: PathBuf,
     /// `partition.metadata` and producer snapshots that were written since the last flush.
@@ -118,7 +119,7 @@ impl FlushPlan {
                 Err(error) => return Err(LogError::io("open", path)(error)),
             }
         }
-        match self.epochs.as_deref().map_or(Ok(()), |text| self.write_epochs(text)) {
+        match self.epochs.clone().map_or(Ok(()), |text| self.write_epochs(&text)) {
             // This must not fail the flush: the records are durable already, and the epochs can be rebuilt from them.
             Err(error @ LogError::Io { action: "write" | "rename", .. }) if error.is_shortage() => {
                 self.postpone_epochs()
@@ -134,20 +135,29 @@ impl FlushPlan {
         Ok(())
     }
 
-    /// As [`crate::env::Disk::replace`], but the error says whether the write or the sync failed: only the write may
+    /// Writes nothing if newer epochs are written: those of this plan may have been truncated. As
+    /// [`crate::env::Disk::replace`], but the error says whether the write or the sync failed: only the write may
     /// fail for lack of space.
-    fn write_epochs(&self, text: &str) -> Result<(), LogError> {
+    fn write_epochs(&mut self, text: &str) -> Result<(), LogError> {
+        let flushes = self.flushes.clone();
+        let mut written = lock(&flushes.epochs_written);
+        if *written > self.done.epochs && !planted!("EPOCHS") {
+            self.postpone_epochs();
+            return Ok(());
+        }
         let disk = &self.ctx.disk;
         let path = self.dir.join(super::log::LEADER_EPOCH_FILE);
         let temporary = self.dir.join(format!("{}.tmp", super::log::LEADER_EPOCH_FILE));
-        let written = disk.open(&temporary, Open::Create).and_then(|file| {
+        let opened = disk.open(&temporary, Open::Create).and_then(|file| {
             file.set_len(0)?;
             file.write_all_at(text.as_bytes(), 0)?;
             Ok(file)
         });
-        let file = written.map_err(LogError::io("write", &temporary))?;
+        let file = opened.map_err(LogError::io("write", &temporary))?;
         file.sync_all().map_err(LogError::io("sync", &temporary))?;
-        disk.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))
+        disk.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))?;
+        *written = self.done.epochs;
+        Ok(())
     }
 }
 
@@ -157,8 +167,11 @@ pub type FlushResult = Result<(), Arc<LogError>>;
 /// The flush lock and the flush waiters of one log.
 #[derive(Default)]
 pub(crate) struct LogFlushes {
-    /// Held while a plan runs.
+    /// Held while a plan runs, except by those that run a plan under the lock of the log.
     turn: Mutex<()>,
+    /// The number of the newest epochs that were written. Held while they are written, since not all who write them
+    /// have the turn.
+    pub(crate) epochs_written: Mutex<u64>,
     waiting: Mutex<Waiting>,
 }
 
@@ -379,7 +392,7 @@ mod tests {
         env::Disk,
         log::OpenLog,
         protocol::record_batch::{BatchBuilder, BatchOptions},
-        sim::{SimClock, SimDisk, until},
+        sim::{SimClock, SimDisk, until, until_blocking},
         types::TopicPartition,
     };
 
@@ -533,5 +546,160 @@ mod tests {
         disk.set_capacity(u64::MAX);
         log.flush().unwrap();
         assert!(disk.exists(epochs));
+    }
+
+    /// A disk on which a rename of the epochs' temporary file waits for a second one, 200 ms at most.
+    struct Meeting {
+        disk: SimDisk,
+        renames: Mutex<usize>,
+        more: std::sync::Condvar,
+    }
+
+    impl Meeting {
+        fn new(disk: &SimDisk) -> Arc<Meeting> {
+            disk.create_dir_all(Path::new("/d")).unwrap();
+            Arc::new(Meeting { disk: disk.clone(), renames: Mutex::new(2), more: std::sync::Condvar::new() })
+        }
+
+        /// So many renames have come; the first two wait for each other.
+        fn set_renames(&self, count: usize) {
+            *lock(&self.renames) = count;
+            self.more.notify_all();
+        }
+    }
+
+    impl Disk for Meeting {
+        fn open(&self, path: &Path, how: Open) -> std::io::Result<Arc<dyn crate::env::File>> {
+            self.disk.open(path, how)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            if from.ends_with("leader-epoch-checkpoint.tmp") {
+                let mut renames = lock(&self.renames);
+                *renames += 1;
+                self.more.notify_all();
+                let limit = std::time::Duration::from_millis(200);
+                drop(self.more.wait_timeout_while(renames, limit, |renames| *renames < 2).unwrap());
+            }
+            self.disk.rename(from, to)
+        }
+        fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+            self.disk.remove_file(path)
+        }
+        fn remove_dir_all(&self, path: &Path) -> std::io::Result<()> {
+            self.disk.remove_dir_all(path)
+        }
+        fn create_dir_all(&self, path: &Path) -> std::io::Result<()> {
+            self.disk.create_dir_all(path)
+        }
+        fn list(&self, path: &Path) -> std::io::Result<Vec<crate::env::disk::DirEntry>> {
+            self.disk.list(path)
+        }
+        fn exists(&self, path: &Path) -> bool {
+            self.disk.exists(path)
+        }
+        fn modified_ms(&self, path: &Path) -> std::io::Result<crate::types::TimestampMs> {
+            self.disk.modified_ms(path)
+        }
+        fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+            self.disk.read(path)
+        }
+        fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+            self.disk.sync_dir(path)
+        }
+        fn sync_volume(&self, path: &Path) -> std::io::Result<()> {
+            self.disk.sync_volume(path)
+        }
+        fn lock(&self, path: &Path) -> std::io::Result<Box<dyn std::any::Any + Send + Sync>> {
+            self.disk.lock(path)
+        }
+        fn space(&self, path: &Path) -> std::io::Result<crate::env::disk::Space> {
+            self.disk.space(path)
+        }
+        fn open_files_limit(&self) -> usize {
+            self.disk.open_files_limit()
+        }
+    }
+
+    #[test]
+    fn an_append_during_the_sync_of_a_truncation_does_not_take_the_directory_offline() {
+        let sim = SimDisk::new(3);
+        let disk = Meeting::new(&sim);
+        let ctx = LogContext::alone(Path::new("/d"), disk.clone(), Arc::new(SimClock::new(1000))).unwrap();
+        let (dir, name) = (Path::new("/d/t-0"), TopicPartition::new("t", 0));
+        let owner: Arc<dyn LogOwner> =
+            Arc::new(Mutex::new(Log::open(&ctx, dir, name, None, Arc::default(), OpenLog::default()).unwrap()));
+        let append = |base_offset, leader_epoch| {
+            with_log(&*owner, |log| {
+                let mut batch = BatchBuilder::new(BatchOptions { base_offset, leader_epoch, ..Default::default() });
+                batch.append(1000, None, Some(b"v"), &[]);
+                log.append_as_follower(batch.build(), 1000).map(|info| info.last_offset)
+            })
+        };
+        append(0, 1).unwrap();
+        append(1, 2).unwrap();
+        flush_through(&*owner, 2).unwrap();
+        disk.set_renames(0);
+        with_log(&*owner, |log| assert!(log.cut_to(1).unwrap()));
+        sim.block_syncs(true);
+        let syncing = owner.clone();
+        std::thread::scope(|scope| {
+            // As `replica::follower::truncate` does.
+            scope.spawn(move || sync_truncations(&[syncing]));
+            until_blocking("the sync waits", || sim.waiting_syncs() == 1);
+            // This broker becomes the leader, and a producer's record comes.
+            let appending = scope.spawn(|| append(1, 3));
+            until_blocking("the append waits", || sim.waiting_syncs() == 2 || appending.is_finished());
+            sim.block_syncs(false);
+            assert_eq!(appending.join().unwrap().unwrap(), 1);
+        });
+        assert!(!ctx.is_offline());
+    }
+
+    /// A flush that has begun before a truncation ends after it.
+    #[test]
+    fn an_old_flush_does_not_bring_back_the_epochs_that_a_truncation_has_removed() {
+        let disk = SimDisk::new(3);
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let open = |at: usize, ctx: &Arc<LogContext>, clean_shutdown| {
+            let (dir, name) = (Path::new("/d").join(format!("t-{at}")), TopicPartition::new("t", at as i32));
+            let start = OpenLog { clean_shutdown, ..OpenLog::default() };
+            Log::open(ctx, &dir, name, None, Arc::default(), start).unwrap()
+        };
+        let context =
+            || LogContext::alone(Path::new("/d"), Arc::new(disk.clone()), Arc::new(SimClock::new(1000))).unwrap();
+        let ctx = context();
+        let owners: Vec<Arc<dyn LogOwner>> = (0..TRUNCATIONS_SYNCED_ONE_BY_ONE + 1)
+            .map(|at| -> Arc<dyn LogOwner> { Arc::new(Mutex::new(open(at, &ctx, false))) })
+            .collect();
+        let append = |owner: &Arc<dyn LogOwner>, base_offset, leader_epoch| {
+            with_log(&**owner, |log| {
+                let mut batch = BatchBuilder::new(BatchOptions { base_offset, leader_epoch, ..Default::default() });
+                batch.append(1000, None, Some(b"v"), &[]);
+                log.append_as_follower(batch.build(), 1000).unwrap();
+            });
+        };
+        for owner in &owners {
+            append(owner, 0, 1);
+            append(owner, 1, 5);
+        }
+        disk.block_syncs(true);
+        std::thread::scope(|scope| {
+            // `flush.ms`, or a roll.
+            scope.spawn(|| flush_through(&*owners[0], 2).unwrap());
+            until_blocking("the flush waits", || disk.waiting_syncs() == 1);
+            owners.iter().for_each(|owner| with_log(&**owner, |log| assert!(log.cut_to(1).unwrap())));
+            let truncating = scope.spawn(|| sync_truncations(&owners));
+            until_blocking("the epochs are written", || disk.waiting_syncs() == 2 || truncating.is_finished());
+            disk.block_syncs(false);
+        });
+        // The leader has more records of the epoch before.
+        append(&owners[0], 1, 1);
+        append(&owners[0], 2, 1);
+        with_log(&*owners[0], |log| {
+            assert_eq!(log.latest_epoch(), Some(1));
+            log.close_cleanly().unwrap();
+        });
+        drop(owners);
+        assert_eq!(open(0, &context(), true).latest_epoch(), Some(1));
     }
 }

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     config::topic::{LogConfig, TimestampType},
+    env::lock::lock,
     protocol::record_batch::{BatchHeader, HEADER_BYTES},
     types::{LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition},
 };
@@ -722,6 +723,7 @@ impl Log {
         };
         FlushPlan {
             ctx: self.ctx.clone(),
+            flushes: self.flushes.clone(),
             segments: self.segments[first.min(last)..last].to_vec(),
             dir: self.dir.path(),
             files: self.dirty.files.iter().map(|(_, path)| path.clone()).collect(),
@@ -852,7 +854,11 @@ impl Log {
             return Ok(());
         }
         let path = self.dir.path().join(LEADER_EPOCH_FILE);
-        write_unsynced(&*self.ctx.disk, &path, self.epochs.to_text().as_bytes()).map_err(LogError::io("write", &path))
+        let mut written = lock(&self.flushes.epochs_written);
+        write_unsynced(&*self.ctx.disk, &path, self.epochs.to_text().as_bytes())
+            .map_err(LogError::io("write", &path))?;
+        *written = self.dirty.epochs;
+        Ok(())
     }
 
     fn close_files(&self) {

@@ -32,6 +32,6 @@ pub use follow::follow;
 pub use handle::{ControllerHandle, QuorumGauges, QuorumInfo, ReplicaInfo, Unavailable};
 pub use join::{Join, JoinMark};
 pub use metadata_log::MetadataLog;
-pub use requests::BrokerRequest;
+pub use requests::{BrokerRequest, tell_offset};
 pub use transport::{QuorumTransport, SelfAddress};
 pub use voters::Identity;

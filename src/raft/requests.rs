@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
@@ -28,7 +29,7 @@ use crate::{
         producer_ids::{AllocateProducerIds, ProducerIdsBlock},
     },
     metadata::image::{Endpoint, MetadataImage},
-    types::TopicId,
+    types::{Offset, TopicId},
 };
 
 /// A request of a broker to the controller.
@@ -131,12 +132,36 @@ impl BrokerRequest for BrokerHeartbeat {
             .with_want_fence(self.want_fence)
             .with_want_shut_down(self.want_shut_down)
             .with_offline_log_dirs(self.offline_log_dirs.clone())
+            .with_unknown_tagged_fields(BTreeMap::from([(METADATA_OFFSET_TAG, Bytes::new())]))
     }
 
     fn value(response: BrokerHeartbeatResponse) -> Result<BrokerState, ApiError> {
-        let state = BrokerState { is_fenced: response.is_fenced, should_shut_down: response.should_shut_down };
+        let offset = response.unknown_tagged_fields.get(&METADATA_OFFSET_TAG);
+        let offset = offset.and_then(|bytes| bytes.as_ref().try_into().ok()).map(i64::from_be_bytes);
+        let state = BrokerState {
+            is_fenced: response.is_fenced,
+            should_shut_down: response.should_shut_down,
+            metadata_offset: offset.unwrap_or(i64::MAX),
+        };
         check(response.error_code).map(|()| state)
     }
+}
+
+/// A broker that sends this tag, which Kafka does not know, gets the response with the same tag and the offset of the
+/// newest metadata.
+const METADATA_OFFSET_TAG: i32 = 10_000;
+
+/// Adds to the response to a heartbeat what the broker of `request` wants to know beyond Kafka.
+pub fn tell_offset(
+    request: &BrokerHeartbeatRequest,
+    response: BrokerHeartbeatResponse,
+    metadata_offset: Offset,
+) -> BrokerHeartbeatResponse {
+    if !request.unknown_tagged_fields.contains_key(&METADATA_OFFSET_TAG) {
+        return response;
+    }
+    let offset = Bytes::copy_from_slice(&metadata_offset.to_be_bytes());
+    response.with_unknown_tagged_fields(BTreeMap::from([(METADATA_OFFSET_TAG, offset)]))
 }
 
 impl From<BrokerHeartbeatRequest> for BrokerHeartbeat {

@@ -15,14 +15,11 @@ use tokio::sync::Notify;
 
 use super::{isr::Proposals, state::LiveBrokers};
 use crate::{
-    env::{Clock, lock},
+    env::{Clock, Watched, lock},
     metadata::{image::MetadataImage, liveness::Liveness},
     metrics::Counter,
     types::BrokerId,
 };
-
-/// The part of the interval between two fetch requests of a follower that is not its wait at the leader.
-const FETCH_INTERVAL_MARGIN: Duration = Duration::from_millis(300);
 
 /// Counters for metrics.
 #[derive(Debug, Default)]
@@ -57,8 +54,9 @@ pub struct ReplicaContext {
     /// Until when each of the other brokers is known to have followed: it has fetched again after an answer of that
     /// time. The time of a request alone says less, since it may have waited here while this process did not run.
     followed_until: RwLock<BTreeMap<BrokerId, Duration>>,
-    /// The longest time between two answers to a follower to which nothing happens.
-    pub(super) longest_fetch_interval: Duration,
+    /// When a leader last wanted to know whether the others follow it. Followers that have had no answer since get one
+    /// at once, so that they can ask again.
+    answers_wanted: Watched<Duration>,
     /// Until when the controller is known not to have fenced this broker.
     unfenced_until: RwLock<Duration>,
     /// Somebody waits for a newer answer of the controller.
@@ -74,8 +72,7 @@ pub struct ReplicaContext {
 }
 
 impl ReplicaContext {
-    /// `fetch_wait` is `replica.fetch.wait.max.ms`, which all brokers should have the same.
-    pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration, fetch_wait: Duration) -> Arc<ReplicaContext> {
+    pub fn new(local: BrokerId, clock: Arc<dyn Clock>, max_lag: Duration) -> Arc<ReplicaContext> {
         Arc::new(ReplicaContext {
             local,
             liveness: Liveness::new(clock.clone()),
@@ -86,7 +83,7 @@ impl ReplicaContext {
             live: RwLock::default(),
             fetched: RwLock::default(),
             followed_until: RwLock::default(),
-            longest_fetch_interval: fetch_wait + FETCH_INTERVAL_MARGIN,
+            answers_wanted: Watched::default(),
             unfenced_until: RwLock::default(),
             heartbeat_wanted: Notify::new(),
             followers_changed: Notify::new(),
@@ -128,7 +125,20 @@ impl ReplicaContext {
         }
     }
 
-    /// The controller has answered a heartbeat of this time, and has not fenced this broker.
+    /// The followers shall have answers of this time or later soon.
+    pub(super) fn want_answers(&self, at: Duration) {
+        if self.answers_wanted.get() < at {
+            self.answers_wanted.update(|wanted| *wanted = at.max(*wanted));
+        }
+    }
+
+    /// Waits until a follower with its last answer at this time is to get another.
+    pub(super) async fn answer_wanted(&self, answered_at: Duration) {
+        self.answers_wanted.until(|wanted| *wanted > Duration::ZERO && *wanted >= answered_at).await;
+    }
+
+    /// The controller has answered a heartbeat of this time, and has not fenced this broker; this broker has applied
+    /// what the controller knew then.
     pub(super) fn on_unfenced(&self, sent_at: Duration) {
         *lock::write(&self.unfenced_until) = sent_at;
         self.followers_changed.notify_waiters();

@@ -305,6 +305,40 @@ impl FetchSessionCache {
         }
     }
 
+    /// Evicts as many sessions as it takes for one more of this size; none if all that may be evicted are too few.
+    fn make_room(&self, sessions: &mut HashMap<i32, Slot>, bytes: usize, for_follower: bool, now: Duration) -> bool {
+        let mut lacks_slots = (sessions.len() + 1).saturating_sub(self.slots);
+        let mut lacks_bytes = (self.used_bytes.load(Ordering::Relaxed) + bytes).saturating_sub(self.max_bytes);
+        if lacks_slots == 0 && lacks_bytes == 0 {
+            return true;
+        }
+        let is_evictable = |slot: &Slot| now >= slot.last_used + EVICTION || for_follower && !slot.is_follower;
+        let evictable = sessions.iter().filter(|(_, slot)| is_evictable(slot));
+        let mut evictable: Vec<_> =
+            evictable.map(|(id, slot)| (slot.last_used, *id, lock(&slot.session).account.own_bytes())).collect();
+        // order: this makes it certain.
+        evictable.sort_unstable();
+        let mut chosen = Vec::new();
+        for (_, id, bytes) in evictable {
+            if lacks_slots == 0 && lacks_bytes == 0 {
+                break;
+            }
+            (lacks_slots, lacks_bytes) = (lacks_slots.saturating_sub(1), lacks_bytes.saturating_sub(bytes));
+            chosen.push(id);
+        }
+        if lacks_slots > 0 || lacks_bytes > 0 {
+            return false;
+        }
+        for id in &chosen {
+            if let Some(slot) = sessions.remove(id) {
+                // A request that waits may hold the session for longer.
+                lock(&slot.session).account.set(0);
+            }
+        }
+        self.evicted.add(chosen.len() as u64);
+        true
+    }
+
     fn create(
         &self,
         context: &FetchContext,
@@ -325,17 +359,9 @@ impl FetchSessionCache {
             sessions.retain(|_, slot| !slot.is_follower || now < slot.last_used + EVICTION);
             self.evicted.add((before - sessions.len()) as u64);
         }
-        while sessions.len() >= self.slots || self.used_bytes.load(Ordering::Relaxed) + bytes > self.max_bytes {
-            let is_evictable = |slot: &Slot| now >= slot.last_used + EVICTION || is_follower && !slot.is_follower;
-            let evictable = sessions.iter().filter(|(_, slot)| is_evictable(slot));
-            // order: the minimum is unique.
-            let oldest = evictable.map(|(id, slot)| (slot.last_used, *id)).min();
-            let Some((_, id)) = oldest else {
-                self.refused.add(1);
-                return NO_SESSION;
-            };
-            sessions.remove(&id);
-            self.evicted.add(1);
+        if !self.make_room(&mut sessions, bytes, is_follower, now) {
+            self.refused.add(1);
+            return NO_SESSION;
         }
         let id = loop {
             let id = (self.random.next_u64() & 0x7fff_ffff) as i32;
@@ -836,5 +862,32 @@ mod tests {
         assert_ne!(open_at(FOLLOWER, 4), NO_SESSION);
         assert_eq!(open_at(FOLLOWER, 5), NO_SESSION, "a follower evicts no follower");
         assert!(has(follower) && !has(second));
+    }
+
+    /// Consumers at the end of their partitions nearly always wait in a request, which holds their session.
+    #[test]
+    fn f6_a_follower_evicts_no_more_consumers_than_it_needs_room_for() {
+        let one = session_bytes([key(0)].iter());
+        let cache = FetchSessionCache::new(1000, 10 * one, Arc::new(SystemRandom::seeded(1)));
+        let ids: Vec<i32> = (0..10).map(|_| opened(&cache, 1)).collect();
+        let waiting: Vec<_> =
+            ids.iter().map(|id| cache.begin(*id, 1, vec![], &[], CONSUMER, Duration::ZERO).unwrap()).collect();
+        let (context, _) = next(&cache, 0, 0, &[0]);
+        let id = cache.finish(&context, &[update(5, false)], Duration::from_secs(1)).0;
+        let left = ids.iter().filter(|id| lock(&cache.sessions).contains_key(id)).count();
+        drop(waiting);
+        assert_eq!((id == NO_SESSION, left), (false, 9));
+    }
+
+    #[test]
+    fn f6_a_follower_that_finds_no_room_anyway_evicts_nobody() {
+        let one = session_bytes([key(0)].iter());
+        let cache = FetchSessionCache::new(1000, 10 * one, Arc::new(SystemRandom::seeded(1)));
+        let ids: Vec<i32> = (0..5).map(|_| opened(&cache, 1)).collect();
+        let all: Vec<i32> = (0..100).collect();
+        let (context, _) = next(&cache, 0, 0, &all);
+        let id = cache.finish(&context, &[update(5, false); 100], Duration::from_secs(1)).0;
+        let left = ids.iter().filter(|id| lock(&cache.sessions).contains_key(id)).count();
+        assert_eq!((id, left), (NO_SESSION, 5));
     }
 }

@@ -122,7 +122,7 @@ impl Partition {
             Some((_, own_end_offset)) => own_end_offset,
             None => *leader_end_offset,
         };
-        let offset = truncate_to.min(end_offset).max(inner.log.log_start_offset());
+        let offset = truncate_to.min(end_offset);
         Ok(Some(Truncation::new(partition, &inner, from, offset, *leader_epoch)?))
     }
 
@@ -166,9 +166,21 @@ impl Partition {
         }
         // Apache: `AbstractFetcherThread.fetchOffsetAndTruncate`.
         let end_offset = inner.log.log_end_offset();
+        if leader_end_offset < inner.log.log_start_offset() {
+            // Only an unclean election, or the loss of a leader's disk, can cause this.
+            tracing::warn!(
+                partition = %self.topic_partition(), start_offset = inner.log.log_start_offset(), leader_end_offset,
+                "begins anew where the leader's log starts: that ends before this one starts"
+            );
+            if inner.state.high_watermark() > leader_end_offset {
+                self.note_lost_records();
+            }
+            inner.log.truncate_fully_and_start_at(leader_start_offset)?;
+            self.publish(&mut inner);
+            return Ok(());
+        }
         if leader_end_offset < end_offset && !planted!("A16") {
-            let offset = leader_end_offset.max(inner.log.log_start_offset());
-            let truncation = Truncation::new(self, &inner, from, offset, from.current_leader_epoch)?;
+            let truncation = Truncation::new(self, &inner, from, leader_end_offset, from.current_leader_epoch)?;
             drop(inner);
             return truncate(&[truncation]).into_iter().collect();
         }

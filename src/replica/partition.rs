@@ -342,24 +342,23 @@ impl Partition {
 
     /// Waits until this broker is known to lead, so that what it has in memory is not older than what another leader
     /// has acknowledged. A broker that is cut off does not hear of its successor. But that was a follower, and fetches
-    /// no more once it leads: this one goes on if all brokers that can succeed it have followed a moment ago, and
-    /// otherwise waits until they have fetched again after an answer that they get from now on. Beyond Kafka, whose old
-    /// leaders answer from memory.
+    /// no more once it leads: this one answers all brokers that can succeed it at once, and waits until they have
+    /// fetched again. Beyond Kafka, whose old leaders answer from memory.
     ///
     /// # Errors
     /// This broker does not lead, or a follower is silent for [`CONFIRM_LIMIT`].
     pub async fn confirm_leadership(&self) -> Result<(), PartitionError> {
-        let ReplicaContext { clock, followers_changed, longest_fetch_interval, .. } = &*self.context;
+        let ReplicaContext { clock, followers_changed, .. } = &*self.context;
         let begun = clock.monotonic();
-        let mut since = begun.saturating_sub(*longest_fetch_interval);
         loop {
             let mut changed = std::pin::pin!(followers_changed.notified());
             // From here on a wake-up is not missed.
             changed.as_mut().enable();
+            let since = if planted!("G3-FOLLOWERS") { begun.saturating_sub(Duration::from_millis(800)) } else { begun };
             if self.has_no_successor(since)? {
                 return Ok(());
             }
-            since = begun;
+            self.context.want_answers(begun);
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -375,7 +374,8 @@ impl Partition {
     /// broker.
     fn has_no_successor(&self, until: Duration) -> Result<bool, PartitionError> {
         let inner = self.lock();
-        if !inner.state.is_leader() {
+        // A broker whose log directory has failed hears of that before the controller does, which elects another.
+        if !inner.state.is_leader() || inner.log.context().is_offline() {
             return Err(PartitionError::NotLeader(self.topic_partition.clone()));
         }
         let needed = inner.state.needed_replicas(inner.log.config().min_insync_replicas);
@@ -837,7 +837,7 @@ pub(crate) mod tests {
         let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock.clone())).unwrap();
         let name = TopicPartition::new("t", 0);
         let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
-        let context = ReplicaContext::new(1, Arc::new(clock.clone()), Duration::from_secs(30), Duration::ZERO);
+        let context = ReplicaContext::new(1, Arc::new(clock.clone()), Duration::from_secs(30));
         let partition = Partition::new(&context, TopicId::ZERO, log, 0);
         let leadership = Leadership {
             leader: 1,
@@ -891,11 +891,12 @@ pub(crate) mod tests {
         assert!(is_ready(&mut first).is_none(), "the request may have waited here for long");
         partition.context.on_fetch_request(2, Some(crate::env::Clock::monotonic(&clock)));
         assert!(is_ready(&mut first).unwrap().is_ok(), "broker 2 follows");
-        clock.advance(partition.context.longest_fetch_interval);
-        assert!(confirmed().now_or_never().unwrap().is_ok(), "it has followed a moment ago");
+        let answered_at = crate::env::Clock::monotonic(&clock);
+        assert!(partition.context.answer_wanted(answered_at).now_or_never().is_none());
         clock.advance(Duration::from_millis(1));
         let mut second = confirmed();
-        assert!(is_ready(&mut second).is_none(), "broker 2 is silent");
+        assert!(is_ready(&mut second).is_none(), "it has followed a moment ago, which may be over");
+        assert!(partition.context.answer_wanted(answered_at).now_or_never().is_some());
         partition.on_metadata(led_by(2, 2));
         assert!(is_ready(&mut second).unwrap().is_err(), "broker 2 leads");
         partition.on_metadata(led_by(1, 3));
@@ -1013,6 +1014,35 @@ pub(crate) mod tests {
         assert_eq!(range(), (0, 3));
         partition.continue_at(&at(3), 100, 200).unwrap();
         assert_eq!(range(), (100, 100));
+    }
+
+    #[test]
+    fn a_follower_whose_log_starts_after_its_leaders_end_begins_anew_there() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(2, 1));
+        let at = |offset, last_fetched_epoch| FetchFrom { offset, current_leader_epoch: 1, last_fetched_epoch };
+        let range = || (partition.watermarks().log_start_offset, partition.watermarks().log_end_offset);
+        partition.continue_at(&at(0, -1), 100, 200).unwrap();
+        partition.append_as_follower(leader_data(100, 1, 1), 1000).unwrap();
+        partition.lock().log.maybe_increment_log_start_offset(101).unwrap();
+        assert_eq!(range().1, 101);
+        // The leader was elected uncleanly and is far behind.
+        partition.continue_at(&at(101, 1), 1, 3).unwrap();
+        assert_eq!(range(), (1, 1));
+    }
+
+    #[test]
+    fn a_coordinator_whose_log_directory_has_failed_is_not_confirmed() {
+        let (partition, clock) = led_partition_at(LogConfig::default());
+        partition.context.set_brokers(&crate::controller::testing::image_with_brokers(&[1, 2]));
+        partition.on_metadata(led_by(1, 1));
+        clock.advance(Duration::from_millis(10));
+        partition.context.on_fetch_request(2, Some(crate::env::Clock::monotonic(&clock)));
+        let ctx = partition.lock().log.context().clone();
+        ctx.fail(&LogError::Closed { path: "/a".into() });
+        // The controller elects broker 2, which goes on to follow this broker in the partitions of other directories.
+        partition.context.on_fetch_request(2, Some(crate::env::Clock::monotonic(&clock)));
+        assert!(partition.confirm_leadership().now_or_never().is_none_or(|confirmed| confirmed.is_err()));
     }
 
     #[test]

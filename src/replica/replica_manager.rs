@@ -213,7 +213,7 @@ impl ReplicaManager {
         replication: ReplicationSettings,
     ) -> Arc<ReplicaManager> {
         let ReplicationSettings { max_lag, fetchers } = replication;
-        let context = ReplicaContext::new(broker_id, env.clock.clone(), max_lag, fetchers.wait);
+        let context = ReplicaContext::new(broker_id, env.clock.clone(), max_lag);
         Arc::new_cyclic(|this| ReplicaManager {
             broker_id,
             fetchers: Fetchers::new(&env, &context, fetchers),
@@ -252,7 +252,13 @@ impl ReplicaManager {
         self.context.on_fetch_request(broker, answered_at);
     }
 
-    /// The controller has answered a heartbeat of this monotonic time, and has not fenced this broker.
+    /// Waits until a follower with its last answer at this monotonic time is to get another at once.
+    pub async fn answer_wanted(&self, answered_at: Duration) {
+        self.context.answer_wanted(answered_at).await;
+    }
+
+    /// The controller has answered a heartbeat of this monotonic time, and has not fenced this broker; this broker has
+    /// applied what the controller knew then.
     pub fn on_unfenced(&self, sent_at: Duration) {
         self.context.on_unfenced(sent_at);
     }

@@ -11,10 +11,13 @@ use std::{
 
 use kafka_protocol::{
     messages::{
-        CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest,
+        CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest,
+        OffsetFetchRequest, ProduceRequest,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         metadata_request::MetadataRequestTopic,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::OffsetFetchRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::StrBytes,
@@ -26,8 +29,9 @@ use super::{
     seeds,
     tests::{Acknowledged, TOPIC, VOTERS, connect, fetch_from, limited, produce, three_serving_with, topic_name},
 };
-use crate::{env::Env, log::tests::plain};
+use crate::{env::Env, log::tests::plain, peer::Peer};
 
+const GROUP: &str = "g";
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn pause(env: &Env, ms: u64) {
@@ -407,4 +411,176 @@ fn a_broker_that_does_not_lead_names_the_leader() {
         [by_produce, by_fetch]
     });
     assert_eq!(named, [(6, leader as i32, 1); 2]);
+}
+
+/// Commits an offset of a group. Returns the error code.
+async fn commit(peer: &mut Peer, group: &str, offset: i64) -> Option<i16> {
+    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
+    let topic = OffsetCommitRequestTopic::default().with_name(topic_name()).with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    Some(peer.call(8, &request).await.ok()?.topics.first()?.partitions.first()?.error_code)
+}
+
+/// The committed offset of a group; the inner `None` is an error.
+async fn committed(peer: &mut Peer, group: &str) -> Option<Option<i64>> {
+    let topic = OffsetFetchRequestTopic::default().with_name(topic_name()).with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_topics(Some(vec![topic]));
+    let response = peer.call(7, &request).await.ok()?;
+    let found = response.topics.first().and_then(|topic| topic.partitions.first());
+    let found = found.filter(|found| response.error_code == 0 && found.error_code == 0);
+    Some(found.map(|found| found.committed_offset))
+}
+
+/// The coordinator of a group.
+async fn coordinator(env: &Env, group: &str) -> Option<NodeId> {
+    let mut peer = connect(env, VOTERS[0]).await?;
+    let request =
+        FindCoordinatorRequest::default().with_coordinator_keys(vec![StrBytes::from_string(group.to_owned())]);
+    let response = peer.call(4, &request).await.ok()?;
+    NodeId::try_from(response.coordinators.first()?.node_id.0).ok()
+}
+
+const CONTROLLER: NodeId = 4;
+
+/// Three brokers and a controller of its own, and a group whose offset is committed to each broker and read from its
+/// first coordinator all the time.
+struct Coordinated {
+    cluster: Cluster,
+    /// The first coordinator.
+    old: NodeId,
+    /// The last offset that was acknowledged.
+    acknowledged: Arc<Mutex<i64>>,
+    /// What the first coordinator has answered: the offset, and the one that was acknowledged before it was asked.
+    answers: Arc<Mutex<Vec<(i64, i64)>>>,
+}
+
+impl Coordinated {
+    fn new(seed: u64, settings: &[&str]) -> Coordinated {
+        let mut cluster = Cluster::new(seed);
+        let quorum = "controller.quorum.voters=4@node-4:9093";
+        cluster.add_node(CONTROLLER, "controller", quorum, settings);
+        VOTERS.iter().for_each(|node| cluster.add_node(*node, "broker", quorum, settings));
+        let all = [CONTROLLER, 1, 2, 3];
+        all.iter().for_each(|node| cluster.begin_start(*node));
+        cluster.world.run_until("all serve", LIMIT, || all.iter().all(|node| cluster.is_serving(*node)));
+        let env = cluster.clients().clone();
+        cluster.world.wait(CLIENT, "the topic exists", LIMIT, async move { create(&env).await });
+        await_full_isr(&cluster, seed);
+        let env = cluster.clients().clone();
+        let old = cluster.world.wait(CLIENT, "an offset is committed", LIMIT, async move {
+            loop {
+                if let Some(node) = coordinator(&env, GROUP).await
+                    && let Some(mut peer) = connect(&env, node).await
+                    && commit(&mut peer, GROUP, 1).await == Some(0)
+                {
+                    return node;
+                }
+                pause(&env, 20).await;
+            }
+        });
+        cluster.world.run_for(Duration::from_secs(2));
+        Coordinated { cluster, old, acknowledged: Arc::new(Mutex::new(1)), answers: Arc::default() }
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let old = self.old;
+        VOTERS.into_iter().filter(move |node| *node != old)
+    }
+
+    fn begin(&self) {
+        for node in self.others() {
+            let (env, acknowledged) = (self.cluster.clients().clone(), self.acknowledged.clone());
+            self.cluster.world.spawn(CLIENT, async move {
+                loop {
+                    pause(&env, 5).await;
+                    let Some(mut peer) = connect(&env, node).await else { continue };
+                    loop {
+                        let next = *acknowledged.lock().unwrap() + 1;
+                        match limited(&env, commit(&mut peer, GROUP, next)).await.flatten() {
+                            Some(0) => *acknowledged.lock().unwrap() = next,
+                            Some(_) => {}
+                            None => break,
+                        }
+                        pause(&env, 5).await;
+                    }
+                }
+            });
+        }
+        let (env, old) = (self.cluster.clients().clone(), self.old);
+        let (acknowledged, answers) = (self.acknowledged.clone(), self.answers.clone());
+        self.cluster.world.spawn(CLIENT, async move {
+            loop {
+                pause(&env, 5).await;
+                let Some(mut peer) = connect(&env, old).await else { continue };
+                loop {
+                    let before = *acknowledged.lock().unwrap();
+                    match env.within(Duration::from_secs(3), committed(&mut peer, GROUP)).await.flatten() {
+                        Some(Some(found)) => answers.lock().unwrap().push((found, before)),
+                        Some(None) => {}
+                        None => break,
+                    }
+                    pause(&env, 2).await;
+                }
+            }
+        });
+    }
+
+    fn cut(&self, others: impl IntoIterator<Item = NodeId>) {
+        for other in others {
+            self.cluster.net.cut(self.old, other);
+            self.cluster.net.cut(other, self.old);
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        assert!(*self.acknowledged.lock().unwrap() > 1, "seed {seed}: another coordinator has taken over");
+        let answers = self.answers.lock().unwrap();
+        assert!(!answers.is_empty(), "seed {seed}");
+        let old: Vec<_> = answers.iter().filter(|(found, before)| found < before).collect();
+        assert!(old.is_empty(), "seed {seed}: {} of {} answers are old: {:?}", old.len(), answers.len(), old.first());
+    }
+}
+
+#[test]
+fn inv_g3_a_coordinator_that_only_the_controller_does_not_reach_answers_nothing_old() {
+    for seed in seeds(6, 2) {
+        let coordinated = Coordinated::new(seed, &[]);
+        coordinated.begin();
+        coordinated.cluster.world.run_for(Duration::from_millis(500));
+        coordinated.cut([CONTROLLER]);
+        coordinated.cluster.world.run_for(Duration::from_secs(10));
+        coordinated.check(seed);
+    }
+}
+
+/// The heartbeat with which a leader with too few in-sync replicas asks whether it is fenced unfences it.
+#[test]
+fn inv_g3_a_coordinator_that_was_fenced_meanwhile_answers_nothing_old() {
+    for seed in seeds(6, 2) {
+        let coordinated = Coordinated::new(seed, &["min.insync.replicas=2", "offsets.topic.num.partitions=5"]);
+        let (old, others) = (coordinated.old, coordinated.others().collect::<Vec<_>>());
+        // The others leave the ISR, and may lead nevertheless.
+        others.iter().rev().for_each(|node| assert!(coordinated.cluster.stop(*node)));
+        coordinated.cut(others.clone());
+        others.iter().for_each(|node| coordinated.cluster.start(*node));
+        coordinated.cluster.world.run_for(Duration::from_secs(2));
+        coordinated.begin();
+        coordinated.cluster.world.run_for(Duration::from_millis(2500));
+        coordinated.cut([CONTROLLER]);
+        let acknowledged = coordinated.acknowledged.clone();
+        coordinated.cluster.world.run_until("another leads", LIMIT, || *acknowledged.lock().unwrap() > 5);
+        // Its requests that hang now end at other times.
+        coordinated.cluster.world.run_for(Duration::from_millis(450 * (seed % 6)));
+        // It hears from the controller at once, and publishes what it hears late.
+        coordinated.cluster.world.set_slow_disk(old, Some(300_000));
+        coordinated.cluster.net.mend();
+        coordinated.cut(others);
+        coordinated.cluster.world.run_for(Duration::from_secs(5));
+        coordinated.check(seed);
+    }
 }

@@ -35,7 +35,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{CommitMode, Consumer},
     message::{DeliveryResult, Message},
-    producer::{BaseRecord, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use serde_json::{Value, json};
 
@@ -501,7 +501,7 @@ fn write(config: &rdkafka::ClientConfig, acknowledged: Acknowledged, is_over: &A
     let begun = Instant::now();
     for number in 0_u32.. {
         if is_over.load(Ordering::Relaxed) {
-            return;
+            break;
         }
         std::thread::sleep((begun + PACE * number).saturating_duration_since(Instant::now()));
         let partition = (number as usize % PARTITIONS) as i32;
@@ -511,6 +511,7 @@ fn write(config: &rdkafka::ClientConfig, acknowledged: Acknowledged, is_over: &A
             eprintln!("a record could not be queued: {error}");
         }
     }
+    producer.flush(LIMIT).expect("records in flight are answered");
 }
 
 /// Commits one offset after the other.
