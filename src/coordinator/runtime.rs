@@ -787,7 +787,8 @@ impl Active {
         let last_written = Position { offset: self.next_offset - 1, leader_epoch: self.leader_epoch };
         let mut own = None;
         for reply in replies {
-            let commit = (reply.after_commit && last_written.offset >= 0).then_some(last_written);
+            let overtakes = planted!("A17") && matches!(reply.output, Output::Fetched(_));
+            let commit = (reply.after_commit && last_written.offset >= 0 && !overtakes).then_some(last_written);
             let delivery = Delivery { output: reply.output, commit };
             if reply.request == id {
                 own = Some(delivery);

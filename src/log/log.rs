@@ -118,6 +118,8 @@ pub(super) struct Dirty {
     /// How often leader epochs changed.
     pub(super) epochs: u64,
     pub(super) epochs_synced: u64,
+    /// From this offset on, the epochs in the checkpoint on disk may be others than those of the records.
+    pub(super) epochs_from: Option<Offset>,
     /// Files outside the segments that were written and not synced, each with the value of `names` at that time.
     pub(super) files: Vec<(u64, PathBuf)>,
     /// The partition's own directory entry, if not durable: its number in `LogContext::partitions_created`.
@@ -129,6 +131,12 @@ impl Dirty {
     fn wrote(&mut self, path: PathBuf) {
         self.names += 1;
         self.files.push((self.names, path));
+    }
+
+    /// Records that the leader epochs of the records from `offset` on changed.
+    pub(super) fn changed_epochs(&mut self, offset: Offset) {
+        self.epochs += 1;
+        self.epochs_from = Some(self.epochs_from.map_or(offset, |from| from.min(offset)));
     }
 
     fn any(&self) -> bool {
@@ -208,6 +216,14 @@ impl Log {
     /// All records below this offset are durable.
     pub fn recovery_point(&self) -> Offset {
         self.recovery_point
+    }
+
+    /// The recovery point for the checkpoint. A start reads the leader epochs of the records below it from the file of
+    /// epochs, so it may not be above a change that this file does not have yet because the disk was full: a follower
+    /// would then truncate to the end of an older epoch (KAFKA-16541).
+    pub fn recovery_point_of_checkpoint(&self) -> Offset {
+        let changed = self.dirty.epochs_from.filter(|_| !planted!("A9-FULL"));
+        changed.map_or(self.recovery_point, |from| from.min(self.recovery_point))
     }
 
     /// First offset of the oldest transaction that is open or whose marker is not yet committed.
@@ -458,7 +474,7 @@ impl Log {
         assert!(header.base_offset() >= self.log_end_offset, "INV-L1: {header:?} behind {}", self.log_end_offset);
         self.log_end_offset = header.last_offset() + 1;
         if self.epochs.assign(header.partition_leader_epoch(), header.base_offset()) {
-            self.dirty.epochs += 1;
+            self.dirty.changed_epochs(header.base_offset());
         }
         let completed = self.producers.apply(header, marker);
         self.producers.keep_at_most(self.ctx.max_producer_ids);
@@ -752,6 +768,9 @@ impl Log {
         self.dirty.truncations_synced = done.truncations;
         self.dirty.names_synced = self.dirty.names_synced.max(done.names);
         self.dirty.epochs_synced = self.dirty.epochs_synced.max(done.epochs);
+        if self.dirty.epochs_synced == self.dirty.epochs {
+            self.dirty.epochs_from = None;
+        }
         self.dirty.files.retain(|(names, _)| *names > done.names);
         self.dirty.parent = None;
         self.recovery_point = self.recovery_point.max(done.up_to);
@@ -1051,7 +1070,7 @@ impl Log {
         self.recovery_point = self.recovery_point.min(end);
         self.log_start_offset = self.log_start_offset.min(end);
         if self.epochs.truncate_from_end(end) {
-            self.dirty.epochs += 1;
+            self.dirty.changed_epochs(end);
         }
         // Removed files (later segments, snapshots) must not reappear after new records are appended.
         self.dirty.names += 1;
@@ -1081,7 +1100,7 @@ impl Log {
         segment.log_file()?;
         self.dirty.names += 1;
         self.epochs.clear();
-        self.dirty.epochs += 1;
+        self.dirty.changed_epochs(offset);
         self.remove_snapshots(|_| true)?;
         self.producers = ProducerState::new(offset);
         self.log_start_offset = offset;

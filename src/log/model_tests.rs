@@ -293,7 +293,7 @@ impl World {
     }
 
     fn checkpoint(&mut self) {
-        self.ctx.recovery_points.update([(partition(), self.log.recovery_point())]).unwrap();
+        self.ctx.recovery_points.update([(partition(), self.log.recovery_point_of_checkpoint())]).unwrap();
         self.ctx.log_start_offsets.update([(partition(), self.log.log_start_offset())]).unwrap();
     }
 
@@ -574,6 +574,45 @@ fn small_log(disk: &SimDisk, batches: usize) -> (Arc<LogContext>, Log) {
         append_one(&mut log).unwrap();
     }
     (ctx, log)
+}
+
+fn append_in(log: &mut Log, leader_epoch: LeaderEpoch) {
+    let rules = ValidationRules::new(log.partition(), log.config(), NOW_MS, 9);
+    let validated = validate(super::tests::plain(2, &[7; 300], NOW_MS), &rules).unwrap();
+    log.append_as_leader(validated, leader_epoch, NOW_MS).unwrap();
+}
+
+/// KAFKA-16541. A start reads the epochs below the recovery point from their file. If a power cut brought an older file
+/// back, a follower would say that it has an older epoch than it has, and its leader would have it truncate what is
+/// committed. On a full disk the file is not written, and the recovery point of the checkpoint stays below.
+#[test]
+fn inv_l5_a_power_cut_takes_no_leader_epoch_below_the_recovery_point() {
+    for (seed, is_full, is_cut) in
+        (0..10).flat_map(|seed| [(false, false), (true, false), (false, true), (true, true)].map(|(a, b)| (seed, a, b)))
+    {
+        let disk = SimDisk::new(seed);
+        let (ctx, mut log) = small_log(&disk, 1);
+        crate::env::Disk::sync_dir(&disk, Path::new("/")).unwrap();
+        append_in(&mut log, 1);
+        log.flush().unwrap();
+        ctx.recovery_points.update([(partition(), log.recovery_point_of_checkpoint())]).unwrap();
+        if is_cut {
+            log.truncate_to(2).unwrap();
+        }
+        append_in(&mut log, 4);
+        disk.set_room(is_full.then_some(0));
+        log.flush().unwrap();
+        disk.set_room(None);
+        // There is room again, but nothing asks for a flush of this log, which has no new records.
+        ctx.recovery_points.update([(partition(), log.recovery_point_of_checkpoint())]).unwrap();
+        let (flushed, epochs) = (log.recovery_point(), log.leader_epochs().clone());
+        drop(log);
+        disk.crash();
+        let log = open(&context(&disk, &SimClock::new(NOW_MS)), &Arc::default(), false).unwrap();
+        assert!(log.log_end_offset() >= flushed);
+        let what = format!("seed {seed}, full {is_full}, truncated {is_cut}");
+        assert_eq!(log.leader_epochs(), &epochs, "{what}: a start after a power cut knows other epochs");
+    }
 }
 
 fn append_one(log: &mut Log) -> Result<AppendInfo, AppendError> {

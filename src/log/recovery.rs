@@ -225,7 +225,9 @@ impl Log {
         } else {
             let from = start.recovery_point.max(first);
             // The scan will add these epochs again, if they are still valid.
-            self.dirty.epochs += u64::from(self.epochs.truncate_from_end(from));
+            if self.epochs.truncate_from_end(from) {
+                self.dirty.changed_epochs(from);
+            }
             self.log_end_offset = self.recover(from, start.acknowledged_is_synced)?;
             self.recovery_point = from;
             // At least the indexes were truncated. A clean shutdown must make the new ones durable.
@@ -495,7 +497,7 @@ impl Log {
             if batch.base_offset() >= recovery_point
                 && self.epochs.assign(batch.partition_leader_epoch(), batch.base_offset())
             {
-                self.dirty.epochs += 1;
+                self.dirty.changed_epochs(batch.base_offset());
             }
             position = at + batch.size_bytes();
         }

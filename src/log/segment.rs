@@ -795,6 +795,11 @@ impl Segment {
         Ok(renamed)
     }
 
+    /// Whether [`Segment::mark_deleted`] was called.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
     /// Closes the files; the next use opens them again.
     pub(crate) fn close(&self) {
         for slot in &self.files {

@@ -319,6 +319,59 @@ fn readers_finish_what_they_started_when_the_segment_or_the_log_is_deleted() {
     assert!(log.read(1, 1, 4, true).is_err());
 }
 
+/// A read that had stopped by its size inside of a segment went on in the next one, and skipped the offsets between: a
+/// follower or consumer never got them.
+#[test]
+fn f2_a_read_is_empty_or_begins_with_its_offset_and_has_no_gap() {
+    let mut fixture = Fixture::new();
+    fixture.config = LogConfig { segment_bytes: 1500, retention_ms: -1, ..fixture.config };
+    let mut log = fixture.clean();
+    let sizes = [10, 400, 700, 20, 1300, 10, 10, 900, 500, 30];
+    for size in sizes {
+        fixture.append(&mut log, plain(1, &vec![3; size], 1)).unwrap();
+    }
+    assert!(log.segments().len() >= 4);
+    log.close_cleanly().unwrap();
+    // Nothing is in the tail cache, so all is read from the files.
+    let log = fixture.clean();
+    for (from, max_bytes, min_one_batch) in (0..10)
+        .flat_map(|from| (0..40).map(move |step| (from, step * 50)))
+        .flat_map(|(from, bytes)| [(from, bytes, false), (from, bytes, true)])
+    {
+        let records = log.read(from, max_bytes, 10, min_one_batch).unwrap().records().unwrap().into_bytes().unwrap();
+        let mut next = from;
+        for batch in iter_batches(&records) {
+            assert_eq!(batch.base_offset(), next, "{max_bytes} bytes from {from}, at least one: {min_one_batch}");
+            next = batch.next_offset();
+        }
+        assert!(!min_one_batch || next > from, "nothing at {from}");
+    }
+}
+
+/// The plan was made before the truncation: its segment ends early now, and the next one of the plan, which was
+/// removed, does not continue it. A follower took the offsets that were missing for a gap that compaction had left.
+#[test]
+fn f2_a_read_that_a_truncation_overtakes_skips_no_offsets() {
+    let mut fixture = Fixture::new();
+    fixture.config = LogConfig { segment_bytes: 1000, retention_ms: -1, ..fixture.config };
+    let mut log = fixture.clean();
+    for _ in 0..9 {
+        fixture.append(&mut log, plain(1, &[3; 200], 1)).unwrap();
+    }
+    log.close_cleanly().unwrap();
+    let mut log = fixture.clean();
+    let bases: Vec<Offset> = log.segments().iter().map(|segment| segment.base_offset()).collect();
+    assert_eq!(bases, [0, 3, 6]);
+    let plans: Vec<_> = (0..9).map(|from| (from, log.read(from, 10_000, 9, true).unwrap())).collect();
+    log.truncate_to(1).unwrap();
+    for (from, plan) in plans {
+        // A file that was removed has no records of this log any more; what it had may be returned or not.
+        let records = plan.records().unwrap().into_bytes().unwrap();
+        let first = iter_batches(&records).next().map(|batch| batch.base_offset());
+        assert!(first.is_none_or(|first| first == from), "the read from {from} begins at {first:?}");
+    }
+}
+
 #[test]
 fn opening_a_clean_log_reads_only_its_end_and_open_files_are_bounded() {
     let mut fixture = Fixture::new();

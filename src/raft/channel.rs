@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
+    messages::AlterPartitionRequest,
     protocol::{Decodable, Request},
 };
 use tokio::sync::Mutex;
@@ -95,13 +96,23 @@ impl ControllerChannel {
     pub async fn exchange(&self, node: BrokerId, wire: Wire, body: Bytes) -> Result<Bytes, ApiError> {
         let exchange = Exchange {
             env: self.env.clone(),
-            endpoint: self.controller.addresses().of(node),
+            endpoint: match wire.key {
+                AlterPartitionRequest::KEY if planted!("K9") => self.data_listener(node),
+                _ => self.controller.addresses().of(node),
+            },
             connection: self.connection.clone(),
             node,
         };
         // The caller may run on a thread that serves no connections.
         let response = self.env.tasks.run("ask the active controller", exchange.run(wire, body)).await;
         response.unwrap_or_else(|| Err(ApiError::code_only(ResponseError::NotController)))
+    }
+
+    /// Where a node serves clients, which is not where its controller listens; for a planted bug.
+    fn data_listener(&self, node: BrokerId) -> Option<Endpoint> {
+        let image = self.controller.image();
+        let endpoint = image.broker(node)?.endpoints.first()?;
+        Some(Endpoint { host: endpoint.host.clone(), port: endpoint.port })
     }
 }
 

@@ -133,7 +133,9 @@ impl Partition {
         if !self.continues(&inner, from) {
             return Ok(false);
         }
+        // Before the cut, which lowers the high watermark to the new end of the log.
         let (high_watermark, end_offset) = (inner.state.high_watermark(), inner.log.log_end_offset());
+        let high_watermark = if planted!("A18") { high_watermark.min(*offset) } else { high_watermark };
         if *offset < high_watermark {
             // Only an unclean election, or the loss of a leader's disk, can cause this.
             tracing::warn!(

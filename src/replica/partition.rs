@@ -484,7 +484,11 @@ impl Partition {
         (replica, broker_epoch): (BrokerId, i64),
     ) -> Result<PartitionRead, PartitionError> {
         let mut inner = self.lock();
-        let current = self.check_leader(&inner, Some(fetch.current_leader_epoch))?;
+        let checked = self.check_leader(&inner, Some(fetch.current_leader_epoch));
+        let current = match checked {
+            Err(_) if planted!("A14") && !inner.state.is_follower(replica) => inner.state.leadership().leader_epoch,
+            checked => checked?,
+        };
         if !inner.state.is_follower(replica) {
             let (partition, epoch) = (self.topic_partition.clone(), fetch.current_leader_epoch);
             return Err(match epoch {
@@ -821,7 +825,7 @@ pub(crate) mod tests {
     use crate::{
         log::{LogContext, OpenLog, ValidationRules, tests::plain, validate},
         protocol::record_batch::{BatchBuilder, BatchOptions},
-        sim::{SimClock, SimDisk},
+        sim::{SimClock, SimDisk, disk::Faults},
     };
 
     /// A partition on a simulated disk. This broker is the leader and the only replica.
@@ -831,10 +835,14 @@ pub(crate) mod tests {
 
     /// The same, with the clock of its context.
     fn led_partition_at(config: LogConfig) -> (Arc<Partition>, SimClock) {
-        let (disk, clock) = (SimDisk::new(1), SimClock::new(1000));
+        led_partition_on(&SimDisk::new(1), config)
+    }
+
+    fn led_partition_on(disk: &SimDisk, config: LogConfig) -> (Arc<Partition>, SimClock) {
+        let clock = SimClock::new(1000);
         let dir = std::path::Path::new("/a");
-        crate::env::Disk::create_dir_all(&disk, dir).unwrap();
-        let ctx = LogContext::alone(dir, Arc::new(disk), Arc::new(clock.clone())).unwrap();
+        crate::env::Disk::create_dir_all(disk, dir).unwrap();
+        let ctx = LogContext::alone(dir, Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap();
         let name = TopicPartition::new("t", 0);
         let log = Log::open(&ctx, &dir.join("t-0"), name, None, Arc::new(config), OpenLog::default()).unwrap();
         let context = ReplicaContext::new(1, Arc::new(clock.clone()), Duration::from_secs(30));
@@ -998,6 +1006,33 @@ pub(crate) mod tests {
         }
     }
 
+    /// KAFKA-14078: a follower was told UNKNOWN_LEADER_EPOCH by a broker that does not lead, and so asked it again and
+    /// again instead of looking for the leader.
+    #[test]
+    fn f8_a_fetch_of_a_replica_is_checked_for_the_leader_and_its_epoch_before_the_replica() {
+        let partition = led_partition(LogConfig::default());
+        let fetched_by = |replica, current_leader_epoch| {
+            let from = FetchFrom { offset: 0, current_leader_epoch, last_fetched_epoch: -1 };
+            partition.read_for_follower(&from, 1000, true, (replica, -1)).map(|_| ())
+        };
+        partition.on_metadata(led_by(2, 4));
+        for replica in [2, 3] {
+            assert!(matches!(fetched_by(replica, 4), Err(PartitionError::NotLeader(_))), "{replica}");
+            assert!(matches!(fetched_by(replica, -1), Err(PartitionError::NotLeader(_))), "{replica}");
+            assert!(matches!(fetched_by(replica, 3), Err(PartitionError::FencedLeaderEpoch { .. })), "{replica}");
+            assert!(matches!(fetched_by(replica, 5), Err(PartitionError::UnknownLeaderEpoch { .. })), "{replica}");
+        }
+        partition.on_metadata(led_by(1, 5));
+        for replica in [2, 3] {
+            assert!(matches!(fetched_by(replica, 4), Err(PartitionError::FencedLeaderEpoch { .. })), "{replica}");
+            assert!(matches!(fetched_by(replica, 6), Err(PartitionError::UnknownLeaderEpoch { .. })), "{replica}");
+        }
+        assert!(fetched_by(2, 5).is_ok());
+        // Broker 3 may know of a new replica set before this leader does: then it asks again (KAFKA-13837).
+        assert!(matches!(fetched_by(3, 5), Err(PartitionError::UnknownLeaderEpoch { .. })));
+        assert!(matches!(fetched_by(3, -1), Err(PartitionError::NotLeader(_))));
+    }
+
     /// KAFKA-7414, KAFKA-9491.
     #[test]
     fn a_follower_out_of_its_leaders_range_goes_on_where_the_leader_begins_or_ends() {
@@ -1014,6 +1049,54 @@ pub(crate) mod tests {
         assert_eq!(range(), (0, 3));
         partition.continue_at(&at(3), 100, 200).unwrap();
         assert_eq!(range(), (100, 100));
+    }
+
+    /// KAFKA-19474: the comparison came after the truncation had lowered the high watermark, so that it never found
+    /// anything.
+    #[test]
+    fn inv_r4_a_truncation_below_the_high_watermark_is_noticed() {
+        let partition = led_partition(LogConfig::default());
+        partition.on_metadata(led_by(2, 1));
+        for offset in 0..5 {
+            let data = LeaderData { high_watermark: 3, ..leader_data(offset, 1, 1) };
+            partition.append_as_follower(data, 1000).unwrap();
+        }
+        let truncated_to = |leader_end_offset| {
+            let offset = partition.watermarks().log_end_offset;
+            let from = FetchFrom { offset, current_leader_epoch: 1, last_fetched_epoch: 1 };
+            partition.continue_at(&from, 0, leader_end_offset).unwrap();
+            let Watermarks { high_watermark, log_end_offset, .. } = partition.watermarks();
+            (high_watermark, log_end_offset, lock(&partition.context.truncated_committed).len())
+        };
+        assert_eq!(truncated_to(4), (3, 4, 0));
+        assert_eq!(truncated_to(3), (3, 3, 0));
+        assert_eq!(truncated_to(2), (2, 2, 1));
+    }
+
+    /// A broker whose write of its new epoch had failed went on as the leader. Here an election writes nothing: the
+    /// epoch begins with the leader's first record, and is written with the flush of that.
+    #[test]
+    fn a_new_leader_that_cannot_write_its_epoch_takes_the_directory_offline() {
+        for fault in
+            [Faults { fail_write: Some(1), ..Faults::default() }, Faults { fail_sync: Some(1), ..Faults::default() }]
+        {
+            let disk = SimDisk::new(1);
+            let (partition, _) = led_partition_on(&disk, LogConfig::default());
+            partition.on_metadata(led_by(2, 1));
+            partition.append_as_follower(leader_data(0, 1, 1), 1000).unwrap();
+            crate::log::flush_through(&*partition, 1).unwrap();
+            partition.on_metadata(Leadership { isr: vec![1], ..led_by(1, 2) });
+            append(&partition);
+            disk.set_faults(Faults { below: "/a/t-0/leader-epoch-checkpoint.tmp".into(), ..fault.clone() });
+            assert!(crate::log::flush_through(&*partition, 2).is_err(), "{fault:?}");
+            assert!(partition.lock().log.context().is_offline(), "{fault:?}");
+            let rules = ValidationRules::new(partition.topic_partition(), &partition.log_config(), 1000, 9);
+            let appended = partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), false, 1000);
+            assert!(matches!(appended, Err(PartitionError::Append(AppendError::Storage(LogError::DirOffline { .. })))));
+            let from = FetchFrom { offset: 0, current_leader_epoch: 2, last_fetched_epoch: -1 };
+            let read = partition.read(&from, 1000, FetchIsolation::HighWatermark, true).map(|_| ());
+            assert!(matches!(read, Err(PartitionError::Read(ReadError::Storage(LogError::DirOffline { .. })))));
+        }
     }
 
     #[test]

@@ -551,8 +551,8 @@ fn a_swarm_replays_from_its_seed() {
 }
 
 /// The planted bugs that the swarm catches. docs/TESTING.md says what each breaks.
-const PLANTED: [&str; 14] =
-    ["A1", "A2", "A8", "A10", "A11", "A15", "A21", "K5", "K8", "K11", "K12-ISR", "M3", "R1", "SYNC"];
+const PLANTED: [&str; 15] =
+    ["A1", "A2", "A8", "A10", "A11", "A15", "A21", "K5", "K8", "K9", "K11", "K12-ISR", "M3", "R1", "SYNC"];
 /// Those that it reaches rarely, or that another line of defence makes harmless in a cluster, each with its own test.
 const PLANTED_FOR_A_TEST: &[(&str, &str)] = &[
     (
@@ -567,11 +567,19 @@ const PLANTED_FOR_A_TEST: &[(&str, &str)] = &[
     ),
     ("A6", "controller::isr::tests::c1_epochs_ahead_of_this_controller_are_for_another_one"),
     ("A7", "replica::state_script_tests::inv_r3_high_watermark"),
+    ("A9", "log::model_tests::inv_l5_a_power_cut_takes_no_leader_epoch_below_the_recovery_point"),
+    ("A9-FULL", "log::model_tests::inv_l5_a_power_cut_takes_no_leader_epoch_below_the_recovery_point"),
     (
         "A13",
         "replica::replica_manager::tests::a_change_of_the_isr_is_repeated_until_it_is_answered_or_its_topic_is_deleted",
     ),
+    (
+        "A14",
+        "replica::partition::tests::f8_a_fetch_of_a_replica_is_checked_for_the_leader_and_its_epoch_before_the_replica",
+    ),
     ("A16", "replica::partition::tests::a_follower_out_of_its_leaders_range_goes_on_where_the_leader_begins_or_ends"),
+    ("A17", "coordinator::runtime::tests::inv_g3_an_answer_overtakes_no_record_that_was_written_before_it"),
+    ("A18", "replica::partition::tests::inv_r4_a_truncation_below_the_high_watermark_is_noticed"),
     ("A19", "replica::partition::tests::inv_r5_a_record_is_committed_only_in_the_epoch_in_which_it_was_appended"),
     ("EPOCHS", "log::flush::tests::an_old_flush_does_not_bring_back_the_epochs_that_a_truncation_has_removed"),
     (
@@ -580,6 +588,9 @@ const PLANTED_FOR_A_TEST: &[(&str, &str)] = &[
     ),
     ("G3-HEARTBEAT", "sim::replication_tests::inv_g3_a_coordinator_that_was_fenced_meanwhile_answers_nothing_old"),
     ("K1", "coordinator::runtime::tests::g6_nobody_is_answered_before_the_assignment_is_committed"),
+    ("K7", "log::tests::f2_a_read_is_empty_or_begins_with_its_offset_and_has_no_gap"),
+    ("K7-TRUNCATED", "log::tests::f2_a_read_that_a_truncation_overtakes_skips_no_offsets"),
+    ("K10", "replica::partition::tests::a_new_leader_that_cannot_write_its_epoch_takes_the_directory_offline"),
     ("K12", "replica::state_script_tests::inv_r3_high_watermark"),
     ("L3", "replica::partition::tests::l3_a_new_leader_tells_its_end_once_it_knows_the_high_watermark"),
     ("R4", "replica::replica_manager::tests::what_is_deleted_before_it_was_opened_is_not_opened"),

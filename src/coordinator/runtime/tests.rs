@@ -206,8 +206,12 @@ impl World {
     }
 
     fn commit_all(&self) {
+        self.commit_below(Offset::MAX);
+    }
+
+    fn commit_below(&self, offset: Offset) {
         let below = self.log.committed_below.lock().unwrap();
-        below.as_ref().unwrap().send_replace(Offset::MAX);
+        below.as_ref().unwrap().send_replace(offset);
     }
 
     /// Lets all tasks run that can.
@@ -354,6 +358,41 @@ async fn g6_nobody_is_answered_before_the_assignment_is_committed() {
     world.commit_all();
     assert_eq!(&syncing.await.unwrap().unwrap().assignment[..], b"all");
     assert_eq!(&syncing_again.await.unwrap().unwrap().assignment[..], b"all");
+}
+
+/// KAFKA-16374. A request sees what was written before it, so its answer waits for the commit of all of that, and of
+/// nothing that was written after it.
+#[tokio::test]
+async fn inv_g3_an_answer_overtakes_no_record_that_was_written_before_it() {
+    let world = World::loaded().await;
+    world.hold_commits();
+    let commit = |offset| {
+        let coordinator = world.coordinator.clone();
+        world.spawn(async move { coordinator.commit_offsets(commit_request("g", 0..1, offset)).await })
+    };
+    let fetch = || {
+        let coordinator = world.coordinator.clone();
+        let topics = vec![FetchOffsetsTopic { name: "t".into(), topic_id: TopicId::ZERO, partitions: vec![0] }];
+        world.spawn(async move {
+            coordinator.fetch_offsets(fetch_request("g", topics)).await.unwrap()[0].partitions[0].committed_offset
+        })
+    };
+    let first = commit(5);
+    world.settle().await;
+    let end_of_first = world.log.end();
+    let between = fetch();
+    world.settle().await;
+    let second = commit(6);
+    world.settle().await;
+    let last = fetch();
+    world.settle().await;
+    assert!(!first.is_finished() && !between.is_finished() && !second.is_finished() && !last.is_finished());
+    world.commit_below(end_of_first);
+    world.settle().await;
+    assert!(first.is_finished() && between.is_finished() && !second.is_finished() && !last.is_finished());
+    world.commit_all();
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    assert_eq!((between.await.unwrap(), last.await.unwrap()), (5, 6));
 }
 
 #[tokio::test]

@@ -313,7 +313,7 @@ pub(super) fn checkpoint(dir: &LogDir, logs: &[Owned], due: &Due) -> Result<(), 
     };
     let mut result = Ok(());
     if due.recovery_points {
-        result = result.and(write(&ctx.recovery_points, &|| gather(Log::recovery_point)));
+        result = result.and(write(&ctx.recovery_points, &|| gather(Log::recovery_point_of_checkpoint)));
     }
     if due.log_start_offsets {
         result = result.and(write(&ctx.log_start_offsets, &|| gather(Log::log_start_offset)));
