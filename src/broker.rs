@@ -616,8 +616,12 @@ impl Quorum<'_> {
             port: endpoint.port,
         });
         let cluster: Arc<dyn ClusterIdentity> = log_manager.clone();
-        let address =
-            SelfAddress { identity, endpoint: own.map(|(_, endpoint)| endpoint.clone()), cluster: cluster.clone() };
+        let address = SelfAddress {
+            identity,
+            broker_incarnation: self.broker.as_ref().map(|broker| broker.incarnation_id).unwrap_or_default(),
+            endpoint: own.map(|(_, endpoint)| endpoint.clone()),
+            cluster: cluster.clone(),
+        };
         let transport = QuorumTransport::new(env, address.clone(), addresses.clone());
         let options = raft::Options {
             identity,

@@ -8,11 +8,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
+use uuid::Uuid;
+
 use super::brokers::BrokerHeartbeat;
-use crate::{metadata::image::MetadataImage, types::BrokerId};
+use crate::{
+    metadata::image::{BrokerRegistration, MetadataImage},
+    types::BrokerId,
+};
 
 /// What a controller that is not active knows of a silent broker is of use for this long.
 const RECENT: Duration = Duration::from_secs(3);
@@ -34,6 +40,9 @@ pub struct BrokerSessions {
     /// Nodes whose process has ended, and that have sent nothing since. A controller that is not active remembers them,
     /// too: the next one may be this.
     ended: BTreeSet<BrokerId>,
+    /// The incarnations in which nodes run, as far as this node knows. A broker that is registered in another has
+    /// ended, although its node sends messages.
+    incarnations: BTreeMap<BrokerId, Uuid>,
     /// Until then this node itself did not run: others could not be heard.
     paused_until: Duration,
 }
@@ -88,6 +97,15 @@ impl BrokerSessions {
         self.ended.remove(&node);
         self.silent.remove(&node);
         self.heard.insert(node, now);
+    }
+
+    /// A node runs in this incarnation of its broker, if it has one.
+    pub fn on_incarnation(&mut self, node: BrokerId, incarnation: Uuid) {
+        if incarnation.is_nil() {
+            self.incarnations.remove(&node);
+        } else {
+            self.incarnations.insert(node, incarnation);
+        }
     }
 
     /// All sessions begin anew.
@@ -153,20 +171,25 @@ impl BrokerSessions {
     }
 
     /// The request that fences a broker whose session is over, or that is lost. One at a time, so that the leaders of
-    /// the next are chosen when this one is fenced.
+    /// the next are chosen when this one is fenced. Former incarnations come first: they may have lost records, and
+    /// must not lead.
     pub fn expired(&mut self, image: &MetadataImage, now: Duration, timeout: Duration) -> Option<Expired> {
-        let BrokerSessions { last_contact, ended, silent, .. } = self;
+        let BrokerSessions { last_contact, ended, silent, incarnations, .. } = self;
         // A broker that was never heard begins its session now.
         let mut is_over = |broker: BrokerId| *last_contact.entry(broker).or_insert(now) + timeout < now;
-        image.alive_brokers().find_map(|broker| {
-            let lost = match broker.id {
-                id if ended.contains(&id) => Lost::Ended,
-                id if silent.contains_key(&id) => Lost::Silent,
-                id if is_over(id) => Lost::SessionOver,
-                _ => return None,
-            };
+        let is_former = |broker: &&Arc<BrokerRegistration>| {
+            incarnations.get(&broker.id).is_some_and(|runs| *runs != broker.incarnation_id)
+        };
+        let former = image.alive_brokers().find(is_former).map(|broker| (broker, Lost::Ended));
+        let mut others = image.alive_brokers().filter_map(|broker| match broker.id {
+            id if ended.contains(&id) => Some((broker, Lost::Ended)),
+            id if silent.contains_key(&id) => Some((broker, Lost::Silent)),
+            id if is_over(id) => Some((broker, Lost::SessionOver)),
+            _ => None,
+        });
+        former.or_else(|| others.next()).map(|(broker, lost)| {
             let fence = BrokerHeartbeat { want_fence: true, ..BrokerHeartbeat::new(broker.id, broker.epoch) };
-            Some(Expired { fence, lost })
+            Expired { fence, lost }
         })
     }
 }
@@ -181,6 +204,22 @@ mod tests {
 
     fn at(ms: u64) -> Duration {
         Duration::from_secs(100) + Duration::from_millis(ms)
+    }
+
+    /// A controller that had fenced broker 1 first would elect what broker 2 was before it was started again.
+    #[test]
+    fn former_incarnations_are_fenced_before_all_others() {
+        let image = image_with_brokers(&[1, 2]);
+        let mut sessions = BrokerSessions::default();
+        sessions.on_end(1);
+        sessions.on_message(2, at(0));
+        let first = |sessions: &mut BrokerSessions| sessions.expired(&image, at(0), SESSION).unwrap().fence.broker_id;
+        sessions.on_incarnation(2, image.broker(2).unwrap().incarnation_id);
+        assert_eq!(first(&mut sessions), 1);
+        sessions.on_incarnation(2, Uuid::from_u128(99));
+        assert_eq!(first(&mut sessions), 2);
+        sessions.on_incarnation(2, Uuid::nil());
+        assert_eq!(first(&mut sessions), 1, "the node has no broker");
     }
 
     #[test]

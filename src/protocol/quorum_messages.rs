@@ -33,6 +33,8 @@ pub struct QuorumMessagesRequest {
     /// Where others reach the sender; empty if it has no listener for them.
     pub host: StrBytes,
     pub port: u16,
+    /// The incarnation of the sender's broker; nil if it has none.
+    pub broker_incarnation: Uuid,
     pub messages: Vec<Bytes>,
 }
 
@@ -57,6 +59,7 @@ impl QuorumMessagesRequest {
                 to_directory: r.uuid()?,
                 host: r.string()?,
                 port: r.i16()? as u16,
+                broker_incarnation: r.uuid()?,
                 messages: r.array(MIN_MESSAGE_BYTES, Reader::bytes)?,
             })
         })
@@ -65,13 +68,14 @@ impl QuorumMessagesRequest {
     /// Encodes the request's body.
     pub fn encode(&self) -> Bytes {
         let messages: usize = self.messages.iter().map(|message| 4 + message.len()).sum();
-        let mut writer = Writer::new(false, 64 + self.cluster_id.len() + self.host.len() + messages);
+        let mut writer = Writer::new(false, 80 + self.cluster_id.len() + self.host.len() + messages);
         writer.string(&self.cluster_id);
         writer.i32(self.from);
         writer.topic_id(TopicId(self.from_directory));
         writer.topic_id(TopicId(self.to_directory));
         writer.string(&self.host);
         writer.i16(self.port as i16);
+        writer.topic_id(TopicId(self.broker_incarnation));
         writer.array(&self.messages, |w, message| {
             w.i32(message.len() as i32);
             w.raw(message);
@@ -108,10 +112,11 @@ mod tests {
         #[test]
         fn a_request_reads_back(from in any::<i32>(), messages in vec(vec(any::<u8>(), 0..20), 0..5)) {
             let messages = messages.into_iter().map(Bytes::from).collect();
-            let [from_directory, to_directory] = [Uuid::from_u128(7), Uuid::from_u128(8)];
+            let [from_directory, to_directory, broker_incarnation] = [7, 8, 9].map(Uuid::from_u128);
             let (cluster_id, host, port) = ("c".into(), "h".into(), 65_000);
-            let request =
-                QuorumMessagesRequest { cluster_id, from, from_directory, to_directory, host, port, messages };
+            let request = QuorumMessagesRequest {
+                cluster_id, from, from_directory, to_directory, host, port, broker_incarnation, messages,
+            };
             prop_assert_eq!(QuorumMessagesRequest::decode(0, request.encode()), Ok(request));
         }
 

@@ -66,6 +66,8 @@ const MAX_LINKS: usize = 64;
 #[derive(Clone)]
 pub struct SelfAddress {
     pub identity: Identity,
+    /// The incarnation of this node's broker; nil if it has none.
+    pub broker_incarnation: Uuid,
     /// Where they reach its controller; `None` if it has no listener for them.
     pub endpoint: Option<Endpoint>,
     pub cluster: Arc<dyn ClusterIdentity>,
@@ -289,7 +291,7 @@ impl Link {
     }
 
     async fn exchange(&mut self, messages: Vec<Bytes>) -> anyhow::Result<()> {
-        let SelfAddress { identity, endpoint, cluster } = &self.own;
+        let SelfAddress { identity, broker_incarnation, endpoint, cluster } = &self.own;
         let (host, port) = endpoint.as_ref().map_or(("", 0), |endpoint| (&*endpoint.host, endpoint.port));
         let request = QuorumMessagesRequest {
             cluster_id: StrBytes::from_string(cluster.cluster_id().unwrap_or_default()),
@@ -298,6 +300,7 @@ impl Link {
             to_directory: self.target().directory_id,
             host: StrBytes::from_string(host.to_owned()),
             port,
+            broker_incarnation: *broker_incarnation,
             messages,
         };
         let env = self.env.clone();

@@ -39,6 +39,7 @@ impl Driver {
             }
         }
         if is_voter {
+            self.sessions.on_incarnation(sent.from, sent.broker_incarnation);
             self.note_voter(&sent);
             self.learn_voter(&sent)?;
         }
