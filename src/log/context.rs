@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::{LogError, checkpoints::OffsetCheckpoint, files::FileCache, flush::FlushQueue, tail_cache::TailCache};
-use crate::env::{Clock, Disk, Open, lock::lock};
+use crate::{
+    env::{Clock, Disk, Open, lock::lock},
+    types::{Offset, TopicPartition},
+};
 
 /// Bounds on open files and memory of logs.
 #[derive(Clone, Debug)]
@@ -227,6 +230,11 @@ impl LogContext {
         Ok(())
     }
 
+    /// The high watermark that was checkpointed in this directory for `partition`.
+    pub fn checkpointed_high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.high_watermarks.get(partition)
+    }
+
     /// A `partition.metadata` was written: it must be durable soon, because it tells whose records the directory holds.
     pub(crate) fn wrote_topic_id(&self, path: PathBuf) {
         lock(&self.unsynced_ids).push(path);
@@ -241,10 +249,11 @@ impl LogContext {
     }
 
     /// Makes the topic ids of new partitions durable, and the names of their directories. May wait for the disk.
-    pub(crate) fn sync_topic_ids(&self) {
-        let paths = std::mem::take(&mut *lock(&self.unsynced_ids));
+    /// Returns false if it must be tried again later, because no file can be opened.
+    pub(crate) fn sync_topic_ids(&self) -> bool {
+        let mut paths = std::mem::take(&mut *lock(&self.unsynced_ids));
         if self.is_offline() || paths.is_empty() {
-            return;
+            return true;
         }
         let synced = if paths.len() > IDS_SYNCED_ONE_BY_ONE {
             self.sync_volume()
@@ -254,8 +263,15 @@ impl LogContext {
         };
         match synced {
             Ok(()) => _ = self.synced_ids.fetch_add(paths.len(), Ordering::AcqRel),
-            Err(error) => tracing::debug!(dir = %self.dir.display(), %error, "cannot sync the ids of new partitions"),
+            Err(error) => {
+                tracing::debug!(dir = %self.dir.display(), %error, "cannot sync the ids of new partitions");
+                if error.is_shortage() {
+                    lock(&self.unsynced_ids).append(&mut paths);
+                    return false;
+                }
+            }
         }
+        true
     }
 
     /// How many topic ids [`LogContext::sync_topic_ids`] has made durable.

@@ -542,11 +542,6 @@ impl LogManager {
         lock(&self.logs).insert(partition.clone(), Registered { owner, ctx: ctx.clone() });
     }
 
-    /// The high watermark that was checkpointed for `partition`.
-    pub fn checkpointed_high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.dirs.iter().find_map(|dir| dir.ctx.high_watermarks.get(partition))
-    }
-
     /// Deletes the log: renames it at once; its files are removed after `file.delete.delay.ms`.
     ///
     /// # Errors

@@ -114,10 +114,6 @@ impl ProducerEntry {
         self.recent_batches().last().map_or(-1, |batch| batch.last_sequence)
     }
 
-    fn last_data_offset(&self) -> Offset {
-        self.recent_batches().last().map_or(-1, |batch| batch.last_offset)
-    }
-
     fn enter_epoch(&mut self, epoch: ProducerEpoch) {
         if self.epoch != epoch {
             self.recent = RecentBatches::default();
@@ -352,22 +348,35 @@ impl ProducerState {
         }
     }
 
-    /// A snapshot's bytes (`ProducerSnapshot` version 1): the last batch of each producer.
+    /// A snapshot's bytes (`ProducerSnapshot` version 1): an entry for each remembered batch of each producer, the last
+    /// one with the producer's state. Kafka writes the last batch only, and reads the last entry of each producer. So
+    /// after a restart it takes the batches before for out of order, and producers that repeat several in flight write
+    /// them twice under a new id.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(SNAPSHOT_HEADER_BYTES + 4 + self.producers.len() * SNAPSHOT_ENTRY_BYTES);
+        let count: usize = self.producers.values().map(|entry| entry.recent_batches().len().max(1)).sum();
+        let mut bytes = Vec::with_capacity(SNAPSHOT_HEADER_BYTES + 4 + count * SNAPSHOT_ENTRY_BYTES);
         bytes.extend_from_slice(&1i16.to_be_bytes());
         bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&(self.producers.len() as i32).to_be_bytes());
+        bytes.extend_from_slice(&(count as i32).to_be_bytes());
+        let mut put =
+            |producer_id: &ProducerId, epoch: ProducerEpoch, batch: BatchMetadata, coordinator_epoch: i32, txn| {
+                bytes.extend_from_slice(&producer_id.to_be_bytes());
+                bytes.extend_from_slice(&epoch.to_be_bytes());
+                bytes.extend_from_slice(&batch.last_sequence.to_be_bytes());
+                bytes.extend_from_slice(&batch.last_offset.to_be_bytes());
+                bytes.extend_from_slice(&batch.offset_delta.to_be_bytes());
+                bytes.extend_from_slice(&batch.timestamp_ms.to_be_bytes());
+                bytes.extend_from_slice(&coordinator_epoch.to_be_bytes());
+                bytes.extend_from_slice(&Option::<Offset>::unwrap_or(txn, -1).to_be_bytes());
+            };
         for (producer_id, entry) in &self.producers {
-            let offset_delta = entry.recent_batches().last().map_or(0, |batch| batch.offset_delta);
-            bytes.extend_from_slice(&producer_id.to_be_bytes());
-            bytes.extend_from_slice(&entry.epoch.to_be_bytes());
-            bytes.extend_from_slice(&entry.last_sequence().to_be_bytes());
-            bytes.extend_from_slice(&entry.last_data_offset().to_be_bytes());
-            bytes.extend_from_slice(&offset_delta.to_be_bytes());
-            bytes.extend_from_slice(&entry.last_timestamp_ms.to_be_bytes());
-            bytes.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
-            bytes.extend_from_slice(&entry.current_txn_first_offset.unwrap_or(-1).to_be_bytes());
+            let none = BatchMetadata { last_sequence: -1, last_offset: -1, ..BatchMetadata::default() };
+            let (last, before) = entry.recent_batches().split_last().unwrap_or((&none, &[]));
+            for batch in before {
+                put(producer_id, entry.epoch, *batch, entry.coordinator_epoch, None);
+            }
+            let last = BatchMetadata { timestamp_ms: entry.last_timestamp_ms, ..*last };
+            put(producer_id, entry.epoch, last, entry.coordinator_epoch, entry.current_txn_first_offset);
         }
         let crc = crc32c(&bytes[SNAPSHOT_HEADER_BYTES..]);
         bytes[2..6].copy_from_slice(&crc.to_be_bytes());
@@ -388,15 +397,16 @@ impl ProducerState {
             return None;
         }
         for bytes in entries.chunks_exact(SNAPSHOT_ENTRY_BYTES) {
-            let (producer_id, entry) = decode_entry(bytes)?;
-            if is_expired(&entry, now_ms, expiration_ms) {
-                continue;
-            }
-            if let Some(first_offset) = entry.current_txn_first_offset {
-                state.ongoing.insert(first_offset, producer_id);
+            let (producer_id, mut entry) = decode_entry(bytes)?;
+            if let Some(before) = state.producers.get(&producer_id).filter(|before| before.epoch == entry.epoch) {
+                let batches = std::mem::replace(&mut entry.recent, before.recent);
+                batches.as_slice().iter().for_each(|batch| entry.recent.push(*batch));
             }
             state.producers.insert(producer_id, entry);
         }
+        state.producers.retain(|_, entry| !is_expired(entry, now_ms, expiration_ms));
+        let open = |(id, entry): (&ProducerId, &ProducerEntry)| Some((entry.current_txn_first_offset?, *id));
+        state.ongoing = state.producers.iter().filter_map(open).collect();
         Some(state)
     }
 }
@@ -577,8 +587,11 @@ mod tests {
         let mut state = filled();
         let bytes = state.snapshot();
         let reread = ProducerState::from_snapshot(&bytes, 20, 2000, DAY_MS).unwrap();
-        assert_eq!(reread.producers()[&9].recent_batches(), &state.producers()[&9].recent_batches()[4..]);
-        assert!(matches!(check(&reread, &header(0, 1, 18, 2, false)).unwrap(), AppendCheck::Duplicate(_)));
+        assert_eq!(reread.producers()[&9].recent_batches().len(), BATCHES_RETAINED);
+        assert_eq!(reread.producers()[&9].recent_batches(), state.producers()[&9].recent_batches());
+        for sequence in [10, 12, 14, 16, 18] {
+            assert!(matches!(check(&reread, &header(0, 1, sequence, 2, false)).unwrap(), AppendCheck::Duplicate(_)));
+        }
         assert!(ProducerState::from_snapshot(&bytes, 20, 1000 + DAY_MS, DAY_MS).unwrap().is_empty());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

@@ -91,12 +91,13 @@ impl Join {
         if !may_join && !self.is_listed {
             return;
         }
+        let mut was_voter = false;
         let controller = self.controller.clone();
         let addresses = controller.addresses();
         addresses.until_stored().await;
         loop {
             if addresses.voters().contains(self.own.identity) {
-                may_join = self.is_automatic;
+                (may_join, was_voter) = (self.is_automatic, true);
                 self.on_voter().await;
                 addresses.until_voters(|voters| !voters.contains(self.own.identity)).await;
             }
@@ -105,12 +106,11 @@ impl Join {
             let former = voters.voter(self.own.identity.node_id);
             let result = match former {
                 _ if voters.contains(self.own.identity) => continue,
-                Some(former) => {
-                    may_join = true;
-                    self.remove(former).await
-                }
+                // If this process was a voter, another one with the same id has taken its place. They must not remove
+                // each other for ever.
+                Some(former) if may_join && !was_voter => self.remove(former).await,
                 None if may_join => self.add().await,
-                None => continue,
+                _ => continue,
             };
             if let Err(error) = result {
                 tracing::debug!(error = ?error, "this node is no voter yet");

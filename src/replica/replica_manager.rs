@@ -707,8 +707,9 @@ impl ReplicaManager {
         if let Some(registered) = registered {
             self.directories.on_opened(topic.id, name.partition, registered, self.log_manager.directory_id_of(&log));
         }
-        let high_watermark = self.log_manager.checkpointed_high_watermark(name).unwrap_or(0);
         let context = log.context().clone();
+        // Another directory may have one of an earlier log of this name.
+        let high_watermark = context.checkpointed_high_watermark(name).unwrap_or(0);
         let partition = Partition::new(&self.context, topic.id, log, high_watermark);
         let owner: Arc<dyn LogOwner> = partition.clone();
         self.log_manager.register(name, &context, Arc::downgrade(&owner));

@@ -16,6 +16,8 @@ use crate::log::{
 const INITIAL_RETENTION_DELAY: Duration = Duration::from_secs(30);
 /// Shortest time between two runs of other work.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+/// When the ids of new partitions are synced again after no file could be opened.
+const SHORTAGE_RETRY: Duration = Duration::from_secs(1);
 /// Precision of `flush.ms`.
 const LEAST_FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -42,12 +44,14 @@ impl LogManager {
                     manager.env.tasks.blocking("log-manager-tick", move || worker.tick_dir(at)).await;
                 }
             });
-            let (ctx, tasks) = (self.dirs[at].ctx.clone(), self.env.tasks.clone());
+            let (ctx, env) = (self.dirs[at].ctx.clone(), self.env.clone());
             self.env.tasks.spawn_until_stopped("sync ids of partitions", async move {
                 loop {
                     ctx.topic_ids_written().await;
                     let worker = ctx.clone();
-                    tasks.blocking("sync ids of partitions", move || worker.sync_topic_ids()).await;
+                    if !env.tasks.blocking("sync ids of partitions", move || worker.sync_topic_ids()).await {
+                        env.clock.sleep_until(env.clock.monotonic() + SHORTAGE_RETRY).await;
+                    }
                 }
             });
         }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     env::{Disk, Open, SystemNet, SystemRandom, Tasks},
     log::{ValidationRules, checkpoints::CLEAN_SHUTDOWN_FILE, flush_through, tests::plain, validate},
-    sim::{SimClock, SimDisk},
+    sim::{SimClock, SimDisk, disk::Faults},
 };
 
 fn env(disk: &SimDisk, clock: &SimClock) -> Env {
@@ -243,6 +243,21 @@ async fn the_topic_ids_of_new_partitions_are_soon_durable() {
     }
 }
 
+#[test]
+fn the_topic_ids_of_new_partitions_are_synced_later_if_no_file_can_be_opened() {
+    let disk = SimDisk::new(1);
+    let manager = LogManager::open(&env(&disk, &SimClock::new(1_000_000)), LogManagerConfig::new(vec!["/a".into()], 1));
+    let manager = manager.unwrap();
+    let _logs =
+        ["t", "u"].map(|name| manager.open_log(&tp(name), topic_id(3), Arc::default(), Placement::New(None)).unwrap());
+    let ctx = manager.dirs[0].ctx.clone();
+    disk.set_faults(Faults { fail_open: Some(0), ..Faults::default() });
+    assert!(!ctx.sync_topic_ids());
+    disk.set_faults(Faults::default());
+    assert!(ctx.sync_topic_ids());
+    assert_eq!(ctx.synced_ids(), 2);
+}
+
 fn topic_id(id: u128) -> Option<TopicId> {
     // As different from one another as random ids.
     Some(TopicId(Uuid::from_u128(id.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))))
@@ -350,7 +365,7 @@ fn what_is_deleted_goes_at_once_where_there_is_no_room_for_a_new_name() {
         append(&log, 1_000_000);
     }
     disk.set_capacity(0);
-    disk.set_faults(crate::sim::disk::Faults { no_space_for_names: true, ..Default::default() });
+    disk.set_faults(Faults { no_space_for_names: true, ..Default::default() });
     clock.advance(Duration::from_secs(400));
     manager.tick();
     assert_eq!(with_log(&*log, |log| log.log_start_offset()), 2);
@@ -401,7 +416,7 @@ fn a_topic_created_again_has_nothing_to_do_with_the_checkpoints_of_the_old_one()
     manager.delete_log(&tp("t"), &*log).unwrap();
     let log = open(&manager, "t", LogConfig::default());
     assert_eq!(log.lock().unwrap().log_end_offset(), 0);
-    assert_eq!(manager.checkpointed_high_watermark(&tp("t")), None);
+    assert_eq!(manager.dirs[0].ctx.checkpointed_high_watermark(&tp("t")), None);
     drop((log, manager));
     disk.crash();
     let manager = LogManager::open(&env, LogManagerConfig::new(vec!["/a".into()], 1)).unwrap();
