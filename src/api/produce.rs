@@ -219,7 +219,8 @@ impl Produce<'_> {
         if !partition.is_led_here() {
             let clock = &self.ctx.env().clock;
             let until = *self.leaders_until.get_or_insert_with(|| clock.monotonic() + LEADER_WAIT);
-            partition.may_lead_soon(until).await;
+            // Rare: it must not make the future of every request larger.
+            Box::pin(partition.may_lead_soon(until)).await;
         }
         let validated = self.validated(&partition, data.records.unwrap_or_default()).await;
         let batch = validated.map_err(|invalid| Refusal {

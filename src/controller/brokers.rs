@@ -3,7 +3,7 @@
 //! Owns the records of Apache's `ClusterControlManager` (registrations, log directories that fail while the broker
 //! runs) and the broker half of `ReplicationControlManager`. Leaves the sessions of brokers to `sessions.rs`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
@@ -183,6 +183,8 @@ pub struct BrokerHeartbeat {
     pub want_shut_down: bool,
     /// Log directories that have failed since the broker registered (KIP-858).
     pub offline_log_dirs: Vec<Uuid>,
+    /// Brokers that the controller fences next, as it fences this one: none of them may lead instead.
+    pub also_lost: Vec<BrokerId>,
 }
 
 impl BrokerHeartbeat {
@@ -194,6 +196,7 @@ impl BrokerHeartbeat {
             want_fence: false,
             want_shut_down: false,
             offline_log_dirs: Vec::new(),
+            also_lost: Vec::new(),
         }
     }
 }
@@ -231,7 +234,8 @@ pub fn broker_heartbeat(
             ..Default::default()
         })
     };
-    let updates = |change| leader_and_isr_updates(image, context.schema, change).collect::<Vec<_>>();
+    let electable = without_leaders(image, &request.also_lost);
+    let updates = |change| leader_and_isr_updates(&electable, context.schema, change).collect::<Vec<_>>();
     let leave = BrokerChange::leaves(request.broker_id);
     let (mut records, is_fenced, should_shut_down) = if request.want_shut_down && broker.fenced {
         (Vec::new(), true, true)
@@ -262,6 +266,19 @@ pub fn broker_heartbeat(
         records = directories_offline(image, context, broker, &request.offline_log_dirs);
     }
     Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down, metadata_offset: -1 }) }
+}
+
+/// The image for elections in which these brokers must not win.
+fn without_leaders<'a>(image: &'a MetadataImage, lost: &[BrokerId]) -> Cow<'a, MetadataImage> {
+    let mut image = Cow::Borrowed(image);
+    for broker in lost {
+        if let Some(registration) = image.broker(*broker) {
+            let leaving =
+                BrokerRegistration { in_controlled_shutdown: true, ..BrokerRegistration::clone(registration) };
+            Arc::make_mut(&mut image.to_mut().brokers).insert(*broker, Arc::new(leaving));
+        }
+    }
+    image
 }
 
 fn leads_any(image: &MetadataImage, broker: BrokerId) -> bool {
@@ -481,6 +498,25 @@ mod tests {
         assert_eq!(state(&image, "t"), (1, 0, vec![1, 3], vec![], vec![]));
         unclean(&mut image, 1);
         assert_eq!(state(&image, "t"), (3, 1, vec![3], vec![], vec![]), "the leader epoch rises with the leader");
+    }
+
+    /// The first to be fenced led. The other one may have lost records since, and its former incarnation must not lead.
+    #[test]
+    fn c6_of_several_lost_brokers_none_leads_instead_of_another() {
+        let mut image = replicated(&[1, 2], 2);
+        let first = BrokerHeartbeat { want_fence: true, also_lost: vec![2], ..BrokerHeartbeat::new(1, 1) };
+        let first = BrokerHeartbeat { broker_epoch: image.broker(1).unwrap().epoch, ..first };
+        let step = with_context(|context| broker_heartbeat(&image, context, first));
+        apply(&mut image, &step.records);
+        assert!(!image.broker(2).unwrap().in_controlled_shutdown);
+        heartbeat_of(&mut image, 2, true, false);
+        assert_eq!(state(&image, "t"), (-1, 1, vec![], vec![1, 2], vec![1]));
+        for id in [2, 1] {
+            let log_dirs = vec![Uuid::from_u128(1000 + id as u128)];
+            register(&mut image, RegisterBroker { broker_id: id, log_dirs, ..registration(9) }).unwrap();
+            heartbeat_of(&mut image, id, false, false);
+            assert_eq!(state(&image, "t").0, if id == 1 { 1 } else { -1 }, "the last leader leads again");
+        }
     }
 
     #[test]

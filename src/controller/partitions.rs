@@ -533,14 +533,19 @@ impl<'a> PartitionChangeBuilder<'a> {
         }
     }
 
-    /// Apache: `maybeUpdateLastKnownLeader`. It is stored in the field of the last known ELR.
+    /// Apache: `maybeUpdateLastKnownLeader`. It is stored in the field of the last known ELR. Beyond Kafka it is stored
+    /// as well if the leader goes before the last in-sync replica does: nothing is committed between.
     fn last_known_leader(&self, leader: BrokerId) -> Vec<BrokerId> {
         let partition = self.partition;
-        let loses_isr = self.isr.is_empty() && !partition.isr.is_empty() && !self.is_single();
-        let last = if partition.leader == NO_LEADER { partition.isr.first() } else { Some(&partition.leader) };
-        match last {
-            _ if leader != NO_LEADER => Vec::new(),
-            Some(last) if loses_isr => vec![*last],
+        if leader != NO_LEADER || self.is_single() {
+            return Vec::new();
+        }
+        if partition.leader != NO_LEADER {
+            return vec![partition.leader];
+        }
+        let loses_isr = self.isr.is_empty() && !partition.isr.is_empty();
+        match partition.isr.first() {
+            Some(last) if loses_isr && partition.last_known_elr.is_empty() => vec![*last],
             _ => partition.last_known_elr.clone(),
         }
     }

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -171,26 +170,29 @@ impl BrokerSessions {
     }
 
     /// The request that fences a broker whose session is over, or that is lost. One at a time, so that the leaders of
-    /// the next are chosen when this one is fenced. Former incarnations come first: they may have lost records, and
-    /// must not lead.
+    /// the next are chosen when this one is fenced; the request names the others, which must not lead. Former
+    /// incarnations come first.
     pub fn expired(&mut self, image: &MetadataImage, now: Duration, timeout: Duration) -> Option<Expired> {
         let BrokerSessions { last_contact, ended, silent, incarnations, .. } = self;
         // A broker that was never heard begins its session now.
         let mut is_over = |broker: BrokerId| *last_contact.entry(broker).or_insert(now) + timeout < now;
-        let is_former = |broker: &&Arc<BrokerRegistration>| {
+        let is_former = |broker: &BrokerRegistration| {
             incarnations.get(&broker.id).is_some_and(|runs| *runs != broker.incarnation_id)
         };
-        let former = image.alive_brokers().find(is_former).map(|broker| (broker, Lost::Ended));
-        let mut others = image.alive_brokers().filter_map(|broker| match broker.id {
-            id if ended.contains(&id) => Some((broker, Lost::Ended)),
-            id if silent.contains_key(&id) => Some((broker, Lost::Silent)),
-            id if is_over(id) => Some((broker, Lost::SessionOver)),
-            _ => None,
-        });
-        former.or_else(|| others.next()).map(|(broker, lost)| {
-            let fence = BrokerHeartbeat { want_fence: true, ..BrokerHeartbeat::new(broker.id, broker.epoch) };
-            Expired { fence, lost }
-        })
+        let mut lost = Vec::new();
+        for broker in image.alive_brokers() {
+            match broker.id {
+                _ if is_former(broker) => lost.insert(0, (broker, Lost::Ended)),
+                id if ended.contains(&id) => lost.push((broker, Lost::Ended)),
+                id if silent.contains_key(&id) => lost.push((broker, Lost::Silent)),
+                id if is_over(id) => lost.push((broker, Lost::SessionOver)),
+                _ => {}
+            }
+        }
+        let ((first, why), others) = lost.split_first()?;
+        let also_lost = others.iter().map(|(broker, _)| broker.id).collect();
+        let fence = BrokerHeartbeat { want_fence: true, also_lost, ..BrokerHeartbeat::new(first.id, first.epoch) };
+        Some(Expired { fence, lost: *why })
     }
 }
 
@@ -213,13 +215,16 @@ mod tests {
         let mut sessions = BrokerSessions::default();
         sessions.on_end(1);
         sessions.on_message(2, at(0));
-        let first = |sessions: &mut BrokerSessions| sessions.expired(&image, at(0), SESSION).unwrap().fence.broker_id;
+        let first = |sessions: &mut BrokerSessions| {
+            let fence = sessions.expired(&image, at(0), SESSION).unwrap().fence;
+            (fence.broker_id, fence.also_lost)
+        };
         sessions.on_incarnation(2, image.broker(2).unwrap().incarnation_id);
-        assert_eq!(first(&mut sessions), 1);
+        assert_eq!(first(&mut sessions), (1, vec![]));
         sessions.on_incarnation(2, Uuid::from_u128(99));
-        assert_eq!(first(&mut sessions), 2);
+        assert_eq!(first(&mut sessions), (2, vec![1]));
         sessions.on_incarnation(2, Uuid::nil());
-        assert_eq!(first(&mut sessions), 1, "the node has no broker");
+        assert_eq!(first(&mut sessions), (1, vec![]), "the node has no broker");
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl From<BrokerHeartbeatRequest> for BrokerHeartbeat {
             want_fence: request.want_fence || request.current_metadata_offset < request.broker_epoch,
             want_shut_down: request.want_shut_down,
             offline_log_dirs: request.offline_log_dirs,
+            also_lost: Vec::new(),
         }
     }
 }

@@ -52,6 +52,8 @@ const MAX_RESPONSE_BYTES: usize = 256 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 /// A request that opens a session is given up for something new only after this time.
 const OPENING_LIMIT: Duration = Duration::from_millis(500);
+/// So many requests without a response between them are given up at once.
+const GIVEN_UP_AT_ONCE: u32 = 5;
 
 /// The settings of the fetchers.
 #[derive(Clone, Debug)]
@@ -197,6 +199,7 @@ impl Fetchers {
                 fetching: BTreeMap::new(),
                 changed: BTreeSet::new(),
                 waits: BTreeMap::new(),
+                given_up: 0,
             };
             self.env.tasks.spawn_until_stopped("fetch from a leader", fetcher.run());
             source
@@ -263,6 +266,8 @@ struct Fetcher {
     /// Those whose position may have changed since the last request.
     changed: BTreeSet<PartitionKey>,
     waits: BTreeMap<PartitionKey, Wait>,
+    /// How many requests were given up since the last response.
+    given_up: u32,
 }
 
 /// Waits until this time, or until there is something new to fetch.
@@ -306,9 +311,11 @@ impl Fetcher {
                 None => {
                     self.peer = None;
                     self.session.on_given_up();
+                    self.given_up += 1;
                 }
                 Some(Ok(response)) => {
                     backoff.reset();
+                    self.given_up = 0;
                     self.context.liveness.on_answer(self.leader);
                     self.process(response).await;
                 }
@@ -402,6 +409,12 @@ impl Fetcher {
         };
         let (env, clock, source) = (self.env.clone(), self.env.clock.clone(), self.source.clone());
         let limit = wait + self.settings.timeout;
+        // If new partitions come all the time, responses must come nevertheless.
+        let patience = match self.given_up.saturating_sub(GIVEN_UP_AT_ONCE) {
+            0 if opens_session => OPENING_LIMIT,
+            0 => Duration::ZERO,
+            more => (OPENING_LIMIT * (1 << more.min(10))).min(limit),
+        };
         let exchange = env.within(limit, async {
             self.connect().await?;
             let peer = self.peer.as_mut().ok_or_else(|| anyhow::anyhow!("the connection is gone"))?;
@@ -410,9 +423,7 @@ impl Fetcher {
         });
         let given_up = async {
             source.added.until(|now| *now != added).await;
-            if opens_session {
-                clock.sleep_until(clock.monotonic() + OPENING_LIMIT).await;
-            }
+            clock.sleep_until(clock.monotonic() + patience).await;
         };
         tokio::select! {
             biased;
