@@ -270,13 +270,14 @@ fn inv_r4_nothing_acknowledged_is_lost_when_brokers_are_killed_paused_and_cut_of
 }
 
 /// Records that two brokers have acknowledged are on one only when the other has lost its page cache, and the third
-/// missed them. Neither of these may lead then, although that one is killed.
+/// missed them. Neither of these may lead then, although that one does not answer. (It is not killed: with two needed
+/// replicas, two brokers that end without a clean stop before one of them is in sync again may have lost a record.)
 #[test]
 fn inv_r4_nothing_is_lost_when_one_broker_is_paused_while_another_loses_its_page_cache() {
     for seed in seeds(24, 6) {
         let (cluster, acknowledged) = replicated(seed);
         let random = |bound| Duration::from_millis(cluster.world.random().below(bound));
-        let [paused, powerless, killed] =
+        let [paused, powerless, last] =
             [0, 1 + seed / 3 % 2, 2 - seed / 3 % 2].map(|at| VOTERS[((seed + at) % 3) as usize]);
         cluster.world.pause(paused);
         cluster.world.run_for(random(3_000));
@@ -286,9 +287,9 @@ fn inv_r4_nothing_is_lost_when_one_broker_is_paused_while_another_loses_its_page
         cluster.world.run_for(random(2_000));
         cluster.world.resume(paused);
         cluster.world.run_for(random(1_000));
-        cluster.kill(killed);
-        cluster.world.run_for(random(3_000));
-        cluster.start(killed);
+        cluster.world.pause(last);
+        cluster.world.run_for(random(15_000));
+        cluster.world.resume(last);
         check(&cluster, &acknowledged, seed);
     }
 }
