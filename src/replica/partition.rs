@@ -699,6 +699,8 @@ impl Partition {
 
     /// Returns the leader epoch if this broker is the leader and the client's epoch is the same or -1.
     fn check_leader(&self, inner: &Inner, client_epoch: Option<LeaderEpoch>) -> Result<LeaderEpoch, PartitionError> {
+        // What is in memory is of no use to a client, since another broker will lead (`HostedPartition.Offline`).
+        inner.log.context().check_online()?;
         let current = inner.state.leadership().leader_epoch;
         let partition = || self.topic_partition.clone();
         match client_epoch.unwrap_or(-1) {
@@ -708,12 +710,7 @@ impl Partition {
             epoch if epoch > current => {
                 Err(PartitionError::UnknownLeaderEpoch { partition: partition(), epoch, current })
             }
-            // A partition in a failed directory has no leader. The storage error is more useful to the client
-            // (`HostedPartition.Offline`).
-            _ if !inner.state.is_leader() => {
-                inner.log.context().check_online()?;
-                Err(PartitionError::NotLeader(partition()))
-            }
+            _ if !inner.state.is_leader() => Err(PartitionError::NotLeader(partition())),
             _ => Ok(current),
         }
     }
@@ -1092,10 +1089,10 @@ pub(crate) mod tests {
             assert!(partition.lock().log.context().is_offline(), "{fault:?}");
             let rules = ValidationRules::new(partition.topic_partition(), &partition.log_config(), 1000, 9);
             let appended = partition.append_as_leader(validate(plain(1, b"x", 1000), &rules).unwrap(), false, 1000);
-            assert!(matches!(appended, Err(PartitionError::Append(AppendError::Storage(LogError::DirOffline { .. })))));
+            assert!(matches!(appended, Err(PartitionError::Storage(LogError::DirOffline { .. }))));
             let from = FetchFrom { offset: 0, current_leader_epoch: 2, last_fetched_epoch: -1 };
             let read = partition.read(&from, 1000, FetchIsolation::HighWatermark, true).map(|_| ());
-            assert!(matches!(read, Err(PartitionError::Read(ReadError::Storage(LogError::DirOffline { .. })))));
+            assert!(matches!(read, Err(PartitionError::Storage(LogError::DirOffline { .. }))));
         }
     }
 
@@ -1126,6 +1123,10 @@ pub(crate) mod tests {
         // The controller elects broker 2, which goes on to follow this broker in the partitions of other directories.
         partition.context.on_fetch_request(2, Some(crate::env::Clock::monotonic(&clock)));
         assert!(partition.confirm_leadership().now_or_never().is_none_or(|confirmed| confirmed.is_err()));
+        let is_storage_error = |error| matches!(error, PartitionError::Storage(_));
+        assert!(partition.end_offset_for_epoch(1, 1).is_err_and(is_storage_error));
+        assert!(partition.timestamp_lookup(1).is_err_and(is_storage_error));
+        assert!(partition.offset_with_epoch(1, |watermarks| watermarks.log_end_offset).is_err_and(is_storage_error));
     }
 
     #[test]
