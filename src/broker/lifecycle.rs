@@ -165,12 +165,12 @@ impl Lifecycle {
         let heartbeat = BrokerHeartbeat::new(self.registration.broker_id, epoch);
         let sent_at = self.env.clock.monotonic();
         let state = self.channel.ask(BrokerHeartbeat { want_shut_down, ..heartbeat }).await?;
-        if !state.is_fenced {
+        if let Some(metadata_offset) = state.metadata_offset.filter(|_| !state.is_fenced) {
             // The heartbeat may have unfenced this broker. What happened while it was fenced comes with the metadata.
             let (publisher, replica_manager) = (self.publisher.clone(), self.replica_manager.clone());
             self.env.tasks.spawn_until_stopped("apply what a heartbeat has told", async move {
                 if !planted!("G3-HEARTBEAT") {
-                    publisher.published(state.metadata_offset).await;
+                    publisher.published(metadata_offset).await;
                 }
                 replica_manager.on_unfenced(sent_at);
             });

@@ -207,8 +207,8 @@ pub struct BrokerState {
     pub is_fenced: bool,
     pub should_shut_down: bool,
     /// A broker that has applied this offset knows what the controller knew. -1 if the controller is on the same node,
-    /// whose replies wait for that.
-    pub metadata_offset: Offset,
+    /// whose replies wait for that; `None` if the controller does not tell.
+    pub metadata_offset: Option<Offset>,
 }
 
 pub type BrokerHeartbeatReply = Result<BrokerState, ApiError>;
@@ -265,7 +265,7 @@ pub fn broker_heartbeat(
     if records.is_empty() {
         records = directories_offline(image, context, broker, &request.offline_log_dirs);
     }
-    Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down, metadata_offset: -1 }) }
+    Step { records, reply: Ok(BrokerState { is_fenced, should_shut_down, metadata_offset: Some(-1) }) }
 }
 
 /// The image for elections in which these brokers must not win.
@@ -429,7 +429,7 @@ mod tests {
         assert!(image.broker(1).unwrap().fenced);
         assert_eq!(
             heartbeat(&mut image, false, false),
-            BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: -1 }
+            BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: Some(-1) }
         );
         assert!(image.broker(1).unwrap().is_active());
     }
@@ -580,25 +580,25 @@ mod tests {
         for (topic, replicas) in [("both", &[1, 2][..]), ("alone", &[1]), ("elsewhere", &[2])] {
             add_topic(&mut image, topic, &[replicas]);
         }
-        let shutting_down = BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: -1 };
+        let shutting_down = BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: Some(-1) };
         assert_eq!(heartbeat(&mut image, false, true), shutting_down, "the others must hear of it first");
         assert!(image.broker(1).unwrap().in_controlled_shutdown);
         assert_eq!(state(&image, "both"), (2, 1, vec![2], vec![], vec![]));
         assert_eq!(state(&image, "alone"), (-1, 1, vec![1], vec![], vec![]), "nobody else can lead it");
         assert_eq!(
             heartbeat(&mut image, false, true),
-            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: -1 }
+            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: Some(-1) }
         );
         assert_eq!(
             heartbeat(&mut image, false, true),
-            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: -1 }
+            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: Some(-1) }
         );
         // A broker that leads nothing stops at once.
         let mut image = image_with_brokers(&[1, 2]);
         add_topic(&mut image, "both", &[&[2, 1]]);
         assert_eq!(
             heartbeat(&mut image, false, true),
-            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: -1 }
+            BrokerState { is_fenced: true, should_shut_down: true, metadata_offset: Some(-1) }
         );
         assert_eq!(state(&image, "both"), (2, 0, vec![2], vec![], vec![]));
     }
@@ -624,7 +624,10 @@ mod tests {
             let heartbeat = BrokerHeartbeat::new(1, image.broker(1).unwrap().epoch);
             let request = BrokerHeartbeat { offline_log_dirs: directories.to_vec(), ..heartbeat };
             let step = with_context(|context| broker_heartbeat(image, context, request));
-            assert_eq!(step.reply, Ok(BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: -1 }));
+            assert_eq!(
+                step.reply,
+                Ok(BrokerState { is_fenced: false, should_shut_down: false, metadata_offset: Some(-1) })
+            );
             apply(image, &step.records);
             step.records.len()
         };

@@ -137,12 +137,9 @@ impl BrokerRequest for BrokerHeartbeat {
 
     fn value(response: BrokerHeartbeatResponse) -> Result<BrokerState, ApiError> {
         let offset = response.unknown_tagged_fields.get(&METADATA_OFFSET_TAG);
-        let offset = offset.and_then(|bytes| bytes.as_ref().try_into().ok()).map(i64::from_be_bytes);
-        let state = BrokerState {
-            is_fenced: response.is_fenced,
-            should_shut_down: response.should_shut_down,
-            metadata_offset: offset.unwrap_or(i64::MAX),
-        };
+        let metadata_offset = offset.and_then(|bytes| bytes.as_ref().try_into().ok()).map(i64::from_be_bytes);
+        let state =
+            BrokerState { is_fenced: response.is_fenced, should_shut_down: response.should_shut_down, metadata_offset };
         check(response.error_code).map(|()| state)
     }
 }
