@@ -618,6 +618,13 @@ mod tests {
     };
 
     /// A session with partitions 0 to `count` - 1, for which only high watermark 5 was sent.
+    /// Opens a session of one partition. Returns its id.
+    fn open_at(cache: &FetchSessionCache, kind: (bool, bool), seconds: u64) -> i32 {
+        let now = Duration::from_secs(seconds);
+        let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], kind, now).unwrap();
+        cache.finish(&context, &[update(5, false)], now).0
+    }
+
     fn opened(cache: &FetchSessionCache, count: i32) -> i32 {
         let named = (0..count).map(|p| (key(p), wanted(0))).collect();
         let context = cache.begin(0, 0, named, &[], CONSUMER, Duration::ZERO).unwrap();
@@ -814,11 +821,7 @@ mod tests {
     #[test]
     fn a_session_that_its_follower_has_lost_ends_when_another_is_opened() {
         let cache = cache(10);
-        let open_at = |kind, seconds| {
-            let now = Duration::from_secs(seconds);
-            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], kind, now).unwrap();
-            cache.finish(&context, &[update(5, false)], now).0
-        };
+        let open_at = |kind, seconds| open_at(&cache, kind, seconds);
         let lost = open_at(FOLLOWER, 0);
         let consumer = open_at(CONSUMER, 0);
         open_at(FOLLOWER, 119);
@@ -834,11 +837,7 @@ mod tests {
     fn f6_a_full_cache_gives_up_only_sessions_idle_for_two_minutes() {
         let cache = cache(1);
         let first = opened(&cache, 1);
-        let open_at = |seconds| {
-            let now = Duration::from_secs(seconds);
-            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], CONSUMER, now).unwrap();
-            cache.finish(&context, &[update(5, false)], now).0
-        };
+        let open_at = |seconds| open_at(&cache, CONSUMER, seconds);
         assert_eq!(open_at(119), NO_SESSION);
         assert_ne!(open_at(120), NO_SESSION);
         let gone = cache.begin(first, 1, vec![], &[], CONSUMER, Duration::ZERO).err();
@@ -848,11 +847,7 @@ mod tests {
     #[test]
     fn f6_a_follower_evicts_the_consumer_that_was_idle_longest() {
         let cache = cache(2);
-        let open_at = |kind, seconds| {
-            let now = Duration::from_secs(seconds);
-            let context = cache.begin(0, 0, vec![(key(0), wanted(0))], &[], kind, now).unwrap();
-            cache.finish(&context, &[update(5, false)], now).0
-        };
+        let open_at = |kind, seconds| open_at(&cache, kind, seconds);
         let (first, second) = (open_at(CONSUMER, 0), open_at(CONSUMER, 1));
         let follower = open_at(FOLLOWER, 2);
         assert_ne!(follower, NO_SESSION);

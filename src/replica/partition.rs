@@ -346,7 +346,7 @@ impl Partition {
     /// fetched again. Beyond Kafka, whose old leaders answer from memory.
     ///
     /// # Errors
-    /// This broker does not lead, or a follower is silent for [`CONFIRM_LIMIT`].
+    /// This broker does not lead, its log directory has failed, or a follower is silent for [`CONFIRM_LIMIT`].
     pub async fn confirm_leadership(&self) -> Result<(), PartitionError> {
         let ReplicaContext { clock, followers_changed, .. } = &*self.context;
         let begun = clock.monotonic();
@@ -374,10 +374,8 @@ impl Partition {
     /// broker.
     fn has_no_successor(&self, until: Duration) -> Result<bool, PartitionError> {
         let inner = self.lock();
-        // A broker whose log directory has failed hears of that before the controller does, which elects another.
-        if !inner.state.is_leader() || inner.log.context().is_offline() {
-            return Err(PartitionError::NotLeader(self.topic_partition.clone()));
-        }
+        // It refuses a failed log directory, too: this broker hears of that before the controller elects another.
+        self.check_leader(&inner, None)?;
         let needed = inner.state.needed_replicas(inner.log.config().min_insync_replicas);
         let all_follow = inner.state.successors().all(|broker| self.context.has_followed(broker, until));
         Ok(all_follow && (inner.state.in_sync_replicas() >= needed || self.context.is_unfenced(until)))
