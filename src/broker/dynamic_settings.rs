@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    config::{BrokerConfig, ConfigLayers, StaticConfigs},
+    config::{BrokerConfig, ConfigLayers, Configs, StaticConfigs},
     env::{Env, Net},
     log::LogManager,
     metadata::{
@@ -44,7 +44,23 @@ impl Subscriber for DynamicSettings {
             let layers = ConfigLayers::new(&self.statics, image.config(&cluster), image.config(&broker));
             self.apply(&layers.broker_config());
         }
+        if delta.configs.contains(&cluster)
+            && let Some((given, value)) = hidden_min_isr(&self.statics, image.config(&cluster))
+        {
+            tracing::warn!(
+                "min.insync.replicas={given} of this node has no effect: it is {value} in the whole cluster, and \
+                 kafka-configs --entity-type brokers --entity-default can change that"
+            );
+        }
     }
+}
+
+/// The `min.insync.replicas` with which this node was started and that of the cluster, if they differ (KIP-966: all
+/// brokers have one). An operator who sees only the file believes in more replicas than there are.
+fn hidden_min_isr<'a>(statics: &'a StaticConfigs, cluster: Option<&'a Configs>) -> Option<(&'a str, &'a str)> {
+    const MIN_ISR: &str = "min.insync.replicas";
+    let (given, value) = (statics.get(MIN_ISR)?, cluster?.get(MIN_ISR)?);
+    (given.trim() != value.trim()).then_some((given, value))
 }
 
 impl DynamicSettings {
@@ -103,4 +119,19 @@ fn resolve_all(net: &dyn Net, names: Vec<(String, i32)>) -> Vec<(IpAddr, usize)>
         }
     }
     resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_min_insync_replicas_of_the_node_without_effect_is_told() {
+        let statics = StaticConfigs::of([("min.insync.replicas", "2")]);
+        let cluster = |value: &str| Configs::from([("min.insync.replicas".to_owned(), value.to_owned())]);
+        assert_eq!(hidden_min_isr(&statics, Some(&cluster("1"))), Some(("2", "1")));
+        assert_eq!(hidden_min_isr(&statics, Some(&cluster("2"))), None);
+        assert_eq!(hidden_min_isr(&statics, None), None, "ELR is not enabled");
+        assert_eq!(hidden_min_isr(&StaticConfigs::of([]), Some(&cluster("1"))), None);
+    }
 }

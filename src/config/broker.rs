@@ -356,7 +356,7 @@ rows! {
             "Largest record batch accepted, in bytes.";
         ["min.insync.replicas"] Int = "1",
             AtLeast(1), High, ClusterWide,
-            "Replicas that must have a write before acks=all is answered.";
+            "Replicas that must have a write before acks=all is answered. A new cluster takes the value of its first controller; afterwards it changes for all brokers together.";
         ["unclean.leader.election.enable"] Boolean = "false",
             Any, High, ClusterWide,
             "A replica that is not in sync may become leader; records that it does not have are lost.";

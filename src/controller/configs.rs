@@ -19,6 +19,8 @@ use crate::metadata::{
 /// number of settings that exist.
 const MAX_CONFIGS_PER_RESOURCE: usize = 2_000;
 
+const MIN_ISR: &str = "min.insync.replicas";
+
 /// What to do with one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlterOp {
@@ -120,7 +122,7 @@ fn collect(
 /// The changes of eligible leaders that changes of `min.insync.replicas` cause.
 fn elr_changes(image: &MetadataImage, records: &[MetadataRecord]) -> Vec<MetadataRecord> {
     let changed = |record: &MetadataRecord| match record {
-        MetadataRecord::Config(config) if config.name == "min.insync.replicas" => {
+        MetadataRecord::Config(config) if config.name == MIN_ISR => {
             let is_topic = config.resource_type == ConfigResourceType::Topic.id();
             Some(is_topic.then(|| config.resource_name.clone()))
         }
@@ -196,6 +198,7 @@ fn write_resource(
 ) -> Result<Vec<MetadataRecord>, ApiError> {
     let current = image.config(resource).cloned().unwrap_or_default();
     let (mut all, mut records) = (current.clone(), Vec::new());
+    check_min_isr(image, resource, &values)?;
     for (name, value) in values {
         if value.as_ref().is_some_and(|value| value.encode_utf16().count() > i16::MAX as usize) {
             let message = format!(
@@ -225,6 +228,43 @@ fn write_resource(
         check_exists(image, resource)?;
     }
     Ok(records)
+}
+
+/// With eligible leader replicas all brokers must have one `min.insync.replicas` (KIP-966). Apache:
+/// `isDisallowedBrokerMinIsrTransition`, `isDisallowedClusterMinIsrTransition`.
+fn check_min_isr(
+    image: &MetadataImage,
+    resource: &ConfigResource,
+    values: &[(String, Option<String>)],
+) -> Result<(), ApiError> {
+    let is_restricted = resource.resource_type == ConfigResourceType::Broker && image.is_elr_enabled();
+    // linear: it is read once for a request
+    let change = values.iter().find(|(name, _)| name == MIN_ISR).filter(|_| is_restricted);
+    let refused = match change {
+        Some(_) if !resource.name.is_empty() => "Broker-level min.insync.replicas cannot be altered",
+        Some((_, None)) => "Cluster-level min.insync.replicas cannot be removed",
+        _ => return Ok(()),
+    };
+    Err(ApiError::invalid_config(format!("{refused} while ELR is enabled.")))
+}
+
+/// The records that make `min.insync.replicas` one setting of the whole cluster, before eligible leader replicas are
+/// enabled. A cluster without it gets this node's. Apache: `maybeGenerateElrSafetyRecords`.
+pub(super) fn unify_min_isr(image: &MetadataImage, schema: &dyn ConfigSchema) -> Vec<MetadataRecord> {
+    let record = |resource_name: &str, value| {
+        let resource_type = ConfigResourceType::Broker.id();
+        ConfigRecord { resource_type, resource_name: resource_name.into(), name: MIN_ISR.into(), value }.into()
+    };
+    let has_value = |resource: &ConfigResource| image.config(resource).is_some_and(|all| all.contains_key(MIN_ISR));
+    let mut records = Vec::new();
+    if !has_value(&ConfigResource::default_broker()) {
+        records.push(record("", schema.effective_topic_value(&MetadataImage::default(), None, MIN_ISR)));
+    }
+    let of_brokers = image.configs.keys().filter(|resource| {
+        resource.resource_type == ConfigResourceType::Broker && !resource.name.is_empty() && has_value(resource)
+    });
+    records.extend(of_brokers.map(|resource| record(&resource.name, None)));
+    records
 }
 
 /// The part of Apache's `ControllerConfigurationValidator` about resource names.

@@ -3,15 +3,18 @@
 //!
 //! Only features that work are supported. A feature that is missing here has level 0, and clients then use the older
 //! protocol.
+//!
+//! Deviations: eligible leader replicas are kept at level 0 of their feature, too. The level only decides where
+//! `min.insync.replicas` can be set.
 
 use std::collections::BTreeMap;
 
 use kafka_protocol::error::ResponseError;
 
-use super::{ApiError, Step, StepContext};
+use super::{ApiError, ConfigSchema, Step, StepContext, configs};
 use crate::{
     metadata::{
-        KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE,
+        ELR_FEATURE, KRAFT_VERSION_FEATURE, METADATA_VERSION_FEATURE,
         image::MetadataImage,
         records::{BeginTransactionRecord, EndTransactionRecord, FeatureLevelRecord, MetadataRecord},
     },
@@ -24,26 +27,32 @@ pub const LATEST_METADATA_VERSION: i16 = 30;
 pub const MINIMUM_METADATA_VERSION: i16 = 7;
 /// The voters are stored in the log (KIP-853), so that a quorum of one can grow to three.
 pub const KRAFT_VERSION: i16 = 1;
+/// Eligible leader replicas (KIP-966).
+const ELR_VERSION: i16 = 1;
 
 /// Name → supported (min, max), as brokers register it and ApiVersions reports it.
 pub fn supported_features() -> BTreeMap<String, (i16, i16)> {
     BTreeMap::from([
         (METADATA_VERSION_FEATURE.to_owned(), (MINIMUM_METADATA_VERSION, LATEST_METADATA_VERSION)),
         (KRAFT_VERSION_FEATURE.to_owned(), (0, KRAFT_VERSION)),
+        (ELR_FEATURE.to_owned(), (0, ELR_VERSION)),
     ])
 }
 
 /// Kafka's features that Ottla does not support yet. Their level is 0.
-const UNSUPPORTED_FEATURES: [&str; 5] =
-    ["transaction.version", "group.version", "eligible.leader.replicas.version", "share.version", "streams.version"];
+const UNSUPPORTED_FEATURES: [&str; 4] = ["transaction.version", "group.version", "share.version", "streams.version"];
 
 /// The first records of a new cluster's log (Apache: `ActivationRecordsGenerator`).
-pub fn bootstrap_records() -> Vec<MetadataRecord> {
-    vec![
+pub fn bootstrap_records(schema: &dyn ConfigSchema) -> Vec<MetadataRecord> {
+    let level = |name: &str, feature_level| FeatureLevelRecord { name: name.into(), feature_level }.into();
+    let mut records = vec![
         BeginTransactionRecord { name: Some("Bootstrap records".into()) }.into(),
-        FeatureLevelRecord { name: METADATA_VERSION_FEATURE.into(), feature_level: LATEST_METADATA_VERSION }.into(),
-        EndTransactionRecord {}.into(),
-    ]
+        level(METADATA_VERSION_FEATURE, LATEST_METADATA_VERSION),
+        level(ELR_FEATURE, ELR_VERSION),
+    ];
+    records.extend(configs::unify_min_isr(&MetadataImage::default(), schema));
+    records.push(EndTransactionRecord {}.into());
+    records
 }
 
 /// The upgrade types of the UpdateFeatures request.
@@ -76,6 +85,9 @@ pub fn update_features(
             let message =
                 format!("The update failed for all features since the following feature had an error: {reason}");
             return Step::reply(Err(ApiError::new(ResponseError::InvalidUpdateVersion, message)));
+        }
+        if name == ELR_FEATURE && *level > 0 {
+            records.extend(configs::unify_min_isr(image, context.schema));
         }
         if name != KRAFT_VERSION_FEATURE {
             records.push(FeatureLevelRecord { name: name.clone(), feature_level: *level }.into());
@@ -119,14 +131,9 @@ fn check_level(
         return Err("A feature version cannot be less than 0.".into());
     }
     let supported = supported_features().get(name).copied();
-    let (min, max) = supported.unwrap_or((0, 0));
-    if !(min..=max).contains(&level) {
-        let what = format!("Local controller {node_id}");
-        return Err(if max == 0 {
-            format!("{what} does not support this feature.")
-        } else {
-            format!("{what} only supports versions {min}-{max}")
-        });
+    check_support(&format!("Local controller {node_id}"), supported, level)?;
+    for (id, broker) in image.brokers.iter() {
+        check_support(&format!("Broker {id}"), broker.features.get(name).copied(), level)?;
     }
     if supported.is_none() && !UNSUPPORTED_FEATURES.contains(&name) {
         return Err(format!("Feature {name} not found."));
@@ -144,14 +151,32 @@ fn check_level(
     Ok(())
 }
 
+/// Apache: `QuorumFeatures.reasonNotSupported`.
+fn check_support(who: &str, supported: Option<(i16, i16)>, level: i16) -> Result<(), String> {
+    let (min, max) = supported.unwrap_or((0, 0));
+    match (min..=max).contains(&level) {
+        true => Ok(()),
+        false if max == 0 => Err(format!("{who} does not support this feature.")),
+        false => Err(format!("{who} only supports versions {min}-{max}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::testing::*;
+    use crate::{
+        controller::{
+            configs::{
+                AlterOp, IncrementalAlterConfigs, LegacyAlterConfigs, incremental_alter_configs, legacy_alter_configs,
+            },
+            testing::*,
+        },
+        metadata::image::{BrokerRegistration, ConfigResource},
+    };
 
     fn update(name: &str, level: i16, upgrade_type: UpgradeType) -> UpdateFeaturesReply {
         let mut image = MetadataImage::default();
-        apply(&mut image, &bootstrap_records());
+        apply(&mut image, &bootstrap_records(&TestSchema));
         let request = UpdateFeatures {
             updates: BTreeMap::from([(name.to_owned(), (level, upgrade_type))]),
             validate_only: false,
@@ -189,8 +214,63 @@ mod tests {
     #[test]
     fn a_new_cluster_reports_metadata_version_30_and_nothing_that_does_not_work() {
         let mut image = MetadataImage::default();
-        apply(&mut image, &bootstrap_records());
-        assert_eq!(*image.features, BTreeMap::from([("metadata.version".to_owned(), 30)]));
+        apply(&mut image, &bootstrap_records(&TestSchema));
+        let levels = [("metadata.version".to_owned(), 30), ("eligible.leader.replicas.version".to_owned(), 1)];
+        assert_eq!(*image.features, BTreeMap::from(levels));
         assert!(!supported_features().contains_key("transaction.version"));
+    }
+
+    #[test]
+    fn elr_makes_min_insync_replicas_one_setting_of_the_whole_cluster() {
+        const MIN_ISR: &str = "min.insync.replicas";
+        let mut image = image_with_brokers(&[1, 2]);
+        let supported = |broker: &mut BrokerRegistration| broker.features = supported_features();
+        for id in [1, 2] {
+            edit_broker(&mut image, id, supported);
+        }
+        let cluster = ConfigResource::default_broker();
+        let set = |image: &mut MetadataImage, resource: &ConfigResource, op, value: Option<&str>| {
+            let changes = vec![(MIN_ISR.to_owned(), op, value.map(str::to_owned))];
+            let resources = vec![(resource.clone(), changes)];
+            let request = IncrementalAlterConfigs { resources, validate_only: false };
+            let mut step = with_context(|context| incremental_alter_configs(image, context, request));
+            apply(image, &step.records);
+            step.reply.remove(0).map_err(|error| error.message.unwrap())
+        };
+        let level = |image: &mut MetadataImage, level, upgrade_type| {
+            let updates = BTreeMap::from([(ELR_FEATURE.to_owned(), (level, upgrade_type))]);
+            let request = UpdateFeatures { updates, validate_only: false };
+            let step = with_context(|context| update_features(image, context, request));
+            apply(image, &step.records);
+            step.reply.map_err(|error| error.message.unwrap())
+        };
+        let values = |image: &MetadataImage| {
+            let of = |resource: &ConfigResource| image.config(resource).and_then(|all| all.get(MIN_ISR)).cloned();
+            [of(&cluster), of(&ConfigResource::broker(1)), of(&ConfigResource::broker(2))]
+        };
+
+        // Without it each broker may have its own, and the cluster none.
+        assert_eq!(set(&mut image, &ConfigResource::broker(2), AlterOp::Set, Some("2")), Ok(()));
+        edit_broker(&mut image, 2, |broker| broker.features.clear());
+        let refused = level(&mut image, 1, UpgradeType::Upgrade).unwrap_err();
+        assert!(refused.ends_with("Broker 2 does not support this feature."), "{refused}");
+        edit_broker(&mut image, 2, supported);
+        assert_eq!(level(&mut image, 1, UpgradeType::Upgrade), Ok(()));
+        assert_eq!(values(&image), [Some("1".to_owned()), None, None], "the controller's value");
+
+        let of_broker = Err("Broker-level min.insync.replicas cannot be altered while ELR is enabled.".to_owned());
+        assert_eq!(set(&mut image, &ConfigResource::broker(1), AlterOp::Set, Some("1")), of_broker);
+        assert_eq!(set(&mut image, &ConfigResource::broker(1), AlterOp::Delete, None), of_broker);
+        let removed = Err("Cluster-level min.insync.replicas cannot be removed while ELR is enabled.".to_owned());
+        assert_eq!(set(&mut image, &cluster, AlterOp::Delete, None), removed);
+        assert_eq!(set(&mut image, &cluster, AlterOp::Set, Some("2")), Ok(()));
+        let settings = BTreeMap::from([("message.max.bytes".to_owned(), "1000000".to_owned())]);
+        let replace = LegacyAlterConfigs { resources: vec![(cluster.clone(), settings)], validate_only: false };
+        let step = with_context(|context| legacy_alter_configs(&image, context, replace));
+        assert_eq!(step.reply[0].clone().map_err(|error| error.message.unwrap()), removed, "it is not named");
+
+        assert_eq!(level(&mut image, 0, UpgradeType::SafeDowngrade), Ok(()));
+        assert_eq!(set(&mut image, &cluster, AlterOp::Delete, None), Ok(()));
+        assert_eq!(set(&mut image, &ConfigResource::broker(1), AlterOp::Set, Some("2")), Ok(()));
     }
 }

@@ -74,7 +74,8 @@ impl ConfigSchema for TestSchema {
         overrides: Option<&BTreeMap<String, String>>,
         key: &str,
     ) -> Option<String> {
-        overrides?.get(key).cloned()
+        let default = (key == "min.insync.replicas").then(|| "1".into());
+        overrides.and_then(|overrides| overrides.get(key)).cloned().or(default)
     }
 }
 

@@ -368,6 +368,11 @@ impl MetadataImage {
         self.features.get(name).copied().unwrap_or(0)
     }
 
+    /// Whether eligible leader replicas are enabled (KIP-966), so that all brokers must have one `min.insync.replicas`.
+    pub fn is_elr_enabled(&self) -> bool {
+        self.feature_level(super::ELR_FEATURE) > 0
+    }
+
     /// All finalized features above level 0, kraft.version included.
     pub fn finalized_features(&self) -> impl Iterator<Item = (&str, i16)> {
         let kraft = (self.kraft_version > 0).then_some((super::KRAFT_VERSION_FEATURE, self.kraft_version));

@@ -8,6 +8,9 @@ pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
 /// from a FeatureLevelRecord.
 pub const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 
+/// At level 1 `min.insync.replicas` is a setting of topics and of the whole cluster only (KIP-966).
+pub const ELR_FEATURE: &str = "eligible.leader.replicas.version";
+
 pub mod delta;
 pub mod image;
 pub mod liveness;

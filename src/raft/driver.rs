@@ -513,7 +513,7 @@ impl Driver {
             return if has_learned { self.write_and_sync() } else { Ok(()) };
         }
         self.working = self.committed.clone();
-        self.is_setting_up = self.propose(&bootstrap_records())?.is_ok();
+        self.is_setting_up = self.propose(&bootstrap_records(self.options.schema.as_ref()))?.is_ok();
         self.write_and_sync()
     }
 

@@ -311,7 +311,7 @@ impl Driver {
             other => other?,
         }
         if is_new {
-            self.propose(&bootstrap_records())?.map_err(|Refused| refused())?;
+            self.propose(&bootstrap_records(self.options.schema.as_ref()))?.map_err(|Refused| refused())?;
         }
         let broker_epoch = self.options.broker.clone().map(|broker| self.register(broker)).transpose()?;
         if is_new {

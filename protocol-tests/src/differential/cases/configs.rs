@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Row, alone, shared};
+use super::{Row, alone, changed, shared};
 use crate::differential::case::{Case, served};
 
 pub(super) const CASES: &[Row] = &[
@@ -17,6 +17,7 @@ pub(super) const CASES: &[Row] = &[
     shared("configs-a6-alter-errors", alter_errors),
     alone("configs-a6-broker-dynamic", broker_dynamic),
     alone("configs-a6-broker-errors", broker_errors),
+    changed("configs-a6-min-isr", min_isr),
     alone("configs-a6-loggers", loggers),
     alone("configs-a16-list-resources", list_resources),
     alone("configs-groups-and-metrics", groups_and_metrics),
@@ -334,6 +335,57 @@ fn alter_errors(case: &mut Case) {
             {"Name": "retention.ms", "Value": "1"}, {"Name": "retention.ms", "Value": "2"}]}]}),
         );
     }
+}
+
+/// With eligible leader replicas `min.insync.replicas` is a setting of topics and of the whole cluster only (KIP-966).
+fn min_isr(case: &mut Case) {
+    const KEY: &str = "min.insync.replicas";
+    let incremental = |case: &mut Case, name: &str, operation, value| {
+        case.ask("IncrementalAlterConfigs", 1, change(BROKER, name, &[(KEY, operation, value)]));
+    };
+    let legacy = |case: &mut Case, name: &str, key: &str, value: &str| {
+        let configs = json!([{"Name": key, "Value": value}]);
+        case.ask(
+            "AlterConfigs",
+            2,
+            json!({"Resources": [
+            {"ResourceType": BROKER, "ResourceName": name, "Configs": configs}]}),
+        );
+    };
+    let elr = |case: &mut Case, level: i32, upgrade_type: i32| {
+        let feature = "eligible.leader.replicas.version";
+        let update = json!({"Feature": feature, "MaxVersionLevel": level, "UpgradeType": upgrade_type});
+        case.ask("UpdateFeatures", 1, json!({"timeoutMs": 5000, "FeatureUpdates": [update]}));
+    };
+    let show = |case: &mut Case, value: &str| {
+        await_value(case, BROKER, "1", KEY, value);
+        for name in ["", "1"] {
+            case.ask("DescribeConfigs", 4, describe(BROKER, name, json!([KEY])));
+        }
+    };
+    let refused = |case: &mut Case| {
+        incremental(case, "1", SET, Some("1"));
+        incremental(case, "1", DELETE, None);
+        incremental(case, "", DELETE, None);
+        legacy(case, "1", KEY, "1");
+        legacy(case, "", "message.max.bytes", "1000000");
+    };
+    case.note("enabled");
+    show(case, "1");
+    refused(case);
+    incremental(case, "", SET, Some("2"));
+    show(case, "2");
+    legacy(case, "", KEY, "1");
+    show(case, "1");
+    case.note("disabled");
+    elr(case, 0, 2);
+    incremental(case, "", DELETE, None);
+    incremental(case, "1", SET, Some("2"));
+    show(case, "2");
+    case.note("enabled again");
+    elr(case, 1, 1);
+    show(case, "1");
+    refused(case);
 }
 
 fn broker_dynamic(case: &mut Case) {
