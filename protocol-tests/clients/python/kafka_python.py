@@ -3,6 +3,9 @@
 Each scenario checks its results; the first difference ends the program with a traceback and a non-zero status.
 """
 
+import collections
+import faulthandler
+import logging
 import sys
 import threading
 import time
@@ -26,10 +29,42 @@ AWKWARD = [
 ]
 
 
+class LastWords(logging.Handler):
+    """The last things that the client logged, to be printed only if a step does not end."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = collections.deque(maxlen=2000)
+        logger = logging.getLogger("kafka")
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        logger.addHandler(self)
+        # The bytes of every request.
+        for part in ("kafka.protocol", "kafka.net.transport", "kafka.net.selector"):
+            logging.getLogger(part).setLevel(logging.INFO)
+
+    def emit(self, record):
+        # Formatted now, since the arguments change afterwards.
+        self.records.append(f"{record.created:.3f} {record.threadName} {record.name} {record.getMessage()[:400]}")
+
+    def print(self):
+        print("\n".join(self.records), file=sys.stderr)
+        faulthandler.dump_traceback()
+
+
+LAST_WORDS = LastWords()
+
+
+def check_time(deadline, what):
+    if time.monotonic() >= deadline:
+        LAST_WORDS.print()
+        raise AssertionError(f"not in time: {what}")
+
+
 def eventually(what, ask):
     deadline = time.monotonic() + LIMIT_S
     while not ask():
-        assert time.monotonic() < deadline, f"not in time: {what}"
+        check_time(deadline, what)
         time.sleep(0.02)
 
 
@@ -57,7 +92,7 @@ def read(bootstrap, topic, count):
     records = []
     deadline = time.monotonic() + LIMIT_S
     while len(records) < count:
-        assert time.monotonic() < deadline, f"{len(records)} of {count} records of {topic}"
+        check_time(deadline, f"{len(records)} of {count} records of {topic}")
         for batch in consumer.poll(1000).values():
             records += batch
     consumer.close()
@@ -118,6 +153,7 @@ class Member(threading.Thread):
             self.consumer.close()
         except Exception as failure:
             self.failure = failure
+            LAST_WORDS.print()
             raise
 
     def leave(self):
