@@ -32,7 +32,7 @@ use crate::{
         runtime::GroupCoordinator,
     },
     env::{Env, Tasks, Watched},
-    log::{LogLimits, LogManager, LogManagerConfig, UncleanDir},
+    log::{CleanerConfig, LogLimits, LogManager, LogManagerConfig, UncleanDir},
     loggers::Loggers,
     metadata::{
         image::{Endpoint, MetadataImage},
@@ -445,7 +445,21 @@ fn log_manager_config(
         high_watermark_checkpoint_interval_ms: config.replica_high_watermark_checkpoint_interval_ms,
         retention_check_interval_ms: config.log_retention_check_interval_ms,
         producer_id_expiration_check_interval_ms: config.producer_id_expiration_check_interval_ms.into(),
+        cleaner: cleaner_config(config),
         ..LogManagerConfig::new(dirs.to_vec(), config.node_id)
+    }
+}
+
+/// The settings of the cleaner, at the start and when they change.
+fn cleaner_config(config: &BrokerConfig) -> CleanerConfig {
+    CleanerConfig {
+        is_enabled: config.log_cleaner_enable,
+        threads: usize::try_from(config.log_cleaner_threads).unwrap_or(0),
+        backoff_ms: config.log_cleaner_backoff_ms,
+        dedupe_buffer_bytes: usize::try_from(config.log_cleaner_dedupe_buffer_size).unwrap_or(0),
+        load_factor: config.log_cleaner_io_buffer_load_factor,
+        io_buffer_bytes: u64::try_from(config.log_cleaner_io_buffer_size).unwrap_or(0),
+        max_bytes_per_second: config.log_cleaner_io_max_bytes_per_second,
     }
 }
 

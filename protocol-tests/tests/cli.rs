@@ -552,7 +552,7 @@ fn dump(file: &Path, more: &[&str]) -> String {
 }
 
 /// Runs every check of kafka-dump-log on every file of a partition. Returns the number of segments.
-fn nothing_wrong(data: &Path, partition: &str, decoder: &[&str]) -> usize {
+pub(crate) fn nothing_wrong(data: &Path, partition: &str, decoder: &[&str]) -> usize {
     let mut segments = 0;
     let mut names: Vec<_> = std::fs::read_dir(data.join(partition))
         .unwrap_or_else(|error| panic!("list {partition}: {error}"))

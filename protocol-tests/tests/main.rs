@@ -8,6 +8,7 @@ mod clients_go;
 mod clients_js;
 mod clients_python;
 mod cluster;
+mod compaction;
 mod crash;
 mod differential;
 mod dynamic_settings;

@@ -66,6 +66,7 @@ fn hidden_min_isr<'a>(statics: &'a StaticConfigs, cluster: Option<&'a Configs>) 
 impl DynamicSettings {
     fn apply(&self, config: &BrokerConfig) {
         self.log_manager.set_producer_id_expiration_ms(config.producer_id_expiration_ms.into());
+        self.log_manager.set_cleaner_config(super::cleaner_config(config));
         let change = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
         let overrides = config.connection_overrides().unwrap_or_default();
         let (addresses, names): (Vec<_>, Vec<_>) =

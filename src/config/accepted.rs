@@ -411,33 +411,6 @@ rows! {
 }
 
 rows! {
-    /// Logs are not compacted yet.
-    CLEANER, "Compaction", Effect::None("logs are not compacted yet"), {
-        ["log.cleaner.backoff.ms"] Long = "15000",
-            AtLeast(0), Medium, ClusterWide,
-            "How long the cleaner sleeps without work, in milliseconds.";
-        ["log.cleaner.dedupe.buffer.size"] Long = "134217728",
-            Any, Medium, ClusterWide,
-            "Memory for deduplication, in bytes over all threads.";
-        ["log.cleaner.enable"] Boolean = "true",
-            Any, Medium, ReadOnly,
-            "Compacted topics are compacted.";
-        ["log.cleaner.io.buffer.load.factor"] Double = "0.9",
-            Any, Medium, ClusterWide,
-            "How full the deduplication buffer may get.";
-        ["log.cleaner.io.buffer.size"] Int = "524288",
-            AtLeast(0), Medium, ClusterWide,
-            "Memory of the cleaner's buffers, in bytes over all threads.";
-        ["log.cleaner.io.max.bytes.per.second"] Double = "1.7976931348623157E308",
-            Any, Medium, ClusterWide,
-            "Most bytes the cleaner reads and writes each second.";
-        ["log.cleaner.threads"] Int = "1",
-            AtLeast(0), Medium, ClusterWide,
-            "Threads of the cleaner.";
-    }
-}
-
-rows! {
     /// Transactions are not served yet.
     TRANSACTION, "Transactions", Effect::None("transactions are not served yet"), {
         ["add.partitions.to.txn.retry.backoff.max.ms"] Int = "100",
@@ -931,7 +904,6 @@ pub(super) const GROUPS: &[&[Definition]] = &[
     THREADS,
     PURGATORY,
     QUOTA,
-    CLEANER,
     TRANSACTION,
     CONSUMER,
     SHARE,

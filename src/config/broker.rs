@@ -132,6 +132,27 @@ settings! {
             ["log.flush.start.offset.checkpoint.interval.ms"] log_flush_start_offset_checkpoint_interval_ms: i32 = "60000",
                 AtLeast(0), High, ReadOnly,
                 "How often the log start offsets are written, in milliseconds.";
+            ["log.cleaner.enable"] log_cleaner_enable: bool = "true",
+                Any, Medium, ReadOnly,
+                "Compacted topics are compacted.";
+            ["log.cleaner.threads"] log_cleaner_threads: i32 = "1",
+                AtLeast(0), Medium, ClusterWide,
+                "Logs that are compacted at the same time.";
+            ["log.cleaner.backoff.ms"] log_cleaner_backoff_ms: i64 = "15000",
+                AtLeast(0), Medium, ClusterWide,
+                "How long the cleaner sleeps without work, in milliseconds.";
+            ["log.cleaner.dedupe.buffer.size"] log_cleaner_dedupe_buffer_size: i64 = "134217728",
+                Any, Medium, ClusterWide,
+                "Most memory for the keys of the logs that are compacted, in bytes over all threads; taken only as far as there are keys.";
+            ["log.cleaner.io.buffer.load.factor"] log_cleaner_io_buffer_load_factor: f64 = "0.9",
+                Any, Medium, ClusterWide,
+                "How full the memory for keys may get.";
+            ["log.cleaner.io.buffer.size"] log_cleaner_io_buffer_size: i32 = "524288",
+                AtLeast(0), Medium, ClusterWide,
+                "Bytes that the cleaner reads before it checks its rate, over all threads.";
+            ["log.cleaner.io.max.bytes.per.second"] log_cleaner_io_max_bytes_per_second: f64 = "1.7976931348623157E308",
+                Any, Medium, ClusterWide,
+                "Most bytes the cleaner reads and writes each second.";
             ["log.retention.check.interval.ms"] log_retention_check_interval_ms: i64 = "300000",
                 AtLeast(1), Medium, ReadOnly,
                 "How often the broker checks logs for segments to delete, in milliseconds.";

@@ -109,11 +109,8 @@ fn a_topics_synonyms_are_broker_settings_that_say_so() {
 }
 
 /// Fields that no code reads yet, with the feature that will read them.
-const NOT_READ_YET: &[(&str, &str)] = &[
-    ("delete_retention_ms", "compaction"),
-    ("min_cleanable_dirty_ratio", "compaction"),
-    ("unclean_leader_election_enable", "replicas that can be out of sync; the controller asks for it by its name"),
-];
+const NOT_READ_YET: &[(&str, &str)] =
+    &[("unclean_leader_election_enable", "replicas that can be out of sync; the controller asks for it by its name")];
 
 #[test]
 fn every_field_is_read_where_it_acts() {

@@ -98,6 +98,7 @@ impl<'a> MetricsSnapshot<'a> {
 
     fn tell(&self, id: MetricId, to: &mut Samples<'_>) {
         let MetricsSnapshot { parts, image, groups, fetch_sessions, process, .. } = self;
+        let cleaner = || parts.log_manager.cleaner_figures();
         match id {
             MetricId::MessagesIn => self.by_topic(to, |topic| &topic.messages_in),
             MetricId::BytesIn => self.by_topic(to, |topic| &topic.bytes_in),
@@ -166,6 +167,12 @@ impl<'a> MetricsSnapshot<'a> {
             MetricId::HighWatermark => {
                 self.by_partition(to, |_, partition| Some(partition.watermarks().high_watermark))
             }
+            MetricId::UncleanablePartitions => to.total(cleaner().uncleanable_partitions),
+            MetricId::MaxDirtyPercent => to.total(cleaner().max_dirty_percent),
+            MetricId::CleanerBufferPercent => to.total(cleaner().max_buffer_utilization_percent),
+            MetricId::CleanerRecopyPercent => to.total(cleaner().recopy_percent),
+            MetricId::CleanTime => to.total(cleaner().last_clean_time.as_secs()),
+            MetricId::Cleanings => to.total(cleaner().cleanings),
             MetricId::OfflineLogDirs => to.total(parts.log_manager.offline_dirs()),
             MetricId::TailCacheBytes => to.total(parts.log_manager.tail_cache_bytes()),
 

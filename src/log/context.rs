@@ -53,8 +53,12 @@ pub(crate) struct PendingRemoval {
 type FailureListener = Box<dyn Fn(&Path, &LogError) + Send + Sync>;
 
 /// In the order of [`LogContext::checkpoints`].
-const CHECKPOINT_FILES: [&str; 3] =
-    ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint"];
+const CHECKPOINT_FILES: [&str; 4] = [
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+    "cleaner-offset-checkpoint",
+];
 
 /// More files than this are made durable by a sync of the whole volume, which costs less than one sync for each.
 pub(super) const IDS_SYNCED_ONE_BY_ONE: usize = 16;
@@ -79,6 +83,8 @@ pub struct LogContext {
     pub(crate) log_start_offsets: OffsetCheckpoint,
     /// `replication-offset-checkpoint`.
     pub(crate) high_watermarks: OffsetCheckpoint,
+    /// `cleaner-offset-checkpoint`: below it, the keys of each compacted log were compared with one another.
+    pub(crate) cleaner_offsets: OffsetCheckpoint,
     pub(crate) flush_queue: FlushQueue,
     pub(crate) pending_removals: Mutex<VecDeque<PendingRemoval>>,
     /// Whether a segment was rolled since the last background flush.
@@ -112,7 +118,7 @@ impl LogContext {
         for name in CHECKPOINT_FILES {
             checkpoints.push(OffsetCheckpoint::open(disk.clone(), dir.join(name))?);
         }
-        let Ok(checkpoints) = <[OffsetCheckpoint; 3]>::try_from(checkpoints) else { unreachable!("one per file") };
+        let Ok(checkpoints) = <[OffsetCheckpoint; 4]>::try_from(checkpoints) else { unreachable!("one per file") };
         Ok(Self::with(dir, disk, clock, checkpoints, files, tail, limits))
     }
 
@@ -127,7 +133,7 @@ impl LogContext {
         dir: &Path,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-        [recovery_points, log_start_offsets, high_watermarks]: [OffsetCheckpoint; 3],
+        [recovery_points, log_start_offsets, high_watermarks, cleaner_offsets]: [OffsetCheckpoint; 4],
         files: Arc<FileCache>,
         tail: Arc<TailCache>,
         limits: &LogLimits,
@@ -136,6 +142,7 @@ impl LogContext {
             recovery_points,
             log_start_offsets,
             high_watermarks,
+            cleaner_offsets,
             dir: dir.to_owned(),
             disk,
             clock,
@@ -168,9 +175,9 @@ impl LogContext {
         LogContext::new(dir, disk, clock, files, tail, &limits)
     }
 
-    /// The three files of offsets.
-    pub(crate) fn checkpoints(&self) -> [&OffsetCheckpoint; 3] {
-        [&self.recovery_points, &self.log_start_offsets, &self.high_watermarks]
+    /// The files of offsets.
+    pub(crate) fn checkpoints(&self) -> [&OffsetCheckpoint; 4] {
+        [&self.recovery_points, &self.log_start_offsets, &self.high_watermarks, &self.cleaner_offsets]
     }
 
     /// Sets the listener that is called once, with the first fault, when the directory goes offline.

@@ -38,6 +38,30 @@ impl FileKind {
     }
 }
 
+/// How far a segment is that a cleaner writes (Apache: `LogFileUtils`). Its files have this suffix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// It is part of the log.
+    InUse,
+    /// It is being written; a start removes it.
+    Cleaned,
+    /// It is complete and takes the place of other segments; a start completes that.
+    Swap,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Stage; 3] = [Stage::InUse, Stage::Cleaned, Stage::Swap];
+
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Stage::InUse => "",
+            Stage::Cleaned => ".cleaned",
+            Stage::Swap => ".swap",
+        }
+    }
+}
+
 /// `LogFileUtils.filenamePrefixFromOffset`.
 pub(crate) fn file_name(base_offset: Offset, extension: &str) -> String {
     format!("{base_offset:020}.{extension}")

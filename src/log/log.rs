@@ -91,6 +91,8 @@ pub struct Log {
     /// Time on the monotonic clock.
     pub(super) last_flush: Duration,
     pub(super) flushes: Arc<LogFlushes>,
+    /// A cleaned segment whose files get their final names; see `replace.rs`.
+    pub(super) swapping: Option<Arc<Segment>>,
     pub(super) deleted: bool,
     /// The broker is stopping: no change is accepted, since the clean-shutdown file says that the files are complete.
     pub(super) closed: bool,
@@ -191,6 +193,11 @@ impl Log {
     /// The settings in force.
     pub fn config(&self) -> &Arc<LogConfig> {
         &self.config
+    }
+
+    /// The directory of the partition, which a deletion renames.
+    pub(super) fn partition_dir(&self) -> &Arc<PartitionDir> {
+        &self.dir
     }
 
     /// The directory of the partition.
@@ -478,6 +485,8 @@ impl Log {
         }
         let completed = self.producers.apply(header, marker);
         self.producers.keep_at_most(self.ctx.max_producer_ids);
+        // The first abort of a segment creates its transaction index.
+        self.dirty.names += u64::from(completed.is_some_and(|transaction| transaction.aborted));
         completed
     }
 
@@ -970,6 +979,7 @@ impl Log {
 
     /// Renames the files to `.deleted`, to be removed after `delay_ms`; removes their snapshots.
     fn remove_segments(&mut self, gone: Vec<Arc<Segment>>, delay_ms: i64) -> Result<(), LogError> {
+        self.end_swap().map_err(|error| self.ctx.handle_io_error(error))?;
         for segment in gone {
             let renamed = segment.mark_deleted().map_err(|error| self.ctx.handle_io_error(error))?;
             for path in renamed {
@@ -1049,6 +1059,8 @@ impl Log {
         let active = self.segments[kept - 1].clone();
         // This must come first: a later start would take a recovery point above the log's end for data loss.
         self.ctx.recovery_points.lower([(self.partition.clone(), end)])?;
+        self.ctx.cleaner_offsets.lower([(self.partition.clone(), end)])?;
+        self.end_swap()?;
         self.begin_truncation();
         // The newest first: a crash in between must leave no gap.
         let gone: Vec<_> = Arc::make_mut(&mut self.segments).drain(kept..).rev().collect();
@@ -1089,6 +1101,7 @@ impl Log {
 
     fn try_truncate_fully(&mut self, offset: Offset) -> Result<(), LogError> {
         self.ctx.recovery_points.remove(&self.partition)?;
+        self.ctx.cleaner_offsets.remove(&self.partition)?;
         self.begin_truncation();
         // The newest first: a crash in between leaves the beginning of the log.
         let gone = std::mem::take(Arc::make_mut(&mut self.segments)).into_iter().rev().collect();

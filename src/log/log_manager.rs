@@ -31,11 +31,20 @@ use crate::{
 };
 
 mod background;
+mod cleaner;
+#[cfg(test)]
+mod cleaner_tests;
 #[cfg(test)]
 mod tests;
 
-use self::background::DirWork;
-pub use self::background::UncleanDir;
+pub use self::{
+    background::UncleanDir,
+    cleaner::{CleanerConfig, CleanerFigures},
+};
+use self::{
+    background::{DirWork, Owned},
+    cleaner::CleanerState,
+};
 
 /// Broker settings that concern the log directories.
 #[derive(Clone, Debug)]
@@ -63,6 +72,8 @@ pub struct LogManagerConfig {
     pub retention_check_interval_ms: i64,
     /// `producer.id.expiration.check.interval.ms`.
     pub producer_id_expiration_check_interval_ms: i64,
+    /// `log.cleaner.*`.
+    pub cleaner: CleanerConfig,
 }
 
 impl LogManagerConfig {
@@ -80,6 +91,7 @@ impl LogManagerConfig {
             high_watermark_checkpoint_interval_ms: 5_000,
             retention_check_interval_ms: 300_000,
             producer_id_expiration_check_interval_ms: 600_000,
+            cleaner: CleanerConfig::default(),
         }
     }
 
@@ -139,6 +151,7 @@ pub struct LogManager {
     opened: Mutex<BTreeSet<TopicPartition>>,
     /// The broker epoch of this process; -1 if it is not registered.
     broker_epoch: AtomicI64,
+    cleaner: Mutex<CleanerState>,
 }
 
 impl LogManager {
@@ -149,6 +162,7 @@ impl LogManager {
     pub fn open(env: &Env, config: LogManagerConfig) -> Result<Arc<LogManager>, LogError> {
         let LogDirs { cluster_id, is_new_cluster, dirs } = LogDirs::open(env, &config)?;
         let now = env.clock.monotonic();
+        let cleaner = CleanerState::with(config.cleaner);
         Ok(Arc::new(LogManager {
             env: env.clone(),
             work: dirs.iter().map(|_| DirWork::starting_at(now, &config)).collect(),
@@ -159,6 +173,7 @@ impl LogManager {
             logs: Mutex::default(),
             opened: Mutex::default(),
             broker_epoch: AtomicI64::new(-1),
+            cleaner: Mutex::new(cleaner),
         }))
     }
 

@@ -5,6 +5,7 @@
 //! runs outside the mutex. `LogManager` owns the directories.
 
 pub mod checkpoints;
+mod cleaner;
 mod context;
 mod error;
 mod file_names;
@@ -21,6 +22,7 @@ mod offset_index;
 pub mod producer_state;
 mod read_plan;
 mod recovery;
+mod replace;
 pub mod retention;
 mod segment;
 pub mod tail_cache;
@@ -44,7 +46,7 @@ pub use files::FileCache;
 pub use flush::{FlushPlan, FlushResult, LogOwner, flush_through, flushed, request_flush, sync_truncations};
 pub use line_limit::LogLineLimit;
 pub(crate) use log_dirs::list_partitions_briefly;
-pub use log_manager::{LogManager, LogManagerConfig, Placement, UncleanDir};
+pub use log_manager::{CleanerConfig, CleanerFigures, LogManager, LogManagerConfig, Placement, UncleanDir};
 pub use producer_state::AppendOrigin;
 pub use read_plan::{ReadPlan, Records, TimestampLookup, TimestampOffset};
 pub use segment::Segment;

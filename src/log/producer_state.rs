@@ -207,6 +207,13 @@ impl ProducerState {
         &self.producers
     }
 
+    /// The last offset of each producer's last batch, if its epoch has one, and its epoch. A cleaner keeps that batch,
+    /// since a start reads the sequence from it.
+    pub(crate) fn last_batches(&self) -> BTreeMap<ProducerId, (Option<Offset>, ProducerEpoch)> {
+        let last = |entry: &ProducerEntry| entry.recent_batches().last().map(|batch| batch.last_offset);
+        self.producers.iter().map(|(producer_id, entry)| (*producer_id, (last(entry), entry.epoch))).collect()
+    }
+
     /// Whether no producer is known.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty() && self.unreplicated.is_empty()

@@ -15,7 +15,7 @@ use std::{
 use super::{
     Log, LogContext, LogError, OpenLog,
     checkpoints::{is_damaged_copy, parse_partition_metadata, read_if_exists},
-    file_names::{FileKind, FileLengths, PartitionDir, file_name, parse_file_name, parse_offset},
+    file_names::{FileKind, FileLengths, PartitionDir, Stage, file_name, parse_file_name, parse_offset},
     leader_epochs::LeaderEpochs,
     log::{
         Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, is_gap_between,
@@ -62,6 +62,7 @@ pub(super) fn open(
         dirty: Dirty { parent, ..Dirty::default() },
         last_flush: ctx.clock.monotonic(),
         flushes: Arc::default(),
+        swapping: None,
         deleted: false,
         closed: false,
     };
@@ -87,15 +88,19 @@ struct Found {
 }
 
 impl Found {
-    fn list(ctx: &LogContext, dir: &Path) -> Result<Found, LogError> {
+    fn list(ctx: &Arc<LogContext>, dir: &Path) -> Result<Found, LogError> {
         if !ctx.disk.exists(dir) {
             ctx.disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
             return Ok(Found { is_new: true, ..Found::default() });
         }
         let mut found = Found::default();
+        let mut swaps: BTreeMap<Offset, FileLengths> = BTreeMap::new();
+        let (mut first_cleaned, mut unfinished) = (Offset::MAX, Vec::new());
         for entry in ctx.disk.list(dir).map_err(LogError::io("list", dir))? {
             let name = entry.name.as_str();
-            if let Some((base_offset, kind)) = parse_file_name(name) {
+            if let Some((base_offset, kind)) = name.strip_suffix(Stage::Swap.suffix()).and_then(parse_file_name) {
+                swaps.entry(base_offset).or_default().0[kind as usize] = Some(entry.len);
+            } else if let Some((base_offset, kind)) = parse_file_name(name) {
                 found.segments.entry(base_offset).or_default().0[kind as usize] = Some(entry.len);
             } else if let Some(offset) =
                 name.strip_suffix(SNAPSHOT_EXTENSION).and_then(|stem| parse_offset(stem.strip_suffix('.')?))
@@ -107,12 +112,23 @@ impl Found {
                 found.has_metadata = true;
             } else if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
                 // Left by a crash: work that had not taken effect, or that only had to remove this file.
-                remove_if_exists(ctx, &dir.join(name))?;
-            } else if name.ends_with(".swap") {
-                let reason =
-                    "a compaction was interrupted while it swapped segments; let Apache Kafka finish it first".into();
-                return Err(LogError::Invalid { path: dir.join(name), reason });
+                let cleaned = name.strip_suffix(Stage::Cleaned.suffix()).and_then(parse_file_name);
+                first_cleaned = cleaned.map_or(first_cleaned, |(base_offset, _)| first_cleaned.min(base_offset));
+                unfinished.push(dir.join(name));
             }
+        }
+        for (base_offset, lengths) in swaps {
+            // Files of a segment get their suffixes one by one, and a segment may be replaced by several, which get
+            // them from the last to the first. So beside a `.cleaned` file they may not be complete.
+            if base_offset >= first_cleaned {
+                drop_swap(ctx, dir, base_offset)?;
+            } else {
+                found.complete_swap(ctx, dir, base_offset, lengths)?;
+            }
+        }
+        // Only now, since these tell which swaps are not complete.
+        for path in unfinished {
+            remove_if_exists(ctx, &path)?;
         }
         // An index without its log is useless.
         let orphans: Vec<Offset> = found
@@ -128,6 +144,58 @@ impl Found {
             }
         }
         Ok(found)
+    }
+
+    /// A cleaned segment was about to take the place of others: removes what is left of them, and gives it its name.
+    fn complete_swap(
+        &mut self,
+        ctx: &Arc<LogContext>,
+        dir: &Path,
+        base_offset: Offset,
+        lengths: FileLengths,
+    ) -> Result<(), LogError> {
+        if lengths.of(FileKind::Log).is_none() {
+            return self.complete_names(ctx, dir, base_offset, lengths);
+        }
+        let swap = Segment::at_stage(ctx, &PartitionDir::new(dir.to_owned()), base_offset, lengths, Stage::Swap);
+        let end_offset = swap.end_of_walk(0, swap.size_bytes())?.max(base_offset + 1);
+        let replaced: Vec<Offset> = self.segments.range(base_offset..end_offset).map(|(base, _)| *base).collect();
+        for base in &replaced {
+            for kind in FileKind::ALL {
+                remove_if_exists(ctx, &dir.join(file_name(*base, kind.extension())))?;
+            }
+            self.segments.remove(base);
+            if *base != base_offset && self.snapshots.remove(base) {
+                remove_if_exists(ctx, &dir.join(file_name(*base, SNAPSHOT_EXTENSION)))?;
+            }
+        }
+        // The old segments must not come back beside the new one.
+        ctx.disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
+        swap.advance_to(Stage::InUse)?;
+        ctx.disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
+        tracing::info!(dir = %dir.display(), base_offset, ?replaced, "an interrupted compaction is completed");
+        self.segments.insert(base_offset, lengths);
+        Ok(())
+    }
+
+    /// Gives the indexes of a cleaned segment their names, if its `.log` file has its name already.
+    fn complete_names(
+        &mut self,
+        ctx: &LogContext,
+        dir: &Path,
+        base_offset: Offset,
+        lengths: FileLengths,
+    ) -> Result<(), LogError> {
+        let Some(known) = self.segments.get_mut(&base_offset).filter(|known| known.of(FileKind::Log).is_some()) else {
+            return drop_swap(ctx, dir, base_offset);
+        };
+        for kind in FileKind::ALL.into_iter().filter(|kind| lengths.of(*kind).is_some()) {
+            let to = dir.join(file_name(base_offset, kind.extension()));
+            let from = dir.join(file_name(base_offset, kind.extension()) + Stage::Swap.suffix());
+            ctx.disk.rename(&from, &to).map_err(LogError::io("rename", &from))?;
+            known.0[kind as usize] = lengths.of(kind);
+        }
+        ctx.disk.sync_dir(dir).map_err(LogError::io("sync", dir))
     }
 
     fn holds_nothing(&self) -> bool {
@@ -163,8 +231,16 @@ impl Found {
     }
 }
 
+/// Removes what is left of a cleaned segment that never took the place of others.
+fn drop_swap(ctx: &LogContext, dir: &Path, base_offset: Offset) -> Result<(), LogError> {
+    for kind in FileKind::ALL {
+        remove_if_exists(ctx, &dir.join(file_name(base_offset, kind.extension()) + Stage::Swap.suffix()))?;
+    }
+    Ok(())
+}
+
 /// Whether a partition's directory has records, or had some once.
-pub(super) fn holds_records(ctx: &LogContext, dir: &Path) -> Result<bool, LogError> {
+pub(super) fn holds_records(ctx: &Arc<LogContext>, dir: &Path) -> Result<bool, LogError> {
     let found = Found::list(ctx, dir)?;
     Ok(!found.holds_nothing() || found.segments.keys().any(|base_offset| *base_offset > 0))
 }
@@ -365,15 +441,16 @@ impl Log {
             next_offset = recovered.end_offset;
             // Everything before a gap that no segment can span was made durable, but the offset where the gap began is
             // not known.
-            let is_before_gap = limit.is_some_and(|limit| is_gap_between(segment.base_offset(), limit));
+            let is_before_gap = limit.is_some_and(|limit| {
+                is_gap_between(segment.base_offset(), limit) || self.may_end_early(limit, recovery_point)
+            });
             if next_offset < recovery_point.min(limit.unwrap_or(Offset::MAX)) && !is_before_gap {
                 return Err(segment.corrupt(
                     segment.size_bytes(),
                     format!("the log ends at offset {next_offset}, {}", durable_below(recovery_point)),
                 ));
             }
-            // Segments follow each other without a gap until a cleaner works on them, and it cleans durable ones only.
-            // So a segment that ends early has lost its tail, even if it ends with a whole batch.
+            // A segment that ends early has lost its tail, even if it ends with a whole batch.
             if recovered.cut || limit.is_some_and(|limit| next_offset < limit) && !is_before_gap {
                 kept = at + 1;
                 break;
@@ -394,6 +471,19 @@ impl Log {
             self.ctx.disk.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
         }
         Ok(next_offset)
+    }
+
+    /// Whether a cleaner may have taken batches from `offset` on.
+    fn may_have_gap(&self, offset: Offset) -> bool {
+        let cleaned_to = self.ctx.cleaner_offsets.get(&self.partition);
+        self.config.cleanup_policy.compact || cleaned_to.is_some_and(|cleaned_to| cleaned_to > offset)
+    }
+
+    /// Whether Apache Kafka's cleaner may have taken the last batch of a segment whose successor begins at `limit`. It
+    /// makes a segment durable first. The cleaner of this broker keeps the last batch.
+    fn may_end_early(&self, limit: Offset, recovery_point: Offset) -> bool {
+        self.config.cleanup_policy.compact && limit <= recovery_point
+            || self.ctx.cleaner_offsets.get(&self.partition).is_some_and(|cleaned| cleaned >= limit)
     }
 
     /// Removes a segment after a torn one from the log.
@@ -486,8 +576,9 @@ impl Log {
         let mut scan = segment.scan(position, segment.size_bytes())?;
         while let Some((at, batch, records)) = scan.next_if_whole()? {
             let follows = batch.base_offset() >= end_offset && limit.is_none_or(|limit| batch.last_offset() < limit);
-            // Checksums do not cover offsets, but a flush always ended with a whole batch.
-            let leaps = end_offset < recovery_point && batch.last_offset() >= recovery_point;
+            // Checksums do not cover offsets, but a flush always ended with a whole batch. A cleaner may have taken it.
+            let leaps_from = if self.may_have_gap(end_offset) { batch.base_offset() } else { end_offset };
+            let leaps = leaps_from < recovery_point && batch.last_offset() >= recovery_point;
             let is_whole = batch.crc_is_valid(records);
             if !follows || leaps || !is_whole {
                 return Ok(Checked { position, end_offset, is_whole });

@@ -24,7 +24,7 @@ use walk::{Scan, Walk};
 pub(crate) use self::{damage::BatchSearch, repair::Rebuilt};
 use super::{
     LogContext, LogError,
-    file_names::{FileKind, FileLengths, PartitionDir, file_name},
+    file_names::{FileKind, FileLengths, PartitionDir, Stage, file_name},
     index_reader::IndexReader,
     offset_index::{self, OffsetEntry},
     time_index::{self, TimeEntry},
@@ -118,6 +118,8 @@ pub struct Segment {
     size: AtomicU64,
     files: [Mutex<Option<Arc<dyn File>>>; 4],
     used: AtomicU8,
+    /// A [`Stage`].
+    stage: AtomicU8,
     deleted: AtomicBool,
     has_aborted: AtomicBool,
     state: Mutex<SegmentState>,
@@ -142,6 +144,17 @@ impl Segment {
         base_offset: Offset,
         lengths: FileLengths,
     ) -> Arc<Segment> {
+        Segment::at_stage(ctx, dir, base_offset, lengths, Stage::InUse)
+    }
+
+    /// [`Segment::new`] for a segment that is not part of the log yet.
+    pub(crate) fn at_stage(
+        ctx: &Arc<LogContext>,
+        dir: &Arc<PartitionDir>,
+        base_offset: Offset,
+        lengths: FileLengths,
+        stage: Stage,
+    ) -> Arc<Segment> {
         let entries = |kind: FileKind, bytes: usize| (lengths.of(kind).unwrap_or(0) / bytes as u64) as u32;
         let size = lengths.of(FileKind::Log).unwrap_or(0);
         Arc::new_cyclic(|this| Segment {
@@ -153,6 +166,7 @@ impl Segment {
             size: AtomicU64::new(size),
             files: Default::default(),
             used: AtomicU8::new(0),
+            stage: AtomicU8::new(stage as u8),
             deleted: AtomicBool::new(false),
             has_aborted: AtomicBool::new(lengths.of(FileKind::TxnIndex).is_some_and(|len| len > 0)),
             state: Mutex::new(SegmentState {
@@ -191,7 +205,8 @@ impl Segment {
     }
 
     fn path_in(&self, dir: &Path, kind: FileKind) -> PathBuf {
-        let mut name = file_name(self.base_offset, kind.extension());
+        let stage = Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))];
+        let mut name = file_name(self.base_offset, kind.extension()) + stage.suffix();
         if self.deleted.load(Ordering::Acquire) {
             name.push_str(".deleted");
         }
@@ -375,20 +390,32 @@ impl Segment {
         if self.size_bytes() == 0 {
             return Ok(0);
         }
-        let known = lock(&self.state).rolling_timestamp;
-        let first = match known {
-            Some(first) => first,
-            None => {
-                let first = match self.walk(0, self.size_bytes())?.next() {
-                    // A damaged first batch must not keep others from being appended.
-                    Err(LogError::Corrupt { .. }) => -1,
-                    first => first?.map_or(-1, |(_, batch)| batch.max_timestamp()),
-                };
-                lock(&self.state).rolling_timestamp = Some(first);
-                first
-            }
-        };
+        let first = self.first_timestamp()?;
         Ok(if first >= 0 { batch_timestamp_ms - first } else { now_ms - self.created_ms })
+    }
+
+    /// The largest timestamp of the first batch, or -1 (`LogSegment.getFirstBatchTimestamp`).
+    pub(crate) fn first_timestamp(&self) -> Result<TimestampMs, LogError> {
+        if self.size_bytes() == 0 {
+            return Ok(-1);
+        }
+        if let Some(known) = lock(&self.state).rolling_timestamp {
+            return Ok(known);
+        }
+        let first = match self.walk(0, self.size_bytes())?.next() {
+            // A damaged first batch must not keep others from being appended.
+            Err(LogError::Corrupt { .. }) => -1,
+            first => first?.map_or(-1, |(_, batch)| batch.max_timestamp()),
+        };
+        lock(&self.state).rolling_timestamp = Some(first);
+        Ok(first)
+    }
+
+    /// The number of bytes of the larger one of the two indexes.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        let state = lock(&self.state);
+        let bytes = |entries: u32, entry_bytes: usize| u64::from(entries) * entry_bytes as u64;
+        bytes(state.offsets.len(), offset_index::ENTRY_BYTES).max(bytes(state.times.len(), time_index::ENTRY_BYTES))
     }
 
     /// Truncates everything from the batch at `position` on, in the indexes too.
@@ -434,7 +461,7 @@ impl Segment {
     }
 
     /// The offset after the last batch between two positions, or the segment's base offset.
-    fn end_of_walk(&self, start: u64, end: u64) -> Result<Offset, LogError> {
+    pub(crate) fn end_of_walk(&self, start: u64, end: u64) -> Result<Offset, LogError> {
         let mut walk = self.walk(start, end)?;
         let mut next_offset = self.base_offset;
         while let Some((_, batch)) = walk.next()? {
@@ -768,6 +795,27 @@ impl Segment {
         self.file(FileKind::Index)?;
         self.file(FileKind::TimeIndex)?;
         Ok(())
+    }
+
+    /// Renames the files for the next stage, the `.log` file first: `recovery.rs` tells by it how far a crash has come.
+    /// Returns false if the segment was deleted.
+    pub(crate) fn advance_to(&self, stage: Stage) -> Result<bool, LogError> {
+        // Nobody may open a file by its old name in the meantime.
+        let _slots: Vec<_> = self.files.iter().map(lock).collect();
+        if self.is_deleted() {
+            return Ok(false);
+        }
+        let dir = self.dir.read();
+        for kind in FileKind::ALL {
+            let from = self.path_in(&dir, kind);
+            let to = dir.join(file_name(self.base_offset, kind.extension()) + stage.suffix());
+            match self.ctx.disk.rename(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && kind != FileKind::Log => {}
+                renamed => renamed.map_err(LogError::io("rename", &from))?,
+            }
+        }
+        self.stage.store(stage as u8, Ordering::Release);
+        Ok(true)
     }
 
     /// Renames the files to `….deleted`; readers that have them open can still read. Returns the new paths.

@@ -35,6 +35,7 @@ pub const MODULES: &[&str] = &[
     "ottla.log.log",
     "ottla.log.log_manager",
     "ottla.log.log_manager.background",
+    "ottla.log.log_manager.cleaner",
     "ottla.log.recovery",
     "ottla.log.segment",
     "ottla.log.segment.repair",

@@ -136,6 +136,18 @@ metrics! {
             "Offset up to which consumers read: the high watermark.";
         OfflineLogDirs Gauge "kafka_log_logmanager_offlinelogdirectorycount" []
             "Log directories that have failed.";
+        UncleanablePartitions Gauge "kafka_log_logcleanermanager_uncleanable_partitions_count" []
+            "Compacted logs that cannot be cleaned, because they are damaged.";
+        MaxDirtyPercent Gauge "kafka_log_logcleanermanager_max_dirty_percent" []
+            "The largest part of a compacted log that is dirty and could be cleaned.";
+        CleanerBufferPercent Gauge "kafka_log_logcleaner_max_buffer_utilization_percent" []
+            "How full the cleaner's memory for keys was at the end of the last cleaning.";
+        CleanerRecopyPercent Gauge "kafka_log_logcleaner_cleaner_recopy_percent" []
+            "The part of the bytes that the last cleaning kept.";
+        CleanTime Gauge "kafka_log_logcleaner_max_clean_time_secs" []
+            "How long the last cleaning took, in seconds.";
+        Cleanings Counter "ottla_log_cleanings_total" []
+            "Cleanings of logs.";
         TailCacheBytes Gauge "ottla_tail_cache_bytes" []
             "Memory that holds the last produced batches.";
     }

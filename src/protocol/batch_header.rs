@@ -31,6 +31,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
 pub(super) const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// Why bytes are not a valid batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -236,6 +237,12 @@ impl BatchHeader {
         self.attributes() & CONTROL_BIT != 0
     }
 
+    /// From when on the tombstones and the marker in the batch may be removed, in milliseconds of wall-clock time
+    /// (KIP-534). A cleaner sets it when it first meets the batch, in the place of the base timestamp.
+    pub fn delete_horizon_ms(&self) -> Option<TimestampMs> {
+        (self.attributes() & DELETE_HORIZON_BIT != 0).then(|| self.base_timestamp())
+    }
+
     /// Whether the producer is idempotent. Any negative id means no (`RecordBatch.hasProducerId`).
     pub fn has_producer_id(&self) -> bool {
         self.producer_id() > -1
@@ -262,6 +269,28 @@ impl BatchHeader {
     pub(crate) fn set_compression(&mut self, codec: Compression) {
         let kept = self.attributes() & (LOG_APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT);
         self.set_attributes(kept | i16::from(codec.id()));
+    }
+
+    /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow. The records' timestamp deltas count from it.
+    pub(crate) fn set_delete_horizon_ms(&mut self, horizon_ms: TimestampMs) {
+        self.set_attributes(self.attributes() | DELETE_HORIZON_BIT);
+        self.set_base_timestamp(horizon_ms);
+    }
+
+    /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow.
+    pub(crate) fn set_record_count(&mut self, count: i32) {
+        self.0[RECORD_COUNT_AT..].copy_from_slice(&count.to_be_bytes());
+    }
+
+    /// The header of this batch without its records, which keeps its offsets and its producer's sequence
+    /// (`DefaultRecordBatch.writeEmptyHeader`).
+    pub(crate) fn emptied(mut self) -> BatchHeader {
+        self.set_compression(Compression::None);
+        self.set_base_timestamp(-1);
+        self.set_record_count(0);
+        self.set_records_bytes(0);
+        self.set_crc(&[]);
+        self
     }
 
     /// Covered by the checksum, so [`BatchHeader::set_crc`] must follow.

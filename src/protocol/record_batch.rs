@@ -143,7 +143,7 @@ impl<'a> RecordIter<'a> {
     fn record(&mut self) -> Option<RecordView<'a>> {
         let before = self.cursor.0.len();
         let mut body = self.cursor.record_body()?;
-        let Fields { timestamp_delta, offset_delta, key, value, header_count } = body.fields()?;
+        let Fields { timestamp_delta, offset_delta, key, value, header_count } = body.fields(&mut |_| {})?;
         let header_bytes = body.0;
         body.skip_headers(header_count)?;
         let size_bytes = before - self.cursor.0.len();
@@ -221,20 +221,13 @@ impl<R: BufRead> RecordWalk<R> {
         sink: &mut (impl Write + ?Sized),
     ) -> Result<TimestampMs, WalkError> {
         let mut base_timestamp = None;
-        let (mut fields, mut length) = (Vec::with_capacity(24), Vec::with_capacity(5));
+        let mut start = RecordStart::default();
         for index in 0..self.count {
             let mut body = Pieces::of_record(&mut self.source);
             let Some((timestamp_delta, _)) = body.deltas() else { return Err(body.error(index)) };
             let timestamp_ms = timestamp_of(timestamp_delta);
             let base = *base_timestamp.get_or_insert(timestamp_ms);
-            fields.clear();
-            fields.push(0); // Attributes.
-            put_varlong(&mut fields, timestamp_ms.wrapping_sub(base));
-            put_varlong(&mut fields, index.into());
-            length.clear();
-            put_varlong(&mut length, (fields.len() + body.left) as i64);
-            sink.write_all(&length)?;
-            sink.write_all(&fields)?;
+            start.write(timestamp_ms.wrapping_sub(base), index, body.left, sink)?;
             if body.copy_rest(sink)?.is_none() {
                 return Err(body.error(index));
             }
@@ -242,18 +235,85 @@ impl<R: BufRead> RecordWalk<R> {
         Ok(base_timestamp.unwrap_or(-1))
     }
 
-    fn record(&mut self) -> Result<RecordSummary, WalkError> {
+    /// Copies the records that `is_kept` names by their position in the batch to `sink`, with their offset deltas and
+    /// with `timestamp_shift` added to their timestamp deltas.
+    ///
+    /// # Errors
+    /// If a record is malformed, or the source or the sink fails.
+    pub fn filter(
+        mut self,
+        is_kept: impl Fn(usize) -> bool,
+        timestamp_shift: i64,
+        sink: &mut (impl Write + ?Sized),
+    ) -> Result<(), WalkError> {
+        let mut start = RecordStart::default();
+        for index in 0..self.count {
+            let mut body = Pieces::of_record(&mut self.source);
+            let Some((timestamp_delta, offset_delta)) = body.deltas() else { return Err(body.error(index)) };
+            let copied = match is_kept(index as usize) {
+                true => {
+                    start.write(timestamp_delta.wrapping_add(timestamp_shift), offset_delta, body.left, sink)?;
+                    body.copy_rest(sink)?
+                }
+                false => body.copy_rest(&mut io::sink())?,
+            };
+            if copied.is_none() {
+                return Err(body.error(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next record. Passes the bytes of its key to `on_key`, in pieces: a key may be larger than the memory for it.
+    pub fn next_with_key(&mut self, on_key: &mut impl FnMut(&[u8])) -> Option<Result<RecordSummary, WalkError>> {
+        if self.read >= self.count {
+            return None;
+        }
+        let record = self.record(on_key);
+        self.read = if record.is_ok() { self.read + 1 } else { self.count };
+        Some(record)
+    }
+
+    #[inline]
+    fn record(&mut self, on_key: &mut impl FnMut(&[u8])) -> Result<RecordSummary, WalkError> {
         // Almost all records are completely in one piece.
         let piece = self.source.fill_buf()?;
         let mut cursor = Cursor(piece);
         if let Some(mut body) = cursor.record_body() {
-            let summary = body.summary(<[u8]>::len).ok_or(WalkError::Record(self.read))?;
+            let summary = body.summary(on_key, <[u8]>::len).ok_or(WalkError::Record(self.read))?;
             let bytes = piece.len() - cursor.0.len();
             self.source.consume(bytes);
             return Ok(summary);
         }
         let mut body = Pieces::of_record(&mut self.source);
-        body.summary(|length| length).ok_or_else(|| body.error(self.read))
+        body.summary(on_key, |length| length).ok_or_else(|| body.error(self.read))
+    }
+}
+
+/// Writes what comes before a record's key: its length, attributes and deltas.
+#[derive(Default)]
+struct RecordStart {
+    fields: Vec<u8>,
+    length: Vec<u8>,
+}
+
+impl RecordStart {
+    /// `rest_bytes`: the size of key, value and headers.
+    fn write(
+        &mut self,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        rest_bytes: usize,
+        sink: &mut (impl Write + ?Sized),
+    ) -> io::Result<()> {
+        self.fields.clear();
+        self.fields.push(0); // Attributes.
+        put_varlong(&mut self.fields, timestamp_delta);
+        put_varlong(&mut self.fields, offset_delta.into());
+        self.length.clear();
+        put_varlong(&mut self.length, (self.fields.len() + rest_bytes) as i64);
+        sink.write_all(&self.length)?;
+        sink.write_all(&self.fields)
     }
 }
 
@@ -262,12 +322,7 @@ impl<R: BufRead> Iterator for RecordWalk<R> {
 
     #[inline]
     fn next(&mut self) -> Option<Result<RecordSummary, WalkError>> {
-        if self.read >= self.count {
-            return None;
-        }
-        let record = self.record();
-        self.read = if record.is_ok() { self.read + 1 } else { self.count };
-        Some(record)
+        self.next_with_key(&mut |_| {})
     }
 }
 
@@ -287,6 +342,8 @@ trait RecordBody {
 
     fn byte(&mut self) -> Option<u8>;
     fn take(&mut self, length: usize) -> Option<Self::Bytes>;
+    /// Like `take`, and passes the bytes to `on_bytes`, in pieces.
+    fn show(&mut self, length: usize, on_bytes: &mut impl FnMut(&[u8])) -> Option<Self::Bytes>;
     /// The number of bytes of the record that are not read yet.
     fn left(&self) -> usize;
 
@@ -298,9 +355,12 @@ trait RecordBody {
     }
 
     #[inline]
-    fn fields(&mut self) -> Option<Fields<Self::Bytes>> {
+    fn fields(&mut self, on_key: &mut impl FnMut(&[u8])) -> Option<Fields<Self::Bytes>> {
         let (timestamp_delta, offset_delta) = self.deltas()?;
-        let key = self.bytes()?;
+        let key = match self.varint()? {
+            -1 => None,
+            length => Some(self.show(usize::try_from(length).ok()?, on_key)?),
+        };
         let value = self.bytes()?;
         let header_count = self.varint()?;
         // Each header has at least two bytes, which limits the count.
@@ -321,8 +381,12 @@ trait RecordBody {
     }
 
     #[inline]
-    fn summary(&mut self, length: impl Fn(Self::Bytes) -> usize) -> Option<RecordSummary> {
-        let Fields { timestamp_delta, offset_delta, key, value, header_count } = self.fields()?;
+    fn summary(
+        &mut self,
+        on_key: &mut impl FnMut(&[u8]),
+        length: impl Fn(Self::Bytes) -> usize,
+    ) -> Option<RecordSummary> {
+        let Fields { timestamp_delta, offset_delta, key, value, header_count } = self.fields(on_key)?;
         self.skip_headers(header_count)?;
         Some(RecordSummary {
             offset_delta,
@@ -399,6 +463,11 @@ impl<'a> RecordBody for Cursor<'a> {
     }
 
     #[inline]
+    fn show(&mut self, length: usize, on_bytes: &mut impl FnMut(&[u8])) -> Option<&'a [u8]> {
+        self.take(length).inspect(|bytes| on_bytes(bytes))
+    }
+
+    #[inline]
     fn left(&self) -> usize {
         self.0.len()
     }
@@ -461,10 +530,16 @@ impl<R: BufRead> RecordBody for Pieces<'_, R> {
     }
 
     fn take(&mut self, length: usize) -> Option<usize> {
+        self.show(length, &mut |_| {})
+    }
+
+    fn show(&mut self, length: usize, on_bytes: &mut impl FnMut(&[u8])) -> Option<usize> {
         self.left = self.left.checked_sub(length)?;
         let mut missing = length;
         while missing > 0 {
-            let bytes = self.piece(missing)?.len();
+            let piece = self.piece(missing)?;
+            on_bytes(piece);
+            let bytes = piece.len();
             self.source.consume(bytes);
             missing -= bytes;
         }

@@ -78,9 +78,23 @@ pub struct Faults {
     pub fail_open: Option<u32>,
     /// Directories have no space for a longer name (ENOSPC).
     pub no_space_for_names: bool,
+    /// How many more changes and syncs, of files and names, take place. All later ones fail, as if the process had
+    /// ended there; a crash or kill must follow.
+    pub end_after: Option<u32>,
 }
 
 impl Faults {
+    fn count_change(&mut self) -> io::Result<()> {
+        match &mut self.end_after {
+            Some(0) => Err(io::Error::other("the process has ended")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Fails if this is the call that must fail: a call for the file at `path`, counted in the field `of_kind`.
     fn count(&mut self, path: &Path, of_kind: fn(&mut Faults) -> &mut Option<u32>) -> io::Result<()> {
         if !path.starts_with(&self.below) {
@@ -433,6 +447,7 @@ impl Disk for SimDisk {
             (Some(node), _) => Ok(node.clone()),
             (None, Open::Read | Open::ReadWrite) => Err(not_found(path)),
             (None, Open::Create | Open::CreateNew) => {
+                locked(&self.inner.state).faults.count_change()?;
                 let file = FileState { modified_ms: self.now_ms(), ..FileState::default() };
                 let node = Arc::new(Node::File(Mutex::new(file)));
                 dir.change(|entries| entries.insert(name, node.clone()));
@@ -452,6 +467,9 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.exists(from) {
+            locked(&self.inner.state).faults.count_change()?;
+        }
         let (source, source_name) = self.parent(from)?;
         let (target, target_name) = self.parent(to)?;
         let (Node::Dir(source_dir), Node::Dir(target_dir)) = (&*source, &*target) else {
@@ -478,6 +496,9 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        if self.exists(path) {
+            locked(&self.inner.state).faults.count_change()?;
+        }
         self.in_parent(path, |dir, name| match dir.current.get(&name).map(|node| matches!(**node, Node::File(_))) {
             None => Err(not_found(path)),
             Some(false) => Err(io::ErrorKind::IsADirectory.into()),
@@ -489,6 +510,9 @@ impl Disk for SimDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        if self.exists(path) {
+            locked(&self.inner.state).faults.count_change()?;
+        }
         self.in_parent(path, |dir, name| match dir.change(|entries| entries.remove(&name)) {
             Some(_) => Ok(()),
             None => Err(not_found(path)),
@@ -554,6 +578,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        locked(&self.inner.state).faults.count_change()?;
         let _descriptor = self.take_descriptor()?;
         match &*self.find(path)? {
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
@@ -569,6 +594,7 @@ impl Disk for SimDisk {
         self.find(path)?;
         {
             let mut state = locked(&self.inner.state);
+            state.faults.count_change()?;
             state.syncs += 1;
             state.faults.count(path, |faults| &mut faults.fail_sync)?;
         }
@@ -655,6 +681,7 @@ impl SimFile {
         let mut room = wanted;
         self.with(
             |state| {
+                state.faults.count_change()?;
                 state.faults.count(&self.path, |faults| &mut faults.fail_write)?;
                 let taken = (wanted - kept).min(state.capacity_bytes.saturating_sub(state.used_bytes));
                 state.used_bytes += taken;
@@ -698,7 +725,10 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now_ms = self.disk.now_ms();
         let given_back = self.with(
-            |state| state.faults.count(&self.path, |faults| &mut faults.fail_write),
+            |state| {
+                state.faults.count_change()?;
+                state.faults.count(&self.path, |faults| &mut faults.fail_write)
+            },
             |file| {
                 file.change(Change::SetLen(len), now_ms);
                 std::mem::take(&mut file.reserved_to).saturating_sub(len)
@@ -718,6 +748,7 @@ impl File for SimFile {
         let wanted = (position + length).saturating_sub(kept);
         self.with(
             |state| {
+                state.faults.count_change()?;
                 state.faults.count(&self.path, |faults| &mut faults.fail_write)?;
                 if state.cannot_reserve_space {
                     return Err(io::ErrorKind::Unsupported.into());
@@ -737,6 +768,7 @@ impl File for SimFile {
         let failed = std::cell::RefCell::new(Ok(()));
         self.with(
             |state| {
+                state.faults.count_change()?;
                 state.syncs += 1;
                 *failed.borrow_mut() = state.faults.count(&self.path, |faults| &mut faults.fail_sync);
                 Ok(())

@@ -35,6 +35,7 @@ impl LogManager {
     /// Starts the background work; it ends with the task group. Each directory has its own task, so that a slow
     /// directory does not delay the others.
     pub fn start(self: &Arc<Self>) {
+        self.start_cleaner();
         for at in 0..self.dirs.len() {
             let manager = self.clone();
             self.env.tasks.spawn_until_stopped("log-manager", async move {

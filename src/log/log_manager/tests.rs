@@ -10,7 +10,7 @@ use crate::{
     sim::{SimClock, SimDisk, disk::Faults},
 };
 
-fn env(disk: &SimDisk, clock: &SimClock) -> Env {
+pub(super) fn env(disk: &SimDisk, clock: &SimClock) -> Env {
     Env {
         clock: Arc::new(clock.clone()),
         disk: Arc::new(disk.clone()),
@@ -36,7 +36,7 @@ fn append(log: &Mutex<Log>, now_ms: i64) {
     log.append_as_leader(batch, 0, now_ms).unwrap();
 }
 
-fn open(manager: &LogManager, name: &str, config: LogConfig) -> Arc<Mutex<Log>> {
+pub(super) fn open(manager: &LogManager, name: &str, config: LogConfig) -> Arc<Mutex<Log>> {
     let log = manager.open_log(&tp(name), None, Arc::new(config), Placement::New(None)).unwrap();
     let ctx = log.context().clone();
     let log = Arc::new(Mutex::new(log));
