@@ -1,8 +1,8 @@
 //! Compaction: keeps the newest record of each key (Apache: `LogCleaner`, `Cleaner`).
 //!
 //! `plan.rs` says what of a log can be cleaned, `cleaning.rs` runs one cleaning, with `offset_map.rs`,
-//! `transactions.rs` and `batch.rs` for the decisions. Leaves the exchange of segments to `log/replace.rs`, and the choice of the log and
-//! the rate to `log_manager/cleaner.rs`.
+//! `transactions.rs` and `batch.rs` for the decisions. Leaves the exchange of segments to `log/replace.rs`, and the
+//! choice of the log and the rate to `log_manager/cleaner.rs`.
 
 mod batch;
 mod cleaning;
