@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::brokers::BrokerHeartbeat;
 use crate::{
     metadata::image::{BrokerRegistration, MetadataImage},
-    types::BrokerId,
+    types::{BrokerId, Offset},
 };
 
 /// What a controller that is not active knows of a silent broker is of use for this long.
@@ -39,9 +39,10 @@ pub struct BrokerSessions {
     /// Nodes whose process has ended, and that have sent nothing since. A controller that is not active remembers them,
     /// too: the next one may be this.
     ended: BTreeSet<BrokerId>,
-    /// The incarnations in which nodes run, as far as this node knows. A broker that is registered in another has
-    /// ended, although its node sends messages.
-    incarnations: BTreeMap<BrokerId, Uuid>,
+    /// The incarnations in which nodes run, as far as this node knows, each with the end of its metadata log when it
+    /// learned that. A broker that was registered before in another has ended, although its node sends messages. One
+    /// that was registered later is a newer one: a node that has lost its disk, and so its vote, sends no messages.
+    incarnations: BTreeMap<BrokerId, (Uuid, Offset)>,
     /// Until then this node itself did not run: others could not be heard.
     paused_until: Duration,
 }
@@ -98,12 +99,13 @@ impl BrokerSessions {
         self.heard.insert(node, now);
     }
 
-    /// A node runs in this incarnation of its broker, if it has one.
-    pub fn on_incarnation(&mut self, node: BrokerId, incarnation: Uuid) {
+    /// A node runs in this incarnation of its broker, if it has one. `log_end_offset` is the end of this node's
+    /// metadata log.
+    pub fn on_incarnation(&mut self, node: BrokerId, incarnation: Uuid, log_end_offset: Offset) {
         if incarnation.is_nil() {
             self.incarnations.remove(&node);
         } else {
-            self.incarnations.insert(node, incarnation);
+            self.incarnations.insert(node, (incarnation, log_end_offset));
         }
     }
 
@@ -177,7 +179,10 @@ impl BrokerSessions {
         // A broker that was never heard begins its session now.
         let mut is_over = |broker: BrokerId| *last_contact.entry(broker).or_insert(now) + timeout < now;
         let is_former = |broker: &BrokerRegistration| {
-            incarnations.get(&broker.id).is_some_and(|runs| *runs != broker.incarnation_id)
+            // A broker epoch is the offset of its registration.
+            incarnations
+                .get(&broker.id)
+                .is_some_and(|(runs, known_at)| *runs != broker.incarnation_id && broker.epoch < *known_at)
         };
         let mut lost = Vec::new();
         for broker in image.alive_brokers() {
@@ -219,11 +224,14 @@ mod tests {
             let fence = sessions.expired(&image, at(0), SESSION).unwrap().fence;
             (fence.broker_id, fence.also_lost)
         };
-        sessions.on_incarnation(2, image.broker(2).unwrap().incarnation_id);
+        let epoch = image.broker(2).unwrap().epoch;
+        sessions.on_incarnation(2, image.broker(2).unwrap().incarnation_id, epoch + 1);
         assert_eq!(first(&mut sessions), (1, vec![]));
-        sessions.on_incarnation(2, Uuid::from_u128(99));
+        sessions.on_incarnation(2, Uuid::from_u128(99), epoch);
+        assert_eq!(first(&mut sessions), (1, vec![]), "2 was registered after this was heard: it is a newer one");
+        sessions.on_incarnation(2, Uuid::from_u128(99), epoch + 1);
         assert_eq!(first(&mut sessions), (2, vec![1]));
-        sessions.on_incarnation(2, Uuid::nil());
+        sessions.on_incarnation(2, Uuid::nil(), epoch + 1);
         assert_eq!(first(&mut sessions), (1, vec![]), "the node has no broker");
     }
 

@@ -85,7 +85,8 @@ impl Driver {
             // Its broker sends no heartbeats.
             self.sessions.on_heartbeat(self.options.settings.node_id, now);
         } else if let Some(own) = &self.options.broker {
-            self.sessions.on_incarnation(own.broker_id, own.incarnation_id);
+            let log_end_offset = self.node.store().end_offset();
+            self.sessions.on_incarnation(own.broker_id, own.incarnation_id, log_end_offset);
         }
         let session = self.options.settings.broker_session_timeout;
         while let Some(Expired { fence, lost }) = self.sessions.expired(&self.working, now, session) {

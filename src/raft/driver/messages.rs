@@ -39,7 +39,8 @@ impl Driver {
             }
         }
         if is_voter {
-            self.sessions.on_incarnation(sent.from, sent.broker_incarnation);
+            let log_end_offset = self.node.store().end_offset();
+            self.sessions.on_incarnation(sent.from, sent.broker_incarnation, log_end_offset);
             self.note_voter(&sent);
             self.learn_voter(&sent)?;
         }
