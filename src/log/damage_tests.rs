@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::topic::LogConfig,
     protocol::record_batch::{BatchView, iter_batches},
-    types::{Offset, TopicId},
+    types::{CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
 /// One record per batch.
@@ -304,5 +304,24 @@ fn a_damaged_transaction_index_is_rebuilt_after_a_clean_stop() {
             assert_eq!(log.read(0, 1, Offset::MAX, true).unwrap().aborted_transactions(6).unwrap(), expected, "{what}");
         }
         log.close_cleanly().unwrap();
+    }
+}
+
+/// A checksum does not cover offsets, and only the metadata log has all of them.
+#[test]
+fn a_damaged_offset_in_the_metadata_log_is_not_taken_for_a_gap() {
+    let stored = Stored::new(1 << 20);
+    let partition = TopicPartition::new(CLUSTER_METADATA_TOPIC, 0);
+    let dir = stored.fixture.dir.path().join(partition.to_string());
+    std::fs::rename(stored.fixture.dir.path().join("t-0"), &dir).unwrap();
+    let log_file = dir.join("00000000000000000000.log");
+    let whole = std::fs::read(&log_file).unwrap();
+    for byte in 0..8 {
+        std::fs::write(&log_file, &whole).unwrap();
+        stored.flip(&log_file, stored.positions[100] + byte);
+        let config = Arc::new(stored.fixture.config.clone());
+        let ctx = stored.fixture.ctx.clone();
+        let log = Log::open(&ctx, &dir, partition.clone(), None, config, OpenLog::default()).unwrap();
+        assert_eq!(log.log_end_offset(), 100, "byte {byte} of the offset");
     }
 }

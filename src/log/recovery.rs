@@ -29,7 +29,7 @@ use crate::{
     config::topic::LogConfig,
     env::Disk,
     protocol::record_batch::{BatchHeader, HEADER_BYTES},
-    types::{Offset, TopicId, TopicPartition},
+    types::{CLUSTER_METADATA_TOPIC, Offset, TopicId, TopicPartition},
 };
 
 /// See [`Log::open`].
@@ -473,6 +473,11 @@ impl Log {
         Ok(next_offset)
     }
 
+    /// The offsets of the metadata log follow one another, so a batch after a gap has a damaged offset.
+    fn may_skip_offsets(&self) -> bool {
+        *self.partition.topic != *CLUSTER_METADATA_TOPIC
+    }
+
     /// Whether a cleaner may have taken batches from `offset` on.
     fn may_have_gap(&self, offset: Offset) -> bool {
         let cleaned_to = self.ctx.cleaner_offsets.get(&self.partition);
@@ -575,7 +580,9 @@ impl Log {
     ) -> Result<Checked, LogError> {
         let mut scan = segment.scan(position, segment.size_bytes())?;
         while let Some((at, batch, records)) = scan.next_if_whole()? {
-            let follows = batch.base_offset() >= end_offset && limit.is_none_or(|limit| batch.last_offset() < limit);
+            let skips = batch.base_offset() > end_offset && !self.may_skip_offsets();
+            let follows =
+                batch.base_offset() >= end_offset && !skips && limit.is_none_or(|limit| batch.last_offset() < limit);
             // Checksums do not cover offsets, but a flush always ended with a whole batch. A cleaner may have taken it.
             let leaps_from = if self.may_have_gap(end_offset) { batch.base_offset() } else { end_offset };
             let leaps = leaps_from < recovery_point && batch.last_offset() >= recovery_point;
