@@ -324,4 +324,11 @@ fn a_damaged_offset_in_the_metadata_log_is_not_taken_for_a_gap() {
         let log = Log::open(&ctx, &dir, partition.clone(), None, config, OpenLog::default()).unwrap();
         assert_eq!(log.log_end_offset(), 100, "byte {byte} of the offset");
     }
+    for recovery_point in [0, 1, 100, 150, BATCHES] {
+        std::fs::write(&log_file, &whole).unwrap();
+        let (config, ctx) = (Arc::new(stored.fixture.config.clone()), stored.fixture.ctx.clone());
+        let start = OpenLog { recovery_point, acknowledged_is_synced: true, ..OpenLog::default() };
+        let log = Log::open(&ctx, &dir, partition.clone(), None, config, start).unwrap();
+        assert_eq!(log.log_end_offset(), BATCHES, "from {recovery_point}");
+    }
 }

@@ -580,7 +580,9 @@ impl Log {
     ) -> Result<Checked, LogError> {
         let mut scan = segment.scan(position, segment.size_bytes())?;
         while let Some((at, batch, records)) = scan.next_if_whole()? {
-            let skips = batch.base_offset() > end_offset && !self.may_skip_offsets();
+            // Where a scan begins behind the segment's start, the offset is not known before the first batch.
+            let is_known = position == 0 || end_offset > segment.base_offset();
+            let skips = is_known && batch.base_offset() > end_offset && !self.may_skip_offsets();
             let follows =
                 batch.base_offset() >= end_offset && !skips && limit.is_none_or(|limit| batch.last_offset() < limit);
             // Checksums do not cover offsets, but a flush always ended with a whole batch. A cleaner may have taken it.
