@@ -60,6 +60,11 @@ impl Stage {
             Stage::Swap => ".swap",
         }
     }
+
+    /// The name of a segment's file at this stage.
+    pub(crate) fn file_name(self, base_offset: Offset, kind: FileKind) -> String {
+        file_name(base_offset, kind.extension()) + self.suffix()
+    }
 }
 
 /// `LogFileUtils.filenamePrefixFromOffset`.

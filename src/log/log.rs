@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::{
     AppendError, FlushPlan, LogContext, LogError, ReadError, ReadPlan, TimestampLookup,
     checkpoints::{partition_metadata_text, write_unsynced},
-    file_names::{FileLengths, PartitionDir, file_name},
+    file_names::{FileKind, FileLengths, PartitionDir, Stage, file_name},
     flush::{FlushDone, LogFlushes},
     leader_epochs::LeaderEpochs,
     producer_state::{AppendCheck, CompletedTxn, EndTxnMarker, ProducerState},
@@ -236,6 +236,11 @@ impl Log {
     /// First offset of the oldest transaction that is open or whose marker is not yet committed.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         self.producers.first_unstable_offset().map(|offset| offset.max(self.log_start_offset))
+    }
+
+    /// Below it no transaction is open, if everything below `high_watermark` is committed.
+    pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        self.first_unstable_offset().map_or(high_watermark, |first| first.min(high_watermark))
     }
 
     /// State of the producers (DescribeProducers).
@@ -977,14 +982,19 @@ impl Log {
         Ok(self.segments.len())
     }
 
-    /// Renames the files to `.deleted`, to be removed after `delay_ms`; removes their snapshots.
+    /// Renames a segment's files to `.deleted`, to be removed after `delay_ms`.
+    pub(super) fn retire(&self, segment: &Segment, delay_ms: i64) -> Result<(), LogError> {
+        for path in segment.mark_deleted()? {
+            self.ctx.schedule_removal(path, false, delay_ms);
+        }
+        Ok(())
+    }
+
+    /// Retires segments and removes their snapshots.
     fn remove_segments(&mut self, gone: Vec<Arc<Segment>>, delay_ms: i64) -> Result<(), LogError> {
         self.end_swap().map_err(|error| self.ctx.handle_io_error(error))?;
         for segment in gone {
-            let renamed = segment.mark_deleted().map_err(|error| self.ctx.handle_io_error(error))?;
-            for path in renamed {
-                self.ctx.schedule_removal(path, false, delay_ms);
-            }
+            self.retire(&segment, delay_ms).map_err(|error| self.ctx.handle_io_error(error))?;
             self.remove_snapshots(|offset| offset == segment.base_offset())?;
             self.dirty.names += 1;
         }
@@ -1178,6 +1188,16 @@ pub(super) fn aborted(transaction: &CompletedTxn) -> AbortedTransaction {
         last_offset: transaction.last_offset,
         last_stable_offset: transaction.last_stable_offset,
     }
+}
+
+/// Removes what there is of the files of a segment at a stage.
+pub(super) fn remove_segment_files(
+    ctx: &LogContext,
+    dir: &Path,
+    base_offset: Offset,
+    stage: Stage,
+) -> Result<(), LogError> {
+    FileKind::ALL.into_iter().try_for_each(|kind| remove_if_exists(ctx, &dir.join(stage.file_name(base_offset, kind))))
 }
 
 pub(super) fn remove_if_exists(ctx: &LogContext, path: &Path) -> Result<(), LogError> {

@@ -24,16 +24,16 @@ const SEEDS: u64 = 150;
 const STEPS: usize = 120;
 const NOW_MS: i64 = 1_700_000_000_000;
 
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mixed = (self.0 >> 29) ^ self.0;
         (mixed >> 16) % bound.max(1)
     }
 
-    fn one_in(&mut self, bound: u64) -> bool {
+    pub(super) fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
 }
@@ -544,13 +544,17 @@ fn is_prefix(content: &[Stored], batches: &[Stored], start: Offset) -> bool {
     content.len() <= kept.len() && content.iter().zip(kept).all(|(found, expected)| found == expected)
 }
 
+/// The seed that `OTTLA_SEED` names, or as many as `OTTLA_SEEDS` says.
+pub(super) fn seeds(usual: u64) -> Vec<u64> {
+    match std::env::var("OTTLA_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..std::env::var("OTTLA_SEEDS").map_or(usual, |count| count.parse().unwrap())).collect(),
+    }
+}
+
 #[test]
 fn inv_l4_random_operations_and_crashes_leave_what_was_promised() {
-    let seeds = match std::env::var("OTTLA_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..std::env::var("OTTLA_SEEDS").map_or(SEEDS, |count| count.parse().unwrap())).collect(),
-    };
-    for seed in seeds {
+    for seed in seeds(SEEDS) {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             for _ in 0..STEPS {

@@ -324,11 +324,7 @@ fn first_record(
         validator::open_records(batch, records).map_err(|error| segment.corrupt(position, error.to_string()))?;
     for record in records {
         let record = record.map_err(|error| segment.corrupt(position, error.to_string()))?;
-        let timestamp_ms = if batch.is_log_append_time() {
-            batch.max_timestamp()
-        } else {
-            batch.base_timestamp() + record.timestamp_delta
-        };
+        let timestamp_ms = batch.timestamp_of(record.timestamp_delta);
         let offset = batch.base_offset() + Offset::from(record.offset_delta);
         let found = TimestampOffset { timestamp_ms, offset, leader_epoch: batch.partition_leader_epoch() };
         if wanted(&found) {

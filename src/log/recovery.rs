@@ -19,9 +19,10 @@ use super::{
     leader_epochs::LeaderEpochs,
     log::{
         Dirty, LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, SNAPSHOT_EXTENSION, aborted, is_gap_between,
-        remove_if_exists,
+        remove_if_exists, remove_segment_files,
     },
     producer_state::{EndTxnMarker, ProducerState},
+    replace,
     segment::{BatchSearch, Rebuilt, Segment},
     validator::marker_of,
 };
@@ -121,7 +122,7 @@ impl Found {
             // Files of a segment get their suffixes one by one, and a segment may be replaced by several, which get
             // them from the last to the first. So beside a `.cleaned` file they may not be complete.
             if base_offset >= first_cleaned {
-                drop_swap(ctx, dir, base_offset)?;
+                remove_segment_files(ctx, dir, base_offset, Stage::Swap)?;
             } else {
                 found.complete_swap(ctx, dir, base_offset, lengths)?;
             }
@@ -139,9 +140,7 @@ impl Found {
             .collect();
         for base_offset in orphans {
             found.segments.remove(&base_offset);
-            for kind in FileKind::ALL {
-                remove_if_exists(ctx, &dir.join(file_name(base_offset, kind.extension())))?;
-            }
+            remove_segment_files(ctx, dir, base_offset, Stage::InUse)?;
         }
         Ok(found)
     }
@@ -161,9 +160,7 @@ impl Found {
         let end_offset = swap.end_of_walk(0, swap.size_bytes())?.max(base_offset + 1);
         let replaced: Vec<Offset> = self.segments.range(base_offset..end_offset).map(|(base, _)| *base).collect();
         for base in &replaced {
-            for kind in FileKind::ALL {
-                remove_if_exists(ctx, &dir.join(file_name(*base, kind.extension())))?;
-            }
+            remove_segment_files(ctx, dir, *base, Stage::InUse)?;
             self.segments.remove(base);
             if *base != base_offset && self.snapshots.remove(base) {
                 remove_if_exists(ctx, &dir.join(file_name(*base, SNAPSHOT_EXTENSION)))?;
@@ -187,11 +184,11 @@ impl Found {
         lengths: FileLengths,
     ) -> Result<(), LogError> {
         let Some(known) = self.segments.get_mut(&base_offset).filter(|known| known.of(FileKind::Log).is_some()) else {
-            return drop_swap(ctx, dir, base_offset);
+            return remove_segment_files(ctx, dir, base_offset, Stage::Swap);
         };
         for kind in FileKind::ALL.into_iter().filter(|kind| lengths.of(*kind).is_some()) {
-            let to = dir.join(file_name(base_offset, kind.extension()));
-            let from = dir.join(file_name(base_offset, kind.extension()) + Stage::Swap.suffix());
+            let at = |stage: Stage| dir.join(stage.file_name(base_offset, kind));
+            let (from, to) = (at(Stage::Swap), at(Stage::InUse));
             ctx.disk.rename(&from, &to).map_err(LogError::io("rename", &from))?;
             known.0[kind as usize] = lengths.of(kind);
         }
@@ -229,14 +226,6 @@ impl Found {
             (found, _) => Ok(found),
         }
     }
-}
-
-/// Removes what is left of a cleaned segment that never took the place of others.
-fn drop_swap(ctx: &LogContext, dir: &Path, base_offset: Offset) -> Result<(), LogError> {
-    for kind in FileKind::ALL {
-        remove_if_exists(ctx, &dir.join(file_name(base_offset, kind.extension()) + Stage::Swap.suffix()))?;
-    }
-    Ok(())
 }
 
 /// Whether a partition's directory has records, or had some once.
@@ -504,10 +493,7 @@ impl Log {
         }
         if !followed {
             tracing::warn!(partition = %self.partition, segment = segment.base_offset(), "a segment after a torn one is dropped");
-            for path in segment.mark_deleted()? {
-                remove_if_exists(&self.ctx, &path)?;
-            }
-            return Ok(());
+            return replace::remove(segment);
         }
         let bytes = segment.size_bytes();
         let kept = segment.set_aside()?;

@@ -17,13 +17,12 @@ impl Log {
             return None;
         }
         let committed = high_watermark.unwrap_or(self.log_end_offset);
-        let stable = self.first_unstable_offset().map_or(committed, |offset| offset.min(committed));
         Some(LogView {
             segments: self.segments.clone(),
             config: self.config.clone(),
             log_start_offset: self.log_start_offset,
             log_end_offset: self.log_end_offset,
-            settled_offset: stable,
+            settled_offset: self.last_stable_offset(committed),
             committed_offset: committed,
         })
     }
@@ -59,9 +58,7 @@ impl Log {
         let gone: Vec<_> = segments.splice(at..at + sources.len(), [cleaned.clone()]).collect();
         let delay_ms = self.config.file_delete_delay_ms;
         for segment in &gone {
-            for path in segment.mark_deleted()? {
-                self.ctx.schedule_removal(path, false, delay_ms);
-            }
+            self.retire(segment, delay_ms)?;
         }
         // The cleaned segment begins with the snapshot of the first one.
         let inner: Vec<Offset> = gone.iter().skip(1).map(|segment| segment.base_offset()).collect();
@@ -72,11 +69,7 @@ impl Log {
 
     /// Ends a swap that is in preparation, because the segments change.
     pub(super) fn end_swap(&mut self) -> Result<(), LogError> {
-        let Some(swapping) = self.swapping.take() else { return Ok(()) };
-        for path in swapping.mark_deleted()? {
-            self.ctx.schedule_removal(path, false, 0);
-        }
-        Ok(())
+        self.swapping.take().map_or(Ok(()), |swapping| self.retire(&swapping, 0))
     }
 }
 
@@ -127,7 +120,7 @@ fn try_replace(
     Ok(true)
 }
 
-/// Removes a segment that did not become part of a log.
+/// Removes the files of a segment that is not part of a log, or not any more, at once.
 pub(super) fn remove(cleaned: &Segment) -> Result<(), LogError> {
     if cleaned.is_deleted() {
         return Ok(());

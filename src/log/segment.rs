@@ -24,7 +24,7 @@ use walk::{Scan, Walk};
 pub(crate) use self::{damage::BatchSearch, repair::Rebuilt};
 use super::{
     LogContext, LogError,
-    file_names::{FileKind, FileLengths, PartitionDir, Stage, file_name},
+    file_names::{FileKind, FileLengths, PartitionDir, Stage},
     index_reader::IndexReader,
     offset_index::{self, OffsetEntry},
     time_index::{self, TimeEntry},
@@ -206,7 +206,7 @@ impl Segment {
 
     fn path_in(&self, dir: &Path, kind: FileKind) -> PathBuf {
         let stage = Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))];
-        let mut name = file_name(self.base_offset, kind.extension()) + stage.suffix();
+        let mut name = stage.file_name(self.base_offset, kind);
         if self.deleted.load(Ordering::Acquire) {
             name.push_str(".deleted");
         }
@@ -808,7 +808,7 @@ impl Segment {
         let dir = self.dir.read();
         for kind in FileKind::ALL {
             let from = self.path_in(&dir, kind);
-            let to = dir.join(file_name(self.base_offset, kind.extension()) + stage.suffix());
+            let to = dir.join(stage.file_name(self.base_offset, kind));
             match self.ctx.disk.rename(&from, &to) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && kind != FileKind::Log => {}
                 renamed => renamed.map_err(LogError::io("rename", &from))?,

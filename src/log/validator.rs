@@ -497,13 +497,6 @@ fn check_timestamp(timestamp_ms: TimestampMs, rules: &ValidationRules<'_>) -> Re
     Err(RecordFault::TimestampOutOfRange(timestamp_ms))
 }
 
-fn timestamp_of(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
-    match header.is_log_append_time() {
-        true => header.max_timestamp(),
-        false => header.base_timestamp().wrapping_add(timestamp_delta),
-    }
-}
-
 /// Returns the record's timestamp, or its fault.
 fn check_record(
     header: &BatchHeader,
@@ -513,7 +506,7 @@ fn check_record(
     if rules.compacted && record.key_bytes.is_none() {
         return Err(RecordFault::NoKey);
     }
-    let timestamp_ms = timestamp_of(header, record.timestamp_delta);
+    let timestamp_ms = header.timestamp_of(record.timestamp_delta);
     if rules.timestamp_type == TimestampType::CreateTime && timestamp_ms != -1 {
         check_timestamp(timestamp_ms, rules)?;
     } else if header.is_log_append_time() {
@@ -579,7 +572,7 @@ fn rebuild(
     let sink = Kept { bytes: Vec::new(), most_bytes: rules.max_message_bytes.max(0) as usize, written_bytes: 0 };
     let mut base_timestamp = Ok(-1);
     let rebuilt = compression::compress_to(target, rules.compression_level, sink, |writer| {
-        base_timestamp = walk.renumber(|delta| timestamp_of(&header, delta), writer);
+        base_timestamp = walk.renumber(|delta| header.timestamp_of(delta), writer);
         Ok(())
     });
     let base_timestamp = base_timestamp.map_err(|error| unread(codec, error))?;

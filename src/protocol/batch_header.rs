@@ -237,6 +237,14 @@ impl BatchHeader {
         self.attributes() & CONTROL_BIT != 0
     }
 
+    /// A record's timestamp, from its delta: with LogAppendTime all records have the time of the append.
+    pub fn timestamp_of(&self, timestamp_delta: i64) -> TimestampMs {
+        match self.is_log_append_time() {
+            true => self.max_timestamp(),
+            false => self.base_timestamp().wrapping_add(timestamp_delta),
+        }
+    }
+
     /// From when on the tombstones and the marker in the batch may be removed, in milliseconds of wall-clock time
     /// (KIP-534). A cleaner sets it when it first meets the batch, in the place of the base timestamp.
     pub fn delete_horizon_ms(&self) -> Option<TimestampMs> {

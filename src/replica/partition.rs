@@ -759,8 +759,7 @@ impl Partition {
         let (log_start_offset, log_end_offset) = (inner.log.log_start_offset(), inner.log.log_end_offset());
         inner.state.clamp(log_start_offset, log_end_offset);
         let high_watermark = inner.state.high_watermark();
-        let last_stable_offset =
-            inner.log.first_unstable_offset().map_or(high_watermark, |first| first.min(high_watermark));
+        let last_stable_offset = inner.log.last_stable_offset(high_watermark);
         let store = |value: &AtomicI64, offset| value.store(offset, Ordering::Release);
         store(&self.published.log_end_offset, log_end_offset);
         store(&self.published.high_watermark, high_watermark);

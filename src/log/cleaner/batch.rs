@@ -140,10 +140,7 @@ pub(super) fn each_record(
         let mut hasher = fresh.clone();
         let Some(record) = walk.next_with_key(&mut |piece| hasher.write(piece)) else { return Ok(true) };
         let record = record?;
-        let timestamp_ms = match header.is_log_append_time() {
-            true => header.max_timestamp(),
-            false => header.base_timestamp().wrapping_add(record.timestamp_delta),
-        };
+        let timestamp_ms = header.timestamp_of(record.timestamp_delta);
         let key = record.key_bytes.map(|_| hasher.finish());
         let offset = header.base_offset() + Offset::from(record.offset_delta);
         if !visit(offset, timestamp_ms, key, record.value_bytes.is_some()) {

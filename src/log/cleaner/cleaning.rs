@@ -18,8 +18,9 @@ use super::{
 use crate::{
     log::{
         AbortedTransaction, LogContext, LogError, LogOwner, Segment,
-        file_names::{FileKind, FileLengths, PartitionDir, Stage, file_name},
-        log::remove_if_exists,
+        file_names::{FileKind, FileLengths, PartitionDir, Stage},
+        flush::with_log,
+        log::remove_segment_files,
         replace,
         validator::marker_of,
     },
@@ -104,12 +105,12 @@ impl Cleaning {
     pub(crate) fn new(
         ctx: Arc<LogContext>,
         owner: Arc<dyn LogOwner>,
-        dir: Arc<PartitionDir>,
         view: LogView,
         range: CleaningRange,
-        last_batches: LastBatches,
         limits: CleaningLimits,
     ) -> Self {
+        let (dir, last_batches) =
+            with_log(&*owner, |log| (log.partition_dir().clone(), log.producers().last_batches()));
         let at = view.segments.partition_point(|segment| segment.base_offset() <= range.first_dirty).saturating_sub(1);
         Cleaning {
             map: OffsetMap::new(limits.seed, limits.map_bytes, limits.map_load),
@@ -314,10 +315,7 @@ impl Cleaning {
 
     fn begin_group(&mut self, group: std::ops::Range<usize>) -> Result<Copying, LogError> {
         let base_offset = self.view.segments[group.start].base_offset();
-        for kind in FileKind::ALL {
-            let name = file_name(base_offset, kind.extension()) + Stage::Cleaned.suffix();
-            remove_if_exists(&self.ctx, &self.dir.path().join(name))?;
-        }
+        remove_segment_files(&self.ctx, &self.dir.path(), base_offset, Stage::Cleaned)?;
         let cleaned = Segment::at_stage(&self.ctx, &self.dir, base_offset, FileLengths::default(), Stage::Cleaned);
         let (run, run_headers) = (Vec::new(), Vec::new());
         Ok(Copying { at: group.start, group, position: None, cleaned, run, run_headers, has_changed: false })

@@ -15,7 +15,11 @@ use super::*;
 use crate::{
     config::topic::{CleanupPolicy, LogConfig},
     env::{Clock, Disk},
-    log::{AppendOrigin, Log, LogContext, LogOwner, OpenLog, ValidatedBatch, flush::with_log},
+    log::{
+        AppendOrigin, Log, LogContext, LogOwner, OpenLog, ValidatedBatch,
+        flush::with_log,
+        model_tests::{Rng, seeds},
+    },
     protocol::{
         compression,
         record_batch::{BatchBuilder, BatchHeader, BatchOptions, BatchView, Compression, RecordIter, iter_batches},
@@ -30,20 +34,6 @@ const NOW_MS: i64 = 1_700_000_000_000;
 const KEYS: u64 = 9;
 const DELETE_RETENTION_MS: i64 = 10_000;
 const CODECS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let mixed = (self.0 >> 29) ^ self.0;
-        (mixed >> 16) % bound.max(1)
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-}
 
 #[derive(Clone, Debug, PartialEq)]
 struct Record {
@@ -236,10 +226,7 @@ impl World {
 
     fn begin_cleaning(&mut self) -> Option<Cleaning> {
         let owner: Arc<dyn LogOwner> = self.log.clone();
-        let (view, dir, last_batches) = with_log(&*owner, |log| {
-            let view = log.cleaner_view(Some(log.log_end_offset()));
-            (view, log.partition_dir().clone(), log.producers().last_batches())
-        });
+        let view = with_log(&*owner, |log| log.cleaner_view(Some(log.log_end_offset())));
         let view = view?;
         crate::log::flush_through(&*owner, view.committed_offset).unwrap();
         let cleaned_to = self.ctx.cleaner_offsets.get(&partition());
@@ -254,7 +241,7 @@ impl World {
             seed: (self.rng.below(1 << 40), 7),
             now_ms: self.clock.now_ms(),
         };
-        Some(Cleaning::new(self.ctx.clone(), owner, dir, view, range, last_batches, limits))
+        Some(Cleaning::new(self.ctx.clone(), owner, view, range, limits))
     }
 
     fn clean(&mut self) {
@@ -465,12 +452,8 @@ fn run(seed: u64) -> (u32, u32) {
 
 #[test]
 fn the_newest_record_of_each_key_stays_whatever_happens() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = match number("OTTLA_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("OTTLA_SEEDS").unwrap_or(SEEDS),
-    };
-    let is_one = seeds.end - seeds.start == 1;
+    let seeds = seeds(SEEDS);
+    let is_one = seeds.len() == 1;
     let (mut cleanings, mut crashes) = (0, 0);
     for seed in seeds {
         let done = std::panic::catch_unwind(|| run(seed));

@@ -225,9 +225,7 @@ impl LogManager {
             seed: self.env.random.uuid().as_u64_pair(),
             now_ms,
         };
-        let (partition_dir, last_batches) =
-            with_log(&*owner, |log| (log.partition_dir().clone(), log.producers().last_batches()));
-        let cleaning = Cleaning::new(dir.clone(), owner.clone(), partition_dir, view, range, last_batches, limits);
+        let cleaning = Cleaning::new(dir.clone(), owner.clone(), view, range, limits);
         Some(Job { partition, dir, owner, cleaning, began: self.env.clock.monotonic() })
     }
 
